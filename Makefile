@@ -1,0 +1,31 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test lint schema clean
+
+quickstart: $(VENV)/.installed  ## fine-tune, evaluate and rank on the miniature world
+	$(BIN)/shiftbench run suites/quickstart.yaml
+
+test: $(VENV)/.tested  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.tested  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict benchmark
+
+schema: $(VENV)/.installed  ## the JSON schema that editors use for suites
+	$(BIN)/python -m benchmark.suite
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

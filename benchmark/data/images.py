@@ -1,0 +1,91 @@
+"""What every reader yields: a labelled set of images with stable example ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Images(Protocol):
+    """Random access to decoded images. Picklable and cheap to send: paths, not pixels."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Image:
+        """The image at ``index``, decoded, in mode RGB."""
+        ...
+
+
+@dataclass(frozen=True)
+class Projection:
+    """How a task's class logits become the classes of an evaluation set.
+
+    Output class ``i`` scores the maximum over the task classes ``groups[i]``: single-element groups
+    select columns (ImageNet-A and -R), larger ones merge them (ObjectNet).
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+
+    def __call__(self, logits: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Project ``logits`` of shape (n, task classes) to (n, len(groups)), keeping the dtype."""
+        columns = np.fromiter((c for group in self.groups for c in group), dtype=np.int64)
+        starts = np.cumsum([0, *(len(group) for group in self.groups[:-1])])
+        return np.maximum.reduceat(logits[:, columns], starts, axis=1)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A labelled set of images.
+
+    Attributes:
+        ids: (n,) unique strings that name the examples wherever they are stored (a relative path,
+            ``test/17``), in the set's deterministic order.
+        labels: (n,) int64, positions in the set's own output classes (see ``projection``).
+        images: the n decoded images, by index.
+        fingerprint: hex digest that changes when the files change (from names, sizes, headers;
+            reading every byte is not needed).
+        metadata: columns of length n that metrics group by, such as ``region``.
+        projection: from task logits to this set's classes; ``None`` when they are the same.
+    """
+
+    ids: npt.NDArray[np.str_]
+    labels: npt.NDArray[np.int64]
+    images: Images
+    fingerprint: str
+    metadata: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+    projection: Projection | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: npt.NDArray[np.int64]) -> ImageSet:
+        """The examples at ``indices``, in that order."""
+        return ImageSet(
+            ids=self.ids[indices],
+            labels=self.labels[indices],
+            images=ImageSubset(self.images, indices),
+            fingerprint=self.fingerprint,
+            metadata={name: column[indices] for name, column in self.metadata.items()},
+            projection=self.projection,
+        )
+
+
+@dataclass(frozen=True)
+class ImageSubset:
+    """Some of the images of another set, in a given order."""
+
+    images: Images
+    indices: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Image:
+        return self.images[int(self.indices[index])]
