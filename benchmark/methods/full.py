@@ -1,0 +1,27 @@
+"""Full fine-tuning: every weight of the image tower and the head, with cross-entropy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from benchmark.methods.base import Method, MethodConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from benchmark.models.classifier import ImageClassifier
+
+
+class Full(Method[TrainingConfig]):
+    """End-to-end cross-entropy from the zero-shot head (WiSE-FT, arXiv 2109.01903, sec. 3)."""
+
+    name: ClassVar[str] = "full"
+    Config: ClassVar[type[MethodConfig]] = TrainingConfig
+    inputs: ClassVar[Literal["images", "features"] | None] = "images"
+
+    def loss(self, model: ImageClassifier, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy, (1 - s) · NLL + s · mean over classes of -log p with smoothing s."""
+        from torch.nn.functional import cross_entropy
+
+        smoothing = self.config.label_smoothing
+        return {"loss": cross_entropy(model(inputs), labels, label_smoothing=smoothing)}

@@ -1,0 +1,39 @@
+"""LP-FT: full fine-tuning that starts from a linear probe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from benchmark.methods.base import MethodConfig, TrainingConfig
+from benchmark.methods.full import Full
+
+if TYPE_CHECKING:
+    from benchmark.methods.base import Weights
+    from benchmark.models.classifier import ImageClassifier
+
+
+class LpFtConfig(TrainingConfig):
+    """Settings of the second phase; the first is the linear-probe run named ``parent``."""
+
+    parent: Annotated[str, Field(description="label of the linear-probe run to start from")] = (
+        "linear-probe"
+    )
+
+
+class LpFt(Full):
+    """Linear probing, then full fine-tuning from its head (Kumar et al. 2022, arXiv 2202.10054)."""
+
+    name: ClassVar[str] = "lp-ft"
+    Config: ClassVar[type[MethodConfig]] = LpFtConfig
+    config: LpFtConfig
+
+    def parents(self) -> tuple[str, ...]:
+        """The linear probe."""
+        return (self.config.parent,)
+
+    def prepare(self, model: ImageClassifier, parents: Mapping[str, Weights]) -> None:
+        """Start from the parent's weights."""
+        model.load_state_dict(parents[self.config.parent])
