@@ -1,0 +1,114 @@
+"""``shiftbench report``: rank what has been run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from benchmark.plan import Plan
+
+EPILOG = """[bold]Examples[/bold]
+
+Everything in ./results, in the terminal and in results/report.md:
+
+  shiftbench report
+
+The runs of one suite:
+
+  shiftbench report suites/miniature.yaml --results results
+
+A suite that was run on other data needs the same flag here:
+
+  shiftbench report suites/nine-shifts.yaml --data ~/data
+
+One task, in a file of your own:
+
+  shiftbench report --task imagenet --markdown imagenet.md
+"""
+
+
+def report(
+    suite: Annotated[
+        Path | None, typer.Argument(help="Suite whose runs to rank; else all in the folder.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results"),
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only this task; may be given several times.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="File to write; by default beside the results.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="As given to run; only with a suite.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="As given to run; only with a suite."),
+    ] = None,
+) -> None:
+    """Rank the methods of every task, and write the same as Markdown."""
+    from rich.console import Console
+
+    from benchmark.errors import InputError
+    from benchmark.leaderboard.report import print_report, write_markdown
+    from benchmark.leaderboard.store import read
+
+    console = Console()
+    if suite is None and (data is not None or overrides):
+        raise InputError("--data and --set say which runs a suite means; name the suite")
+    plan = None if suite is None else _plan(suite, overrides or [], data)
+    if not results.is_dir():
+        raise InputError(f"--results {results}: there is no such folder")
+    found = read(results) if plan is None else _read_plan(results, plan)
+    table = _of_tasks(found, task or [])
+    print_report(console, table)
+    if plan is not None:
+        console.print(_progress(found, len(plan.runs)))
+    name = None if plan is None else plan.suite.name
+    file = markdown or results / f"{name or 'report'}.md"
+    try:
+        write_markdown(file, table, f"Leaderboard: {name}" if name else "Leaderboard")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({error.strerror})") from error
+    console.print(f"Written to {file}", style="dim", highlight=False, soft_wrap=True)
+
+
+def _plan(suite: Path, overrides: list[str], data: str | None) -> Plan:
+    from benchmark.plan import Plan
+    from benchmark.suite import Suite
+
+    return Plan.build(Suite.load(suite, overrides, data))
+
+
+def _read_plan(results: Path, plan: Plan) -> pa.Table:
+    """The rows of a suite's runs, under the labels that it gives them."""
+    from benchmark.leaderboard.store import read, relabel
+
+    labels = {run_id: run.label for run_id, run in plan.runs.items()}
+    return relabel(read(results, labels), labels)
+
+
+def _of_tasks(table: pa.Table, tasks: list[str]) -> pa.Table:
+    """The rows of some tasks; all if none is named."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from benchmark.errors import InputError
+    from benchmark.plugins import nearest
+
+    known = set(table["task"].unique().to_pylist())
+    for name in tasks:
+        if name not in known:
+            raise InputError(f'--task: no run of a task "{name}"{nearest(name, known)}')
+    return table.filter(pc.is_in(table["task"], pa.array(tasks))) if tasks else table
+
+
+def _progress(table: pa.Table, asked: int) -> str:
+    status = dict(zip(table["run_id"].to_pylist(), table["status"].to_pylist(), strict=True))
+    counts = Counter(status.values())
+    left = asked - len(status)
+    return f"{counts['done']} of {asked} runs done, {counts['failed']} failed, {left} left"

@@ -1,0 +1,198 @@
+"""A suite from start to end: check everything, do what is left on Ray, record what fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from benchmark.data.roots import resolve
+from benchmark.data.tasks import open_task
+from benchmark.data.verify import check
+from benchmark.distributed.jobs import Agenda, Job, job_graph
+from benchmark.errors import InputError
+from benchmark.leaderboard import store
+from benchmark.leaderboard.schema import failed
+from benchmark.plan import Plan, evaluation_metrics
+from benchmark.runfolder import RunFolder
+from benchmark.schedule import make_schedule
+
+if TYPE_CHECKING:
+    from benchmark.data.base import Finding
+    from benchmark.methods.base import TrainingConfig
+    from benchmark.suite import Suite
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a launch came to.
+
+    Attributes:
+        plan: all runs of the suite.
+        executed: ids of the runs that were not done before.
+        failed: why runs failed, by id.
+    """
+
+    plan: Plan
+    executed: frozenset[str]
+    failed: Mapping[str, str]
+
+
+def launch(
+    suite: Suite,
+    results: Path,
+    console: Console,
+    address: str | None = None,
+    allow_incomplete: bool = False,
+) -> Outcome:
+    """Do what is left of a suite.
+
+    Args:
+        suite: what to do.
+        results: the results folder; on a cluster, on storage that all nodes see.
+        console: where progress is shown.
+        address: of a Ray cluster to join.
+        allow_incomplete: go on with data sets that lack files, and say so in every row.
+
+    Raises:
+        InputError: something cannot work, found before anything was computed.
+    """
+    plan = Plan.build(suite)
+    data = suite.require_data()
+    results = results.absolute()
+    store.check_writable(results)
+    root = resolve(data, lambda name: console.print(f"[dim]drawing {name}[/dim]"))
+    console.print("[dim]checking the data[/dim]")
+    gaps = find_gaps(plan, root, allow_incomplete)
+    check_schedules(plan, root)
+
+    redone = outdated(plan, results, gaps)
+    for run_id in redone:
+        RunFolder.of(results, run_id).delete()
+    states = store.read_runs(results, plan.runs)
+    done = {run_id for run_id, state in states.items() if state.status == "done"} - redone
+    todo = plan.runs.keys() - done
+    console.print(f"{len(plan.runs)} runs: {len(done)} done, {len(todo)} to do")
+    if not todo:
+        return Outcome(plan, frozenset(), {})
+    graph = job_graph(
+        plan.runs,
+        todo,
+        fitted=lambda run_id: RunFolder.of(results, run_id).fitted,
+        trains=lambda run: run.create().inputs is not None,
+        variants=lambda run: run.create().variants(),
+        evaluation_sets=lambda run: tuple(evaluation_metrics(run.task)),
+    )
+    failures = _execute(suite, plan, results, data, gaps, graph, todo, console, address)
+    return Outcome(plan, frozenset(todo), failures)
+
+
+def _execute(
+    suite: Suite,
+    plan: Plan,
+    results: Path,
+    data: str,
+    gaps: Mapping[tuple[str, str], str],
+    graph: Mapping[Job, set[Job]],
+    todo: set[str],
+    console: Console,
+    address: str | None,
+) -> Mapping[str, str]:
+    from benchmark.distributed.session import session
+
+    with session(address, suite.resources):
+        # These import ray, which reads the environment that the session has set.
+        from benchmark.distributed.display import Display
+        from benchmark.distributed.execute import execute
+        from benchmark.distributed.workers import Setup
+        from benchmark.runinfo import run_info
+
+        def in_group(run_id: str) -> bool:
+            many = suite.resources.workers > 1
+            return many and plan.runs[run_id].create().inputs == "images"
+
+        def record_failure(run_id: str, reason: str) -> None:
+            if run_id in todo:  # and not a finished run that was only to be fitted again
+                info = run_info(suite.name, plan.runs[run_id])
+                store.write_run(results, run_id, failed(info, reason))
+
+        setup = Setup(suite.name, plan.runs, results, data, suite.resources, gaps)
+        agenda = Agenda(graph)
+        with Display(console, plan.runs, list(graph)) as display:
+            execute(setup, agenda, in_group, record_failure, display)
+        return {run_id: why for run_id, why in agenda.failed.items() if run_id in todo}
+
+
+def find_gaps(plan: Plan, root: str, allowed: bool) -> dict[tuple[str, str], str]:
+    """What is missing from the files of the evaluation sets, by task and set.
+
+    A training set that lacks files makes all results of its task incomplete.
+
+    Raises:
+        InputError: a set is absent, or incomplete where that is not allowed.
+    """
+    checked: dict[str, Finding] = {}
+    gaps: dict[tuple[str, str], str] = {}
+    for task in {run.task.name: run.task for run in plan.runs.values()}.values():
+        found: dict[str, str] = {}
+        for name, source in task.sources().items():
+            key = source.model_dump_json()
+            finding = checked.get(key) or check(source, root)
+            checked[key] = finding
+            if finding.status == "ok":
+                continue
+            problem = f"{finding.name}: {finding.detail}"
+            if finding.status == "absent":
+                raise InputError(f"task {task.name}: {problem}")
+            if not allowed:
+                raise InputError(
+                    f"task {task.name}: {problem}; with --allow-incomplete every row says so"
+                )
+            found[name] = problem
+        for name in evaluation_metrics(task):
+            if why := found.get("train") or found.get(name):
+                gaps[task.name, name] = why
+    return gaps
+
+
+def check_schedules(plan: Plan, root: str) -> None:
+    """Open each task once and see that every run's batch can be cut up as the suite asks.
+
+    Raises:
+        InputError: a task cannot be opened, or a batch cannot be divided.
+    """
+    resources = plan.suite.resources
+    sizes: dict[tuple[str, int | None], int] = {}
+    for run in plan.runs.values():
+        method = run.create()
+        if method.inputs != "images":
+            continue
+        key = (run.task.name, run.shots)
+        if key not in sizes:
+            sizes[key] = len(open_task(run.task, root, run.shots, run.seed).train)
+        config: TrainingConfig = method.config  # type: ignore[assignment]
+        try:
+            make_schedule(sizes[key], config, resources.workers, resources.micro_batch)
+        except InputError as error:
+            raise plan.suite.error(
+                f"{run.label} on {run.task.name}: {error}", "resources"
+            ) from error
+
+
+def outdated(plan: Plan, results: Path, gaps: Mapping[tuple[str, str], str]) -> set[str]:
+    """Runs that were done when other files of their data sets were missing than are now."""
+    columns = ["run_id", "evaluation_set", "incomplete_reason", "status"]
+    recorded: dict[str, dict[str, str | None]] = {}
+    for row in store.read(results, plan.runs).select(columns).to_pylist():
+        if row["status"] == "done":
+            recorded.setdefault(row["run_id"], {})[row["evaluation_set"]] = row["incomplete_reason"]
+    return {
+        run_id
+        for run_id, reasons in recorded.items()
+        if any(
+            gaps.get((plan.runs[run_id].task.name, name)) != why for name, why in reasons.items()
+        )
+    }

@@ -1,0 +1,1 @@
+"""The Parquet leaderboard: schema, store, ranking and report."""

@@ -1,0 +1,267 @@
+"""Rankings for people: tables in a terminal, and Markdown. All values are in percent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from benchmark.files import written_atomically
+from benchmark.leaderboard.ranking import (
+    ID_TEST,
+    Estimate,
+    Failure,
+    Line,
+    Overall,
+    OverallRanking,
+    Ranking,
+    failures,
+    incomplete_data,
+    overall,
+    rankings,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+SHORT = {
+    "imagenet-v2": "V2",
+    "imagenet-r": "R",
+    "imagenet-sketch": "Sketch",
+    "objectnet": "ObjNet",
+    "imagenet-a": "A",
+    "cifar10.1": "10.1",
+    "cifar10.2": "10.2",
+}
+SHOWN_SHIFTS = 6  # more do not fit beside each other in a terminal
+MARK = "*"  # of a value from incomplete data
+NONE = "–"
+NOTE = (
+    "Percent, headline metric of each set, mean over seeds ± standard deviation. OOD: mean over "
+    "all shifts, which ranks. Cost: device time to train, parents included. "
+    f"{MARK} incomplete data or seeds. Oracle: chosen on the shifts themselves, so it never ranks."
+)
+
+
+def print_report(console: Console, table: pa.Table) -> None:
+    """Print the rankings of each task, the one over all tasks, and the runs that failed."""
+    from rich.markup import escape
+
+    found = rankings(table)
+    for ranking in found:
+        print_ranking(console, ranking)
+    for across in overall(found):
+        print_overall(console, across)
+    if found:
+        console.print(f"[dim]{escape(NOTE)}[/dim]\n")
+    for task, evaluation_set, reason in incomplete_data(table):
+        where = escape(f"{task} · {evaluation_set}: {reason}")
+        console.print(f"[yellow]incomplete{MARK}[/yellow] {where}", soft_wrap=True)
+    failed = failures(table)
+    for failure in failed:
+        console.print(f"[red]failed[/red] {escape(_failure(failure))}", soft_wrap=True)
+    if not found and not failed:
+        console.print("No run has finished yet.")
+
+
+def print_ranking(console: Console, ranking: Ranking) -> None:
+    """Print a ranking as a table that fits 100 columns."""
+    from rich.markup import escape
+
+    shifts = _columns(ranking)
+    shown = shifts[:SHOWN_SHIFTS]
+    table = _table()
+    for header in ("#", "method", "seeds", "ID", *(SHORT.get(s, s) for s in shown), "OOD", "cost"):
+        is_name = header == "method"
+        table.add_column(
+            escape(header), justify="left" if is_name else "right", no_wrap=not is_name
+        )
+    for line in ranking.lines:
+        cells = [
+            "" if line.rank is None else str(line.rank),
+            name(line),
+            str(line.seeds),
+            _percent(line.cells.get(ID_TEST), line.seeds, spread=True),
+            *(_percent(line.cells.get(shift), line.seeds) for shift in shown),
+            _mean_ood(line),
+            duration(line.cost_seconds),
+        ]
+        table.add_row(*map(escape, cells), style="dim" if line.rank is None else None)
+    console.print(f"[bold]{escape(title(ranking))}[/bold]")
+    console.print(table)
+    if len(shifts) > len(shown):
+        console.print(f"[dim]{len(shifts) - len(shown)} more shifts are in the Markdown.[/dim]")
+    console.print(f"[dim]{escape(_metrics(ranking))}[/dim]\n")
+
+
+def print_overall(console: Console, ranking: OverallRanking) -> None:
+    """Print the ranking over tasks."""
+    from rich.markup import escape
+
+    table = _table()
+    for header in ("#", "method", "ID", "OOD", "cost"):
+        table.add_column(header, justify="left" if header == "method" else "right")
+    for line in _overall_rows(ranking):
+        table.add_row(*map(escape, line))
+    console.print(f"[bold]{escape(overall_title(ranking))}[/bold]")
+    console.print(table)
+    console.print(f"[dim]{escape(_tasks(ranking))}[/dim]\n")
+
+
+def to_markdown(table: pa.Table, heading: str = "Leaderboard") -> str:
+    """The same as Markdown, with all shifts and the intervals of the means."""
+    found = rankings(table)
+    parts = [f"# {_text(heading)}", NOTE.replace(MARK, f"\\{MARK}")]
+    for ranking in found:
+        header = ["#", "method", "selection", "seeds", "ID"]
+        shifts = _columns(ranking)
+        header += [SHORT.get(shift, shift) for shift in shifts]
+        header += ["OOD", "95 % of OOD", "cost"]
+        rows = [_markdown_row(line, shifts) for line in ranking.lines]
+        parts += [f"## {_text(title(ranking))}", _text(_metrics(ranking))]
+        parts += [_markdown_table(header, rows, left={"method", "selection"})]
+    for across in overall(found):
+        parts += [f"## {_text(overall_title(across))}", _text(_tasks(across))]
+        rows = _overall_rows(across)
+        parts += [_markdown_table(["#", "method", "ID", "OOD", "cost"], rows, left={"method"})]
+    incomplete = [f"- {_text(' · '.join(found_in))}" for found_in in incomplete_data(table)]
+    if incomplete:
+        parts += ["## Incomplete data", "\n".join(incomplete)]
+    failed = failures(table)
+    if failed:
+        parts += ["## Failed runs", "\n".join(f"- {_text(_failure(f))}" for f in failed)]
+    if not found and not failed:
+        parts.append("No run has finished yet.")
+    return "\n\n".join(parts) + "\n"
+
+
+def write_markdown(path: Path, table: pa.Table, heading: str = "Leaderboard") -> None:
+    """Write ``to_markdown`` so that the file appears whole or not at all."""
+    with written_atomically(path) as temporary:
+        temporary.write_text(to_markdown(table, heading), encoding="utf-8")
+
+
+def title(ranking: Ranking) -> str:
+    """What a ranking is of."""
+    return f"{ranking.task} · {_setting(ranking)}"
+
+
+def overall_title(ranking: OverallRanking) -> str:
+    """What a ranking over tasks is of."""
+    return f"mean over {len(ranking.tasks)} tasks · {_setting(ranking)}"
+
+
+def name(line: Line | Overall) -> str:
+    """A method, with its selection where that is not the configured variant."""
+    return line.label if line.selection == "fixed" else f"{line.label} · {line.selection}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds is None:
+        return NONE
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _setting(ranking: Ranking | OverallRanking) -> str:
+    shots = "all training data" if ranking.shots is None else f"{ranking.shots} shots"
+    world = "" if ranking.world == "real" else f" · {ranking.world} data"
+    images = "" if ranking.images is None else f" · at most {ranking.images} images a set"
+    return f"{ranking.backbone} · {shots}{world}{images}"
+
+
+def _columns(ranking: Ranking) -> tuple[str, ...]:
+    """The shifts to show: a single one is the mean already."""
+    return ranking.shifts if len(ranking.shifts) > 1 else ()
+
+
+def _metrics(ranking: Ranking) -> str:
+    by_metric: dict[str, list[str]] = {}
+    for evaluation_set in (ID_TEST, *ranking.shifts):
+        if evaluation_set in ranking.metrics:
+            by_metric.setdefault(ranking.metrics[evaluation_set], []).append(evaluation_set)
+    return "; ".join(f"{metric}: {', '.join(sets)}" for metric, sets in by_metric.items())
+
+
+def _tasks(ranking: OverallRanking) -> str:
+    tasks = ", ".join(ranking.tasks)
+    return f"Methods that rank in all of {tasks}; each task's own metrics count alike."
+
+
+def _percent(estimate: Estimate | None, seeds: int, *, spread: bool = False) -> str:
+    if estimate is None:
+        return NONE
+    sd = f" ±{100 * estimate.sd:.1f}" if spread and estimate.sd is not None else ""
+    partial = not estimate.complete or estimate.seeds < seeds
+    return f"{100 * estimate.mean:.1f}{sd}{MARK if partial else ''}"
+
+
+def _mean_ood(line: Line) -> str:
+    if line.missing:
+        return "partial"
+    return _percent(line.mean_ood, line.seeds, spread=True)
+
+
+def _interval(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.low is None or estimate.high is None:
+        return NONE
+    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
+
+
+def _failure(failure: Failure) -> str:
+    shots = "" if failure.shots is None else f" · {failure.shots} shots"
+    run = f"{failure.task} · {failure.backbone} · {failure.label}{shots} · seed {failure.seed}"
+    return f"{run} ({failure.run_id}): {failure.error}"
+
+
+def _overall_rows(ranking: OverallRanking) -> list[list[str]]:
+    return [
+        [
+            str(line.rank),
+            name(line),
+            f"{100 * line.id_test:.1f}",
+            f"{100 * line.mean_ood:.1f}",
+            duration(line.cost_seconds),
+        ]
+        for line in ranking.lines
+    ]
+
+
+def _table() -> Table:
+    from rich.table import Table
+
+    return Table(box=None, collapse_padding=True, pad_edge=False)
+
+
+def _markdown_row(line: Line, shifts: Sequence[str]) -> list[str]:
+    return [
+        "" if line.rank is None else str(line.rank),
+        line.label,
+        " ".join([line.selection, *filter(None, line.variants)]),
+        str(line.seeds),
+        *(
+            _percent(line.cells.get(set_name), line.seeds, spread=True)
+            for set_name in (ID_TEST, *shifts)
+        ),
+        _mean_ood(line),
+        _interval(line.mean_ood),
+        duration(line.cost_seconds),
+    ]
+
+
+def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: set[str]) -> str:
+    rule = [":--" if column in left else "--:" for column in header]
+    cells = [[_text(cell) for cell in row] for row in (header, *rows)]
+    lines = [cells[0], rule, *cells[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _text(text: str) -> str:
+    """Text that Markdown shows as it is, also inside a table, on one line."""
+    escaped = "".join(f"\\{c}" if c in "\\`*_|[]~" else c for c in text)
+    return " ".join(escaped.replace("&", "&amp;").replace("<", "&lt;").split())

@@ -1,0 +1,1 @@
+"""Backbones, the zero-shot head, weight arithmetic and safe checkpoints."""

@@ -1,0 +1,228 @@
+"""From a suite to its runs: a DAG, with an identity for each. No torch, no ray."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from benchmark import plugins
+from benchmark.errors import InputError
+from benchmark.models.backbones import backbone_identity
+
+if TYPE_CHECKING:
+    from benchmark.data.tasks import Task
+    from benchmark.methods.base import Method, MethodConfig
+    from benchmark.suite import Budget, Suite
+
+IDENTITY_VERSION = 1  # raised whenever the same specification computes something else
+
+
+@dataclass(frozen=True)
+class Run:
+    """Task × backbone × method × shots × seed: the unit that is planned, trained and recorded.
+
+    Attributes:
+        id: 16 hex digits; see ``identity``.
+        task: what to train and evaluate on.
+        world: which data the registered tasks stand for, ``real`` or ``miniature/<version>``.
+        backbone: its name.
+        method: registered name.
+        label: what the suite calls this configuration of the method.
+        config: the method's settings.
+        parents: label and id of the runs whose weights this one needs.
+        seed: 0 where no seed can change the outcome.
+        shots: training images per class; ``None`` for all, or where they cannot matter.
+        budget: upper limits; those that cannot matter are ``None``.
+    """
+
+    id: str
+    task: Task
+    world: str
+    backbone: str
+    method: str
+    label: str
+    config: MethodConfig
+    parents: tuple[tuple[str, str], ...]
+    seed: int
+    shots: int | None
+    budget: Budget
+
+    def create(self) -> Method[MethodConfig]:
+        """The method with this run's settings."""
+        return plugins.method(self.method)(self.config)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a suite by id, parents before children."""
+
+    suite: Suite
+    runs: Mapping[str, Run]
+
+    @classmethod
+    def build(cls, suite: Suite) -> Plan:
+        """Every run of the suite's grid, once: runs that cannot differ are the same run.
+
+        Raises:
+            InputError: a backbone is unknown, or two labels mean the same run.
+        """
+        runs: dict[str, Run] = {}
+        for (name, task), position, shots, seed in product(
+            suite.tasks.items(), range(len(suite.backbones)), suite.shots, suite.seeds
+        ):
+            # Only a search looks at OOD validation data.
+            task = task.model_copy(update={"ood_val": None})
+            cell = _Cell(suite, task, position, shots, seed)
+            for label in _parents_first(suite.methods[name]):
+                run = cell.run(label)
+                if runs.setdefault(run.id, run).label != label:
+                    first = runs[run.id].label
+                    message = f'the same as "{first}"; one of the two is enough'
+                    raise suite.error(message, "methods", label)
+        return cls(suite, runs)
+
+    def groups(self) -> Iterator[tuple[tuple[str, str, str], list[Run]]]:
+        """Runs by task, backbone and label, in the plan's order."""
+        groups: dict[tuple[str, str, str], list[Run]] = {}
+        for run in self.runs.values():
+            groups.setdefault((run.task.name, run.backbone, run.label), []).append(run)
+        yield from groups.items()
+
+
+def identity(
+    *,
+    task: Task,
+    world: str,
+    backbone: str,
+    method: str,
+    plugin: str | None,
+    config: MethodConfig,
+    parents: tuple[str, ...],
+    seed: int,
+    shots: int | None,
+    budget: Budget,
+) -> dict[str, Any]:
+    """Everything that can change the outcome of a run, and nothing else, as JSON.
+
+    Args:
+        task: what to train and evaluate on.
+        world: see ``Suite.world``.
+        backbone: its ``backbone_identity``.
+        method: registered name.
+        plugin: distribution and version of a method that is not built in.
+        config: its settings; labels of parents, which are names only, are left out.
+        parents: ids of the parents' runs.
+        seed: of the run.
+        shots: training images per class.
+        budget: upper limits.
+    """
+    return {
+        "version": IDENTITY_VERSION,
+        "task": task.model_dump(mode="json"),
+        "world": world,
+        "backbone": backbone,
+        "method": method,
+        "plugin": plugin,
+        "config": config.model_dump(mode="json", exclude={"parent", "parents"}),
+        "parents": parents,
+        "seed": seed,
+        "shots": shots,
+        "budget": budget.model_dump(mode="json"),
+    }
+
+
+def run_id(spec: Mapping[str, Any]) -> str:
+    """The first 16 hex digits of the SHA-256 of ``spec`` as JSON, whatever its keys' order."""
+    text = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _parents_first(methods: Mapping[str, Method[MethodConfig]]) -> list[str]:
+    """Labels in their order, except that parents come before what needs them."""
+    ordered: dict[str, None] = {}
+
+    def add(label: str) -> None:
+        for parent in methods[label].parents():
+            add(parent)
+        ordered.setdefault(label)
+
+    for label in methods:
+        add(label)
+    return list(ordered)
+
+
+class _Cell:
+    """One task, backbone, number of shots and seed: makes the runs of its methods, parents first.
+
+    Args:
+        suite: that asks for them.
+        task: of the cell.
+        position: of the backbone in the suite.
+        shots: training images per class.
+        seed: of the cell.
+    """
+
+    def __init__(
+        self, suite: Suite, task: Task, position: int, shots: int | None, seed: int
+    ) -> None:
+        self._suite = suite
+        self._task = task
+        self._backbone = suite.backbones[position]
+        self._shots = shots
+        self._seed = seed
+        try:
+            self._backbone_identity = backbone_identity(self._backbone)
+        except InputError as error:
+            raise suite.error(str(error), "backbones", position) from error
+
+    def run(self, label: str) -> Run:
+        """The run of the method called ``label``."""
+        suite, task = self._suite, self._task
+        method = suite.methods[task.name][label]
+        parents = tuple((parent, self.run(parent).id) for parent in method.parents())
+        varies = self._varies(label)
+        seed, shots = (self._seed, self._shots) if varies else (0, None)
+        budget = suite.budget
+        if method.inputs is None:
+            budget = budget.model_copy(update={"steps": None})
+        entry = plugins.entry("methods", method.name)
+        spec = identity(
+            task=task,
+            world=suite.world,
+            backbone=self._backbone_identity,
+            method=method.name,
+            plugin=None if entry.builtin else entry.origin,
+            config=method.config,
+            parents=tuple(parent_id for _, parent_id in parents),
+            seed=seed,
+            shots=shots,
+            budget=budget,
+        )
+        return Run(
+            id=run_id(spec),
+            task=task,
+            world=suite.world,
+            backbone=self._backbone,
+            method=method.name,
+            label=label,
+            config=method.config,
+            parents=parents,
+            seed=seed,
+            shots=shots,
+            budget=budget,
+        )
+
+    def _varies(self, label: str) -> bool:
+        """Whether the seed can change the outcome: the method or an ancestor uses it."""
+        method = self._suite.methods[self._task.name][label]
+        return method.seeded or any(self._varies(parent) for parent in method.parents())
+
+
+def evaluation_metrics(task: Task) -> dict[str, str]:
+    """What a run is evaluated on: the headline metric of every set, by the set's name."""
+    metrics: dict[str, str] = {"id-val": task.id_test.metric}
+    return metrics | {name: item.metric for name, item in task.evaluation_sets().items()}

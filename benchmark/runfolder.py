@@ -1,0 +1,89 @@
+"""Where a run keeps its files, and what of it is done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmark.files import written_atomically
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The record of a finished training.
+
+    Attributes:
+        losses: mean loss over the global batch, of every step.
+        images: examples seen, repetitions included.
+        seconds: wall time of the training loop.
+        peak_memory_bytes: of the process (on a CPU) or the device (on a GPU).
+        world_size: workers that shared the run.
+        started: UTC, ISO 8601.
+    """
+
+    losses: list[float]
+    images: int
+    seconds: float
+    peak_memory_bytes: int
+    world_size: int
+    started: str
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's files. What stands under its final name is whole, so a finished stage can be seen."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, results: Path, run_id: str) -> RunFolder:
+        """The folder of a run in a results folder."""
+        return cls(results / "runs" / run_id)
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """What an interrupted training goes on from."""
+        return self.path / "state.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        """The predictions of all variants on all sets; there when the run has been scored."""
+        return self.path / "predictions.parquet"
+
+    @property
+    def fitted(self) -> bool:
+        """Whether training has finished."""
+        return self._fit.exists()
+
+    def part(self, variant: str, evaluation_set: str) -> Path:
+        """The predictions of one variant on one set, until the run is scored."""
+        return self.path / "parts" / (variant or "weights") / f"{evaluation_set}.parquet"
+
+    def drop_parts(self) -> None:
+        """Forget the parts, once ``predictions`` holds them all."""
+        shutil.rmtree(self.path / "parts", ignore_errors=True)
+
+    def delete(self) -> None:
+        """Forget everything about the run."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def write_fit(self, fit: Fit) -> None:
+        """Record that training has finished; the weights must be there already."""
+        with written_atomically(self._fit) as temporary:
+            temporary.write_text(json.dumps(asdict(fit)))
+        self.state.unlink(missing_ok=True)
+
+    def read_fit(self) -> Fit:
+        """The record of the training."""
+        return Fit(**json.loads(self._fit.read_text()))
+
+    @property
+    def _fit(self) -> Path:
+        return self.path / "fit.json"

@@ -1,0 +1,65 @@
+"""What all rows of a run say about it, whether it is done or has failed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from benchmark import plugins
+from benchmark.leaderboard.schema import RunInfo, digest
+from benchmark.plan import Run
+from benchmark.provenance import collect, device_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmark.runfolder import Fit
+
+
+def run_info(
+    suite: str,
+    run: Run,
+    device: torch.device | None = None,
+    fit: Fit | None = None,
+    train_fingerprint: str | None = None,
+) -> RunInfo:
+    """The shared columns of a run's rows.
+
+    Args:
+        suite: its name.
+        run: what was asked for.
+        device: that computed it, if anything was computed.
+        fit: the record of its training; ``None`` for a run that trains nothing, or has failed.
+        train_fingerprint: of the training set, where it is known.
+    """
+    now = datetime.now(UTC)
+    settings = run.config.model_dump(mode="json")
+    return RunInfo(
+        run_id=run.id,
+        suite=suite,
+        task=run.task.name,
+        task_digest=digest(run.task.model_dump(mode="json")),
+        world=run.world,
+        backbone=run.backbone,
+        method=run.method,
+        label=run.label,
+        origin=plugins.entry("methods", run.method).origin,
+        config=settings,
+        budget=run.budget.model_dump(mode="json"),
+        parents=run.parents,
+        seed=run.seed,
+        seeded=run.create().seeded,
+        shots=run.shots,
+        started=now if fit is None else datetime.fromisoformat(fit.started),
+        finished=now,
+        provenance=collect(),
+        device=None if device is None else device_name(device),
+        train_seconds=0.0 if fit is None else fit.seconds,
+        train_images=0 if fit is None else fit.images,
+        train_steps=0 if fit is None else len(fit.losses),
+        world_size=1 if fit is None else fit.world_size,
+        precision=settings.get("precision", "fp32"),
+        batch_size=settings.get("batch_size"),
+        peak_memory_bytes=None if fit is None else fit.peak_memory_bytes,
+        train_fingerprint=train_fingerprint,
+    )
