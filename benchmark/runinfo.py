@@ -33,6 +33,7 @@ def run_info(
         train_fingerprint: of the training set, where it is known.
     """
     now = datetime.now(UTC)
+    untrained = None if device is None else 0
     settings = run.config.model_dump(mode="json")
     return RunInfo(
         run_id=run.id,
@@ -54,10 +55,10 @@ def run_info(
         finished=now,
         provenance=collect(),
         device=None if device is None else device_name(device),
-        train_seconds=0.0 if fit is None else fit.seconds,
-        train_images=0 if fit is None else fit.images,
-        train_steps=0 if fit is None else len(fit.losses),
-        world_size=1 if fit is None else fit.world_size,
+        train_seconds=untrained if fit is None else fit.seconds,
+        train_images=untrained if fit is None else fit.images,
+        train_steps=untrained if fit is None else len(fit.losses),
+        world_size=None if fit is None else fit.world_size,
         precision=settings.get("precision", "fp32"),
         batch_size=settings.get("batch_size"),
         peak_memory_bytes=None if fit is None else fit.peak_memory_bytes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -138,9 +138,10 @@ def _backward(
     losses: list[Tensor] = []
     for part in range(accumulate):
         inputs, labels = next(stream)
-        # DDP averages the gradient over workers once a step, in the last backward pass.
-        early = isinstance(objective, DistributedDataParallel) and part < accumulate - 1
-        with objective.no_sync() if early else nullcontext():
+        local: AbstractContextManager[None] = nullcontext()
+        if isinstance(objective, DistributedDataParallel) and part < accumulate - 1:
+            local = objective.no_sync()  # averaged over workers once, in the last backward pass
+        with local:
             with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
                 loss = objective(inputs, labels) / accumulate
             loss.backward()

@@ -26,7 +26,8 @@ Row = tuple[str, str, str]
 
 def list_registered(
     what: Annotated[
-        Literal["methods", "tasks", "backbones", "suites"], typer.Argument(help="What to list.")
+        Literal["methods", "tasks", "backbones", "suites"],
+        typer.Argument(metavar="WHAT", help="methods, tasks, backbones or suites."),
     ],
 ) -> None:
     """List what a suite can name, where it comes from, and what it is."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from benchmark.cli.common import RESULTS, Data, Overrides, Results, SuiteArgument, load_suite
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -27,15 +28,10 @@ The same command goes on after any interruption, and does nothing when all is do
 
 
 def run(
-    suite: Annotated[Path, typer.Argument(help="Suite file.")],
-    data: Annotated[
-        str | None, typer.Option(help="Folder or URI of the data sets, or 'miniature'.")
-    ] = None,
-    results: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results"),
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite."),
-    ] = None,
+    suite: SuiteArgument,
+    data: Data = None,
+    results: Results = RESULTS,
+    overrides: Overrides = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to join; by default one on this machine.")
     ] = None,
@@ -48,13 +44,13 @@ def run(
 
     from benchmark.distributed.launch import launch
     from benchmark.leaderboard.report import print_report, write_markdown
-    from benchmark.leaderboard.store import read
-    from benchmark.suite import Suite
+    from benchmark.leaderboard.store import read, relabel
 
     console = Console()
-    loaded = Suite.load(suite, overrides or [], data)
+    loaded = load_suite(suite, overrides, data)
     outcome = launch(loaded, results, console, address, allow_incomplete)
-    table = read(results, outcome.plan.runs)
+    runs = outcome.plan.runs
+    table = relabel(read(results, runs), {run_id: run.label for run_id, run in runs.items()})
     print_report(console, table)
     markdown = results / f"{loaded.name}.md"
     write_markdown(markdown, table, f"Leaderboard: {loaded.name}")

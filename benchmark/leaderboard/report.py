@@ -127,7 +127,7 @@ def to_markdown(table: pa.Table, heading: str = "Leaderboard") -> str:
         parts += [f"## {_text(overall_title(across))}", _text(_tasks(across))]
         rows = _overall_rows(across)
         parts += [_markdown_table(["#", "method", "ID", "OOD", "cost"], rows, left={"method"})]
-    incomplete = [f"- {_text(' · '.join(found_in))}" for found_in in incomplete_data(table)]
+    incomplete = [f"- {_text(' · '.join(gap))}" for gap in incomplete_data(table)]
     if incomplete:
         parts += ["## Incomplete data", "\n".join(incomplete)]
     failed = failures(table)

@@ -67,7 +67,6 @@ _RESULT = [
     pa.field("high", pa.float64()),
     pa.field("interval", pa.string()),
     pa.field("n", pa.int64()),
-    pa.field("expected_n", pa.int64()),
     pa.field("complete", pa.bool_()),
     pa.field("incomplete_reason", pa.string()),
     pa.field("evaluation_seconds", pa.float64()),
@@ -171,7 +170,6 @@ class Result:
         score: the value with its interval.
         selection: how the variant was chosen; ``None`` for a point that nobody chose. A variant
             chosen in several ways has a row for each.
-        expected_n: examples that the set should have.
         incomplete_reason: what is missing from the data; ``None`` when they are complete.
         evaluation_seconds: to predict this variant on this set.
         data_fingerprint: of the evaluation set.
@@ -183,7 +181,6 @@ class Result:
     primary: bool
     score: Score
     selection: Selection | None = None
-    expected_n: int | None = None
     incomplete_reason: str | None = None
     evaluation_seconds: float | None = None
     data_fingerprint: str | None = None

@@ -76,7 +76,9 @@ def test_squared_distance_refuses_lists_of_different_length() -> None:
 def test_lp_ft_starts_from_its_parent() -> None:
     model, parent = make_model(), make_model(seed=5)
     make_method("lp-ft").prepare(model, {"linear-probe": parent.state_dict()})
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), parent.parameters()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), parent.parameters(), strict=True)
+    )
 
 
 def test_wise_ft_interpolates_every_tensor() -> None:

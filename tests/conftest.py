@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the tests' own: nothing is read from or left in the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHIFTBENCH_CACHE", str(folder))
+        # Ray lets a local cluster be used by whoever has the user's token, and writes one.
+        patch.setenv("RAY_AUTH_MODE", os.environ.get("RAY_AUTH_MODE", "disabled"))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def world(cache: Path) -> Path:
+    """The miniature world, drawn once."""
+    from benchmark.data.roots import resolve
+
+    return Path(resolve("miniature"))

@@ -1,0 +1,213 @@
+import multiprocessing
+import os
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmark.errors import InputError
+from benchmark.leaderboard.schema import SCHEMA, VERSION_KEY, failed, to_table
+from benchmark.leaderboard.store import check_writable, folder, read, read_runs, relabel, write_run
+from tests.leaderboard.records import info, results, run
+
+SETS = {"id-test": 0.5, "imagenet-r": 0.25}
+
+
+def test_round_trip(tmp_path):
+    first, second = run("a1", SETS), run("b2", SETS, seed=1)
+    write_run(tmp_path, "b2", second)
+    write_run(tmp_path, "a1", first)
+
+    assert read(tmp_path).equals(pa.concat_tables([first, second]))
+    assert read(tmp_path).schema.equals(SCHEMA, check_metadata=True)
+    assert read(tmp_path, {"b2"}).equals(second)
+
+
+def test_a_suite_has_its_own_labels():
+    table = pa.concat_tables([run("a1", SETS), run("b2", SETS)])
+    other = relabel(table, {"a1": "plain", "b2": "slow", "c3": "unused"})
+    assert other["label"].to_pylist() == ["plain"] * 2 + ["slow"] * 2
+    assert other.schema.equals(SCHEMA, check_metadata=True)
+    assert other.drop_columns(["label"]).equals(table.drop_columns(["label"]))
+
+
+def test_an_empty_results_folder_has_no_rows(tmp_path):
+    assert read(tmp_path / "absent").num_rows == 0
+    assert read_runs(tmp_path / "absent") == {}
+
+
+def test_a_run_that_is_written_again_is_replaced(tmp_path):
+    write_run(tmp_path, "a1", failed(info("a1"), "power cut"))
+    assert read_runs(tmp_path)["a1"].status == "failed"
+    write_run(tmp_path, "a1", run("a1", SETS))
+    write_run(tmp_path, "a1", run("a1", SETS))
+
+    assert read(tmp_path).num_rows == len(SETS)
+    assert read_runs(tmp_path)["a1"].status == "done"
+
+
+def test_states_add_up_what_evaluation_cost_once_for_each_variant_and_set(tmp_path):
+    rows = [
+        *results(SETS, "alpha=0.5", "fixed"),
+        *results(SETS, "alpha=0.5", "id-val"),
+        *results(SETS, "alpha=0.0", None),
+    ]
+    write_run(tmp_path, "a1", to_table(info("a1"), rows))
+    state = read_runs(tmp_path)["a1"]
+
+    assert (state.train_seconds, state.train_images, state.train_steps) == (60.0, 512, 4)
+    assert (state.evaluation_seconds, state.evaluation_images) == (8.0, 400)
+    assert (state.status, state.error, state.device) == ("done", None, "abacus")
+
+
+def test_states_of_failed_runs_have_the_reason(tmp_path):
+    write_run(tmp_path, "a1", failed(info("a1"), "loss is NaN"))
+    state = read_runs(tmp_path)["a1"]
+
+    assert (state.status, state.error) == ("failed", "loss is NaN")
+    assert (state.evaluation_seconds, state.evaluation_images) == (0.0, 0)
+
+
+def test_duckdb_and_pandas_read_the_folder_as_it_is(tmp_path):
+    write_run(tmp_path, "a1", run("a1", SETS))
+    write_run(tmp_path, "b2", failed(info("b2"), "why"))
+    (folder(tmp_path) / ".c3.parquet.1-2.tmp").write_bytes(b"half a file")
+
+    query = f"SELECT run_id, avg(value) FROM '{folder(tmp_path)}/*.parquet' GROUP BY 1 ORDER BY 1"  # noqa: S608
+    assert duckdb.sql(query).fetchall() == [("a1", 0.375), ("b2", None)]
+    frame = pd.read_parquet(folder(tmp_path))
+    assert len(frame) == 3
+    assert str(frame["started"].dtype) == "datetime64[ms, UTC]"
+
+
+@pytest.mark.parametrize("content", [b"", b"not parquet", b"PAR1 but truncated"])
+def test_a_broken_file_is_named_and_never_dropped(tmp_path, content):
+    write_run(tmp_path, "a1", run("a1", SETS))
+    (folder(tmp_path) / "b2.parquet").write_bytes(content)
+
+    for reader in (read, read_runs):
+        with pytest.raises(InputError, match=r"b2\.parquet: cannot be read .* delete it") as raised:
+            reader(tmp_path)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_file_cut_short_is_named(tmp_path):
+    write_run(tmp_path, "a1", run("a1", SETS))
+    path = folder(tmp_path) / "a1.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"a1\.parquet: cannot be read"):
+        read(tmp_path)
+
+
+def test_a_foreign_table_is_named(tmp_path):
+    folder(tmp_path).mkdir()
+    pq.write_table(pa.table({"x": [1]}), folder(tmp_path) / "x.parquet")
+    with pytest.raises(InputError, match=r"x\.parquet: not a file of the leaderboard"):
+        read(tmp_path)
+
+
+def test_another_version_is_named(tmp_path):
+    folder(tmp_path).mkdir()
+    table = run("a1", SETS).replace_schema_metadata({VERSION_KEY: b"999"})
+    pq.write_table(table, folder(tmp_path) / "a1.parquet")
+    for reader in (read, read_runs):
+        with pytest.raises(InputError, match="version 999"):
+            reader(tmp_path)
+
+
+def test_a_copy_under_another_name_is_refused(tmp_path):
+    write_run(tmp_path, "a1", run("a1", SETS))
+    shutil.copy(folder(tmp_path) / "a1.parquet", folder(tmp_path) / "a1 (copy).parquet")
+    with pytest.raises(InputError, match=r"a1 \(copy\)\.parquet: holds rows of another run"):
+        read(tmp_path)
+
+
+def test_rows_of_another_run_or_schema_are_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not all of run"):
+        write_run(tmp_path, "b2", run("a1", SETS))
+    with pytest.raises(ValueError, match="schema"):
+        write_run(tmp_path, "a1", run("a1", SETS).drop_columns(["value"]))
+    assert not folder(tmp_path).exists()
+
+
+def test_required_columns_refuse_null(tmp_path):
+    (row,) = failed(info("a1"), "why").to_pylist()
+    table = pa.Table.from_pylist([row | {"task": None}], schema=SCHEMA)
+    with pytest.raises(pa.ArrowInvalid, match="non-nullable"):
+        write_run(tmp_path, "a1", table)
+    assert list(folder(tmp_path).iterdir()) == []
+
+
+def test_a_write_that_fails_leaves_the_old_rows(tmp_path, monkeypatch):
+    old = failed(info("a1"), "old")
+    write_run(tmp_path, "a1", old)
+
+    def stop(table, path, **_):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pq, "write_table", stop)
+    with pytest.raises(OSError, match="disk full"):
+        write_run(tmp_path, "a1", run("a1", SETS))
+    monkeypatch.undo()
+
+    assert read(tmp_path).equals(old)
+    assert [path.name for path in folder(tmp_path).iterdir()] == ["a1.parquet"]
+
+
+def _die_before_rename(results_folder):
+    def die(self, target):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    from pathlib import Path
+
+    Path.replace = die
+    write_run(results_folder, "b2", run("b2", SETS))
+
+
+def test_a_process_killed_before_the_rename_leaves_nothing_visible(tmp_path):
+    write_run(tmp_path, "a1", run("a1", SETS))
+    process = multiprocessing.get_context("spawn").Process(
+        target=_die_before_rename, args=(tmp_path,)
+    )
+    process.start()
+    process.join()
+
+    assert process.exitcode == -signal.SIGKILL
+    assert len(list(folder(tmp_path).iterdir())) == 2  # the unfinished file is there
+    assert set(read_runs(tmp_path)) == {"a1"}
+    write_run(tmp_path, "b2", run("b2", SETS))
+    assert set(read_runs(tmp_path)) == {"a1", "b2"}
+
+
+def test_eight_writers_at_once_leave_every_run_once(tmp_path):
+    tables = {name: run(name, SETS) for name in ("a1", "b2", "c3")}
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [
+            pool.submit(write_run, tmp_path, name, table)
+            for _ in range(8)
+            for name, table in tables.items()
+        ]
+        for _ in range(5):
+            seen = read(tmp_path)  # while they write: whole runs only
+            assert seen.num_rows == len(SETS) * len(set(seen["run_id"].to_pylist()))
+    for job in jobs:
+        job.result()
+
+    assert read(tmp_path).equals(pa.concat_tables(tables.values()))
+    assert len(list(folder(tmp_path).iterdir())) == 3
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path):
+    check_writable(tmp_path / "new" / "results")
+    assert list(folder(tmp_path / "new" / "results").iterdir()) == []
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file: results cannot be written there .*--results"):
+        check_writable(tmp_path / "file")

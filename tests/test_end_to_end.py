@@ -1,0 +1,163 @@
+"""The command itself, with real Ray, on the miniature world."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from benchmark.leaderboard.store import read
+from benchmark.runfolder import RunFolder
+
+SUITE = """
+data: miniature
+backbones: [miniature]
+tasks: [cifar10]
+methods:
+  zero-shot: {}
+  linear-probe: &short {lr: 1e-2, epochs: 1, batch_size: 96, warmup_steps: 2}
+  full: {<<: *short, lr: 5e-4}
+  broken: {<<: *short, method: full, lr: 1e+30, clip: null, warmup_steps: 0}
+  wise-ft: &curve {alphas: [0, 0.5, 1]}
+  wise-ft-lp: {<<: *curve, method: wise-ft, parent: linear-probe}
+  wise-ft-broken: {<<: *curve, method: wise-ft, parent: broken}
+budget: {steps: 6, evaluation_images: 60}
+"""
+RUNS = 7
+RESULT = ["run_id", "variant", "selection", "evaluation_set", "metric"]
+
+
+@pytest.fixture(scope="session")
+def suite(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
+    file = tmp_path_factory.mktemp("suite") / "small.yaml"
+    file.write_text(SUITE)
+    return file
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "benchmark", *map(str, arguments)]
+
+
+def shiftbench(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+
+
+def values(results: Path) -> dict[tuple[object, ...], tuple[float, int]]:
+    """What was measured, by what it was measured on; every row must be there once."""
+    table = read(results)
+    table = table.filter(pc.equal(table["status"], "done"))
+    rows = table.select([*RESULT, "value", "n"]).to_pylist()
+    found = {tuple(row[name] for name in RESULT): (row["value"], row["n"]) for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+@pytest.fixture(scope="session")
+def undisturbed(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a run that nothing interrupted."""
+    results = tmp_path_factory.mktemp("undisturbed")
+    done = shiftbench("run", suite, "--results", results)
+    assert done.returncode == 1, done.stderr  # one of the methods is meant to fail
+    assert "wise-ft" in done.stdout
+    return results
+
+
+def test_what_fails_is_recorded_and_the_rest_goes_on(undisturbed: Path) -> None:
+    table = read(undisturbed)
+    status = dict(zip(table["label"].to_pylist(), table["status"].to_pylist(), strict=True))
+    failed = {label for label, state in status.items() if state == "failed"}
+    assert failed == {"broken", "wise-ft-broken"}
+    assert len(status) == RUNS
+    errors = table.filter(pc.equal(table["status"], "failed"))
+    reasons = dict(zip(errors["label"].to_pylist(), errors["error"].to_pylist(), strict=True))
+    assert "not finite" in reasons["broken"]
+    assert "which failed" in reasons["wise-ft-broken"]
+
+
+def test_wise_ft_ends_are_its_parents(undisturbed: Path) -> None:
+    table = read(undisturbed).to_pylist()
+
+    def shift(label: str, variant: str) -> dict[str, float]:
+        return {
+            row["evaluation_set"]: row["value"]
+            for row in table
+            if row["label"] == label and row["variant"] == variant and row["selection"] != "id-val"
+        }
+
+    assert shift("wise-ft", "alpha=0.0") == shift("zero-shot", "")
+    assert shift("wise-ft", "alpha=1.0") == shift("full", "")
+    assert shift("wise-ft-lp", "alpha=1.0") == shift("linear-probe", "")
+
+
+def test_predictions_give_the_recorded_values(undisturbed: Path) -> None:
+    for row in read(undisturbed).to_pylist():
+        if row["status"] != "done" or row["metric"] != "accuracy":
+            continue
+        kept = pq.read_table(RunFolder.of(undisturbed, row["run_id"]).predictions)
+        kept = kept.filter(pc.equal(kept["variant"], row["variant"]))
+        kept = kept.filter(pc.equal(kept["set"], row["evaluation_set"]))
+        assert len(kept) == row["n"] == 60
+        assert pc.mean(pc.equal(kept["label"], kept["prediction"])).as_py() == row["value"]
+
+
+def test_running_again_does_only_what_failed(undisturbed: Path, suite: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("weights.safetensors")}
+    again = shiftbench("run", suite, "--results", undisturbed, "--set", "methods.broken=null",
+                       "--set", "methods.wise-ft-broken=null")  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert f"{RUNS - 2} done, 0 to do" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_killed_run_goes_on_to_the_same_table(
+    undisturbed: Path, suite: Path, tmp_path: Path
+) -> None:
+    driver = subprocess.Popen(
+        command("run", suite, "--results", tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 240
+    while not list(tmp_path.rglob("parts/*/*.parquet")):
+        assert driver.poll() is None
+        assert time.monotonic() < deadline, "nothing was ever predicted"
+        time.sleep(0.05)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert len(read(tmp_path).to_pylist()) < len(read(undisturbed).to_pylist())
+    again = shiftbench("run", suite, "--results", tmp_path)
+    assert again.returncode == 1, again.stderr
+    assert values(tmp_path) == values(undisturbed)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_agree(workers: int, undisturbed: Path, suite: Path, tmp_path: Path) -> None:
+    """Zero-shot and linear-probe results are identical; losses agree to a relative 1e-4."""
+    done = shiftbench(
+        "run", suite, "--results", tmp_path,
+        "--set", f"resources.workers={workers}", "--set", "resources.cpus_per_worker=0.5",
+        "--set", "methods.broken=null", "--set", "methods.wise-ft-broken=null",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    alone, together = read(undisturbed), read(tmp_path)
+    for label in ("zero-shot", "linear-probe"):
+        assert rows_of(alone, label) == rows_of(together, label)
+    (run_id,) = set(together.filter(pc.equal(together["label"], "full"))["run_id"].to_pylist())
+    fits = [RunFolder.of(results, run_id).read_fit() for results in (undisturbed, tmp_path)]
+    assert [fit.world_size for fit in fits] == [1, workers]
+    assert fits[1].losses == pytest.approx(fits[0].losses, rel=1e-4)
+
+
+def rows_of(table: pa.Table, label: str) -> list[dict[str, object]]:
+    rows = table.filter(pc.equal(table["label"], label)).select([*RESULT, "value", "low", "high"])
+    return rows.sort_by([(name, "ascending") for name in RESULT]).to_pylist()
