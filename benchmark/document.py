@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,7 +20,11 @@ from pydantic import BaseModel, ValidationError
 from benchmark.errors import InputError
 from benchmark.plugins import nearest
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 Key = str | int
+PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -42,7 +46,9 @@ for _tag, _pattern, _first in (
     ),
     ("merge", r"<<", ["<"]),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^{_pattern}$"), _first)
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
+    )
 
 
 @dataclass(frozen=True)
@@ -235,21 +241,19 @@ def _other_kind(base: Mapping[str, Node], over: Mapping[str, Node]) -> bool:
 
 
 def _parse(text: str, place: Place) -> Node:
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
-        if root is None:
-            return Node(None, place)
-        return _convert(loader, root, place, (), ())
+        return Node(None, place) if root is None else _convert(loader, root, place, (), ())
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         where = _at(place, at.line) if at else place
         reason = error.problem or error.context
         raise InputError(f"{where}: not valid YAML: {_one_line(reason)}") from None
+    except InputError:
+        raise
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"{place}: not valid YAML: {_one_line(error)}") from None
-    finally:
-        loader.dispose()
 
 
 def _convert(
@@ -262,6 +266,8 @@ def _convert(
     if node in parents:
         raise InputError(f"{place}: {dotted(path)}: an alias must not contain itself")
     parents = (*parents, node)
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in PLAIN_TAGS:
+        raise InputError(f"{place}: {dotted(path)}: {node.tag} is not a plain list or mapping")
     if isinstance(node, yaml.MappingNode):
         _refuse_duplicates(node, place, path)
         loader.flatten_mapping(node)
@@ -311,38 +317,56 @@ def _rebase(node: Node, path: tuple[Key, ...]) -> Node:
 def _explain(error: ValidationError, model: type[BaseModel], node: Node) -> InputError:
     """The first of pydantic's errors as one line; unknown keys first, since they cause others."""
     details = error.errors(include_url=False)
-    unknown = next((d for d in details if d["type"] == "extra_forbidden"), None)
-    if unknown is not None:
-        *path, key = _real_path(node, unknown["loc"])
-        accepted = {name for m in _models_at(model, unknown["loc"][:-1]) for name in m.model_fields}
-        parent = node.nearest(tuple(path))
-        prefix = f"{dotted(parent.path)}: " if parent.path else ""
-        place = node.nearest((*path, key)).place
-        return InputError(f'{place}: {prefix}unknown key "{key}"{nearest(str(key), accepted)}')
-    first = details[0]
-    path = list(_real_path(node, first["loc"]))
-    if first["type"] == "missing":
-        return node.error(f'the key "{first["loc"][-1]}" is missing', tuple(path))
-    same = (d for d in details if list(_real_path(node, d["loc"])) == path)
-    text = " or ".join(dict.fromkeys(_message(d["msg"]) for d in same))
+    kindless = [_real_path(node, d["loc"]) for d in details if d["type"] == "union_tag_not_found"]
+    for detail in details:
+        *path, key = _real_path(node, detail["loc"]) or [""]
+        if detail["type"] == "extra_forbidden" and path not in kindless:
+            models = _models_at(model, detail["loc"][:-1])
+            known = {name for found in models for name in found.model_fields}
+            parent = node.nearest(tuple(path))
+            prefix = f"{dotted(parent.path)}: " if parent.path else ""
+            place = node.nearest((*path, key)).place
+            return InputError(f'{place}: {prefix}unknown key "{key}"{nearest(str(key), known)}')
+    path = _real_path(node, details[0]["loc"])
+    same = [d for d in details if _real_path(node, d["loc"]) == path]
+    first, *others = dict.fromkeys(_message(detail) for detail in same)
+    text = " or ".join([first, *(other.removeprefix("must be ") for other in others)])
     given = node.nearest(tuple(path)).value
     if not isinstance(given, dict | tuple):
-        text += f", got {json.dumps(given)}"
+        text += f", got {json.dumps(given, ensure_ascii=False)}"
     return node.error(text, tuple(path))
 
 
-def _message(text: str) -> str:
-    text = text.removeprefix("Value error, ").replace("Input should be", "must be")
+def _message(detail: ErrorDetails) -> str:
+    """What pydantic says, in the words of a YAML file."""
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "missing":
+            return f'the key "{detail["loc"][-1]}" is missing'
+        case "union_tag_not_found":
+            return f"the key {context['discriminator']} is missing".replace("'", '"')
+        case "union_tag_invalid":
+            tag, tags = context["tag"], re.findall(r"'([^']+)'", context["expected_tags"])
+            return f'unknown kind "{tag}"{nearest(tag, tags)}'
+        case "too_short":
+            return "must not be empty"
+        case "tuple_type" | "list_type":
+            return "must be a list"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return "must be a mapping"
+    text = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     return _one_line(text[:1].lower() + text[1:])
 
 
-def _real_path(node: Node, loc: tuple[Key, ...]) -> Iterator[Key]:
+def _real_path(node: Node, loc: tuple[Key, ...]) -> list[Key]:
     """The parts of a pydantic location that are keys here, not names of union members."""
+    path = []
     for key in loc:
         found = node.child(key)
         if found is not None:
-            yield key
+            path.append(key)
             node = found
+    return path
 
 
 def _models_at(model: type[BaseModel], loc: tuple[Key, ...]) -> list[type[BaseModel]]:

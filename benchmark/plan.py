@@ -136,9 +136,20 @@ def identity(
 
 
 def run_id(spec: Mapping[str, Any]) -> str:
-    """The first 16 hex digits of the SHA-256 of ``spec`` as JSON, whatever its keys' order."""
-    text = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """The first 16 hex digits of the SHA-256 of ``spec`` as JSON, however it is spelled.
+
+    The order of keys does not count, nor whether a whole number is written ``10`` or ``10.0``.
+    """
+    text = json.dumps(_plain(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _parents_first(methods: Mapping[str, Method[MethodConfig]]) -> list[str]:

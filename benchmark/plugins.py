@@ -166,16 +166,14 @@ def methods() -> dict[str, Entry]:
 
 
 def _all_entries(kind: Kind) -> Iterator[Entry]:
+    installed = []
     for name, target in _BUILTIN[kind].items():
         yield Entry(name, target, BUILTIN, __version__)
-    for point in sorted(metadata.entry_points(group=f"benchmark.{kind}"), key=lambda p: p.name):
-        distribution = point.dist
-        yield Entry(
-            point.name,
-            point.value,
-            distribution.name if distribution else "unknown distribution",
-            distribution.version if distribution else "",
-        )
+    for point in metadata.entry_points(group=f"benchmark.{kind}"):
+        by = point.dist
+        name, version = (by.name, by.version) if by else ("unknown distribution", "")
+        installed.append(Entry(point.name, point.value, name, version))
+    yield from sorted(installed, key=lambda entry: (entry.name, entry.distribution))
     yield from _development_entries(kind)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +23,6 @@ from benchmark.methods.base import Method, MethodConfig
 from benchmark.plugins import nearest
 
 MINIATURE = "miniature"
-SCHEMA_FILE = Path(__file__).parent.parent / "suites" / "suite.schema.json"
 NAMED = frozenset({"tasks", "methods"})
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
@@ -36,7 +35,9 @@ def _all_differ(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
 
 
 class Budget(_Closed):
@@ -408,96 +409,7 @@ def _spelled_out(suite: Suite) -> dict[str, Any]:
     }
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of a suite file, with the settings of every built-in method and task."""
-    schema = SuiteFile.model_json_schema()
-    definitions = schema["$defs"]
-
-    def define(model: type[BaseModel]) -> dict[str, Any]:
-        own = model.model_json_schema(ref_template="#/$defs/{model}")
-        definitions.update(own.pop("$defs", {}))
-        return own
-
-    builtin = [name for name, entry in plugins.methods().items() if entry.builtin]
-    for name in builtin:
-        settings = define(plugins.method(name).Config)
-        settings["properties"]["method"] = {"type": "string", "description": "registered name"}
-        definitions[f"method {name}"] = settings
-    definitions["methods"] = _methods_schema(builtin)
-    task = define(Task)
-    task["required"] = []
-    task["properties"].pop("name")
-    task["properties"]["methods"] = {
-        "$ref": "#/$defs/methods",
-        "description": "settings that differ for this task; null: not for this task",
-    }
-    definitions["task"] = task
-    names = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
-    entry = {"anyOf": [{"$ref": "#/$defs/task"}, {"type": "null"}]}
-    properties = schema["properties"]
-    properties["tasks"] = {
-        "description": "registered tasks (imagenet, cifar10, iwildcam, fmow, a plugin's), or your "
-        "own; in a suite that extends another, null removes one",
-        "anyOf": [
-            {**names, "description": "names: picks these, with all that is inherited for them"},
-            {
-                "type": "object",
-                "properties": {n: entry for n, e in plugins.entries("tasks").items() if e.builtin},
-                "additionalProperties": entry,
-            },
-        ],
-    }
-    properties["methods"] = {
-        "description": "settings by label; the label is the method's name unless `method` says "
-        "otherwise; in a suite that extends another, null removes one",
-        "anyOf": [names, {"$ref": "#/$defs/methods"}],
-    }
-    schema["required"] = []  # an extended suite may say the rest
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "ShiftBench suite",
-        "description": "A grid of runs: tasks × backbones × methods × shots × seeds.",
-    }
-
-
-def _methods_schema(builtin: Iterable[str]) -> dict[str, Any]:
-    """Labels to settings; a label's own name or its ``method`` decides which settings there are."""
-    chosen = [
-        {
-            "if": {"properties": {"method": {"const": name}}, "required": ["method"]},
-            "then": {"$ref": f"#/$defs/method {name}"},
-        }
-        for name in builtin
-    ]
-    own = {
-        name: {
-            "anyOf": [
-                {"type": "null"},
-                {"$ref": f"#/$defs/method {name}"},
-                {"type": "object", "required": ["method"], "allOf": chosen},
-            ]
-        }
-        for name in builtin
-    }
-    return {
-        "type": "object",
-        "properties": own,
-        "additionalProperties": {"type": ["object", "null"], "allOf": chosen},
-    }
-
-
-def schema_text() -> str:
-    """The JSON schema as the text of ``suites/suite.schema.json``."""
-    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-
-
-def main() -> None:
-    """Write ``suites/suite.schema.json``."""
-    temporary = SCHEMA_FILE.with_name(f".{SCHEMA_FILE.name}.{os.getpid()}")
-    temporary.write_text(schema_text(), encoding="utf-8")
-    temporary.replace(SCHEMA_FILE)
-
-
 if __name__ == "__main__":
-    main()
+    from benchmark.suite_schema import write
+
+    write()

@@ -29,7 +29,7 @@ class _Verbs(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """All verbs, for the help and for completion."""
-        return list(VERBS)
+        return [*VERBS]  # once its module is imported, ``list`` is a verb here
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of one verb."""
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from benchmark.errors import InputError
 
     try:
-        app(None if arguments is None else list(arguments), prog_name="shiftbench")
+        app(None if arguments is None else [*arguments], prog_name="shiftbench")
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except InputError as error:

@@ -36,6 +36,7 @@ class Display:
         self._last_line = self._started
         self._total = len(jobs)
         self._done = 0
+        self._activity = "starting workers"
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),
@@ -44,7 +45,7 @@ class Display:
             console=console,
             disable=not console.is_terminal,
         )
-        self._bar = self._progress.add_task("starting workers", total=self._total)
+        self._bar = self._progress.add_task(self._activity, total=self._total)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -60,13 +61,15 @@ class Display:
 
     def note(self, text: str) -> None:
         """Say what takes a while."""
-        self._progress.update(self._bar, description=text)
+        self._activity = text
+        self._progress.update(self._bar, description=escape(text))
         self._line(f"[dim]{escape(text)}[/dim]")
 
     def done(self, job: Job) -> None:
         """A job is done; the last one of a run is worth a line."""
         self._done += 1
         self._left[job.run_id] -= 1
+        self._activity = "evaluating"
         self._progress.update(self._bar, completed=self._done)
         if not self._left[job.run_id]:
             self._line(f"[green]done[/green]    {escape(name_of(self._runs[job.run_id]))}")
@@ -84,7 +87,7 @@ class Display:
             for run_id, (step, total) in steps.items()
             if step < total and self._left[run_id]
         ]
-        text = " · ".join(under_way) or "evaluating"
+        text = " · ".join(under_way) or self._activity
         self._progress.update(self._bar, description=escape(text))
         if not self._console.is_terminal and time.monotonic() - self._last_line > HEARTBEAT_S:
             self._line(f"[dim]{self._done}/{self._total} jobs · {escape(text)}[/dim]")

@@ -16,6 +16,7 @@ from benchmark.distributed.jobs import Agenda, Job, job_graph
 from benchmark.errors import InputError
 from benchmark.leaderboard import store
 from benchmark.leaderboard.schema import failed
+from benchmark.models.backbones import check_backbone
 from benchmark.plan import Plan, evaluation_metrics
 from benchmark.runfolder import RunFolder
 from benchmark.schedule import make_schedule
@@ -68,6 +69,7 @@ def launch(
     console.print("[dim]checking the data[/dim]")
     gaps = find_gaps(plan, root, allow_incomplete)
     check_schedules(plan, root)
+    check_backbones(plan)
 
     redone = outdated(plan, results, gaps)
     for run_id in redone:
@@ -180,6 +182,19 @@ def check_schedules(plan: Plan, root: str) -> None:
             raise plan.suite.error(
                 f"{run.label} on {run.task.name}: {error}", "resources"
             ) from error
+
+
+def check_backbones(plan: Plan) -> None:
+    """See that each backbone is one that open_clip knows, or a folder; downloads nothing.
+
+    Raises:
+        InputError: it is not.
+    """
+    for position, name in enumerate(plan.suite.backbones):
+        try:
+            check_backbone(name)
+        except InputError as error:
+            raise plan.suite.error(str(error), "backbones", position) from error
 
 
 def outdated(plan: Plan, results: Path, gaps: Mapping[tuple[str, str], str]) -> set[str]:

@@ -1,6 +1,7 @@
 """Pretrained vision-language models, by name: what a suite's ``backbones`` can list.
 
-- ``miniature``: the backbone that ships with the miniature world;
+- ``miniature``: the backbone that ships with the miniature world; or the name under which another
+  package registers a directory, or a function that returns one (``benchmark.backbones``);
 - ``<pretrained>/<model>``: any pair of ``open_clip.list_pretrained()``, such as
   ``openai/ViT-B-16``; downloaded and cached by open_clip;
 - a directory with ``open_clip_config.json`` and ``open_clip_model.safetensors`` (what open_clip
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark import plugins
 from benchmark.errors import InputError
 from benchmark.models.preprocessing import Preprocessing
 
@@ -97,6 +99,23 @@ def load_backbone(name: str) -> Backbone:
     if directory := _directory(name):
         return _load_directory(name, directory)
     return _load_pretrained(name, find_pretrained(name))
+
+
+def check_backbone(name: str) -> None:
+    """See that ``name`` is one of the three forms and its files or its entry are there.
+
+    Downloads nothing and builds no model.
+
+    Raises:
+        InputError: unknown name, activation mismatch, or files that are missing or damaged.
+    """
+    from benchmark.models.checkpoints import check_file
+
+    if directory := _directory(name):
+        _read_config(directory)
+        check_file(_weights_file(directory))
+    else:
+        find_pretrained(name)
 
 
 def find_pretrained(name: str) -> Pretrained:
@@ -214,10 +233,9 @@ def _backbone(name: str, clip: CLIP, tokenizer: Callable[[Sequence[str]], Tensor
 
 def _directory(name: str) -> Path | None:
     """The directory that ``name`` means, or ``None`` for a pair of open_clip names."""
-    if name == "miniature":
-        from benchmark.data.miniature import backbone_dir
-
-        return Path(backbone_dir())
+    if name in plugins.entries("backbones"):
+        found = plugins.backbone(name)
+        return Path(str(found() if callable(found) else found))
     path = Path(name).expanduser()
     if (path / CONFIG).is_file():
         return path

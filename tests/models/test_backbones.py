@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import types
 
 import open_clip
 import pytest
@@ -11,7 +12,12 @@ from PIL import Image
 
 from benchmark.errors import InputError
 from benchmark.models import backbones
-from benchmark.models.backbones import backbone_identity, find_pretrained, load_backbone
+from benchmark.models.backbones import (
+    backbone_identity,
+    check_backbone,
+    find_pretrained,
+    load_backbone,
+)
 from benchmark.models.preprocessing import Preprocessing
 from tests.models.tiny import RESNET, config, save_backbone
 
@@ -265,3 +271,18 @@ def test_the_names_of_files_are_open_clips():
     from open_clip.constants import HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME
 
     assert (backbones.CONFIG, backbones.WEIGHTS) == (HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME)
+
+
+def test_another_package_names_a_directory(monkeypatch, directory):
+    module = types.ModuleType("mylab_backbones")
+    module.clip = lambda: directory
+    module.path = str(directory)
+    monkeypatch.setitem(sys.modules, "mylab_backbones", module)
+    monkeypatch.setenv(
+        "SHIFTBENCH_PLUGINS",
+        "backbones/made=mylab_backbones:clip,backbones/given=mylab_backbones:path",
+    )
+    for name in ("made", "given"):
+        check_backbone(name)
+        assert backbone_identity(name) == backbone_identity(str(directory))
+        assert load_backbone(name).name == name
