@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,20 +28,31 @@ methods:
   linear-probe: &short {lr: 1e-2, epochs: 1, batch_size: 96, warmup_steps: 2}
   full: {<<: *short, lr: 5e-4}
   broken: {<<: *short, method: full, lr: 1e+30, clip: null, warmup_steps: 0}
+  smooth: {<<: *short, temperature: 3}
   wise-ft: &curve {alphas: [0, 0.5, 1]}
   wise-ft-lp: {<<: *curve, method: wise-ft, parent: linear-probe}
   wise-ft-broken: {<<: *curve, method: wise-ft, parent: broken}
 budget: {steps: 6, evaluation_images: 60}
 """
-RUNS = 7
+RUNS = 8
+README = Path(__file__).parent.parent / "README.md"
 RESULT = ["run_id", "variant", "selection", "evaluation_set", "metric"]
 
 
 @pytest.fixture(scope="session")
-def suite(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
-    file = tmp_path_factory.mktemp("suite") / "small.yaml"
+def suite(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Iterator[Path]:
+    """A small suite, one of whose methods is the README's example of a plugin."""
+    folder = tmp_path_factory.mktemp("suite")
+    file = folder / "small.yaml"
     file.write_text(SUITE)
-    return file
+    (example,) = re.findall(
+        r"```python\n# mylab/smooth.py\n(.*?)```", README.read_text(), re.DOTALL
+    )
+    (folder / "mylab_smooth.py").write_text(example)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv("SHIFTBENCH_PLUGINS", "smooth=mylab_smooth:Smooth")
+        yield file
 
 
 def command(*arguments: object) -> list[str]:
@@ -76,6 +89,9 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(undisturbed: Path) -> None:
     failed = {label for label, state in status.items() if state == "failed"}
     assert failed == {"broken", "wise-ft-broken"}
     assert len(status) == RUNS
+    origins = dict(zip(table["label"].to_pylist(), table["origin"].to_pylist(), strict=True))
+    assert origins["smooth"].startswith("SHIFTBENCH_PLUGINS ")
+    assert origins["full"].startswith("shiftbench ")
     errors = table.filter(pc.equal(table["status"], "failed"))
     reasons = dict(zip(errors["label"].to_pylist(), errors["error"].to_pylist(), strict=True))
     assert "not finite" in reasons["broken"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -99,7 +99,7 @@ def execute(
     """
     board = ray.remote(num_cpus=0)(Board).remote()
     pool = Pool(setup, board, pool_size(ray.cluster_resources(), setup.resources))
-    queue = Queue()
+    queue = Queue(setup.runs)
     for_group: list[Job] = []
     deaths: Counter[Job] = Counter()
 
@@ -138,10 +138,15 @@ def execute(
 
 
 class Queue:
-    """Jobs that wait for a worker: training first, since most waits for it, then first come."""
+    """Jobs that wait for a worker, in the order of the plan: runs finish one after the other.
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[bool, int, Job]] = []
+    Args:
+        runs: ids in the order of the plan.
+    """
+
+    def __init__(self, runs: Iterable[str]) -> None:
+        self._position = {run_id: position for position, run_id in enumerate(runs)}
+        self._heap: list[tuple[int, int, Job]] = []
         self._counter = count()
 
     def __bool__(self) -> bool:
@@ -149,7 +154,7 @@ class Queue:
 
     def add(self, job: Job) -> None:
         """Put a job in line."""
-        heappush(self._heap, (job.stage != "fit", next(self._counter), job))
+        heappush(self._heap, (self._position[job.run_id], next(self._counter), job))
 
     def take(self) -> Job:
         """The next job."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
@@ -42,6 +42,24 @@ class Outcome:
     failed: Mapping[str, str]
 
 
+SetKey = tuple[str, str]
+"""Names of a task and of one of its evaluation sets."""
+
+
+class SetState(NamedTuple):
+    """The files behind a result.
+
+    Attributes:
+        train_fingerprint: of the task's training set.
+        fingerprint: of the evaluation set.
+        incomplete_reason: what is missing; ``None`` when both are complete.
+    """
+
+    train_fingerprint: str
+    fingerprint: str
+    incomplete_reason: str | None
+
+
 def launch(
     suite: Suite,
     results: Path,
@@ -67,15 +85,17 @@ def launch(
     store.check_writable(results)
     root = resolve(data, lambda name: console.print(f"[dim]drawing {name}[/dim]"))
     console.print("[dim]checking the data[/dim]")
-    gaps = find_gaps(plan, root, allow_incomplete)
+    sets = check_data(plan, root, allow_incomplete)
     check_schedules(plan, root)
     check_backbones(plan)
 
-    redone = outdated(plan, results, gaps)
+    redone = outdated(plan, results, sets)
     for run_id in redone:
         RunFolder.of(results, run_id).delete()
     states = store.read_runs(results, plan.runs)
     done = {run_id for run_id, state in states.items() if state.status == "done"} - redone
+    if redone:
+        console.print(f"{len(redone)} runs were done on other data files and are done again")
     todo = plan.runs.keys() - done
     console.print(f"{len(plan.runs)} runs: {len(done)} done, {len(todo)} to do")
     if not todo:
@@ -88,6 +108,7 @@ def launch(
         variants=lambda run: run.create().variants(),
         evaluation_sets=lambda run: tuple(evaluation_metrics(run.task)),
     )
+    gaps = {key: s.incomplete_reason for key, s in sets.items() if s.incomplete_reason is not None}
     failures = _execute(suite, plan, results, data, gaps, graph, todo, console, address)
     return Outcome(plan, frozenset(todo), failures)
 
@@ -97,7 +118,7 @@ def _execute(
     plan: Plan,
     results: Path,
     data: str,
-    gaps: Mapping[tuple[str, str], str],
+    gaps: Mapping[SetKey, str],
     graph: Mapping[Job, set[Job]],
     todo: set[str],
     console: Console,
@@ -128,8 +149,8 @@ def _execute(
         return {run_id: why for run_id, why in agenda.failed.items() if run_id in todo}
 
 
-def find_gaps(plan: Plan, root: str, allowed: bool) -> dict[tuple[str, str], str]:
-    """What is missing from the files of the evaluation sets, by task and set.
+def check_data(plan: Plan, root: str, allow_incomplete: bool) -> Mapping[SetKey, SetState]:
+    """The state of every evaluation set, by task and set.
 
     A training set that lacks files makes all results of its task incomplete.
 
@@ -137,27 +158,28 @@ def find_gaps(plan: Plan, root: str, allowed: bool) -> dict[tuple[str, str], str
         InputError: a set is absent, or incomplete where that is not allowed.
     """
     checked: dict[str, Finding] = {}
-    gaps: dict[tuple[str, str], str] = {}
+    states: dict[SetKey, SetState] = {}
     for task in {run.task.name: run.task for run in plan.runs.values()}.values():
-        found: dict[str, str] = {}
+        found: dict[str, Finding] = {}
         for name, source in task.sources().items():
             key = source.model_dump_json()
-            finding = checked.get(key) or check(source, root)
-            checked[key] = finding
-            if finding.status == "ok":
-                continue
-            problem = f"{finding.name}: {finding.detail}"
+            found[name] = checked[key] = checked.get(key) or check(source, root)
+        for finding in found.values():
+            problem = f"task {task.name}: {finding.name}: {finding.detail}"
             if finding.status == "absent":
-                raise InputError(f"task {task.name}: {problem}")
-            if not allowed:
-                raise InputError(
-                    f"task {task.name}: {problem}; with --allow-incomplete every row says so"
-                )
-            found[name] = problem
+                raise InputError(problem)
+            if finding.status == "incomplete" and not allow_incomplete:
+                raise InputError(f"{problem}; with --allow-incomplete every row says so")
+        train = found["train"]
         for name in evaluation_metrics(task):
-            if why := found.get("train") or found.get(name):
-                gaps[task.name, name] = why
-    return gaps
+            of_set = found.get(name, train)  # ID validation may be held out of training
+            faulty = next((f for f in (train, of_set) if f.status != "ok"), None)
+            states[task.name, name] = SetState(
+                train.fingerprint,
+                of_set.fingerprint,
+                None if faulty is None else f"{faulty.name}: {faulty.detail}",
+            )
+    return states
 
 
 def check_schedules(plan: Plan, root: str) -> None:
@@ -197,17 +219,15 @@ def check_backbones(plan: Plan) -> None:
             raise plan.suite.error(str(error), "backbones", position) from error
 
 
-def outdated(plan: Plan, results: Path, gaps: Mapping[tuple[str, str], str]) -> set[str]:
-    """Runs that were done when other files of their data sets were missing than are now."""
-    columns = ["run_id", "evaluation_set", "incomplete_reason", "status"]
-    recorded: dict[str, dict[str, str | None]] = {}
-    for row in store.read(results, plan.runs).select(columns).to_pylist():
+def outdated(plan: Plan, results: Path, states: Mapping[SetKey, SetState]) -> set[str]:
+    """Runs that were done on other files than there are now."""
+    found = set()
+    for row in store.read(results, plan.runs).to_pylist():
         if row["status"] == "done":
-            recorded.setdefault(row["run_id"], {})[row["evaluation_set"]] = row["incomplete_reason"]
-    return {
-        run_id
-        for run_id, reasons in recorded.items()
-        if any(
-            gaps.get((plan.runs[run_id].task.name, name)) != why for name, why in reasons.items()
-        )
-    }
+            recorded = SetState(
+                row["train_fingerprint"], row["data_fingerprint"], row["incomplete_reason"]
+            )
+            task = plan.runs[row["run_id"]].task.name
+            if recorded != states[task, row["evaluation_set"]]:
+                found.add(row["run_id"])
+    return found

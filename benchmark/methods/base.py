@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class MethodConfig(BaseModel):
     """Settings of a method. Every field is part of a run's identity; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
 
 
 class TrainingConfig(MethodConfig):

@@ -135,9 +135,9 @@ def _combine(tensors: Sequence[Tensor], coefficients: Sequence[float], like: Ten
     if not like.is_floating_point() and all(torch.equal(tensors[0], t) for t in tensors[1:]):
         # Integers beyond 2**53 have no float64.
         return tensors[0].to(like.device, copy=True)
-    total = torch.zeros_like(like, dtype=torch.float64)
-    for tensor, coefficient in zip(tensors, coefficients, strict=True):
-        total.add_(tensor.to(like.device, torch.float64), alpha=coefficient)
+    total = tensors[0].to(like.device, torch.float64, copy=True).mul_(coefficients[0])
+    for tensor, coefficient in zip(tensors[1:], coefficients[1:], strict=True):
+        total.add_(tensor.to(like.device), alpha=coefficient)
     return total.to(like.dtype) if like.is_floating_point() else total.round_().to(like.dtype)
 
 
