@@ -3,6 +3,8 @@
 By default it learns the miniature world from its broad drawing; with `--data FILE.parquet`, images
 and class names of a Hugging Face-style Parquet file. The result is a directory that open_clip
 loads as `local-dir:DIRECTORY`, plus `vocabulary.json` for `CompactTokenizer`.
+
+The shipped backbone is the default recipe, which took 73 minutes of processor time on two cores.
 """
 
 from __future__ import annotations
@@ -63,6 +65,8 @@ class Exam:
     """Labelled images to measure zero-shot accuracy on."""
 
     name: str
+    subject: str
+    """Exams of one subject share their prompts."""
     images: Tensor
     """uint8 (n, 3, h, w)."""
     label: Tensor
@@ -97,7 +101,8 @@ def _world_exams(seed: int, count: int) -> list[Exam]:
     for drawn in broad.draw(seed, count):
         prompts = [task_captions(drawn.task, name) for name in CLASSES[drawn.task]]
         label = torch.from_numpy(drawn.label)
-        exams.append(Exam(f"{drawn.task} {drawn.style}", _tensor(drawn.images), label, prompts))
+        name = f"{drawn.task} {drawn.style}"
+        exams.append(Exam(name, drawn.task, _tensor(drawn.images), label, prompts))
     return exams
 
 
@@ -158,7 +163,7 @@ def parquet_corpus(recipe: Recipe, path: Path, label_names: Sequence[str] | None
         texts=[text for texts in prompts for text in texts],
         choices=choices,
         augment=True,
-        exams=[Exam("held-out tenth", images[:held], label[:held], prompts)],
+        exams=[Exam("held-out tenth", "all", images[:held], label[:held], prompts)],
     )
 
 
@@ -222,18 +227,23 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, match: Tensor) 
 
 
 @torch.no_grad()
-def zero_shot_accuracy(model: CLIP, tokenizer: CompactTokenizer, exam: Exam) -> float:
+def class_embeddings(
+    model: CLIP, tokenizer: CompactTokenizer, prompts: Sequence[list[str]]
+) -> Tensor:
+    """Return the normalised mean embedding of every class's prompts, float32 (classes, d)."""
+    model.eval()
+    means = [model.encode_text(tokenizer(texts), normalize=True).mean(0) for texts in prompts]
+    return normalize(torch.stack(means), dim=-1)
+
+
+@torch.no_grad()
+def zero_shot_accuracy(model: CLIP, classes: Tensor, exam: Exam) -> float:
     """Return the share of an exam's images whose nearest class embedding is the right one."""
     model.eval()
-    heads = []
-    for prompts in exam.prompts:
-        mean = model.encode_text(tokenizer(prompts), normalize=True).mean(0)
-        heads.append(normalize(mean, dim=-1))
-    weights = torch.stack(heads)
     right = 0
     for rows in torch.arange(len(exam.label)).chunk(max(1, len(exam.label) // 500)):
         features = model.encode_image(to_input(exam.images[rows]), normalize=True)
-        right += int(((features @ weights.T).argmax(1) == exam.label[rows]).sum())
+        right += int(((features @ classes.T).argmax(1) == exam.label[rows]).sum())
     return right / max(1, len(exam.label))
 
 
@@ -291,7 +301,11 @@ def _step_loss(
 
 def report(model: CLIP, tokenizer: CompactTokenizer, corpus: Corpus) -> str:
     """Return the zero-shot accuracy of every exam, in one line."""
-    scores = [(exam.name, zero_shot_accuracy(model, tokenizer, exam)) for exam in corpus.exams]
+    prompts = {exam.subject: exam.prompts for exam in corpus.exams}
+    classes = {name: class_embeddings(model, tokenizer, p) for name, p in prompts.items()}
+    scores = [
+        (exam.name, zero_shot_accuracy(model, classes[exam.subject], exam)) for exam in corpus.exams
+    ]
     return "  ".join(f"{name} {score:.3f}" for name, score in scores)
 
 
