@@ -39,7 +39,7 @@ README = Path(__file__).parent.parent / "README.md"
 RESULT = ["run_id", "variant", "selection", "evaluation_set", "metric"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Iterator[Path]:
     """A small suite, one of whose methods is the README's example of a plugin."""
     folder = tmp_path_factory.mktemp("suite")
@@ -73,7 +73,7 @@ def values(results: Path) -> dict[tuple[object, ...], tuple[float, int]]:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def undisturbed(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a run that nothing interrupted."""
     results = tmp_path_factory.mktemp("undisturbed")

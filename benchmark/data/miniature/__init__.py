@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 """Bumped whenever any drawn pixel, label or file name changes."""
 
 CLASSES: dict[str, tuple[str, ...]] = {
