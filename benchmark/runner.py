@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -249,15 +249,13 @@ class Runner:
             for variant in method.variants()
             for name in evaluation_metrics(run.task)
         }
-        id_val = {
-            variant: results_of(parts[variant, "id-val"], None)[0].score.value
-            for variant in method.variants()
-        }
+        scored = {key: results_of(part) for key, part in parts.items()}
+        id_val = {name: scored[name, "id-val"][0].score.value for name in method.variants()}
         results = [
-            result
+            replace(result, selection=selection)
             for variant, selection in selections(method.variants(), method.fixed_variant(), id_val)
             for name in evaluation_metrics(run.task)
-            for result in results_of(parts[variant, name], selection)
+            for result in scored[variant, name]
         ]
         tables = [part.table for part in parts.values()]
         predictions.write(folder.predictions, pa.concat_tables(tables))

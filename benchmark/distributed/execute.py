@@ -11,7 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from benchmark.distributed.jobs import Agenda, Job
 from benchmark.distributed.session import pool_size
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 RETRIES = 1  # of a job whose worker died
+
+
+class WorkerLostError(RuntimeError):
+    """A job ended because its worker did; it may well succeed on another one."""
 
 
 @dataclass
@@ -57,11 +61,11 @@ class Pool:
             job, worker = self.busy.pop(reference)
             try:
                 ray.get(reference)
-            except RayActorError as error:
-                ended.append((job, error))  # the worker is gone
+            except RayTaskError as error:  # what the job raised
+                ended.append((job, error.cause or error))
+            except RayError as error:  # the worker or its node is gone
+                ended.append((job, WorkerLostError(first_line(error))))
                 continue
-            except RayTaskError as error:
-                ended.append((job, error.cause))
             else:
                 ended.append((job, None))
             self.idle.append(worker)
@@ -107,7 +111,7 @@ def execute(
         if error is None:
             agenda.done(job)
             display.done(job)
-        elif isinstance(error, RayActorError) and deaths[job] < RETRIES:
+        elif isinstance(error, WorkerLostError) and deaths[job] < RETRIES:
             deaths[job] += 1
             queue.add(job)
         else:

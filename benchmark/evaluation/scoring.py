@@ -37,8 +37,8 @@ class Prediction:
     incomplete_reason: str | None = None
 
 
-def results_of(prediction: Prediction, selection: Selection | None) -> list[Result]:
-    """Every metric that is recorded for the set, the headline first."""
+def results_of(prediction: Prediction) -> list[Result]:
+    """Every metric that is recorded for the set, the headline first; nothing is selected yet."""
     return [
         Result(
             variant=prediction.variant,
@@ -46,7 +46,6 @@ def results_of(prediction: Prediction, selection: Selection | None) -> list[Resu
             metric=metric,
             primary=metric == prediction.metric,
             score=rescore(prediction.table, metric),
-            selection=selection,
             incomplete_reason=prediction.incomplete_reason,
             evaluation_seconds=prediction.seconds,
             data_fingerprint=prediction.fingerprint,
