@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -213,20 +214,22 @@ def _read_columns(file: str, wanted: tuple[str, ...], image: str) -> pa.Table:
 
 
 class _RowGroups:
-    """The encoded images of the row groups read last, up to a number of bytes."""
+    """The encoded images of the row groups read last, up to a number of bytes; for any thread."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._lock = Lock()  # also keeps two threads from reading the same group
         self._held: OrderedDict[tuple[str, str, str, int], pa.ChunkedArray] = OrderedDict()
 
     def get(self, file: str, digest: str, column: str, group: int) -> pa.ChunkedArray:
         key = (file, digest, column, group)
-        if key not in self._held:
-            self._held[key] = _read_images(file, column, group)
-            while len(self._held) > 1 and self._bytes() > self._limit:
-                self._held.popitem(last=False)
-        self._held.move_to_end(key)
-        return self._held[key]
+        with self._lock:
+            if key not in self._held:
+                self._held[key] = _read_images(file, column, group)
+                while len(self._held) > 1 and self._bytes() > self._limit:
+                    self._held.popitem(last=False)
+            self._held.move_to_end(key)
+            return self._held[key]
 
     def _bytes(self) -> int:
         return sum(images.nbytes for images in self._held.values())
