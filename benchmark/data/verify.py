@@ -43,11 +43,6 @@ def verify(
         yield check(source, root, deep)
 
 
-def incomplete(task: Task, root: str) -> list[Finding]:
-    """The sets of a task that are absent, incomplete or broken."""
-    return [finding for finding in verify([task], root) if finding.status != "ok"]
-
-
 def distinct_sources(tasks: Iterable[Task]) -> list[SourceBase]:
     """The whole sets that some tasks use, each once, in their order."""
     whole = {"limit": None, "balanced": False, "part": (0.0, 1.0)}

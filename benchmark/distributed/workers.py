@@ -1,6 +1,6 @@
 """Where the stages of runs execute: warm single workers, and groups that share a training.
 
-Starting a group of Ray Train workers takes 15 to 40 s, longer than a small run. So a run that
+Starting a group of Ray Train workers takes over ten seconds, longer than a small run. So a run that
 needs one worker is fitted under Train's local mode inside a warm actor, which costs milliseconds,
 and runs that need several share one group, one after the other.
 """
