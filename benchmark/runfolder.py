@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -69,6 +70,19 @@ class RunFolder:
     def drop_parts(self) -> None:
         """Forget the parts, once ``predictions`` holds them all."""
         shutil.rmtree(self.path / "parts", ignore_errors=True)
+
+    def claim(self, fingerprints: Mapping[str, str]) -> None:
+        """Begin or go on with work on these data files; what was begun on others is forgotten.
+
+        Args:
+            fingerprints: of the training set and of every evaluation set, by name.
+        """
+        marker, text = self.path / "data.json", json.dumps(dict(fingerprints), sort_keys=True)
+        if marker.exists() and marker.read_text() == text:
+            return
+        self.delete()
+        with written_atomically(marker) as temporary:
+            temporary.write_text(text)
 
     def delete(self) -> None:
         """Forget everything about the run."""

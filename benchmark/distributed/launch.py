@@ -23,6 +23,7 @@ from benchmark.schedule import make_schedule
 
 if TYPE_CHECKING:
     from benchmark.data.base import Finding
+    from benchmark.data.tasks import Task
     from benchmark.methods.base import TrainingConfig
     from benchmark.suite import Suite
 
@@ -100,6 +101,9 @@ def launch(
     console.print(f"{len(plan.runs)} runs: {len(done)} done, {len(todo)} to do")
     if not todo:
         return Outcome(plan, frozenset(), {})
+    for run_id in todo:
+        task = plan.runs[run_id].task
+        RunFolder.of(results, run_id).claim(fingerprints_of(task, sets))
     graph = job_graph(
         plan.runs,
         todo,
@@ -180,6 +184,13 @@ def check_data(plan: Plan, root: str, allow_incomplete: bool) -> Mapping[SetKey,
                 None if faulty is None else f"{faulty.name}: {faulty.detail}",
             )
     return states
+
+
+def fingerprints_of(task: Task, sets: Mapping[SetKey, SetState]) -> dict[str, str]:
+    """Fingerprints of a task's training set and of every evaluation set, by name."""
+    states = {name: sets[task.name, name] for name in evaluation_metrics(task)}
+    train = {"train": states["id-val"].train_fingerprint}
+    return train | {name: state.fingerprint for name, state in states.items()}
 
 
 def check_schedules(plan: Plan, root: str) -> None:

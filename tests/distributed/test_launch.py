@@ -18,6 +18,7 @@ from benchmark.distributed.launch import (
     check_backbones,
     check_data,
     check_schedules,
+    fingerprints_of,
     outdated,
 )
 from benchmark.errors import InputError
@@ -25,7 +26,7 @@ from benchmark.evaluation.metrics import Score
 from benchmark.leaderboard.schema import Result, to_table
 from benchmark.leaderboard.store import write_run
 from benchmark.plan import Plan, evaluation_metrics
-from benchmark.runfolder import Fit
+from benchmark.runfolder import Fit, RunFolder
 from benchmark.runinfo import run_info
 from benchmark.suite import Suite
 
@@ -159,3 +160,18 @@ def test_an_unknown_backbone_is_refused(root: Path) -> None:
     suite = replace(plan.suite, backbones=("openai/ViT-B-99",))
     with pytest.raises(InputError, match="unknown backbone 'openai/ViT-B-99'"):
         check_backbones(replace(plan, suite=suite))
+
+
+def test_what_was_begun_on_other_files_is_forgotten(root: Path) -> None:
+    plan = make_plan(root)
+    run = next(iter(plan.runs.values()))
+    folder = RunFolder.of(root / "results", run.id)
+    before = fingerprints_of(run.task, check_data(plan, str(root), False))
+    assert set(before) == {"train", "id-val", "id-test", "drawn"}
+    folder.claim(before)
+    folder.weights.write_bytes(b"half a training")
+    folder.claim(before)
+    assert folder.weights.exists()
+    write_images(root / "train.parquet", 40, seed=9)
+    folder.claim(fingerprints_of(run.task, check_data(plan, str(root), False)))
+    assert not folder.weights.exists()
