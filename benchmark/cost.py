@@ -225,7 +225,7 @@ class Sizes:
         return None if classes is None else min(size, min(shots, MOST_VALIDATION_SHOTS) * classes)
 
     def _classes(self, task: Task) -> int | None:
-        key = f"classes {task.model_dump_json(include={'classes', 'train'})}"
+        key = f"classes {task.model_dump_json(include={'classes', 'train', 'class_split'})}"
         return self._of(key, lambda: len(task_classes(task, self._root)))
 
     def _of(self, key: str, count: Callable[[], int]) -> int | None:

@@ -225,11 +225,19 @@ def named_entries(node: Node) -> Node:
 def validate(model: type[M], node: Node) -> M:
     """``node`` as a pydantic model, nothing coerced but whole numbers to floats.
 
+    Validators find ``locate(key, path)`` in their context: where a path that is the value of a key
+    leads, relative to the file that says so.
+
     Raises:
         InputError: with place, key and what is accepted, of the first error.
     """
+
+    def locate(key: str, path: str) -> str:
+        return relative(node.nearest((key,)).place, path)
+
+    context = {"locate": locate}
     try:
-        return model.model_validate_json(json.dumps(node.plain), strict=True)
+        return model.model_validate_json(json.dumps(node.plain), strict=True, context=context)
     except ValidationError as error:
         raise _explain(error, model, node) from None
 
@@ -270,7 +278,9 @@ def _convert(
         raise InputError(f"{place}: {dotted(path)}: {node.tag} is not a plain list or mapping")
     if isinstance(node, yaml.MappingNode):
         _refuse_duplicates(node, place, path)
-        loader.flatten_mapping(node)
+        loader.flatten_mapping(node)  # puts merged keys first
+        # An alias leads here again, and must not see a key beside the one that replaced it.
+        node.value = list({key.value: (key, value) for key, value in node.value}.values())
         entries = {}
         for key, value in node.value:
             name, where = str(key.value), _at(place, key.start_mark.line)

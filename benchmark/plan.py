@@ -14,11 +14,29 @@ from benchmark.errors import InputError
 from benchmark.models.backbones import backbone_identity
 
 if TYPE_CHECKING:
-    from benchmark.data.tasks import Task
+    from benchmark.data.tasks import EvaluationSet, Task
     from benchmark.methods.base import Method, MethodConfig
     from benchmark.suite import Budget, Suite
 
-IDENTITY_VERSION = 1  # raised whenever the same specification computes something else
+LABELS: Any = {"parent": True, "parents": True, "settings": {"parent", "parents"}}
+"""Settings that only name other runs, also those of a method that another one wraps."""
+
+IDENTITY_VERSION = 2  # raised whenever the same specification computes something else
+
+
+@dataclass(frozen=True)
+class SearchRun:
+    """The search that a run's settings come from; runs that differ in their seed may share one.
+
+    Attributes:
+        id: 16 hex digits, of everything that can change what the search finds.
+        seed: of the few-shot draw and of the parents that its trials use.
+        ood_val: what its trials are scored on.
+    """
+
+    id: str
+    seed: int
+    ood_val: EvaluationSet
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,7 @@ class Run:
         seed: 0 where no seed can change the outcome.
         shots: training images per class; ``None`` for all, or where they cannot matter.
         budget: upper limits; those that cannot matter are ``None``.
+        search: where its settings come from; ``None`` where they are given.
     """
 
     id: str
@@ -50,6 +69,7 @@ class Run:
     seed: int
     shots: int | None
     budget: Budget
+    search: SearchRun | None = None
 
     def create(self) -> Method[MethodConfig]:
         """The method with this run's settings."""
@@ -74,8 +94,6 @@ class Plan:
         for (name, task), position, shots, seed in product(
             suite.tasks.items(), range(len(suite.backbones)), suite.shots, suite.seeds
         ):
-            # Only a search looks at OOD validation data.
-            task = task.model_copy(update={"ood_val": None})
             cell = _Cell(suite, task, position, shots, seed)
             for label in _parents_first(suite.methods[name]):
                 run = cell.run(label)
@@ -105,6 +123,7 @@ def identity(
     seed: int,
     shots: int | None,
     budget: Budget,
+    search: str | None = None,
 ) -> dict[str, Any]:
     """Everything that can change the outcome of a run, and nothing else, as JSON.
 
@@ -119,6 +138,7 @@ def identity(
         seed: of the run.
         shots: training images per class.
         budget: upper limits.
+        search: id of the search that its settings come from.
     """
     return {
         "version": IDENTITY_VERSION,
@@ -127,11 +147,12 @@ def identity(
         "backbone": backbone,
         "method": method,
         "plugin": plugin,
-        "config": config.model_dump(mode="json", exclude={"parent", "parents"}),
+        "config": config.model_dump(mode="json", exclude=LABELS),
         "parents": parents,
         "seed": seed,
         "shots": shots,
         "budget": budget.model_dump(mode="json"),
+        "search": search,
     }
 
 
@@ -171,7 +192,7 @@ class _Cell:
 
     Args:
         suite: that asks for them.
-        task: of the cell.
+        task: of the cell. Only a search looks at its OOD validation data.
         position: of the backbone in the suite.
         shots: training images per class.
         seed: of the cell.
@@ -181,7 +202,8 @@ class _Cell:
         self, suite: Suite, task: Task, position: int, shots: int | None, seed: int
     ) -> None:
         self._suite = suite
-        self._task = task
+        self._task = task.model_copy(update={"ood_val": None})
+        self._ood_val = task.ood_val
         self._backbone = suite.backbones[position]
         self._shots = shots
         self._seed = seed
@@ -198,21 +220,10 @@ class _Cell:
         varies = self._varies(label)
         seed, shots = (self._seed, self._shots) if varies else (0, None)
         budget = suite.budget
-        if method.inputs is None:
+        if method.inputs not in ("images", "features"):
             budget = budget.model_copy(update={"steps": None})
-        entry = plugins.entry("methods", method.name)
-        spec = identity(
-            task=task,
-            world=suite.world,
-            backbone=self._backbone_identity,
-            method=method.name,
-            plugin=None if entry.builtin else entry.origin,
-            config=method.config,
-            parents=tuple(parent_id for _, parent_id in parents),
-            seed=seed,
-            shots=shots,
-            budget=budget,
-        )
+        search = self._search(label, method, parents)
+        spec = self._spec(method, parents, seed, shots, budget, search.id if search else None)
         return Run(
             id=run_id(spec),
             task=task,
@@ -225,7 +236,52 @@ class _Cell:
             seed=seed,
             shots=shots,
             budget=budget,
+            search=search,
         )
+
+    def _spec(
+        self,
+        method: Method[MethodConfig],
+        parents: tuple[tuple[str, str], ...],
+        seed: int,
+        shots: int | None,
+        budget: Budget,
+        search: str | None = None,
+    ) -> dict[str, Any]:
+        entry = plugins.entry("methods", method.name)
+        return identity(
+            task=self._task,
+            world=self._suite.world,
+            backbone=self._backbone_identity,
+            method=method.name,
+            plugin=None if entry.builtin else entry.origin,
+            config=method.config,
+            parents=tuple(parent_id for _, parent_id in parents),
+            seed=seed,
+            shots=shots,
+            budget=budget,
+            search=search,
+        )
+
+    def _search(
+        self, label: str, method: Method[MethodConfig], parents: tuple[tuple[str, str], ...]
+    ) -> SearchRun | None:
+        """The search of a method, one for all seeds unless its trials depend on the seed."""
+        search = method.search()
+        if search is None:
+            return None
+        if self._ood_val is None:
+            raise self._suite.error(
+                f'searches on OOD validation data, but task {self._task.name} has no "ood_val"',
+                "methods",
+                label,
+            )
+        own = search.config.per_seed or self._shots is not None or bool(parents)
+        seed = self._seed if own else 0
+        budget = self._suite.budget.model_copy(update={"steps": None})
+        spec = self._spec(method, parents, seed, self._shots, budget)
+        spec |= {"kind": "search", "ood_val": self._ood_val.model_dump(mode="json")}
+        return SearchRun(run_id(spec), seed, self._ood_val)
 
     def _varies(self, label: str) -> bool:
         """Whether the seed can change the outcome: the method or an ancestor uses it."""

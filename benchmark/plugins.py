@@ -45,6 +45,17 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "lp-ft": "benchmark.methods.lp_ft:LpFt",
         "l2-sp": "benchmark.methods.l2_sp:L2Sp",
         "wise-ft": "benchmark.methods.wise_ft:WiseFt",
+        "output-ensemble": "benchmark.methods.output_ensemble:OutputEnsemble",
+        "soup": "benchmark.methods.soup:Soup",
+        "ema": "benchmark.methods.ema:Ema",
+        "swa": "benchmark.methods.swa:Swa",
+        "bitfit": "benchmark.methods.bitfit:BitFit",
+        "lora": "benchmark.methods.lora:Lora",
+        "freeze-embedding": "benchmark.methods.freeze_embedding:FreezeEmbedding",
+        "saft": "benchmark.methods.saft:Saft",
+        "flyp": "benchmark.methods.flyp:Flyp",
+        "autoft": "benchmark.methods.autoft:AutoFt",
+        "tuned": "benchmark.methods.tuned:Tuned",
     },
     "tasks": {
         name: f"benchmark.data.tasks:BUILTIN_TASKS.{name}"

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmark.files import written_atomically
 
@@ -22,6 +23,9 @@ class Fit:
         peak_memory_bytes: of the process (on a CPU) or the device (on a GPU).
         world_size: workers that shared the run.
         started: UTC, ISO 8601.
+        step: the step whose weights were kept.
+        distance: ‖θ - θ0‖₂ between those weights and the pretrained ones.
+        details: what else the method says of the training.
     """
 
     losses: list[float]
@@ -30,6 +34,80 @@ class Fit:
     peak_memory_bytes: int
     world_size: int
     started: str
+    step: int
+    distance: float
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        values: of the chosen configuration.
+        score: its mean score over the finalists' fresh seeds, or in its trial if there were none;
+            ``None`` where nothing was tried.
+        evaluations: configurations tried, those that failed included.
+        steps: optimizer steps of all trials.
+        images: examples trained on in all trials.
+        seconds: time of all trials, training and scoring, interrupted ones not included.
+    """
+
+    values: dict[str, Any]
+    score: float | None
+    evaluations: int
+    steps: int
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SearchFolder:
+    """The files of a search, which several runs may share."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, results: Path, search_id: str) -> SearchFolder:
+        """The folder of a search in a results folder."""
+        return cls(results / "searches" / search_id)
+
+    @property
+    def journal(self) -> Path:
+        """Every trial as it happens; what an interrupted search goes on from."""
+        return self.path / "journal.log"
+
+    @property
+    def trials(self) -> Path:
+        """Every trial, as a table; there when the search has finished."""
+        return self.path / "trials.parquet"
+
+    @property
+    def exported(self) -> Path:
+        """What was found, as YAML that a suite can hold or load."""
+        return self.path / "found.yaml"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the search has finished."""
+        return self._found.exists()
+
+    def write_found(self, found: Found) -> None:
+        """Record that the search has finished; its other files must be there already."""
+        with written_atomically(self._found) as temporary:
+            temporary.write_text(json.dumps(asdict(found)))
+
+    def read_found(self) -> Found:
+        """What the search found."""
+        return Found(**json.loads(self._found.read_text()))
+
+    def claim(self, fingerprints: Mapping[str, str]) -> None:
+        """As ``RunFolder.claim``."""
+        _claim(self.path, fingerprints)
+
+    @property
+    def _found(self) -> Path:
+        return self.path / "found.json"
 
 
 @dataclass(frozen=True)
@@ -47,6 +125,11 @@ class RunFolder:
     def weights(self) -> Path:
         """The trained weights."""
         return self.path / "weights.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """While training, the weights that did best on ID validation so far."""
+        return self.path / "best.safetensors"
 
     @property
     def state(self) -> Path:
@@ -77,12 +160,7 @@ class RunFolder:
         Args:
             fingerprints: of the training set and of every evaluation set, by name.
         """
-        marker, text = self.path / "data.json", json.dumps(dict(fingerprints), sort_keys=True)
-        if marker.exists() and marker.read_text() == text:
-            return
-        self.delete()
-        with written_atomically(marker) as temporary:
-            temporary.write_text(text)
+        _claim(self.path, fingerprints)
 
     def delete(self) -> None:
         """Forget everything about the run."""
@@ -93,6 +171,7 @@ class RunFolder:
         with written_atomically(self._fit) as temporary:
             temporary.write_text(json.dumps(asdict(fit)))
         self.state.unlink(missing_ok=True)
+        self.best.unlink(missing_ok=True)
 
     def read_fit(self) -> Fit:
         """The record of the training."""
@@ -101,3 +180,12 @@ class RunFolder:
     @property
     def _fit(self) -> Path:
         return self.path / "fit.json"
+
+
+def _claim(folder: Path, fingerprints: Mapping[str, str]) -> None:
+    marker, text = folder / "data.json", json.dumps(dict(fingerprints), sort_keys=True)
+    if marker.exists() and marker.read_text() == text:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with written_atomically(marker) as temporary:
+        temporary.write_text(text)

@@ -13,7 +13,7 @@ from benchmark.provenance import collect, device_name
 if TYPE_CHECKING:
     import torch
 
-    from benchmark.runfolder import Fit
+    from benchmark.runfolder import Fit, Found
 
 
 def run_info(
@@ -21,7 +21,9 @@ def run_info(
     run: Run,
     device: torch.device | None = None,
     fit: Fit | None = None,
+    found: Found | None = None,
     train_fingerprint: str | None = None,
+    leakage: str | None = None,
 ) -> RunInfo:
     """The shared columns of a run's rows.
 
@@ -30,7 +32,9 @@ def run_info(
         run: what was asked for.
         device: that computed it, if anything was computed.
         fit: the record of its training; ``None`` for a run that trains nothing, or has failed.
+        found: by its search.
         train_fingerprint: of the training set, where it is known.
+        leakage: test images that the method has seen.
     """
     now = datetime.now(UTC)
     untrained = None if device is None else 0
@@ -63,4 +67,13 @@ def run_info(
         batch_size=settings.get("batch_size"),
         peak_memory_bytes=None if fit is None else fit.peak_memory_bytes,
         train_fingerprint=train_fingerprint,
+        distance=None if fit is None else fit.distance,
+        details={} if fit is None else fit.details | {"step": fit.step},
+        search_id=None if run.search is None else run.search.id,
+        searched=None if found is None else dict(found.values),
+        search_evaluations=None if found is None else found.evaluations,
+        search_steps=None if found is None else found.steps,
+        search_images=None if found is None else found.images,
+        search_seconds=None if found is None else found.seconds,
+        leakage=leakage,
     )

@@ -21,12 +21,20 @@ class Schedule:
         batch_size: examples of one step, over all workers.
         micro_batch: examples that one worker holds in memory at a time.
         save_every: steps between two saved states; an epoch.
+        constant: whether the learning rate stays at its peak, with neither warm-up nor decay.
     """
 
     steps: int
     batch_size: int
     micro_batch: int
     save_every: int
+    constant: bool = False
+
+    def learning_rate(self, step: int, config: TrainingConfig) -> float:
+        """The rate of the step after ``step`` steps."""
+        if self.constant:
+            return config.lr
+        return learning_rate(step, self.steps, config.lr, config.warmup_steps)
 
 
 def make_schedule(

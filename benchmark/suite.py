@@ -61,6 +61,9 @@ class Resources(_Closed):
         int | None, Field(ge=1, description="images a worker holds at a time; null: its share")
     ] = None
     data_workers: Annotated[int, Field(ge=0, description="loading processes of a worker")] = 0
+    max_trials: Annotated[
+        int | None, Field(ge=1, description="trials of a search at once; null: what fits")
+    ] = None
 
 
 class SuiteFile(_Closed):
@@ -269,10 +272,14 @@ def _resolve_backbones(node: Node) -> tuple[str, ...]:
 
 
 def _resolve_task(name: str, entry: Node, *, miniature: bool) -> Task:
-    patch = entry.without("methods")
+    patch = entry.without("methods", "from")
     if "name" in patch.children:
         raise patch.children["name"].error("a task is called as its key says; remove this line")
-    registered = _registered_task(name, entry, miniature=miniature)
+    origin = entry.child("from")
+    if origin is None:
+        registered = _registered_task(name, entry, miniature=miniature)
+    else:
+        registered = _origin(origin, miniature=miniature)
     if registered is None and "train" not in patch.children:
         known = plugins.entries("tasks")
         raise entry.error(
@@ -282,9 +289,23 @@ def _resolve_task(name: str, entry: Node, *, miniature: bool) -> Task:
     if registered is not None:
         if not patch.children:
             return registered.model_copy(update={"name": name})
-        base = document.tree(registered.model_dump(mode="json"), entry.place, entry.path)
+        settings = registered.model_dump(mode="json", exclude={"name"})
+        base = document.tree(settings, entry.place, entry.path)
         patch = document.merge(base, patch)
     return document.validate(Task, _without_removed_shifts(_named(name, patch)))
+
+
+def _origin(node: Node, *, miniature: bool) -> Task:
+    """The registered task that another one starts from."""
+    known = plugins.entries("tasks")
+    registered = None
+    if isinstance(node.value, str):
+        registered = _registered_task(node.value, node, miniature=miniature)
+    if registered is None:
+        raise node.error(
+            f'"{node.plain}" is not a registered task{nearest(str(node.plain), known)}'
+        )
+    return registered
 
 
 def _registered_task(name: str, entry: Node, *, miniature: bool) -> Task | None:
@@ -373,6 +394,16 @@ def _check_parents(node: Node, task: str, methods: Mapping[str, Method[MethodCon
         visit(label, ())
 
 
+def _spelled_out_task(task: Task, suite: Suite) -> dict[str, Any]:
+    """A task's settings, and a null for each shift that the registered task has and it has not."""
+    settings = task.model_dump(mode="json", exclude={"name"})
+    entry = suite.source.nearest(("tasks", task.name))
+    registered = _registered_task(task.name, entry, miniature=suite.data == MINIATURE)
+    removed = () if registered is None else registered.shifts.keys() - task.shifts.keys()
+    settings["shifts"] |= dict.fromkeys(sorted(removed))
+    return settings
+
+
 def _spelled_out(suite: Suite) -> dict[str, Any]:
     settings = {
         task: {
@@ -391,7 +422,7 @@ def _spelled_out(suite: Suite) -> dict[str, Any]:
         "data": suite.data,
         "tasks": {
             name: {
-                **task.model_dump(mode="json", exclude={"name"}),
+                **_spelled_out_task(task, suite),
                 "methods": {
                     label: settings[name].get(label)
                     for label in common

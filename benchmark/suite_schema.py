@@ -45,6 +45,10 @@ def json_schema() -> dict[str, Any]:
         "$ref": "#/$defs/methods",
         "description": "settings that differ for this task; null: not for this task",
     }
+    task["properties"]["from"] = {
+        "type": "string",
+        "description": "a registered task to start from, under a name of one's own",
+    }
     definitions["task"] = task
     names = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
     entry = {"anyOf": [{"$ref": "#/$defs/task"}, {"type": "null"}]}

@@ -18,13 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmark.data.batches import World
 from benchmark.errors import RunFailedError
 from benchmark.models.checkpoints import load_state, save_state
-from benchmark.schedule import Schedule, learning_rate
+from benchmark.schedule import Schedule
 
 if TYPE_CHECKING:
-    from benchmark.methods.base import Method, TrainingConfig
+    from benchmark.methods.base import Batch, Method, MethodConfig
     from benchmark.models.classifier import ImageClassifier
-
-Batch = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -45,28 +43,18 @@ class Trained:
 class Objective(nn.Module):
     """A method's loss as a module, so that DDP sees one forward pass."""
 
-    def __init__(self, method: Method[TrainingConfig], model: ImageClassifier) -> None:
+    def __init__(self, method: Method[MethodConfig], model: ImageClassifier) -> None:
         super().__init__()
         self.model = model
         self._method = method
 
-    def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         """The scalar loss of a batch."""
-        return self._method.loss(self.model, inputs, labels)["loss"]
+        return self._method.loss(self.model, batch)["loss"]
 
 
-def train(
-    model: ImageClassifier,
-    method: Method[TrainingConfig],
-    schedule: Schedule,
-    batches: Callable[[range], Iterator[Batch]],
-    *,
-    seed: int,
-    world: World = World(),
-    state_file: Path | None = None,
-    on_step: Callable[[int], None] = lambda step: None,
-) -> Trained:
-    """Train ``model`` in place, from the last state saved in ``state_file`` if there is one.
+class Trainer:
+    """Trains ``model`` in place, from the last state saved in ``state_file`` if there is one.
 
     Every random draw comes from the seed and the step, so a resumed run equals an undisturbed one
     bit for bit. With several workers, ``torch.distributed`` must be initialised; gradients are
@@ -82,49 +70,109 @@ def train(
         world: this worker among those that share the run.
         state_file: where rank 0 saves, every ``schedule.save_every`` steps, what a resume needs.
         on_step: called with the number of steps done.
+        on_save: called with the number of steps done before a state is saved, in eval mode.
 
-    Raises:
-        RunFailedError: when a loss or gradient is not finite.
+    Attributes:
+        done: what was trained so far, up to the last saved state.
     """
-    config = method.config
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    done = _resume(state_file, model, optimizer)
-    objective: nn.Module = Objective(method, model)
-    if world.size > 1:
-        objective = DistributedDataParallel(objective)
-    device = parameters[0].device
-    accumulate = schedule.batch_size // world.size // schedule.micro_batch
-    steps = range(len(done.losses), schedule.steps)
-    pending: list[Tensor] = []
-    started = time.monotonic()
 
-    stream = batches(steps)
-    model.train()
-    for step in steps:
-        torch.manual_seed(_step_seed(seed, step, world.rank))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, schedule.steps, config.lr, config.warmup_steps)
-        pending.append(_backward(objective, stream, accumulate, device.type, config.precision))
-        norm = _clip(parameters, config.clip)
-        saving = (step + 1) % schedule.save_every == 0 or step + 1 == schedule.steps
+    def __init__(
+        self,
+        model: ImageClassifier,
+        method: Method[MethodConfig],
+        schedule: Schedule,
+        batches: Callable[[range], Iterator[Batch]],
+        *,
+        seed: int,
+        world: World = World(),
+        state_file: Path | None = None,
+        on_step: Callable[[int], None] = lambda step: None,
+        on_save: Callable[[int], None] = lambda step: None,
+    ) -> None:
+        self._model = model
+        self._method = method
+        self._schedule = schedule
+        self._batches = batches
+        self._seed = seed
+        self._world = world
+        self._state_file = state_file
+        self._on_step = on_step
+        self._on_save = on_save
+        self._parameters = method.parameters(model)
+        self._optimizer = method.optimizer(self._parameters)
+        self.done = self._resume()
+        self._objective: nn.Module = Objective(method, model)
+        if world.size > 1:
+            self._objective = DistributedDataParallel(self._objective)
+
+    def run(self, until: int | None = None) -> Trained:
+        """Train up to a number of steps in all; ``None``: to the end.
+
+        Raises:
+            RunFailedError: when a loss or gradient is not finite.
+        """
+        end = self._schedule.steps if until is None else min(until, self._schedule.steps)
+        steps = range(len(self.done.losses), end)
+        stream = self._batches(steps)
+        pending: list[Tensor] = []
+        started = time.monotonic()
+        self._model.train()
+        for step in steps:
+            pending.append(self._step(step, stream, last=step + 1 == end))
+            self._on_step(step + 1)
+            if (step + 1) % self._schedule.save_every == 0 or step + 1 == end:
+                self.done.losses += _mean_over_workers(pending, self._world)
+                self.done.images = len(self.done.losses) * self._schedule.batch_size
+                self.done.seconds += time.monotonic() - started
+                pending = []
+                self._model.eval()
+                self._on_save(step + 1)
+                self._save()
+                self._model.train()
+                started = time.monotonic()
+        self._model.eval()
+        return self.done
+
+    def _step(self, step: int, stream: Iterator[Batch], *, last: bool) -> Tensor:
+        """One optimizer step; this worker's mean loss, detached."""
+        config, schedule = self._method.training, self._schedule
+        device = self._parameters[0].device.type
+        torch.manual_seed(_step_seed(self._seed, step, self._world.rank))
+        for group in self._optimizer.param_groups:
+            group["lr"] = schedule.learning_rate(step, config)
+        accumulate = schedule.batch_size // self._world.size // schedule.micro_batch
+        loss = _backward(self._objective, stream, accumulate, device, config.precision)
+        self._method.before_step(self._model)
+        norm = _clip(self._parameters, config.clip)
         # Looking at a value on a GPU waits for it, so there not at every step.
-        looking = saving or device.type == "cpu" or step % 50 == 0
-        if looking and not torch.isfinite(norm):
+        saving = last or (step + 1) % schedule.save_every == 0
+        if (saving or device == "cpu" or step % 50 == 0) and not torch.isfinite(norm):
             raise RunFailedError(f"the loss or its gradient is not finite at step {step + 1}")
-        optimizer.step()
-        optimizer.zero_grad()
-        on_step(step + 1)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._model.zero_grad()
+        self._method.after_step(self._model, step + 1)
+        return loss
 
-        if saving:
-            done.losses += _mean_over_workers(pending, world)
-            done.images = len(done.losses) * schedule.batch_size
-            done.seconds += time.monotonic() - started
-            pending, started = [], time.monotonic()
-            if state_file is not None and world.rank == 0:
-                _save(state_file, model, optimizer, done)
-    model.eval()
-    return done
+    def _save(self) -> None:
+        if self._state_file is None or self._world.rank > 0:
+            return
+        state = {
+            "model": dict(self._model.state_dict()),
+            "optimizer": self._optimizer.state_dict(),
+            "method": self._method.state(),
+            "done": asdict(self.done),
+        }
+        save_state(self._state_file, state)
+
+    def _resume(self) -> Trained:
+        if self._state_file is None or not self._state_file.exists():
+            return Trained()
+        state = load_state(self._state_file)
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._method.restore(state["method"])
+        return Trained(**state["done"])
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
@@ -137,13 +185,13 @@ def _backward(
     """Accumulate the gradient of one step; this worker's mean loss, detached."""
     losses: list[Tensor] = []
     for part in range(accumulate):
-        inputs, labels = next(stream)
+        batch = next(stream)
         local: AbstractContextManager[None] = nullcontext()
         if isinstance(objective, DistributedDataParallel) and part < accumulate - 1:
             local = objective.no_sync()  # averaged over workers once, in the last backward pass
         with local:
             with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-                loss = objective(inputs, labels) / accumulate
+                loss = objective(batch) / accumulate
             loss.backward()
         losses.append(loss.detach())
     return torch.stack(losses).sum()
@@ -160,21 +208,3 @@ def _mean_over_workers(losses: list[Tensor], world: World) -> list[float]:
         dist.all_reduce(stacked)
         stacked /= world.size
     return [float(loss) for loss in stacked]
-
-
-def _save(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, done: Trained) -> None:
-    state = {
-        "model": dict(model.state_dict()),
-        "optimizer": optimizer.state_dict(),
-        "done": asdict(done),
-    }
-    save_state(file, state)
-
-
-def _resume(file: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> Trained:
-    if file is None or not file.exists():
-        return Trained()
-    state = load_state(file)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return Trained(**state["done"])

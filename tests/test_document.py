@@ -202,3 +202,9 @@ def test_other_assignments_are_refused(text):
 def test_key_paths_are_written_as_set_takes_them():
     path = ("tasks", "cifar10", "shifts", "cifar10.1", "seeds", 2)
     assert dotted(path) == 'tasks.cifar10.shifts."cifar10.1".seeds[2]'
+
+
+def test_what_a_merge_made_can_be_used_again(parse):
+    plain = parse("a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: *b\nd: {<<: *b, x: 4}\n").plain
+    assert plain["c"] == plain["b"] == {"x": 1, "y": 3}
+    assert plain["d"] == {"x": 4, "y": 3}

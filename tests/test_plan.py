@@ -167,6 +167,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "id_test": {"task": changed_task(id_test=BUILTIN_TASKS["fmow"].id_test)},
     "ood_val": {"task": changed_task(ood_val=None)},
     "shifts": {"task": changed_task(shifts={})},
+    "class_split": {"task": changed_task(class_split="base-to-new")},
+    "overlap": {"task": changed_task(overlap="label")},
     "world": {"world": "miniature/1"},
     "backbone": {"backbone": "openai/ViT-B-32"},
     "method": {"method": "l2-sp"},
@@ -180,6 +182,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "shots": {"shots": 1},
     "steps": {"budget": Budget(steps=1)},
     "evaluation images": {"budget": Budget(evaluation_images=1)},
+    "search": {"search": "0123456789abcdef"},
 }
 
 
@@ -193,7 +196,7 @@ def test_the_identity_is_the_golden_one():
         "name": "é",
     }
     assert run_id(frozen) == "795af8a6c95586c8"
-    assert IDENTITY_VERSION == 1
+    assert IDENTITY_VERSION == 2
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
@@ -214,7 +217,7 @@ def test_all_changes_differ_from_each_other():
 
 
 def test_the_version_is_part_of_the_identity():
-    assert run_id(spec() | {"version": 2}) != run_id(spec())
+    assert run_id(spec() | {"version": 3}) != run_id(spec())
 
 
 @pytest.mark.parametrize(

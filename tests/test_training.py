@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from benchmark.data.batches import World
 from benchmark.errors import RunFailedError
-from benchmark.schedule import learning_rate, make_schedule
-from benchmark.training import train
-from tests.methods.toys import EXAMPLES, make_batches, make_examples, make_method, make_model
+from benchmark.methods.base import Batch, Method, TrainingConfig
+from benchmark.models.classifier import ImageClassifier
+from benchmark.schedule import Schedule, learning_rate, make_schedule
+from benchmark.training import Trained, Trainer
+from tests.methods.toys import (
+    EXAMPLES,
+    make_batches,
+    make_context,
+    make_examples,
+    make_method,
+    make_model,
+)
+
+
+def train(model: ImageClassifier, method: Method[TrainingConfig], schedule: Schedule) -> Trained:
+    """Train on the toy examples, in this process."""
+    batches = make_batches(method, model, schedule, World())
+    return Trainer(model, method, schedule, batches, seed=0).run()
 
 
 def slow_adamw(
@@ -35,14 +50,14 @@ def test_a_training_equals_the_papers_recipe_in_float64() -> None:
     method = make_method("full", lr=0.01, weight_decay=0.1, clip=0.7)
     schedule = make_schedule(EXAMPLES, method.config)
     model, reference = make_model(), make_model().double()
-    train(model, method, schedule, make_batches(method, model, schedule, World()), seed=0)
+    train(model, method, schedule)
 
     parameters = list(reference.parameters())
     values = [p.detach().numpy() for p in parameters]
     state: dict = {}
     batches = make_batches(method, make_model(), schedule, World())
     clipped = 0
-    for step, (images, labels) in enumerate(batches(range(schedule.steps))):
+    for step, (images, labels, *_) in enumerate(batches(range(schedule.steps))):
         features = reference.visual(images.double())
         features = features / features.norm(dim=1, keepdim=True)
         logits = features @ reference.head.weight.T + reference.head.bias
@@ -64,25 +79,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(poison: float) -> None:
     schedule = make_schedule(EXAMPLES, method.config)
     images, labels = make_examples()
 
-    def batches(steps: range) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(steps: range) -> Iterator[Batch]:
         for step in steps:
-            yield images * (poison if step == 3 else 1), labels
+            yield Batch(images * (poison if step == 3 else 1), labels)
 
     with pytest.raises(RunFailedError, match="not finite at step 4"):
-        train(model, method, schedule, batches, seed=0)
+        Trainer(model, method, schedule, batches, seed=0).run()
 
 
 def test_bf16_autocast_keeps_fp32_weights() -> None:
     method, model = make_method("full", precision="bf16"), make_model()
     schedule = make_schedule(EXAMPLES, method.config)
-    trained = train(model, method, schedule, make_batches(method, model, schedule, World()), seed=0)
-    exact = train(
-        make_model(),
-        make_method("full"),
-        schedule,
-        make_batches(method, model, schedule, World()),
-        seed=0,
-    )
+    trained = train(model, method, schedule)
+    exact = train(make_model(), make_method("full"), schedule)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert trained.losses[0] != exact.losses[0]
     assert trained.losses[0] == pytest.approx(exact.losses[0], rel=0.05)
@@ -91,8 +100,27 @@ def test_bf16_autocast_keeps_fp32_weights() -> None:
 def test_frozen_parameters_stay_bit_identical() -> None:
     method, model = make_method("linear-probe"), make_model()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    method.prepare(model, {})
+    method.prepare(model, make_context(method, model))
     schedule = make_schedule(EXAMPLES, method.config)
-    train(model, method, schedule, make_batches(method, model, schedule, World()), seed=0)
+    train(model, method, schedule)
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert changed == {"head.weight", "head.bias"}
+
+
+def test_training_in_pieces_equals_training_at_once() -> None:
+    whole, pieces, method = make_model(), make_model(), make_method("full")
+    schedule = make_schedule(EXAMPLES, method.config)
+    expected = train(whole, method, schedule)
+    batches = make_batches(method, pieces, schedule, World())
+    trainer = Trainer(pieces, method, schedule, batches, seed=0)
+    assert len(trainer.run(until=3).losses) == 3
+    assert trainer.run().losses == expected.losses
+    for ours, theirs in zip(pieces.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_constant_schedule_keeps_the_peak() -> None:
+    method = make_method("full")
+    schedule = replace(make_schedule(EXAMPLES, method.config), constant=True)
+    rates = {schedule.learning_rate(step, method.config) for step in range(schedule.steps)}
+    assert rates == {method.config.lr}

@@ -32,6 +32,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff",
 
 MINIATURE_MARKER = "miniature.json"
 _SHOWN = 5
+_SAMPLED = 16  # files whose contents are part of a fingerprint
 
 
 class AbsentError(InputError):
@@ -355,14 +356,19 @@ def image_files(location: str, names: Sequence[str]) -> tuple[Names, Labels, str
 
     Returns:
         paths relative to ``location`` (n,), the position in ``names`` of each one's folder (n,)
-        int64, and a fingerprint of all paths and sizes. Within a folder, paths are sorted.
+        int64, and a fingerprint of all paths and sizes, and of some contents. Within a folder,
+        paths are sorted.
     """
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(partial(_walk, location), names))
     files = [file for folder in found for file in folder]
     groups = np.repeat(np.arange(len(names), dtype=np.int64), [len(folder) for folder in found])
     listing = "\n".join(f"{path}\t{size}" for path, size in files)
-    return np.array([path for path, _ in files], dtype=np.str_), groups, fingerprint(listing)
+    # Two sets may have files of the same names and sizes, so a sample of the contents tells them.
+    sample = np.unique(np.linspace(0, len(files) - 1, _SAMPLED).astype(int)) if files else ()
+    contents = [roots.read(f"{location}/{files[i][0]}") for i in sample]
+    paths = np.array([path for path, _ in files], dtype=np.str_)
+    return paths, groups, fingerprint(listing, *contents)
 
 
 def _walk(location: str, folder: str) -> list[tuple[str, int]]:

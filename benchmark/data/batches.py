@@ -64,7 +64,7 @@ def micro_batches(
             yield pairs[start : start + micro_batch]
 
 
-class AugmentedImages(Dataset[tuple[torch.Tensor, int]]):
+class AugmentedImages(Dataset[tuple[torch.Tensor, int, int]]):
     """Training images, decoded and augmented on access.
 
     An item is asked for by (position in the stream, index of the example). The augmentation is
@@ -86,11 +86,11 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, int]]):
     def __len__(self) -> int:
         return len(self._labels)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int, int]:
         position, index = key
         rng = np.random.default_rng([self._seed, position])
         pixels = self._preprocessing.augment(self._images[index], rng)
-        return torch.from_numpy(pixels), int(self._labels[index])
+        return torch.from_numpy(pixels), int(self._labels[index]), position
 
 
 def image_batches(
@@ -98,8 +98,8 @@ def image_batches(
     order: Iterable[list[tuple[int, int]]],
     loader_workers: int,
     pin_memory: bool,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of uint8 pixels (m, size, size, 3) and labels (m,) int64, in the given order.
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Batches in the given order: uint8 pixels (m, size, size, 3), labels and positions (m,) int64.
 
     Args:
         dataset: the augmented training images.
@@ -107,7 +107,7 @@ def image_batches(
         loader_workers: processes that decode ahead of training; 0 decodes in this one.
         pin_memory: whether to put batches in page-locked memory, for copies to a GPU.
     """
-    loader: DataLoader[tuple[torch.Tensor, int]] = DataLoader(
+    loader: DataLoader[tuple[torch.Tensor, int, int]] = DataLoader(
         dataset,
         batch_sampler=order,
         num_workers=loader_workers,
@@ -127,3 +127,12 @@ def feature_batches(
     for pairs in order:
         indices = np.array([index for _, index in pairs], dtype=np.int64)
         yield torch.from_numpy(features[indices]), torch.from_numpy(labels[indices])
+
+
+def caption_templates(positions: npt.NDArray[np.int64], templates: int, seed: int) -> Positions:
+    """Which template (n,) captions the example at each position in the stream, drawn at random.
+
+    A function of the seed and the position, as the augmentation is: uniform over ``templates``.
+    """
+    draws = [np.random.default_rng([seed, int(p), 1]).integers(templates) for p in positions]
+    return np.array(draws, dtype=np.int64)

@@ -92,6 +92,13 @@ class Display:
         if not self._console.is_terminal and time.monotonic() - self._last_line > HEARTBEAT_S:
             self._line(f"[dim]{self._done}/{self._total} jobs · {escape(text)}[/dim]")
 
+    def busy(self, text: str) -> None:
+        """Say how far something long is."""
+        self._activity = text
+        self._progress.update(self._bar, description=escape(text))
+        if not self._console.is_terminal and time.monotonic() - self._last_line > HEARTBEAT_S:
+            self._line(f"[dim]{escape(text)}[/dim]")
+
     def _line(self, text: str) -> None:
         self._last_line = time.monotonic()
         elapsed = self._last_line - self._started

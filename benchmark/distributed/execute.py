@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.tune import TuneError
 
+from benchmark.distributed.display import name_of
 from benchmark.distributed.jobs import Agenda, Job
+from benchmark.distributed.search import search
 from benchmark.distributed.session import pool_size
 from benchmark.distributed.workers import Board, Setup, WarmWorker, fit_group
-from benchmark.errors import RunFailedError, first_line
+from benchmark.errors import InputError, RunFailedError, first_line
 from benchmark.runfolder import RunFolder
 
 if TYPE_CHECKING:
@@ -105,6 +108,7 @@ def execute(
     pool = Pool(setup, board, pool_size(ray.cluster_resources(), setup.resources))
     queue = Queue(setup.runs)
     for_group: list[Job] = []
+    searches: list[Job] = []
     deaths: Counter[Job] = Counter()
 
     def settle(job: Job, error: BaseException | None) -> None:
@@ -123,6 +127,8 @@ def execute(
         for job in agenda.ready():
             if job.stage == "fit" and in_group(job.run_id):
                 for_group.append(job)
+            elif job.stage == "search":
+                searches.append(job)
             else:
                 queue.add(job)
         while queue and pool.free():
@@ -133,6 +139,12 @@ def execute(
             for job, error in pool.finished():
                 settle(job, error)
             display.steps(ray.get(board.get.remote()))
+        elif searches:
+            pool.close()
+            for job in searches:
+                if job.run_id not in agenda.failed:
+                    settle(job, _search(setup, job.run_id, display))
+            searches = []
         elif for_group:
             pool.close()
             for_group = _fit_in_group(setup, for_group, board, settle, display)
@@ -163,6 +175,21 @@ class Queue:
     def take(self) -> Job:
         """The next job."""
         return heappop(self._heap)[-1]
+
+
+def _search(setup: Setup, run_id: str, display: Display) -> BaseException | None:
+    """Search for the settings of a run on all workers; what went wrong, if anything."""
+    run = setup.runs[run_id]
+
+    def report(study: str, ended: int, wanted: int, best: float) -> None:
+        display.busy(f"{name_of(run)}: {study} {ended}/{wanted}, best {best:.3f}")
+
+    display.note(f"searching on OOD validation data for {name_of(run)}")
+    try:
+        search(setup, run, report)
+    except (RunFailedError, InputError, RayError, TuneError) as error:
+        return error
+    return None
 
 
 def _fit_in_group(

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from benchmark.plan import Run
 
-Stage = Literal["fit", "predict", "score"]
+Stage = Literal["search", "fit", "predict", "score"]
 
 
 class Job(NamedTuple):
-    """One stage of a run; ``predict`` is for one variant and one evaluation set."""
+    """One stage of a run; ``predict`` is for one variant and one evaluation set.
+
+    A search that several runs share is the job of the first of them.
+    """
 
     stage: Stage
     run_id: str
@@ -25,6 +28,7 @@ def job_graph(
     runs: Mapping[str, Run],
     todo: set[str],
     fitted: Callable[[str], bool],
+    found: Callable[[str], bool],
     trains: Callable[[Run], bool],
     variants: Callable[[Run], tuple[str, ...]],
     evaluation_sets: Callable[[Run], tuple[str, ...]],
@@ -38,11 +42,21 @@ def job_graph(
         runs: all runs by id.
         todo: ids of the runs to finish.
         fitted: whether a run's trained weights are there.
+        found: whether a search has finished, by its id.
         trains: whether a run trains, rather than only deriving weights.
         variants: the variants of a run.
         evaluation_sets: names of the sets a run is evaluated on.
     """
     graph: dict[Job, set[Job]] = {}
+    searches: dict[str, Job] = {}
+
+    def settings_of(run: Run, above: set[Job]) -> set[Job]:
+        """What must be done, after ``above``, before the settings of ``run`` are known."""
+        if run.search is None or found(run.search.id):
+            return set()
+        job = searches.setdefault(run.search.id, Job("search", run.id))
+        graph.setdefault(job, set()).update(above)
+        return {job}
 
     def weights_of(run: Run) -> set[Job]:
         """What must be done before the weights of ``run`` can be had."""
@@ -52,7 +66,7 @@ def job_graph(
         if not trains(run):
             return above
         fit = Job("fit", run.id)
-        graph[fit] = above
+        graph[fit] = above | settings_of(run, above)
         return {fit}
 
     for run_id in runs:

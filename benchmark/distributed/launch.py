@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
-from benchmark.data.roots import resolve
-from benchmark.data.tasks import open_task
+from benchmark.data.audit import check_overlap
+from benchmark.data.roots import cache_dir, resolve
+from benchmark.data.tasks import open_ood_val, open_task
 from benchmark.data.verify import check
 from benchmark.distributed.jobs import Agenda, Job, job_graph
 from benchmark.errors import InputError
@@ -18,13 +19,15 @@ from benchmark.leaderboard import store
 from benchmark.leaderboard.schema import failed
 from benchmark.models.backbones import check_backbone
 from benchmark.plan import Plan, evaluation_metrics
-from benchmark.runfolder import RunFolder
+from benchmark.remarks import Remarks
+from benchmark.runfolder import RunFolder, SearchFolder
 from benchmark.schedule import make_schedule
 
 if TYPE_CHECKING:
     from benchmark.data.base import Finding
+    from benchmark.data.images import ImageSet
     from benchmark.data.tasks import Task
-    from benchmark.methods.base import TrainingConfig
+    from benchmark.plan import Run
     from benchmark.suite import Suite
 
 
@@ -89,6 +92,7 @@ def launch(
     sets = check_data(plan, root, allow_incomplete)
     check_schedules(plan, root)
     check_backbones(plan)
+    leakage = check_leakage(plan, root)
 
     redone = outdated(plan, results, sets)
     for run_id in redone:
@@ -104,16 +108,21 @@ def launch(
     for run_id in todo:
         task = plan.runs[run_id].task
         RunFolder.of(results, run_id).claim(fingerprints_of(task, sets))
+        if (search := plan.runs[run_id].search) is not None:
+            folder = SearchFolder.of(results, search.id)
+            folder.claim(searched_fingerprints(plan.runs[run_id], sets, root))
     graph = job_graph(
         plan.runs,
         todo,
         fitted=lambda run_id: RunFolder.of(results, run_id).fitted,
+        found=lambda search_id: SearchFolder.of(results, search_id).finished,
         trains=lambda run: run.create().inputs is not None,
         variants=lambda run: run.create().variants(),
         evaluation_sets=lambda run: tuple(evaluation_metrics(run.task)),
     )
     gaps = {key: s.incomplete_reason for key, s in sets.items() if s.incomplete_reason is not None}
-    failures = _execute(suite, plan, results, data, gaps, graph, todo, console, address)
+    remarks = Remarks(gaps, leakage)
+    failures = _execute(suite, plan, results, data, remarks, graph, todo, console, address)
     return Outcome(plan, frozenset(todo), failures)
 
 
@@ -122,7 +131,7 @@ def _execute(
     plan: Plan,
     results: Path,
     data: str,
-    gaps: Mapping[SetKey, str],
+    remarks: Remarks,
     graph: Mapping[Job, set[Job]],
     todo: set[str],
     console: Console,
@@ -146,7 +155,7 @@ def _execute(
                 info = run_info(suite.name, plan.runs[run_id])
                 store.write_run(results, run_id, failed(info, reason))
 
-        setup = Setup(suite.name, plan.runs, results, data, suite.resources, gaps)
+        setup = Setup(suite.name, plan.runs, results, data, suite.resources, remarks)
         agenda = Agenda(graph)
         with Display(console, plan.runs, list(graph)) as display:
             execute(setup, agenda, in_group, record_failure, display)
@@ -193,6 +202,43 @@ def fingerprints_of(task: Task, sets: Mapping[SetKey, SetState]) -> dict[str, st
     return train | {name: state.fingerprint for name, state in states.items()}
 
 
+def searched_fingerprints(run: Run, sets: Mapping[SetKey, SetState], root: str) -> dict[str, str]:
+    """Fingerprints of what the search of a run looks at."""
+    return {
+        "train": sets[run.task.name, "id-val"].train_fingerprint,
+        "ood-val": _ood_val(run, root).fingerprint,
+    }
+
+
+def check_leakage(plan: Plan, root: str) -> dict[tuple[str, bool], str]:
+    """Test images that the methods see, by task and whether they search on OOD validation data.
+
+    Raises:
+        InputError: there are some, and the task does not say that rows are to be labelled.
+    """
+    found: dict[tuple[str, bool], str] = {}
+    audited: set[tuple[str, bool]] = set()
+    for run in plan.runs.values():
+        key = run.task.name, run.search is not None
+        if key in audited:
+            continue
+        audited.add(key)
+        data = open_task(run.task, root, None, 0)
+        ood_val = None if run.search is None else _ood_val(run, root)
+        text = check_overlap(run.task, data, ood_val, cache_dir())
+        if text is not None:
+            found[key] = text
+    return found
+
+
+def _ood_val(run: Run, root: str) -> ImageSet:
+    """What the search of a run is scored on."""
+    if run.search is None:
+        raise ValueError(f"{run.label} has no search")
+    task = run.task.model_copy(update={"ood_val": run.search.ood_val})
+    return open_ood_val(task, root)[1]
+
+
 def check_schedules(plan: Plan, root: str) -> None:
     """Open each task once and see that every run's batch can be cut up as the suite asks.
 
@@ -208,9 +254,9 @@ def check_schedules(plan: Plan, root: str) -> None:
         key = (run.task.name, run.shots)
         if key not in sizes:
             sizes[key] = len(open_task(run.task, root, run.shots, run.seed).train)
-        config: TrainingConfig = method.config  # type: ignore[assignment]
+        micro_batch = None if method.whole_batch else resources.micro_batch
         try:
-            make_schedule(sizes[key], config, resources.workers, resources.micro_batch)
+            make_schedule(sizes[key], method.training, resources.workers, micro_batch)
         except InputError as error:
             raise plan.suite.error(
                 f"{run.label} on {run.task.name}: {error}", "resources"

@@ -19,6 +19,11 @@ DEFAULTS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
     # A worker that asks for no GPU must not see one.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    # Paths in suites are relative to where the command was given, for the trials of a search too.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 CONNECT_S = 10
 OBJECT_STORE_BYTES = 256 * 2**20  # of a local cluster; images and weights travel as files

@@ -21,6 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from benchmark.data.batches import World
 from benchmark.errors import RunFailedError, first_line
+from benchmark.remarks import Remarks
 from benchmark.runfolder import RunFolder
 from benchmark.runner import Runner
 
@@ -41,12 +42,12 @@ class Setup:
     results: Path
     data: str
     resources: Resources
-    incomplete: Mapping[tuple[str, str], str]
+    remarks: Remarks
 
     def runner(self, device: torch.device) -> Runner:
         """A runner that computes on ``device``."""
         return Runner(
-            self.suite, self.runs, self.results, self.data, self.resources, self.incomplete, device
+            self.suite, self.runs, self.results, self.data, self.resources, self.remarks, device
         )
 
 

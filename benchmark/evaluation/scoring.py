@@ -60,11 +60,12 @@ def best_variant(scores: Mapping[str, float]) -> str:
 
 
 def selections(
-    variants: Sequence[str], fixed: str, id_val: Mapping[str, float]
+    variants: Sequence[str], fixed: str, id_val: Mapping[str, float], *, searched: bool = False
 ) -> list[tuple[str, Selection | None]]:
     """Which variants stand for the run, and how each was chosen.
 
-    The fixed one was chosen before any data were seen. Of several variants, the best on ID
+    The fixed one was chosen before any data were seen, unless its settings were ``searched`` on OOD
+    validation data. Of several variants, the best on ID
     validation is a second choice. The others are points of a curve that nobody chose: picking one
     of them by its test scores would be an oracle.
 
@@ -72,9 +73,11 @@ def selections(
         variants: all of the run.
         fixed: the one that the method names.
         id_val: headline score on the ID validation set, by variant.
+        searched: whether the run, or one that it builds on, is the outcome of a search.
     """
+    given: Selection = "ood-val" if searched else "fixed"
     chosen: list[tuple[str, Selection | None]] = [
-        (variant, "fixed" if variant == fixed else None) for variant in variants
+        (variant, given if variant == fixed else None) for variant in variants
     ]
     if len(variants) > 1:
         chosen.append((best_variant({v: id_val[v] for v in variants}), "id-val"))

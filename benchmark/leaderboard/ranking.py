@@ -64,8 +64,8 @@ class Line:
         cells: headline metric by evaluation set.
         mean_ood: mean over all shifts of the task; ``None`` when one is missing or incomplete.
         missing: the shifts that are missing or incomplete.
-        cost_seconds: mean device time to train it with its ancestors, each counted once; ``None``
-            when an ancestor's is not known.
+        cost_seconds: mean device time to train it with its ancestors and to search for their
+            settings, each counted once; ``None`` when an ancestor's is not known.
     """
 
     rank: int | None
@@ -282,14 +282,17 @@ class _Runs:
         return {run_id}.union(*(self.family(parent) for parent in known))
 
     def cost(self, run_id: str) -> float | None:
-        """Device seconds to train a run and its ancestors."""
+        """Device seconds to train a run and its ancestors, and of each of their searches once."""
         total = 0.0
+        searches: dict[str, float] = {}
         for member in self.family(run_id):
             row = self.rows.get(member)
             if row is None or row["train_seconds"] is None:
                 return None
             total += row["train_seconds"] * (row["world_size"] or 1)
-        return total
+            if row["search_id"] is not None:
+                searches[row["search_id"]] = row["search_seconds"] or 0.0
+        return total + sum(searches.values())
 
 
 def _setting_of(row: Row) -> tuple[str, str, str, str, int | None]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchmark.evaluation.metrics import Score
     from benchmark.provenance import Provenance
 
-VERSION = "1"
+VERSION = "2"
 VERSION_KEY = b"shiftbench.leaderboard"
 
 Selection = Literal["fixed", "id-val", "ood-val", "oracle"]
@@ -82,6 +82,15 @@ _COST = [
     pa.field("device", pa.string()),
     pa.field("peak_memory_bytes", pa.int64()),
     pa.field("train_fingerprint", pa.string()),
+    pa.field("distance", pa.float64()),
+    pa.field("details", pa.string(), nullable=False),
+    pa.field("search_id", pa.string()),
+    pa.field("searched", pa.string()),
+    pa.field("search_evaluations", pa.int32()),
+    pa.field("search_steps", pa.int64()),
+    pa.field("search_images", pa.int64()),
+    pa.field("search_seconds", pa.float64()),
+    pa.field("leakage", pa.string()),
 ]
 _PROVENANCE = [
     pa.field("started", pa.timestamp("ms", tz="UTC"), nullable=False),
@@ -127,6 +136,15 @@ class RunInfo:
         batch_size: global.
         peak_memory_bytes: of the training process, or of the GPU.
         train_fingerprint: of the training data.
+        distance: ‖θ - θ0‖₂ between the trained and the pretrained weights.
+        details: what else the method says of its training.
+        search_id: of the search that the settings come from, which several runs may share.
+        searched: the settings that it found.
+        search_evaluations: configurations that it tried.
+        search_steps: optimizer steps of all its trials.
+        search_images: images that they trained on.
+        search_seconds: that they took, training and scoring.
+        leakage: test images that the method has seen; ``None`` when there are none.
     """
 
     run_id: str
@@ -156,6 +174,15 @@ class RunInfo:
     batch_size: int | None = None
     peak_memory_bytes: int | None = None
     train_fingerprint: str | None = None
+    distance: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    search_id: str | None = None
+    searched: Mapping[str, Any] | None = None
+    search_evaluations: int | None = None
+    search_steps: int | None = None
+    search_images: int | None = None
+    search_seconds: float | None = None
+    leakage: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +254,8 @@ def _run_columns(info: RunInfo) -> dict[str, Any]:
     return columns | {
         "config": _json(info.config),
         "budget": _json(info.budget),
+        "details": _json(info.details),
+        "searched": None if info.searched is None else _json(info.searched),
         "parents": [{"label": label, "run_id": run_id} for label, run_id in info.parents],
         "shiftbench_version": info.provenance.shiftbench_version,
         "git_sha": info.provenance.git_sha,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-from benchmark.methods.base import Method, MethodConfig, TrainingConfig
+from benchmark.methods.base import Inputs, Method, MethodConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from benchmark.methods.base import Batch
     from benchmark.models.classifier import ImageClassifier
 
 
@@ -17,11 +18,11 @@ class Full(Method[TrainingConfig]):
 
     name: ClassVar[str] = "full"
     Config: ClassVar[type[MethodConfig]] = TrainingConfig
-    inputs: ClassVar[Literal["images", "features"] | None] = "images"
+    inputs: Inputs | None = "images"
 
-    def loss(self, model: ImageClassifier, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy, (1 - s) · NLL + s · mean over classes of -log p with smoothing s."""
         from torch.nn.functional import cross_entropy
 
         smoothing = self.config.label_smoothing
-        return {"loss": cross_entropy(model(inputs), labels, label_smoothing=smoothing)}
+        return {"loss": cross_entropy(model(batch.inputs), batch.labels, label_smoothing=smoothing)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
@@ -13,7 +13,7 @@ from benchmark.methods.full import Full
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from benchmark.methods.base import Weights
+    from benchmark.methods.base import Batch, Context
     from benchmark.models.classifier import ImageClassifier
 
 
@@ -43,15 +43,13 @@ class L2Sp(Full):
     Config: ClassVar[type[MethodConfig]] = L2SpConfig
     config: L2SpConfig
 
-    def prepare(self, model: ImageClassifier, parents: Mapping[str, Weights]) -> None:
+    def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Keep a copy of the pretrained weights; an alias of them would never differ."""
         self._anchor = [theta.detach().clone() for theta in self._pulled(model)]
 
-    def loss(self, model: ImageClassifier, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy + λ · Σ (θ - θ0)²."""
-        cross_entropy = super().loss(model, inputs, labels)["loss"]
-        if self._anchor[0].device != cross_entropy.device:
-            self._anchor = [theta0.to(cross_entropy.device) for theta0 in self._anchor]
+        cross_entropy = super().loss(model, batch)["loss"]
         distance = squared_distance(self._pulled(model), self._anchor)
         return {
             "loss": cross_entropy + self.config.strength * distance,

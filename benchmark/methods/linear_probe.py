@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from benchmark.methods.base import Method, MethodConfig, TrainingConfig
+from benchmark.methods.base import Inputs, Method, MethodConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from benchmark.methods.base import Weights
+    from benchmark.methods.base import Batch, Context
     from benchmark.models.classifier import ImageClassifier
 
 
@@ -30,15 +29,16 @@ class LinearProbe(Method[LinearProbeConfig]):
 
     name: ClassVar[str] = "linear-probe"
     Config: ClassVar[type[MethodConfig]] = LinearProbeConfig
-    inputs: ClassVar[Literal["images", "features"] | None] = "features"
+    inputs: Inputs | None = "features"
 
-    def prepare(self, model: ImageClassifier, parents: Mapping[str, Weights]) -> None:
+    def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Freeze the image tower."""
         model.visual.requires_grad_(False)
 
-    def loss(self, model: ImageClassifier, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy of the head on features (n, width)."""
         from torch.nn.functional import cross_entropy
 
         smoothing = self.config.label_smoothing
-        return {"loss": cross_entropy(model.classify(inputs), labels, label_smoothing=smoothing)}
+        logits = model.classify(batch.inputs)
+        return {"loss": cross_entropy(logits, batch.labels, label_smoothing=smoothing)}

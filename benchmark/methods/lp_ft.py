@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
@@ -11,7 +10,7 @@ from benchmark.methods.base import MethodConfig, TrainingConfig
 from benchmark.methods.full import Full
 
 if TYPE_CHECKING:
-    from benchmark.methods.base import Weights
+    from benchmark.methods.base import Context
     from benchmark.models.classifier import ImageClassifier
 
 
@@ -34,6 +33,6 @@ class LpFt(Full):
         """The linear probe."""
         return (self.config.parent,)
 
-    def prepare(self, model: ImageClassifier, parents: Mapping[str, Weights]) -> None:
+    def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Start from the parent's weights."""
-        model.load_state_dict(parents[self.config.parent])
+        model.load_state_dict(context.parents[self.config.parent])

@@ -41,7 +41,7 @@ class WiseFt(Method[WiseFtConfig]):
 
     name: ClassVar[str] = "wise-ft"
     Config: ClassVar[type[MethodConfig]] = WiseFtConfig
-    seeded: ClassVar[bool] = False
+    seeded: bool = False
 
     def parents(self) -> tuple[str, ...]:
         """The fine-tuned run."""

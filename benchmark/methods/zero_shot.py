@@ -16,7 +16,7 @@ class ZeroShot(Method[MethodConfig]):
 
     name: ClassVar[str] = "zero-shot"
     Config: ClassVar[type[MethodConfig]] = MethodConfig
-    seeded: ClassVar[bool] = False
+    seeded: bool = False
 
     def finish(
         self,

@@ -10,15 +10,19 @@ import pytest
 from pydantic import ValidationError
 
 from benchmark.data.base import draw, part_of, rank_within_class
+from benchmark.data.imagenet import ALL_CORRUPTIONS, STANDARD_CORRUPTIONS
 from benchmark.data.images import ImageSet, ImageSubset
+from benchmark.data.sources import ImageNetC
 from benchmark.data.tasks import (
     BUILTIN_TASKS,
     EvaluationSet,
     Task,
     few_shot,
     miniature_tasks,
+    open_ood_val,
     open_task,
     split_holdout,
+    task_classes,
 )
 from benchmark.errors import InputError
 from tests.data import layouts
@@ -72,6 +76,18 @@ def test_the_nine_shifts() -> None:
     assert {s.metric for s in BUILTIN_TASKS["iwildcam"].evaluation_sets().values()} == {"macro-f1"}
 
 
+def test_ood_validation_has_the_sizes_of_autoft() -> None:
+    def sizes(tasks: dict[str, Task]) -> dict[str, int | None]:
+        sources = {name: task.ood_val.source for name, task in tasks.items() if task.ood_val}
+        assert all(source.balanced for source in sources.values())
+        return {name: source.limit for name, source in sources.items()}
+
+    real = {"imagenet": 15_000, "cifar10": 100, "iwildcam": 1_000, "fmow": 1_000}
+    small = {"imagenet": 270, "cifar10": 100, "iwildcam": 240, "fmow": 240}
+    assert sizes(BUILTIN_TASKS) == real
+    assert sizes(miniature_tasks()) == small
+
+
 def test_miniature_tasks_differ_in_classes_and_little_else() -> None:
     from benchmark.data.miniature import CLASSES
 
@@ -107,6 +123,47 @@ def test_a_shift_may_be_scored_on_its_own_classes(root: str) -> None:
     assert images.labels.tolist() == [1, 0, 0]
 
 
+def odd_with(**changes: Any) -> dict[str, Any]:
+    return {"odd": {"source": {"kind": "parquet", "path": "odd.parquet"}} | changes}
+
+
+def test_a_shift_may_have_classes_of_its_own(root: str) -> None:
+    names = ["dog", "ant", "tapir", "sea cow"]
+    data = open_task(pets(shifts=odd_with(classes=names)), root, None, 0)
+    # The task's classes are ant, bee and sea_cow; the shift's images are a sea cow and two ants.
+    assert data.evaluation["odd"][1].labels.tolist() == [3, 1, 1]
+    assert data.vocabularies == {"odd": (tuple(names), ("a photo of a {}.",))}
+    assert data.classes == ("ant", "bee", "sea_cow")
+    assert data.evaluation["id-test"][1].labels.max() == 2
+    assert open_task(pets(), root, None, 0).vocabularies == {}
+
+
+def test_a_shift_may_take_classes_from_its_own_data(root: str) -> None:
+    shifts = odd_with(classes="from-data", templates=["the {}"], scored_on="own")
+    data = open_task(pets(shifts=shifts), root, None, 0)
+    assert data.vocabularies == {"odd": (("Sea Cow", "dog", "ant"), ("the {}",))}
+    images = data.evaluation["odd"][1]
+    assert images.projection is not None
+    assert images.projection.groups == ((0,), (2,))
+    assert images.labels.tolist() == [0, 1, 1]
+    logits = np.array([[0.0, 9.0, 1.0]])
+    assert images.projection(logits).tolist() == [[0.0, 1.0]]
+
+
+def test_a_data_set_with_other_classes_may_be_a_shift(root: str) -> None:
+    layouts.cifar101(Path(root))
+    shift = {"source": {"kind": "cifar10.1"}, "classes": "cifar10", "templates": "iwildcam"}
+    data = open_task(pets(shifts={"cifar": shift}), root, None, 0)
+    assert data.evaluation["cifar"][1].labels.tolist() == list(range(10)) * 2
+    names, templates = data.vocabularies["cifar"]
+    assert (names, len(templates)) == (layouts.CIFAR_NAMES, 2)
+    two = pets(shifts={"cifar": shift | {"classes": ["cat", "dog"]}})
+    with pytest.raises(InputError, match="10 classes, but the task has 2"):
+        open_task(two, root, None, 0)
+    with pytest.raises(InputError, match=r"task pets: cifar: .* do not name their labels"):
+        open_task(pets(shifts={"cifar": shift | {"classes": "from-data"}}), root, None, 0)
+
+
 def test_a_label_that_is_no_class_is_named_unless_renamed(root: str) -> None:
     layouts.parquet(Path(root) / "odd.parquet", [0, 1, 2], ["Sea Cow", "dog", "ant"])
     with pytest.raises(InputError, match=r'label "dog".*rename'):
@@ -126,6 +183,12 @@ def test_renaming_makes_classes_from_data(root: str) -> None:
     assert open_task(task.model_copy(update={"classes": "from-data"}), root, None, 0).classes == (
         "ant",
     )
+
+
+def test_renaming_counts_also_where_the_names_are_those_of_the_task(root: str) -> None:
+    test = {"kind": "image-folder", "path": "test", "rename": {"bee": "ant", "sea_cow": None}}
+    images = open_task(pets(id_test={"source": test}), root, None, 0).evaluation["id-test"][1]
+    assert images.labels.tolist() == [0, 0, 0, 0]
 
 
 def test_classes_in_another_order_move_the_labels(root: str) -> None:
@@ -202,11 +265,194 @@ def test_classes_cannot_come_from_data_that_name_none(root: str) -> None:
         ),
         ({"shifts": {"id-test": {"source": {"kind": "cifar10.1"}}}}, "id-test"),
         ({"id_test": {"source": {"kind": "cifar10.1"}, "metric": "f1"}}, "macro-f1"),
+        ({"id_test": {"source": {"kind": "cifar10.1"}, "classes": "cifar10"}}, "only a shift"),
+        ({"ood_val": {"source": {"kind": "cifar10.1"}, "classes": "cifar10"}}, "only a shift"),
+        ({"shifts": odd_with(classes="imagenett")}, "imagenett"),
+        ({"shifts": odd_with(classes=["cat"])}, "at least two"),
+        ({"shifts": odd_with(classes=["cat", "dog"], templates=["a photo"])}, "no {}"),
+        ({"shifts": odd_with(templates=["a {}"])}, 'go with "classes"'),
+        ({"class_split": "base"}, "base-to-new"),
+        ({"overlap": "ignore"}, "refuse"),
     ],
 )
 def test_wrong_specifications_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         pets(**change)
+
+
+LETTERS = ["a", "b", "c", "d", "e"]
+
+
+def halved(**changes: Any) -> Task:
+    """Five classes, of which a, b and c are base."""
+    folder = {"kind": "image-folder"}
+    spec: dict[str, Any] = {
+        "name": "letters",
+        "classes": "from-data",
+        "class_split": "base-to-new",
+        "train": folder | {"path": "train"},
+        "id_test": {"source": folder | {"path": "test"}},
+        "ood_val": {"source": folder | {"path": "val"}},
+        "shifts": {"odd": {"source": folder | {"path": "nowhere"}}},
+    }
+    return Task.model_validate(spec | changes)
+
+
+@pytest.fixture
+def letters(tmp_path: Path) -> str:
+    for split, each in (("train", 10), ("test", 3), ("val", 2)):
+        layouts.class_folders(tmp_path / split, LETTERS, each, ".png")
+    return str(tmp_path)
+
+
+def classes_of(images: ImageSet) -> list[str]:
+    """The folder that every image lies in."""
+    return [name.split("/")[0] for name in images.ids.tolist()]
+
+
+def test_base_to_new_says_what_it_evaluates_without_opening_files() -> None:
+    task = halved()
+    assert list(task.evaluation_sets()) == ["id-test", "ood-val", "new"]
+    assert task.evaluation_sets()["new"] == task.id_test
+    assert list(task.sources()) == ["train", "id-test", "ood-val", "new"]
+    assert task.sources()["new"] == task.id_test.source
+    assert list(halved(class_split=None).evaluation_sets()) == ["id-test", "ood-val", "odd"]
+
+
+def test_base_to_new_trains_on_the_first_half_and_tests_on_both(letters: str) -> None:
+    data = open_task(halved(), letters, None, 0)
+    base, new = ("a", "b", "c"), ("d", "e")
+    assert data.classes == task_classes(halved(), letters) == base
+    assert data.vocabularies == {"new": (new, data.templates)}
+    assert list(data.evaluation) == ["id-val", "id-test", "ood-val", "new"]
+    sizes = {name: len(images) for name, (_, images) in data.evaluation.items()}
+    assert sizes == {"id-val": 3, "id-test": 9, "ood-val": 6, "new": 6}
+    assert len(data.train) == 27
+    for images, names in (
+        (data.train, base),
+        (data.id_val, base),
+        (data.evaluation["id-test"][1], base),
+        (data.evaluation["ood-val"][1], base),
+        (data.evaluation["new"][1], new),
+    ):
+        assert [names[label] for label in images.labels] == classes_of(images)
+        assert set(classes_of(images)) == set(names)
+        assert images.projection is None
+
+
+def test_an_even_number_of_classes_is_halved(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        layouts.class_folders(tmp_path / split, LETTERS[:4], 4, ".png")
+    data = open_task(halved(ood_val=None), str(tmp_path), None, 0)
+    assert (data.classes, data.vocabularies["new"][0]) == (("a", "b"), ("c", "d"))
+
+
+def test_base_to_new_draws_shots_of_base_classes(letters: str) -> None:
+    data = open_task(halved(), letters, 5, 3)
+    assert np.bincount(data.train.labels).tolist() == [5, 5, 5]
+    everything = open_task(halved(), letters, None, 3)
+    assert data.train.ids.tolist() == few_shot(everything.train, 5, 3, 3)[0].ids.tolist()
+    assert len(data.evaluation["new"][1]) == 6
+
+
+def test_base_to_new_with_a_validation_set_of_its_own(letters: str) -> None:
+    task = halved(id_val={"kind": "image-folder", "path": "val"}, ood_val=None)
+    data = open_task(task, letters, None, 0)
+    assert classes_of(data.id_val) == ["a", "a", "b", "b", "c", "c"]
+    assert len(data.train) == 30
+
+
+def test_base_to_new_of_published_data(tmp_path: Path) -> None:
+    layouts.cifar10(tmp_path)
+    task = BUILTIN_TASKS["cifar10"].model_copy(
+        update={"class_split": "base-to-new", "ood_val": None, "templates": "simple"}
+    )
+    data = open_task(task, str(tmp_path), None, 0)
+    assert data.classes == layouts.CIFAR_NAMES[:5]
+    assert data.vocabularies["new"][0] == layouts.CIFAR_NAMES[5:]
+    whole = task.id_test.source.open(str(tmp_path))
+    label_of = dict(zip(whole.ids.tolist(), whole.labels.tolist(), strict=True))
+    for name, first in (("id-test", 0), ("new", 5)):
+        images = data.evaluation[name][1]
+        assert [label_of[i] - first for i in images.ids.tolist()] == images.labels.tolist()
+        assert len(images) == 15
+
+
+def test_base_to_new_needs_two_classes_on_either_side(root: str) -> None:
+    task = pets(class_split="base-to-new")
+    for opens in (lambda: open_task(task, root, None, 0), lambda: task_classes(task, root)):
+        with pytest.raises(InputError, match="two base and two new classes, but there are 3"):
+            opens()
+
+
+def test_base_to_new_cannot_cut_a_set_with_other_outputs(letters: str) -> None:
+    test = {"source": {"kind": "image-folder", "path": "test"}, "scored_on": "own"}
+    with pytest.raises(InputError, match="id-test: class_split cannot cut"):
+        open_task(halved(id_test=test), letters, None, 0)
+
+
+def test_base_to_new_needs_images_of_both_halves(letters: str) -> None:
+    new = {"a": None, "b": None, "c": None}
+    test = {"source": {"kind": "image-folder", "path": "test", "rename": new}}
+    with pytest.raises(InputError, match="id-test: no images of the classes"):
+        open_task(halved(id_test=test), letters, None, 0)
+
+
+def test_ood_validation_is_opened_alone(letters: str) -> None:
+    task = halved(class_split=None, classes=["e", "d", "c", "b", "a"], train={"kind": "cifar10.1"})
+    item, images = open_ood_val(task, letters)
+    assert item == task.ood_val
+    assert [4 - label for label in images.labels] == [LETTERS.index(k) for k in classes_of(images)]
+    _, base = open_ood_val(halved(), letters)
+    assert classes_of(base) == ["a", "a", "b", "b", "c", "c"]
+    assert base.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    with pytest.raises(InputError, match="letters has no OOD validation set"):
+        open_ood_val(halved(ood_val=None), letters)
+    region = {"source": {"kind": "image-folder", "path": "val"}, "metric": "worst-region"}
+    with pytest.raises(InputError, match="ood-val: worst-region needs"):
+        open_ood_val(halved(ood_val=region), letters)
+
+
+def test_cifar10_c_labels_stay_with_their_images(tmp_path: Path) -> None:
+    # AutoFT's script shuffles images and labels separately.
+    layouts.cifar10_c(tmp_path, ALL_CORRUPTIONS, n=40)
+    _, images = open_ood_val(BUILTIN_TASKS["cifar10"], str(tmp_path))
+    assert np.bincount(images.labels).tolist() == [10] * 10
+    # Pixels of severity 5 of image i are 50 + i, and its label is i mod 10.
+    rows = [np.asarray(images.images[i])[0, 0, 0] - 50 for i in range(len(images))]
+    assert [row % 10 for row in rows] == images.labels.tolist()
+    assert [int(name.rsplit("/")[-1]) for name in images.ids] == rows
+    corruptions = {name.split("/")[0] for name in images.ids.tolist()}
+    assert corruptions == set(ALL_CORRUPTIONS)
+
+
+def test_a_balanced_draw_of_imagenet_c_covers_all_corruptions(tmp_path: Path) -> None:
+    # AutoFT's script keeps the last corruption alone.
+    layouts.imagenet(tmp_path)
+    layouts.imagenet_c(tmp_path, STANDARD_CORRUPTIONS)
+    images = ImageNetC(limit=40, balanced=True).open(str(tmp_path))
+    assert np.bincount(images.labels).tolist() == [8] * 5
+    assert {name.split("/")[0] for name in images.ids} == set(STANDARD_CORRUPTIONS)
+    for name, label in zip(images.ids.tolist(), images.labels, strict=True):
+        assert layouts.WNIDS[label] in name
+
+
+def test_a_draw_of_full_size_has_about_as_many_of_every_corruption() -> None:
+    classes, each = 200, 50
+    ids = np.array(
+        [
+            f"{corruption}/5/n{k:08d}/ILSVRC2012_val_{k * each + i:08d}.JPEG"
+            for corruption in STANDARD_CORRUPTIONS
+            for k in range(classes)
+            for i in range(each)
+        ],
+        np.str_,
+    )
+    labels = np.tile(np.repeat(np.arange(classes), each), len(STANDARD_CORRUPTIONS))
+    chosen = draw(ids, labels, 15 * classes, balanced=True)
+    assert np.bincount(labels[chosen]).tolist() == [15] * classes
+    counts = np.bincount(chosen // (classes * each), minlength=len(STANDARD_CORRUPTIONS))
+    assert abs(counts - classes).max() < 0.25 * classes  # five standard deviations
 
 
 def test_few_shot_draws_k_of_every_class_with_the_seed(root: str) -> None:

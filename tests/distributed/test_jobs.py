@@ -8,17 +8,26 @@ from benchmark.distributed.jobs import Agenda, Job, job_graph
 
 
 @dataclass(frozen=True)
+class FakeSearch:
+    id: str
+
+
+@dataclass(frozen=True)
 class FakeRun:
     id: str
     parents: tuple[tuple[str, str], ...] = ()
     trains: bool = True
+    search: FakeSearch | None = None
 
 
-def graph(runs: list[FakeRun], todo: set[str], fitted: set[str]) -> dict[Job, set[Job]]:
+def graph(
+    runs: list[FakeRun], todo: set[str], fitted: set[str], found: set[str] = frozenset()
+) -> dict[Job, set[Job]]:
     return job_graph(
         {run.id: run for run in runs},  # type: ignore[misc]
         todo,
         fitted=lambda run_id: run_id in fitted,
+        found=lambda search_id: search_id in found,
         trains=lambda run: run.trains,  # type: ignore[attr-defined]
         variants=lambda run: ("a", "b") if run.id == "wise" else ("",),
         evaluation_sets=lambda run: ("id-test", "shift"),
@@ -83,3 +92,27 @@ def test_failing_twice_is_reported_once() -> None:
     assert agenda.fail("full", "first") == ["full", "wise"]
     assert agenda.fail("full", "second") == []
     assert agenda.failed["full"] == "first"
+
+
+SEARCHED = [
+    FakeRun(name, (("full", "full"),), search=FakeSearch("search")) for name in ("one", "two")
+]
+
+
+def test_runs_that_share_a_search_wait_for_one() -> None:
+    jobs = graph([FULL, *SEARCHED], {"full", "one", "two"}, fitted=set())
+    assert [job for job in jobs if job.stage == "search"] == [Job("search", "one")]
+    assert jobs[Job("search", "one")] == {Job("fit", "full")}
+    for name in ("one", "two"):
+        assert jobs[Job("fit", name)] == {Job("fit", "full"), Job("search", "one")}
+
+
+def test_a_finished_search_is_not_done_again() -> None:
+    jobs = graph([FULL, *SEARCHED], {"two"}, fitted={"full"}, found={"search"})
+    assert {job.stage for job in jobs} == {"fit", "predict", "score"}
+
+
+def test_a_failed_search_fails_all_that_wait_for_it() -> None:
+    agenda = Agenda(graph([FULL, *SEARCHED], {"full", "one", "two"}, fitted=set()))
+    agenda.fail("one", "no trial got to its end")
+    assert set(agenda.failed) == {"one", "two"}

@@ -5,6 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 TRAINING: dict[str, Any] = {"lr": 1e-2, "epochs": 4, "batch_size": 12, "warmup_steps": 2}
+OBJECTIVE: dict[str, Any] = {
+    "dcm": 0.1,
+    "entropy": 0.05,
+    "flyp": 0.1,
+    "hinge": 0.02,
+    "l1_init": 0.3,
+    "l1_zero": 0.2,
+    "l2_init": 0.1,
+    "l2_zero": 0.2,
+    "lr": 1e-2,
+    "weight_decay": 0.1,
+}
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "zero-shot": {},
@@ -13,4 +25,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lp-ft": {**TRAINING, "parent": "linear-probe"},
     "l2-sp": {**TRAINING, "strength": 1e-3},
     "wise-ft": {"parent": "full", "alphas": [0, 0.3, 0.5, 1], "alpha": 0.5},
+    "output-ensemble": {"parent": "full", "alphas": [0, 0.3, 0.5, 1], "alpha": 0.5},
+    "soup": {"parents": ["full", "lp-ft"], "kind": "greedy"},
+    "ema": {**TRAINING, "decay": 0.8},
+    "swa": {**TRAINING, "start": 0.5},
+    "bitfit": TRAINING,
+    "lora": {**TRAINING, "lr": 0.05, "rank": 2, "alpha": 2},
+    "freeze-embedding": {**TRAINING, "lr": 0.1},
+    "saft": {**TRAINING, "density": 0.1},
+    "flyp": TRAINING,
+    "autoft": {"epochs": 4, "batch_size": 12, "warmup_steps": 2, "objective": OBJECTIVE},
+    "tuned": {"of": "full", "settings": TRAINING},
 }

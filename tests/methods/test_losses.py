@@ -9,9 +9,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from benchmark.methods.base import Batch
 from benchmark.methods.l2_sp import squared_distance
 from benchmark.methods.wise_ft import WiseFtConfig
-from tests.methods.toys import make_examples, make_method, make_model
+from tests.methods.toys import make_context, make_examples, make_method, make_model
 
 
 def slow_cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> float:
@@ -29,15 +30,17 @@ def test_cross_entropy(name: str, smoothing: float) -> None:
     method = make_method(name, label_smoothing=smoothing)
     logits = model(images).detach().numpy()
     expected = slow_cross_entropy(logits, labels.numpy(), smoothing)
-    assert method.loss(model, images, labels)["loss"].item() == pytest.approx(expected, rel=1e-6)
+    assert method.loss(model, Batch(images, labels))["loss"].item() == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_linear_probe_trains_the_head_alone() -> None:
     model, (images, labels) = make_model(), make_examples()
     method = make_method("linear-probe")
-    method.prepare(model, {})
+    method.prepare(model, make_context(method, model))
     features = model.features(images).detach()
-    loss = method.loss(model, features, labels)["loss"]
+    loss = method.loss(model, Batch(features, labels))["loss"]
     expected = slow_cross_entropy(model(images).detach().numpy(), labels.numpy(), 0.0)
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     loss.backward()
@@ -51,7 +54,7 @@ def test_linear_probe_trains_the_head_alone() -> None:
 def test_l2_sp_pulls_to_where_training_began(include_head: bool) -> None:
     model, (images, labels) = make_model(), make_examples()
     method = make_method("l2-sp", strength=0.5, include_head=include_head)
-    method.prepare(model, {})
+    method.prepare(model, make_context(method, model))
     before = {name: p.detach().double().numpy().copy() for name, p in model.named_parameters()}
     with torch.no_grad():
         for parameter in model.parameters():
@@ -62,7 +65,7 @@ def test_l2_sp_pulls_to_where_training_began(include_head: bool) -> None:
         for name, p in model.named_parameters()
         if name in pulled
     )
-    terms = method.loss(model, images, labels)
+    terms = method.loss(model, Batch(images, labels))
     assert terms["squared_distance"].item() == pytest.approx(distance, rel=1e-5)
     expected = terms["cross_entropy"].item() + 0.5 * distance
     assert terms["loss"].item() == pytest.approx(expected, rel=1e-5)
@@ -74,8 +77,9 @@ def test_squared_distance_refuses_lists_of_different_length() -> None:
 
 
 def test_lp_ft_starts_from_its_parent() -> None:
-    model, parent = make_model(), make_model(seed=5)
-    make_method("lp-ft").prepare(model, {"linear-probe": parent.state_dict()})
+    model, parent, method = make_model(), make_model(seed=5), make_method("lp-ft")
+    parents = {"linear-probe": parent.state_dict()}
+    method.prepare(model, make_context(method, model, parents=parents))
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), parent.parameters(), strict=True)
     )

@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from benchmark import plugins
-from benchmark.data.batches import World, micro_batches
-from benchmark.methods.base import Method, TrainingConfig
+from benchmark.data.batches import World, caption_templates, micro_batches
+from benchmark.methods.base import Architecture, Batch, Context, Method, TrainingConfig
 from benchmark.models.classifier import ImageClassifier
 from benchmark.schedule import Schedule
 from tests.methods.settings import SETTINGS
 
 CLASSES = 3
 EXAMPLES = 30
+TEMPLATES = 2
+
+
+class ToyAttention(nn.Module):
+    """One block with the names of open_clip's: attention, then an MLP, on four patches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(16, 2, bias=False, batch_first=True)
+        self.ln = nn.LayerNorm(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.ln(x)
+        return x + self.attn(y, y, y, need_weights=False)[0]
+
+
+class ToyTower(nn.Module):
+    """Images (n, 3, 4, 4) to features (n, 8): four patches, one block, a projection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 2, 2)
+        self.positional_embedding = nn.Parameter(torch.zeros(4, 16))
+        self.block = ToyAttention()
+        self.proj = nn.Linear(16, 8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.conv1(images).flatten(2).transpose(1, 2) + self.positional_embedding
+        projected: Tensor = self.proj(self.block(patches).mean(1))
+        return projected
+
+
+class ToyText(nn.Module):
+    """Token ids (n, 3) to embeddings (n, 8)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(8, 8)
+        self.projection = nn.Linear(8, 8)
+        self.logit_scale = nn.Parameter(torch.tensor(1.5))
+
+    def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
+        embedded: Tensor = self.projection(torch.tanh(self.token_embedding(tokens)).mean(1))
+        return nn.functional.normalize(embedded, dim=-1) if normalize else embedded
 
 
 def make_method(name: str, **changes: object) -> Method[TrainingConfig]:
@@ -24,11 +68,30 @@ def make_method(name: str, **changes: object) -> Method[TrainingConfig]:
     return cls(cls.Config(**{**SETTINGS[name], **changes}))  # type: ignore[arg-type, return-value]
 
 
-def make_model(seed: int = 0) -> ImageClassifier:
-    """A two-layer image tower over 3×4×4 images and a head."""
+def make_prompts() -> Tensor:
+    """Token ids (templates, classes, 3): template, class, end."""
+    template = torch.arange(TEMPLATES).view(-1, 1).expand(-1, CLASSES)
+    of_class = TEMPLATES + torch.arange(CLASSES).view(1, -1).expand(TEMPLATES, -1)
+    return torch.stack([template, of_class, torch.full_like(template, 7)], dim=-1)
+
+
+def make_model(seed: int = 0, architecture: Architecture | None = None) -> ImageClassifier:
+    """A classifier of 3×4×4 images, in the architecture that a method asks for."""
+    architecture = architecture or Architecture()
     torch.manual_seed(seed)
-    tower = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.GELU(), nn.Linear(16, 8))
-    return ImageClassifier(tower, nn.Linear(8, CLASSES))
+    tower, head, text = ToyTower(), nn.Linear(8, CLASSES), ToyText()
+    if not architecture.text:
+        return ImageClassifier(tower, head)
+    model = ImageClassifier(tower, head, text, make_prompts())
+    model.head.requires_grad_(architecture.head == "linear")
+    return model
+
+
+def model_weights(model: ImageClassifier, architecture: Architecture) -> Mapping[str, Tensor]:
+    """Its weights, without a head that is computed from the text tower."""
+    text_head = architecture.head == "text"
+    weights = model.state_dict()
+    return {k: v for k, v in weights.items() if not (text_head and k.startswith("head."))}
 
 
 def make_examples() -> tuple[Tensor, Tensor]:
@@ -39,18 +102,52 @@ def make_examples() -> tuple[Tensor, Tensor]:
     return images, labels
 
 
+def make_batch(features_of: ImageClassifier | None = None) -> Batch:
+    """All examples in one batch, with captions."""
+    images, labels = make_examples()
+    with torch.no_grad():
+        inputs = images if features_of is None else features_of.features(images)
+    templates = torch.arange(EXAMPLES) // CLASSES % TEMPLATES
+    return Batch(inputs, labels, make_prompts()[templates, labels])
+
+
+def make_context(
+    method: Method[TrainingConfig],
+    model: ImageClassifier,
+    world: World = World(),
+    parents: Mapping[str, Mapping[str, Tensor]] | None = None,
+    steps: int = 10,
+) -> Context:
+    """What a method may look at; its parents are other random models unless given."""
+    if parents is None:
+        parents = {label: make_model(seed=5).state_dict() for label in method.parents()}
+
+    def examples() -> Iterator[Batch]:
+        whole = make_batch(model if method.inputs == "features" else None)
+        for start in range(0, EXAMPLES, 8):
+            part = slice(start, start + 8)
+            yield Batch(whole.inputs[part], whole.labels[part])
+
+    return Context(parents, examples, steps, seed=3, world=world)
+
+
 def make_batches(
     method: Method[TrainingConfig], model: ImageClassifier, schedule: Schedule, world: World
-) -> Callable[[range], Iterator[tuple[Tensor, Tensor]]]:
+) -> Callable[[range], Iterator[Batch]]:
     """Batches of the examples, as features of ``model`` where the method trains on those."""
     images, labels = make_examples()
     with torch.no_grad():
         inputs = model.features(images) if method.inputs == "features" else images
+    per_step = schedule.batch_size // world.size // schedule.micro_batch
+    prompts = make_prompts()
 
-    def batches(steps: range) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(steps: range) -> Iterator[Batch]:
         size, micro = schedule.batch_size, schedule.micro_batch
-        for pairs in micro_batches(EXAMPLES, size, 0, steps, world, micro):
-            indices = torch.tensor([index for _, index in pairs])
-            yield inputs[indices], labels[indices]
+        order = micro_batches(EXAMPLES, size, 0, steps, world, micro)
+        for i, pairs in enumerate(order):
+            positions, indices = torch.tensor(pairs).unbind(1)
+            templates = torch.from_numpy(caption_templates(positions.numpy(), TEMPLATES, 0))
+            captions = prompts[templates, labels[indices]] if method.captions else None
+            yield Batch(inputs[indices], labels[indices], captions, steps[i // per_step])
 
     return batches

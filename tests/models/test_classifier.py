@@ -9,7 +9,12 @@ from torch import nn
 
 from benchmark.errors import InputError
 from benchmark.models.backbones import Backbone, load_backbone
-from benchmark.models.classifier import ImageClassifier, zero_shot_classifier, zero_shot_head
+from benchmark.models.classifier import (
+    ImageClassifier,
+    text_head,
+    zero_shot_classifier,
+    zero_shot_head,
+)
 from tests.models.tiny import RESNET, config, save_backbone
 
 PROMPTS = [
@@ -52,17 +57,19 @@ def test_zero_shot_head_equals_float64_loops(backbone, batch_size):
     assert head.weight.requires_grad and head.bias.requires_grad and head.weight.is_leaf
 
 
-def test_at_most_a_batch_of_prompts_is_encoded_at_once(backbone):
+def test_at_most_a_batch_of_prompts_is_encoded_at_once(backbone, monkeypatch):
     sizes = []
+    encode_text = backbone.clip.encode_text
 
-    def tokenizer(texts):
-        sizes.append(len(texts))
-        return backbone.tokenizer(texts)
+    def watched(tokens, normalize):
+        sizes.append(len(tokens))
+        return encode_text(tokens, normalize=normalize)
 
-    watched = Backbone("w", "w", backbone.clip, tokenizer, backbone.preprocessing)
+    monkeypatch.setattr(backbone.clip, "encode_text", watched)
     prompts = [[f"a photo of a {i} {j}" for j in range(7)] for i in range(5)]
-    zero_shot_head(watched, prompts, batch_size=4)
+    zero_shot_head(backbone, prompts, batch_size=4)
     assert max(sizes) == 4
+    assert sum(sizes) == 35
 
 
 def test_classes_of_one_name_tie_exactly(backbone):
@@ -139,3 +146,31 @@ def test_features_are_normalised_in_fp32():
 def test_classes_without_prompts_are_refused(backbone, prompts, words):
     with pytest.raises(InputError, match=words):
         zero_shot_head(backbone, prompts)
+
+
+def test_the_text_tower_makes_the_zero_shot_head(backbone):
+    """What methods train from is what zero-shot evaluates, and its gradient reaches the tower."""
+    templates, classes = ["a photo of a {}.", "a {} in the wild."], ["cat", "dog", "tall bird"]
+    model = zero_shot_classifier(backbone, classes, templates, text=True)
+    assert model.prompts.shape == (2, 3, 16)
+    assert torch.allclose(text_head(model).weight, model.head.weight, rtol=1e-5)
+    whole = model.class_embeddings(1)
+    pieces = model.class_embeddings(1, chunk=2)
+    torch.testing.assert_close(pieces, whole)
+    pieces.sum().backward()
+    assert model.text.token_embedding.weight.grad.abs().sum() > 0
+    assert not any(name.startswith("text.visual") for name in model.state_dict())
+    assert not any("prompts" in name for name in model.state_dict())
+    assert "visual" in dict(backbone.clip.named_children())
+
+
+def test_chunks_change_memory_and_not_gradients(backbone):
+    model = zero_shot_classifier(backbone, ["cat", "dog"], ["a {}."])
+    images = torch.randn(5, 3, *[backbone.preprocessing.size] * 2)
+    gradients = []
+    for chunk in (None, 2):
+        model.chunk = chunk
+        model.zero_grad()
+        model(images).logsumexp(1).sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,119 @@
+"""The wrapper that gives any method a search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.document import Place, tree, validate
+from benchmark.errors import InputError
+from benchmark.methods.base import TrainingConfig
+from benchmark.methods.full import Full
+from benchmark.methods.linear_probe import LinearProbe
+from benchmark.methods.lp_ft import LpFtConfig
+from benchmark.methods.search import Choice, Integer, LogUniform, SearchConfig, Uniform
+from benchmark.methods.tuned import Tuned, TunedConfig
+
+LR = {"kind": "log-uniform", "low": 1e-5, "high": 1e-3}
+
+
+def read(settings: dict[str, Any]) -> TunedConfig:
+    """As a suite file does."""
+    return validate(TunedConfig, tree(settings, Place("suite.yaml", 3, Path()), ("methods", "t")))
+
+
+def test_by_default_the_optimizer_of_full_fine_tuning_is_searched() -> None:
+    search = Tuned(TunedConfig()).search()
+    lr, weight_decay = search.space["lr"], search.space["weight_decay"]
+    assert isinstance(lr, LogUniform)
+    assert (lr.low, lr.high) == pytest.approx((3e-7, 3e-3))
+    assert weight_decay == Uniform(low=0, high=1)
+    assert search.config == SearchConfig()
+    candidate = search.candidate({"lr": 1e-4, "weight_decay": 0.7})
+    assert isinstance(candidate, Full)
+    assert candidate.config == TrainingConfig(lr=1e-4, weight_decay=0.7)
+
+
+def test_the_default_space_surrounds_the_given_rate() -> None:
+    config = read({"settings": {"lr": 1e-2}})
+    assert config.space == {
+        "lr": LogUniform(low=1e-4, high=1.0),
+        "weight_decay": Uniform(low=0, high=1),
+    }
+
+
+def test_a_candidate_has_the_other_settings_too() -> None:
+    method = Tuned(
+        read(
+            {
+                "of": "linear-probe",
+                "settings": {"epochs": 2, "batch_size": 64},
+                "space": {
+                    "lr": LR,
+                    "batch_size": {"kind": "choice", "values": [32, 128]},
+                    "seed": {"kind": "integer", "low": 0, "high": 9},
+                },
+            }
+        )
+    )
+    assert method.search().space["batch_size"] == Choice(values=(32, 128))
+    assert method.search().space["seed"] == Integer(low=0, high=9)
+    candidate = method.search().candidate({"lr": 1e-4, "batch_size": 32, "seed": 7})
+    assert isinstance(candidate, LinearProbe)
+    training = candidate.training
+    assert (training.lr, training.batch_size, training.epochs) == (1e-4, 32, 2)
+    assert training.weight_decay == 0.1
+    assert method.training.batch_size == 64
+
+
+def test_it_needs_and_yields_what_the_method_does() -> None:
+    probe = Tuned(read({"of": "linear-probe"}))
+    assert (probe.inputs, probe.captions, probe.whole_batch) == ("features", False, False)
+    assert probe.seeded
+    second = Tuned(read({"of": "lp-ft", "settings": {"parent": "my-probe"}}))
+    assert (second.inputs, second.parents()) == ("images", ("my-probe",))
+    assert second.architecture() == LinearProbe(LinearProbe.Config()).architecture()  # type: ignore[arg-type]
+    assert (second.variants(), second.fixed_variant()) == (("",), "")
+    assert second.finish("", {}, {}, {}) == {}
+    assert second.mixture("") is None
+    assert not isinstance(second.config, TrainingConfig)
+
+
+def test_all_settings_and_the_space_are_written_out() -> None:
+    """So that a run's identity holds the defaults of the method, however they were spelled."""
+    short, long = read({"of": "lp-ft"}), read({"of": "lp-ft", "settings": {"warmup_steps": 500}})
+    assert short.model_dump(mode="json") == long.model_dump(mode="json")
+    assert short.settings == LpFtConfig().model_dump(mode="json")
+    assert read(short.model_dump(mode="json")) == short
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"of": "ful"}, 'methods.t.of: unknown method "ful" (did you mean "full"?)'),
+        ({"of": "wise-ft"}, "methods.t.of: must be a method that trains on images or features"),
+        ({"settings": {"lrr": 1}}, 'settings: full: unknown key "lrr" (did you mean "lr"?)'),
+        ({"settings": {"lr": -1}}, "settings: full: lr: must be greater than 0, got -1"),
+        ({"settings": {"clip": "a"}}, "settings: full: clip: must be a valid number"),
+        ({"lr": 1}, 'methods.t: unknown key "lr"'),
+        ({"space": {}}, "methods.t.space: must not be empty"),
+        ({"space": {"lrr": LR}}, 'full has no setting "lrr" (did you mean "lr"?)'),
+        ({"space": {"parent": LR}}, 'full has no setting "parent"'),
+        ({"space": {"label_smoothing": {**LR, "high": 2}}}, "label_smoothing: must be less than 1"),
+        ({"space": {"warmup_steps": {**LR, "low": 1}}}, "warmup_steps"),
+        ({"space": {"batch_size": {**LR, "low": 1, "high": 9}}}, "batch_size: must be"),
+        ({"space": {"lr": {"kind": "choice", "values": [1, "a"]}}}, "lr: must be a valid number"),
+        ({"space": {"lr": {"kind": "unif"}}}, 'space.lr: unknown kind "unif"'),
+        ({"space": {"lr": {**LR, "low": 1}}}, "space.lr: low 1.0 must be below high 0.001"),
+        ({"space": {"seed": LR}}, "space: seed: must be of kind integer"),
+        ({"search": {"rungs": 0}}, "search.rungs: must be greater than or equal to 1"),
+    ],
+)
+def test_bad_settings_give_one_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(settings)
+    assert str(caught.value).startswith("suite.yaml:3: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,223 @@
+"""What SAFT saves and costs, against training every weight of the same model.
+
+    python -m tests.perf.saft [--model ViT-B-32] [--steps 3] [--batch 8] [--full ViT-B-16]
+
+With ``--model`` (the miniature backbone unless another open_clip model is named, whose weights are
+then random) it trains both towers with the text head, once by SAFT and once with AdamW on every
+weight, the two taking turns: bytes of optimizer state and of the stored weights, seconds of a step.
+With random scores of the shapes of ``--full`` it times the selection and its peak memory beyond the
+scores, each in a process of its own, against a concatenation and ``torch.topk``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.data.batches import World
+from benchmark.methods.base import Batch, Context, Method, TrainingConfig
+from benchmark.methods.saft import Saft, SaftConfig, candidates
+from benchmark.models.backbones import load_backbone
+from benchmark.models.checkpoints import save
+from benchmark.models.classifier import ImageClassifier
+from benchmark.models.sparse import select_mask, selected_count
+from benchmark.models.weights import sparse_delta
+from benchmark.schedule import Schedule
+from benchmark.training import Trainer
+
+CLASSES = 10
+TEMPLATES = 2
+DENSITY = 1e-3
+
+
+class Dense(Saft):
+    """AdamW on every candidate, with SAFT's objective: what SAFT is compared with."""
+
+    def prepare(self, model: ImageClassifier, context: Context) -> None:
+        model.requires_grad_(False)
+        for tensor in candidates(model).values():
+            tensor.requires_grad_(True)
+
+    def parameters(self, model: ImageClassifier) -> list[nn.Parameter]:
+        return Method.parameters(self, model)
+
+    def before_step(self, model: ImageClassifier) -> None: ...
+
+    def after_step(self, model: ImageClassifier, step: int) -> None: ...
+
+
+def build(name: str) -> tuple[ImageClassifier, int]:
+    """A classifier with both towers, and the side of its images."""
+    if name == "miniature":
+        clip = load_backbone(name).clip
+    else:
+        import open_clip
+
+        torch.manual_seed(0)
+        clip = open_clip.create_model(name, pretrained=None)
+    visual, side = clip.visual, clip.visual.image_size
+    del clip.visual
+    width = clip.text_projection.shape[-1]
+    generator = torch.Generator().manual_seed(1)
+    shape = (TEMPLATES, CLASSES, clip.context_length)
+    prompts = torch.randint(1, clip.vocab_size - 1, shape, generator=generator)
+    prompts[..., -1] = clip.vocab_size - 1
+    model = ImageClassifier(visual, nn.Linear(width, CLASSES), clip, prompts).eval()
+    model.head.requires_grad_(False)
+    return model, side if isinstance(side, int) else side[0]
+
+
+def make_trainer(
+    method: Method[TrainingConfig], name: str, steps: int, size: int
+) -> tuple[ImageClassifier, Trainer]:
+    """A model and what trains it, on noise."""
+    model, side = build(name)
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randn(size, 3, side, side, generator=generator)
+    labels = torch.arange(size) % CLASSES
+
+    def batches(wanted: range) -> Iterator[Batch]:
+        return (Batch(images, labels, step=step) for step in wanted)
+
+    context = Context({}, lambda: batches(range(1)), steps, seed=0, world=World())
+    method.prepare(model, context)
+    schedule = Schedule(steps, size, size, save_every=steps)
+    return model, Trainer(model, method, schedule, batches, seed=0)
+
+
+def state_bytes(trainer: Trainer) -> int:
+    """Bytes of an optimizer's state."""
+    states = trainer._optimizer.state.values()
+    tensors = [t for state in states for t in state.values() if isinstance(t, Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def file_bytes(weights: Mapping[str, Tensor]) -> int:
+    """Bytes of stored weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        save(path, weights, {})
+        return path.stat().st_size
+
+
+def compare_training(name: str, steps: int, size: int) -> None:
+    """Train both ways in turns and print."""
+    config = SaftConfig(density=DENSITY, lr=1e-4, epochs=1, batch_size=size, warmup_steps=0)
+    methods: dict[str, Method[TrainingConfig]] = {
+        "SAFT": Saft(config),  # type: ignore[dict-item]
+        "dense": Dense(config),  # type: ignore[dict-item]
+    }
+    start = {key: tensor.clone() for key, tensor in build(name)[0].state_dict().items()}
+    built = {label: make_trainer(m, name, steps + 1, size) for label, m in methods.items()}
+    seconds: dict[str, list[float]] = {label: [] for label in built}
+    for step in range(steps + 1):  # the first is a warm-up
+        for label in list(built) if step % 2 else list(reversed(built)):
+            started = time.perf_counter()
+            built[label][1].run(until=step + 1)
+            if step:
+                seconds[label].append(time.perf_counter() - started)
+    model = built["SAFT"][0]
+    facts = methods["SAFT"].details(model)
+    print(f"{name}: {facts['selected']:,} of {facts['candidates']:,} weights selected")
+    states = {label: state_bytes(trainer) for label, (_, trainer) in built.items()}
+    stored = {
+        "SAFT": file_bytes(sparse_delta(start, model.state_dict())),
+        "dense": file_bytes(built["dense"][0].state_dict()),
+    }
+    for what, found in (("optimizer state", states), ("stored weights", stored)):
+        print(
+            f"{what + ', bytes:':28}{found['SAFT']:>14,} against {found['dense']:,}: "
+            f"{found['dense'] / found['SAFT']:.0f} times less"
+        )
+    ratios = [a / b for a, b in zip(seconds["SAFT"], seconds["dense"], strict=True)]
+    print(
+        f"{'seconds of a step:':28}{statistics.median(ratios):.2f} of a dense step "
+        f"(median of {steps}; {min(ratios):.2f} to {max(ratios):.2f})"
+    )
+
+
+def shapes(name: str) -> list[tuple[int, ...]]:
+    """Of all candidates of an open_clip model, without allocating any."""
+    import open_clip
+
+    with torch.device("meta"):
+        clip = open_clip.CLIP(**open_clip.get_model_config(name))
+    return [tuple(p.shape) for key, p in clip.named_parameters() if "logit_" not in key]
+
+
+def peak() -> int:
+    """The most memory that this process has had so far, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(way: str, sizes: list[tuple[int, ...]]) -> tuple[float, int]:
+    """Seconds and peak bytes, beyond the scores, of a selection; in a process of its own."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    scores = [torch.rand(shape, generator=generator) for shape in sizes]
+    select_mask([torch.rand(10)], 0.5)  # what is loaded at a first call is not counted
+    before = peak()
+    started = time.perf_counter()
+    if way == "histogram":
+        found = sum(len(part) for part in select_mask(scores, DENSITY))
+    else:
+        everything = torch.cat([score.flatten() for score in scores])
+        k = selected_count(DENSITY, len(everything))
+        found = len(torch.topk(everything, k).indices)
+    seconds = time.perf_counter() - started
+    if found != selected_count(DENSITY, sum(score.numel() for score in scores)):
+        raise RuntimeError("the selection has another size")
+    return seconds, peak() - before
+
+
+def compare_selection(name: str) -> None:
+    """Select both ways, each in a new process, and print."""
+    sizes = shapes(name)
+    n = sum(torch.Size(shape).numel() for shape in sizes)
+    spawn = multiprocessing.get_context("spawn")
+    found: dict[str, list[tuple[float, int]]] = {"histogram": [], "topk": []}
+    for _ in range(3):
+        for way, measured in found.items():
+            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+                measured.append(pool.submit(measure, way, sizes).result())
+    seconds = {way: statistics.median(t for t, _ in measured) for way, measured in found.items()}
+    extra = {way: statistics.median(m for _, m in measured) for way, measured in found.items()}
+    print(f"{name}: selecting {selected_count(DENSITY, n):,} of {n:,} scores")
+    print(
+        f"{'seconds:':28}{seconds['histogram']:.2f} against {seconds['topk']:.2f} of cat and topk: "
+        f"{seconds['histogram'] / seconds['topk']:.2f} of it"
+    )
+    print(
+        f"{'peak beyond the scores, MB:':28}{extra['histogram'] / 1e6:.0f} against "
+        f"{extra['topk'] / 1e6:.0f}: {extra['histogram'] / max(extra['topk'], 1):.3f} of it; "
+        f"the scores are {4 * n / 1e6:.0f}"
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", default="miniature")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--full", metavar="MODEL", help="measure the selection on its shapes")
+    arguments = parser.parse_args()
+    compare_training(arguments.model, arguments.steps, arguments.batch)
+    if arguments.full:
+        compare_selection(arguments.full)
+
+
+if __name__ == "__main__":
+    main()
