@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal, cast
 from benchmark import plugins
 from benchmark.data.tasks import MOST_VALIDATION_SHOTS, Holdout, Task, task_classes
 from benchmark.errors import InputError
-from benchmark.methods.base import TrainingConfig
 from benchmark.plan import Plan, Run
 from benchmark.schedule import make_schedule
 
@@ -119,10 +118,15 @@ def progress(plan: Plan, results: Path, root: str | None) -> Progress:
     speeds = measured_speeds(table)
     sizes = Sizes(root)
     lines = []
+    searches: set[str] = set()
     for (task, backbone, label), runs in plan.groups():
         states = [ended[run.id][0] if run.id in ended else "left" for run in runs]
         todo = [run for run, state in zip(runs, states, strict=True) if state != "done"]
-        costs = (cost_of(run, sizes, speeds, plan.suite.resources) for run in todo)
+        costs = [cost_of(run, sizes, speeds, plan.suite.resources) for run in todo]
+        for run in todo:
+            if run.search is not None and run.search.id not in searches:
+                searches.add(run.search.id)
+                costs.append(search_cost(run, sizes, speeds))
         done, failed, left = (states.count(state) for state in STATES)
         lines.append(Line(task, backbone, label, done, failed, left, sum(costs, Cost())))
     failures = tuple(
@@ -139,12 +143,30 @@ def cost_of(run: Run, sizes: Sizes, speeds: Speeds, resources: Resources) -> Cos
     steps, images = _training(run, sizes)
     predictions = sizes.predictions(run, len(method.variants()))
     seconds: float | None = 0.0
-    if method.inputs is not None:
+    if method.inputs in ("images", "features"):
         speed = speeds.training.get((run.backbone, method.inputs))
         seconds = _ratio(images, speed and speed * resources.workers)
     evaluation = _ratio(predictions, speeds.prediction.get((run.backbone, run.method)))
     total = None if seconds is None or evaluation is None else seconds + evaluation
     return Cost(steps, images, predictions, total)
+
+
+def search_cost(run: Run, sizes: Sizes, speeds: Speeds) -> Cost:
+    """What the search of a run costs at most: every trial trained to the end, none stopped early.
+
+    The time does not count the scoring on OOD validation.
+    """
+    method = run.create()
+    search, n = method.search(), sizes.training(run.task, run.shots)
+    if search is None:
+        return Cost()
+    trials = search.config.evaluations
+    if trials:
+        trials += search.config.finalists * search.config.repeats
+    steps = trials * search.config.inner_steps
+    images = None if n is None else steps * min(method.training.batch_size, n)
+    speed = speeds.training.get((run.backbone, method.inputs or ""))
+    return Cost(steps, images, 0, _ratio(images, speed))
 
 
 def measured_speeds(table: pa.Table) -> Speeds:
@@ -239,12 +261,13 @@ class Sizes:
 
 def _training(run: Run, sizes: Sizes) -> tuple[int | None, int | None]:
     """Steps and images of a run's training."""
-    if run.create().inputs is None:
+    method = run.create()
+    if method.inputs not in ("images", "features"):
         return 0, 0
     n = sizes.training(run.task, run.shots)
-    if n is None or not isinstance(run.config, TrainingConfig):
+    if n is None:
         return None, None
-    schedule = make_schedule(n, run.config, max_steps=run.budget.steps)
+    schedule = make_schedule(n, method.training, max_steps=run.budget.steps)
     return schedule.steps, schedule.steps * schedule.batch_size
 
 

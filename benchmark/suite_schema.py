@@ -83,7 +83,11 @@ def _methods_schema(builtin: Iterable[str]) -> dict[str, Any]:
     """Labels to settings; a label's own name or its ``method`` decides which settings there are."""
     chosen = [
         {
-            "if": {"properties": {"method": {"const": name}}, "required": ["method"]},
+            "if": {
+                "type": "object",
+                "properties": {"method": {"const": name}},
+                "required": ["method"],
+            },
             "then": {"$ref": f"#/$defs/method {name}"},
         }
         for name in builtin

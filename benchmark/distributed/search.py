@@ -404,9 +404,9 @@ def _asha(config: SearchConfig, ended: list[FrozenTrial]) -> ASHAScheduler:
         time_attr=RESOURCE, max_t=top, grace_period=1, reduction_factor=config.reduction
     )
     for milestone, recorded in scheduler._brackets[0]._rungs:
-        for trial in ended:
+        for i, trial in enumerate(ended):
             if milestone in trial.intermediate_values:
-                recorded[f"ended-{trial.number}"] = trial.intermediate_values[milestone]
+                recorded[f"ended-{i}"] = trial.intermediate_values[milestone]
     return scheduler
 
 

@@ -95,7 +95,7 @@ def metrics_for(headline: str) -> tuple[str, ...]:
 def _accuracy(labels: Integers, predictions: Integers, metadata: Mapping[str, Column]) -> Score:
     correct = labels == predictions
     n, hits = len(labels), int(correct.sum())
-    clusters = _clusters(metadata)
+    clusters = clusters_of(metadata)
     if clusters is None:
         low, high = clopper_pearson(hits, n)
         return Score(hits / n, float(low), float(high), n, "Clopper-Pearson")
@@ -105,14 +105,14 @@ def _accuracy(labels: Integers, predictions: Integers, metadata: Mapping[str, Co
 
 
 def _macro_f1(labels: Integers, predictions: Integers, metadata: Mapping[str, Column]) -> Score:
-    n, clusters = len(labels), _clusters(metadata)
+    n, clusters = len(labels), clusters_of(metadata)
     kinds, cells, tally = _confusions(labels, predictions)
-    value = float(_f1_of_tallies(cells[None] @ tally)[0])
+    value = float(f1_of_tallies(cells[None] @ tally)[0])
     if clusters is None:
-        low, high = bootstrap_examples(cells, lambda counts: _f1_of_tallies(counts @ tally))
+        low, high = bootstrap_examples(cells, lambda counts: f1_of_tallies(counts @ tally))
         return Score(value, low, high, n, "bootstrap over examples")
     totals = _group_counts(kinds, clusters, len(cells)) @ tally
-    low, high = bootstrap_clusters(totals, _f1_of_tallies)
+    low, high = bootstrap_clusters(totals, f1_of_tallies)
     return Score(value, low, high, n, _over_locations(len(totals)))
 
 
@@ -156,7 +156,7 @@ def _confusions(labels: Integers, predictions: Integers) -> tuple[Counts, Counts
     return kinds.reshape(-1), counts, tally.astype(np.float64)
 
 
-def _f1_of_tallies(tallies: Floats) -> Floats:
+def f1_of_tallies(tallies: Floats) -> Floats:
     """Macro-F1 (resamples,) over the classes that a resample's labels hold.
 
     Args:
@@ -169,7 +169,7 @@ def _f1_of_tallies(tallies: Floats) -> Floats:
     return mean
 
 
-def _clusters(metadata: Mapping[str, Column]) -> Counts | None:
+def clusters_of(metadata: Mapping[str, Column]) -> Counts | None:
     """(n,) the location of each example as 0, 1, …; ``None`` without two of them to resample."""
     if LOCATION not in metadata:
         return None

@@ -420,11 +420,10 @@ def _over_seeds(values: Sequence[float]) -> Estimate:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Estimate(mean, None, None, None, len(values))
-    from scipy.special import stdtrit
+    from benchmark.evaluation.intervals import student_t
 
-    sd = float(np.std(values, ddof=1))
-    half = float(stdtrit(len(values) - 1, 0.975)) * sd / math.sqrt(len(values))
-    return Estimate(mean, sd, mean - half, mean + half, len(values))
+    low, high = student_t(values)
+    return Estimate(mean, float(np.std(values, ddof=1)), float(low), float(high), len(values))
 
 
 def _overall(label: str, selection: str, lines: Sequence[Line]) -> Overall:

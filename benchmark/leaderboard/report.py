@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from benchmark.files import written_atomically
+from benchmark.leaderboard.findings import base_to_new, leaks, movements, searches
 from benchmark.leaderboard.ranking import (
     ID_TEST,
     Estimate,
@@ -41,8 +42,9 @@ MARK = "*"  # of a value from incomplete data
 NONE = "–"
 NOTE = (
     "Percent, headline metric of each set, mean over seeds ± standard deviation. OOD: mean over "
-    "all shifts, which ranks. Cost: device time to train, parents included. "
-    f"{MARK} incomplete data or seeds. Oracle: chosen on the shifts themselves, so it never ranks."
+    "all shifts, which ranks. Cost: device time to train and to search, parents included. "
+    f"{MARK} incomplete data or seeds. ood-val: settings found on OOD validation data. "
+    "Oracle: chosen on the shifts themselves, so it never ranks."
 )
 
 
@@ -57,6 +59,9 @@ def print_report(console: Console, table: pa.Table) -> None:
         print_overall(console, across)
     if found:
         console.print(f"[dim]{escape(NOTE)}[/dim]\n")
+    for task, reason in leaks(table):
+        where = escape(f"{task}: {reason}")
+        console.print(f"[yellow]leakage[/yellow] {where}", soft_wrap=True)
     for task, evaluation_set, reason in incomplete_data(table):
         where = escape(f"{task} · {evaluation_set}: {reason}")
         console.print(f"[yellow]incomplete{MARK}[/yellow] {where}", soft_wrap=True)
@@ -127,6 +132,7 @@ def to_markdown(table: pa.Table, heading: str = "Leaderboard") -> str:
         parts += [f"## {_text(overall_title(across))}", _text(_tasks(across))]
         rows = _overall_rows(across)
         parts += [_markdown_table(["#", "method", "ID", "OOD", "cost"], rows, left={"method"})]
+    parts += _findings(table, found)
     incomplete = [f"- {_text(' · '.join(gap))}" for gap in incomplete_data(table)]
     if incomplete:
         parts += ["## Incomplete data", "\n".join(incomplete)]
@@ -136,6 +142,66 @@ def to_markdown(table: pa.Table, heading: str = "Leaderboard") -> str:
     if not found and not failed:
         parts.append("No run has finished yet.")
     return "\n\n".join(parts) + "\n"
+
+
+def _findings(table: pa.Table, found: Sequence[Ranking]) -> list[str]:
+    """Base-to-new averages, searches, distances and leaks, as far as there are any."""
+    parts: list[str] = []
+    if splits := base_to_new(found):
+        header = ["backbone", "shots", "method", "base", "new", "harmonic mean"]
+        rows = [
+            [
+                split.backbone,
+                _shots(split.shots),
+                split.label if split.selection == "fixed" else f"{split.label} · {split.selection}",
+                *(f"{100 * value:.1f}" for value in (split.base, split.new, split.harmonic_mean)),
+            ]
+            for split in splits
+        ]
+        text = "Averages over the tasks that are split by classes, and their harmonic mean."
+        parts += ["## Base to new classes", text]
+        parts += [_markdown_table(header, rows, left={"backbone", "method"})]
+    if lines := searches(table):
+        header = ["task", "backbone", "shots", "method", "tried", "steps", "cost", "found"]
+        rows = [
+            [
+                line.task,
+                line.backbone,
+                _shots(line.shots),
+                line.label,
+                str(line.evaluations),
+                f"{line.steps:,}",
+                duration(line.seconds),
+                ", ".join(f"{key} {_short(value)}" for key, value in line.values.items()),
+            ]
+            for line in lines
+        ]
+        text = "Settings that were found on OOD validation data; the cost is in that of their runs."
+        parts += ["## Searches", text]
+        parts += [_markdown_table(header, rows, left={"task", "backbone", "method", "found"})]
+    if moved := movements(table):
+        header = ["task", "backbone", "shots", "method", "‖θ - θ0‖", "trained", "most of it in"]
+        rows = [
+            [
+                line.task,
+                line.backbone,
+                _shots(line.shots),
+                line.label,
+                f"{line.distance:.3g}",
+                NONE if line.selected is None else f"{line.selected:,} of {line.candidates:,}",
+                ", ".join(f"{layer} {100 * share:.0f} %" for layer, share in line.layers) or NONE,
+            ]
+            for line in moved
+        ]
+        text = (
+            "Distance from the pretrained weights, and for masks the layers that have most of it."
+        )
+        parts += ["## How far the weights went", text]
+        parts += [_markdown_table(header, rows, left={"task", "backbone", "method"})]
+    if seen := leaks(table):
+        parts += ["## Test images that methods saw"]
+        parts += ["\n".join(f"- {_text(' · '.join(leak))}" for leak in seen)]
+    return parts
 
 
 def write_markdown(path: Path, table: pa.Table, heading: str = "Leaderboard") -> None:
@@ -173,6 +239,14 @@ def _setting(ranking: Ranking | OverallRanking) -> str:
     world = "" if ranking.world == "real" else f" · {ranking.world} data"
     images = "" if ranking.images is None else f" · at most {ranking.images} images a set"
     return f"{ranking.backbone} · {shots}{world}{images}"
+
+
+def _shots(shots: int | None) -> str:
+    return "all" if shots is None else str(shots)
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _columns(ranking: Ranking) -> tuple[str, ...]:

@@ -1,0 +1,162 @@
+"""The search on real Ray Tune: killed in the middle, gone on with, some of its trials failing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import optuna
+import pyarrow.parquet as pq
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from benchmark.distributed.search import TRIALS, _asha, _best_finalist, draw, finalists
+from benchmark.errors import RunFailedError
+from benchmark.leaderboard.store import read
+from benchmark.methods.autoft import AutoFt, AutoFtConfig
+from benchmark.methods.search import SearchConfig
+from benchmark.runfolder import SearchFolder
+from tests.test_end_to_end import command, shiftbench
+
+SUITE = """
+data: miniature
+backbones: [miniature]
+tasks: [cifar10]
+methods:
+  tuned:
+    method: tuned
+    of: full
+    settings: {epochs: 1, batch_size: 24, warmup_steps: 0, clip: null}
+    space:
+      lr: {kind: choice, values: [1e-4, 1e-3, 1e+30]}
+      weight_decay: {kind: uniform, low: 0, high: 1}
+    search:
+      {evaluations: 8, inner_steps: 9, rungs: 2, sampler: random, finalists: 2, repeats: 2}
+seeds: [0, 1]
+budget: {steps: 2, evaluation_images: 40}
+"""
+
+
+def test_a_killed_search_goes_on_and_keeps_what_was_done(tmp_path: Path, world: Path) -> None:
+    suite, results = tmp_path / "suite.yaml", tmp_path / "results"
+    suite.write_text(SUITE)
+    driver = subprocess.Popen(
+        command("run", suite, "--results", results),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    before: dict[int, dict[str, object]] = {}
+    while len(before) < 3:
+        assert driver.poll() is None, "the search ended before it could be killed"
+        assert time.monotonic() < deadline, "no trial ever ended"
+        before = ended(results)
+        time.sleep(0.05)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    before = ended(results)
+    assert len(before) < 8
+
+    again = shiftbench("run", suite, "--results", results)
+    assert again.returncode == 0, again.stdout + again.stderr
+    (folder,) = (results / "searches").iterdir()  # two seeds, one search
+    table = pq.read_table(folder / "trials.parquet")
+    assert table.schema.equals(TRIALS)
+    rows = [row for row in table.to_pylist() if row["study"] == "search"]
+    assert len(rows) == 8
+    kept = {row["number"]: json.loads(row["values"]) for row in rows if row["number"] in before}
+    assert kept == before
+    states = {row["state"] for row in rows}
+    assert states <= {"complete", "stopped", "failed"}
+    for row in rows:
+        diverged = json.loads(row["values"])["lr"] == 1e30
+        assert (row["state"] == "failed") == diverged
+        assert ("not finite" in row["error"]) == diverged
+        assert [rung["steps"] for rung in row["rungs"]] == ([3, 9][: len(row["rungs"])])
+    finals = [row for row in table.to_pylist() if row["study"] == "finalists"]
+    assert len(finals) == 4
+    assert {row["seed"] for row in finals} == {1000, 1001}
+
+    board = read(results).to_pylist()
+    assert {row["seed"] for row in board} == {0, 1}
+    assert {row["selection"] for row in board} == {"ood-val"}
+    for row in board:
+        assert row["search_evaluations"] == 8
+        assert row["search_steps"] == sum(trial["steps"] for trial in table.to_pylist())
+        assert row["search_seconds"] > 0
+        assert json.loads(row["searched"])["lr"] < 1e30
+    assert "method: full" in SearchFolder(folder).exported.read_text()
+
+
+def ended(results: Path) -> dict[int, dict[str, object]]:
+    """Values of the trials of a search that the journal knows to have ended, by number."""
+    journals = list(results.glob("searches/*/journal.log"))
+    if not journals:
+        return {}
+    backend = optuna.storages.journal.JournalFileBackend(str(journals[0]))
+    storage = optuna.storages.JournalStorage(backend)
+    try:
+        study = optuna.load_study(study_name="search", storage=storage)
+    except KeyError:  # it has just been made
+        return {}
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    return {t.number: t.params for t in study.get_trials(deepcopy=False) if t.state in states}
+
+
+SPACE = {"lr": FloatDistribution(0, 1)}
+
+
+def trial(lr: float, value: float, rungs: dict[int, float], error: str = "", pruned: bool = False):  # type: ignore[no-untyped-def]
+    return create_trial(
+        params={"lr": lr},
+        distributions=SPACE,
+        value=value,
+        intermediate_values=rungs,
+        user_attrs={"error": error},
+        state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
+    )
+
+
+def test_finalists_are_the_best_that_trained_to_the_end() -> None:
+    trials = [
+        trial(0.1, 0.5, {1: 0.2, 3: 0.5}),
+        trial(0.2, 0.9, {1: 0.9}, pruned=True),
+        trial(0.3, 0.7, {1: 0.1, 3: 0.7}),
+        trial(0.4, 0.0, {1: 0.0}, error="the loss is not finite"),
+        trial(0.5, 0.6, {1: 0.1, 3: 0.6}),
+    ]
+    assert [t.params["lr"] for t in finalists(trials, SearchConfig(finalists=2))] == [0.3, 0.5]
+    with pytest.raises(RunFailedError, match="got to its end: the loss is not finite"):
+        finalists(trials[3:4], SearchConfig())
+
+
+def test_the_finalist_with_the_best_mean_over_fresh_seeds_wins() -> None:
+    best = [trial(0.1, 0.9, {}), trial(0.2, 0.8, {})]
+    repeats = [
+        SimpleNamespace(params={"finalist": finalist, "repeat": repeat}, value=value)
+        for finalist, repeat, value in [(0, 0, 0.5), (1, 1, 0.7), (0, 1, 0.7), (1, 0, 0.6)]
+    ]
+    values, score = _best_finalist(best, repeats)  # type: ignore[arg-type]
+    assert values == {"lr": 0.2}
+    assert score == pytest.approx(0.65)
+
+
+def test_asha_gets_its_rungs_back_from_the_journal() -> None:
+    config = SearchConfig(inner_steps=9, rungs=3, reduction=3)
+    done = [trial(0.1, 0.6, {1: 0.3, 3: 0.5, 9: 0.6}), trial(0.2, 0.2, {1: 0.2}, pruned=True)]
+    rungs = {m: sorted(r.values()) for m, r in _asha(config, done)._brackets[0]._rungs}
+    assert rungs == {1: [0.2, 0.3], 3: [0.5], 9: [0.6]}
+
+
+def test_an_objective_that_is_drawn_depends_on_the_seed_alone() -> None:
+    search = AutoFt(AutoFtConfig(lr=1e-3)).search()
+    assert search is not None
+    points = [draw(search, seed) for seed in (0, 0, 1)]
+    assert points[0] == points[1] != points[2]
+    assert points[0].keys() == search.space.keys()
+    assert 1e-5 <= float(points[0]["lr"]) <= 1e-1

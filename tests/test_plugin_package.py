@@ -1,0 +1,73 @@
+"""A method in an installed package of its own, through a whole suite; broken ones beside it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmark.leaderboard.store import read
+from tests.test_end_to_end import shiftbench
+
+PACKAGE = Path(__file__).parent / "fixtures" / "mylab"
+SUITE = """
+data: miniature
+backbones: [miniature]
+tasks: [cifar10]
+methods:
+  zero-shot: {}
+  mixout: &short {lr: 5e-4, epochs: 1, batch_size: 48, warmup_steps: 1}
+  wise-ft: {parent: mixout, alphas: [0, 0.5, 1]}
+  raises: *short
+budget: {steps: 2, evaluation_images: 40}
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Iterator[Path]:
+    """The package, built and installed by pip into a folder that Python looks into."""
+    folder = tmp_path_factory.mktemp("mylab")
+    source = shutil.copytree(PACKAGE, folder / "source")
+    site = folder / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation",
+         "--disable-pip-version-check", "--target", site, source],
+        check=True,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(site))
+        yield folder
+
+
+def test_an_installed_method_runs_and_a_broken_one_harms_nobody(installed: Path) -> None:
+    suite = installed / "suite.yaml"
+    suite.write_text(SUITE)
+    done = shiftbench("run", suite, "--results", installed / "results")
+    assert done.returncode == 1, done.stderr
+    rows = read(installed / "results").to_pylist()
+    status = {row["label"]: row["status"] for row in rows}
+    assert status == {"zero-shot": "done", "mixout": "done", "wise-ft": "done", "raises": "failed"}
+    by_label = {row["label"]: row for row in rows}
+    assert by_label["mixout"]["origin"] == "mylab-methods 1.2"
+    assert by_label["mixout"]["distance"] > 0
+    assert "no such batch norm" in by_label["raises"]["error"]
+    assert by_label["raises"]["origin"] == "mylab-methods 1.2"
+
+
+def test_a_method_that_cannot_be_imported_is_named_and_the_others_work(installed: Path) -> None:
+    listed = shiftbench("list", "methods")
+    assert listed.returncode == 0, listed.stderr
+    assert "mixout" in listed.stdout
+    assert "absent" in listed.stdout
+    suite = installed / "absent.yaml"
+    suite.write_text(SUITE.replace("raises: *short", "absent: *short"))
+    refused = shiftbench("run", suite, "--results", installed / "nothing")
+    assert refused.returncode == 2
+    assert "mylab-methods 1.2" in refused.stderr
+    assert "mylab.nowhere" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert not (installed / "nothing").exists()
