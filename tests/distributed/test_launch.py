@@ -17,6 +17,7 @@ from benchmark.distributed.launch import (
     SetState,
     check_backbones,
     check_data,
+    check_leakage,
     check_schedules,
     fingerprints_of,
     outdated,
@@ -73,9 +74,9 @@ def make_plan(root: Path, *overrides: str) -> Plan:
 def record(plan: Plan, results: Path, states: dict[tuple[str, str], SetState]) -> None:
     """Write rows of every run, as if it had just been done on the given files."""
     for run in plan.runs.values():
-        fit = Fit([1.0], 12, 1.0, 1, 1, "2026-01-01T00:00:00+00:00")
+        fit = Fit([1.0], 12, 1.0, 1, 1, "2026-01-01T00:00:00+00:00", 1, 0.5, {})
         train = states["own", "id-test"].train_fingerprint
-        info = run_info("own", run, torch.device("cpu"), fit, train)
+        info = run_info("own", run, torch.device("cpu"), fit, None, train)
         rows = [
             Result(
                 variant="",
@@ -175,3 +176,28 @@ def test_what_was_begun_on_other_files_is_forgotten(root: Path) -> None:
     write_images(root / "train.parquet", 40, seed=9)
     folder.claim(fingerprints_of(run.task, check_data(plan, str(root), False)))
     assert not folder.weights.exists()
+
+
+def test_test_images_that_a_method_sees_are_refused_or_labelled(root: Path) -> None:
+    """Also under another name, in another file: what counts is the content."""
+    images = pq.read_table(root / "train.parquet").slice(3, 2)
+    drawn = pq.read_table(root / "drawn.parquet")
+    pq.write_table(pa.concat_tables([drawn, images]), root / "drawn.parquet")
+    with pytest.raises(InputError, match="drawn has 2 images of") as refused:
+        check_leakage(make_plan(root), str(root))
+    assert "overlap: label" in str(refused.value)
+    labelled = check_leakage(make_plan(root, "tasks.own.overlap=label"), str(root))
+    ((key, text),) = labelled.items()
+    assert key == ("own", False)
+    assert "drawn has 2 images of" in text
+
+
+def test_images_that_only_a_search_sees_concern_only_what_searches(root: Path) -> None:
+    searched = (
+        "tasks.own.overlap=label",
+        "tasks.own.ood_val={source: {kind: parquet, path: drawn.parquet}}",
+        "methods.tuned={method: tuned, of: full}",
+    )
+    labelled = check_leakage(make_plan(root, *searched), str(root))
+    assert labelled.keys() == {("own", True)}
+    assert "of ood-val" in labelled["own", True]
