@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from keyword import iskeyword
 from typing import Any
 
 import typer
@@ -15,8 +16,12 @@ VERBS = {
     "plan": "plan",
     "status": "status",
     "report": "report",
+    "compare": "compare",
     "list": "list_registered",
     "data": "app",
+    "import": "app",
+    "verify": "verify",
+    "export": "export",
 }
 """Verbs in the order of the help, each with the name of its function, or app, in its module.
 
@@ -35,7 +40,8 @@ class _Verbs(TyperGroup):
         """The command of one verb."""
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"benchmark.cli.{cmd_name}")
+        module_name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        module = importlib.import_module(f"benchmark.cli.{module_name}")
         found = getattr(module, VERBS[cmd_name])
         if not isinstance(found, typer.Typer):
             function, found = found, typer.Typer(rich_markup_mode="rich", add_completion=False)

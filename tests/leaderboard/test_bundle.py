@@ -1,0 +1,596 @@
+"""Bundles: what comes out goes in elsewhere, and nothing else does."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmark.errors import InputError
+from benchmark.evaluation import predictions
+from benchmark.leaderboard import bundle, store
+from benchmark.leaderboard.bundle import clean, clean_value, export, make_manifest, public, take
+from benchmark.leaderboard.schema import failed
+from benchmark.leaderboard.verify import select, verify_run
+from benchmark.provenance import Provenance
+from benchmark.runfolder import RunFolder
+from tests.leaderboard.records import info
+from tests.leaderboard.test_verify import HERE, image_set, rewrite, store_run
+
+FEW = {"id-val": "accuracy", "id-test": "accuracy", "fmow": "worst-region"}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, one that builds on it, and one that failed."""
+    folder = tmp_path_factory.mktemp("results")
+    store_run(folder, "a1", sets=FEW)
+    store_run(folder, "b2", ("0", "1"), sets=FEW, parents=[("full", "a1")], label="wise-ft")
+    store.write_run(folder, "c3", failed(info("c3"), "cannot read /home/ann/x"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def archive(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("bundle") / "a.zip"
+    export(results, ["b2"], file)
+    return file
+
+
+def members(file: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(file) as opened:
+        return {name: opened.read(name) for name in opened.namelist()}
+
+
+def packed(file: Path, content: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(file, "w") as opened:
+        for name, data in content.items():
+            opened.writestr(name, data)
+    return file
+
+
+def sealed(content: dict[str, bytes]) -> dict[str, bytes]:
+    """The members with a manifest that fits them: what a forger would write."""
+    rest = {name: data for name, data in content.items() if name != "manifest.json"}
+    measured = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in rest.items()
+    }
+    manifest = make_manifest(measured)
+    return rest | {"manifest.json": bundle._canonical(manifest)}
+
+
+def parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def changed(data: bytes, column: str, change: Any, where: int = 0) -> bytes:
+    """A Parquet file with another value in one cell."""
+    table = pq.read_table(io.BytesIO(data))
+    values = table[column].to_pylist()
+    values[where] = change(values[where]) if callable(change) else change
+    position = table.schema.get_field_index(column)
+    field = table.schema.field(position)
+    return parquet(table.set_column(position, field, pa.array(values, field.type)))
+
+
+def is_refused(file: Path, into: Path, message: str | None = None) -> None:
+    before = snapshot(into)
+    with pytest.raises(InputError, match=message) as refused:
+        take(file, into)
+    assert str(refused.value).startswith(f"{file}: ")
+    assert "\n" not in str(refused.value)
+    assert snapshot(into) == before
+
+
+def snapshot(folder: Path) -> dict[Path, bytes] | None:
+    if not folder.exists():
+        return None
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# There and back
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+def test_what_goes_out_comes_in(results, tmp_path, ending):
+    file, elsewhere = tmp_path / f"a.{ending}", tmp_path / "elsewhere"
+    exported = export(results, ["b2"], file)
+    assert exported.run_ids == ("a1", "b2")  # with what it builds on
+    taken = take(file, elsewhere)
+    assert (taken.new, taken.known) == (("a1", "b2"), ())
+    assert store.read(elsewhere).equals(store.read(results, ["a1", "b2"]))
+    for run_id in taken.new:
+        there, here = (RunFolder.of(f, run_id).predictions for f in (results, elsewhere))
+        assert predictions.read(here).equals(predictions.read(there))
+        assert verify_run(elsewhere, run_id).problems == ()
+    assert not [path for path in elsewhere.iterdir() if path.name.startswith(".")]
+    again = take(file, elsewhere)
+    assert (again.new, again.known) == ((), ("a1", "b2"))
+    assert take(file, results).new == ()
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+def test_the_same_content_is_the_same_bytes(results, tmp_path, ending):
+    files = [tmp_path / f"{name}.{ending}" for name in "ab"]
+    first = export(results, ["a1", "b2"], files[0])
+    elsewhere = tmp_path / "elsewhere"
+    take(files[0], elsewhere)
+    second = export(elsewhere, ["b2", "a1"], files[1])
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert first.digest == second.digest
+
+
+def test_the_digest_is_the_same_in_both_forms(results, tmp_path):
+    digests = {export(results, ["b2"], tmp_path / f"a.{e}").digest for e in ("zip", "tar")}
+    assert len(digests) == 1
+
+
+def test_what_is_in_it(archive):
+    content = members(archive)
+    assert sorted(content) == [
+        "configuration.json",
+        "manifest.json",
+        "predictions/a1.parquet",
+        "predictions/b2.parquet",
+        "provenance.json",
+        "rows/a1.parquet",
+        "rows/b2.parquet",
+    ]
+    manifest = json.loads(content["manifest.json"])
+    assert manifest["members"].keys() == content.keys() - {"manifest.json"}
+    for name, member in manifest["members"].items():
+        assert member["bytes"] == len(content[name])
+        assert member["sha256"] == hashlib.sha256(content[name]).hexdigest()
+    configuration = json.loads(content["configuration.json"])
+    assert configuration["b2"]["label"] == "wise-ft"
+    assert configuration["b2"]["config"] == {"lr": 1e-5}
+    assert json.loads(content["provenance.json"])["a1"]["versions"] == dict(HERE.versions)
+
+
+def test_only_what_is_done_and_recomputes_goes_out(results, tmp_path):
+    assert select(store.read(results)) == ["a1", "b2"]
+    with pytest.raises(InputError, match=r"must end in \.zip or \.tar"):
+        export(results, ["a1"], tmp_path / "a.tar.gz")
+    store_run(tmp_path / "r", "a1", sets=FEW)
+    rewrite(tmp_path / "r", "a1", "value", lambda value: value + 0.01)
+    with pytest.raises(InputError, match="run a1: id-val, accuracy: value is"):
+        export(tmp_path / "r", ["a1"], tmp_path / "a.zip")
+    RunFolder.of(tmp_path / "r", "a1").predictions.unlink()
+    with pytest.raises(InputError, match="no predictions"):
+        export(tmp_path / "r", ["a1"], tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()
+
+
+# What must not go out
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/home/ann/models/vit", "…/vit"),
+        ("/home/ann lee/models/vit b", "…/vit b"),
+        ("~/models/vit", "…/vit"),
+        ("C:\\Users\\ann\\vit", "…/vit"),
+        ("file:///home/ann/vit", "…/vit"),
+        ("imagenet-r: /data/imagenet-r lacks 3 images", "imagenet-r: …/imagenet-r lacks 3 images"),
+        ("read '/data/a/b.json', not (/data/c)", "read '…/b.json', not (…/c)"),
+        ("path=/data/a", "path=…/a"),
+        ("s3://ann:key@bucket/a/b", "s3://…@bucket/a/b"),
+        ("https://x.org/a?token=1&b=2", "https://x.org/a?…"),
+        *((text, text) for text in ("openai/ViT-B-16", "macro-F1 / accuracy", "a/b", "./m", "1/2")),
+        *((text, text) for text in ("Clopper-Pearson", "s3://bucket/a", "CPU @ 2.60GHz", "")),
+    ],
+)
+def test_absolute_paths_and_credentials_are_taken_out(text, expected):
+    assert clean(text) == expected
+    assert clean(expected) == expected
+
+
+def test_the_home_folder_is_taken_out(monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: Path("/srv/ann lee"))
+    assert clean("see /srv/ann lee/deep/x for more") == "see …/x for more"
+    monkeypatch.setattr(Path, "home", lambda: Path("/"))
+    assert clean("a/b") == "a/b"
+
+
+def test_settings_are_cleaned_deeply():
+    value = {"init": ["/a/b", {"api_key": "xyz", "text_tokens": 4}], "n": 1.5, "none": None}
+    assert clean_value(value) == {
+        "init": ["…/b", {"api_key": "…", "text_tokens": 4}],
+        "n": 1.5,
+        "none": None,
+    }
+
+
+def test_a_bundle_names_no_paths_hosts_or_keys(tmp_path):
+    private = "hunter2"
+    hardware = {"cpu": "abacus", "cores": 2, "memory_bytes": 1, "gpus": [], "host": private}
+    store_run(
+        tmp_path / "r",
+        "a1",
+        sets=FEW,
+        backbone=f"/home/{private}/vit",
+        config={"captions": f"/home/{private}/c.csv", "password": private},
+        details={"from": f"s3://{private}:{private}@bucket/x"},
+        leakage=f"id-test has 3 images of /home/{private}/train",
+        provenance=Provenance("0.1.0", None, None, HERE.versions, hardware),
+    )
+    export(tmp_path / "r", ["a1"], tmp_path / "a.tar")
+    take(tmp_path / "a.tar", tmp_path / "b")
+    row = store.read(tmp_path / "b").to_pylist()[0]
+    assert private not in str(row)
+    assert row["backbone"] == "…/vit"
+    assert json.loads(row["hardware"]).keys() == {"cpu", "cores", "memory_bytes", "gpus"}
+    with tarfile.open(tmp_path / "a.tar") as opened:
+        for member in opened.getmembers():
+            assert (member.uid, member.gid, member.uname, member.gname) == (0, 0, "", "")
+            assert member.mtime == 0
+            assert private.encode() not in opened.extractfile(member).read()
+    assert take(tmp_path / "a.tar", tmp_path / "r").known == ("a1",)
+
+
+def test_cleaning_twice_is_cleaning_once(results):
+    table = store.read(results)
+    assert public(public(table)).equals(public(table))
+    assert public(table).schema.equals(table.schema, check_metadata=True)
+
+
+# Tampering
+
+NO_MORE = [HealthCheck.function_scoped_fixture]
+
+
+@settings(max_examples=100, suppress_health_check=NO_MORE)
+@given(data=st.data())
+def test_any_changed_byte_of_any_member_is_refused(archive, tmp_path, data):
+    content = members(archive)
+    name = data.draw(st.sampled_from(sorted(content)))
+    position = data.draw(st.integers(0, len(content[name]) - 1))
+    flips = data.draw(st.integers(1, 255))
+    altered = bytearray(content[name])
+    altered[position] ^= flips
+    file = packed(tmp_path / "a.zip", content | {name: bytes(altered)})
+    is_refused(file, tmp_path / "elsewhere")
+
+
+@settings(max_examples=100, suppress_health_check=NO_MORE)
+@given(data=st.data())
+def test_a_changed_byte_of_the_archive_is_refused_or_changes_nothing(archive, tmp_path, data):
+    altered = bytearray(archive.read_bytes())
+    position = data.draw(st.integers(0, len(altered) - 1))
+    altered[position] ^= data.draw(st.integers(1, 255))
+    file = tmp_path / "a.zip"
+    file.write_bytes(bytes(altered))
+    try:
+        with bundle._opened(file) as opened:
+            checked = bundle.Checked.of(file, opened)
+            content = {name: checked.read(name) for name in checked.members}
+    except InputError:
+        return
+    original = members(archive)
+    assert content == {name: original[name] for name in content}
+    assert content.keys() == original.keys() - {"manifest.json"}
+
+
+@settings(max_examples=30, suppress_health_check=NO_MORE)
+@given(length=st.integers(0, 10**6))
+def test_a_part_of_an_archive_is_refused(archive, tmp_path, length):
+    whole = archive.read_bytes()
+    file = tmp_path / "a.zip"
+    file.write_bytes(whole[: length % len(whole)])
+    is_refused(file, tmp_path / "elsewhere")
+
+
+def test_members_must_be_those_of_the_manifest(archive, tmp_path):
+    content = members(archive)
+    for name in content:
+        rest = {key: value for key, value in content.items() if key != name}
+        is_refused(packed(tmp_path / "a.zip", rest), tmp_path / "e", "missing|no manifest.json")
+    extra = content | {"rows/dd.parquet": content["rows/a1.parquet"]}
+    is_refused(packed(tmp_path / "a.zip", extra), tmp_path / "e", "not in the manifest")
+    swapped = content | {
+        "predictions/a1.parquet": content["predictions/b2.parquet"],
+        "predictions/b2.parquet": content["predictions/a1.parquet"],
+    }
+    is_refused(packed(tmp_path / "a.zip", swapped), tmp_path / "e")
+    with (
+        pytest.warns(UserWarning, match="Duplicate"),
+        zipfile.ZipFile(packed(tmp_path / "a.zip", content), "a") as opened,
+    ):
+        opened.writestr("rows/a1.parquet", content["rows/a1.parquet"])
+    is_refused(tmp_path / "a.zip", tmp_path / "e", "has rows/a1.parquet 2 times")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../x.parquet",
+        "/etc/x",
+        "rows/../../x.parquet",
+        "rows/.parquet",
+        "rows/a/b.parquet",
+        "rows/a1.parquet/",
+        "rows\\a1.parquet",
+        "weights/a1.safetensors",
+        "rows/a\n.parquet",
+    ],
+)
+def test_other_names_are_refused(archive, tmp_path, name):
+    content = sealed(members(archive) | {name: b"x"})
+    is_refused(packed(tmp_path / "a.zip", content), tmp_path / "e")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+    with tarfile.open(tmp_path / "a.tar", "w") as opened:
+        for key, value in content.items():
+            member = tarfile.TarInfo(key)
+            member.size = len(value)
+            opened.addfile(member, io.BytesIO(value))
+    is_refused(tmp_path / "a.tar", tmp_path / "e")
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE]
+)
+def test_links_and_the_like_are_refused(archive, tmp_path, kind):
+    with tarfile.open(tmp_path / "a.tar", "w") as opened:
+        for key, value in members(archive).items():
+            member = tarfile.TarInfo(key)
+            if key == "rows/a1.parquet":
+                member.type, member.linkname = kind, "/etc/passwd"
+                opened.addfile(member)
+            else:
+                member.size = len(value)
+                opened.addfile(member, io.BytesIO(value))
+    is_refused(tmp_path / "a.tar", tmp_path / "e", "no plain file")
+    link = zipfile.ZipInfo("rows/a1.parquet")
+    link.external_attr = 0o120777 << 16
+    content = members(archive)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.writestr(link, content.pop("rows/a1.parquet"))
+        for key, value in content.items():
+            zipped.writestr(key, value)
+    is_refused(tmp_path / "a.zip", tmp_path / "e", "no plain file")
+
+
+def test_what_unpacks_to_too_much_is_refused(archive, tmp_path, monkeypatch):
+    content = members(archive)
+    monkeypatch.setattr(bundle, "MOST_BYTES", 10_000)
+    big = content | {"rows/a1.parquet": b"\0" * 10_001}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as opened:
+        for key, value in sealed(big).items():
+            opened.writestr(key, value)
+    assert (tmp_path / "a.zip").stat().st_size < 100_000
+    is_refused(tmp_path / "a.zip", tmp_path / "e", "too large")
+    monkeypatch.undo()
+    monkeypatch.setattr(bundle, "MOST_BYTES_IN_ALL", 10_000)
+    is_refused(archive, tmp_path / "e", "too large")
+    monkeypatch.undo()
+    monkeypatch.setattr(bundle, "MOST_MEMBERS", 3)
+    is_refused(archive, tmp_path / "e", "too large")
+    monkeypatch.undo()
+    # A small Parquet file may hold very many equal cells.
+    many = pq.read_table(io.BytesIO(content["rows/a1.parquet"])).take([0] * 200_000)
+    small = parquet(many)
+    assert len(small) < 200_000
+    file = packed(tmp_path / "b.zip", sealed(content | {"rows/a1.parquet": small}))
+    is_refused(file, tmp_path / "e", "too large when it is unpacked")
+
+
+def test_a_declared_size_that_is_too_small_is_refused(archive, tmp_path):
+    content = members(archive)
+    manifest = json.loads(content["manifest.json"])["members"]
+    manifest["rows/a1.parquet"]["bytes"] -= 1
+    forged = bundle._canonical(make_manifest(manifest))
+    file = packed(tmp_path / "a.zip", content | {"manifest.json": forged})
+    is_refused(file, tmp_path / "e", "bytes, not")
+
+
+def test_other_versions_and_files_are_refused(archive, tmp_path):
+    content = members(archive)
+    other = json.loads(content["manifest.json"]) | {"version": 2}
+    file = packed(tmp_path / "a.zip", content | {"manifest.json": bundle._canonical(other)})
+    is_refused(file, tmp_path / "e", "is shiftbench bundle 2 with rows of version")
+    for manifest in (b"[]", b"{}", b"\xff", b'{"members": {"x": 1}}', b"[" * 10**5):
+        file = packed(tmp_path / "a.zip", content | {"manifest.json": manifest})
+        is_refused(file, tmp_path / "e", "manifest.json cannot be read|with rows of version")
+    for data in (b"", b"PK", b"hello", b"\0" * 10_000):
+        (tmp_path / "b.tar").write_bytes(data)
+        is_refused(tmp_path / "b.tar", tmp_path / "e", "is no")
+    with pytest.raises(InputError, match="no such file"):
+        take(tmp_path / "absent.zip", tmp_path / "e")
+
+
+# Forgery: hashes that fit, and contents that do not
+
+
+FORGED_ROWS = {
+    "value": ("value", lambda v: min(1.0, v + 0.01), "value is"),
+    "interval": ("low", lambda v: v / 2, "low is"),
+    "count": ("n", 41, "n is 41"),
+    "another run": ("run_id", "dd", "not of run"),
+    "failed": ("status", "failed", "not of run"),
+    "selection": ("selection", "best", "no selection 'best'"),
+    "role": ("role", "shift", "id-val is no shift"),
+    "incomplete": ("complete", False, "complete and incomplete"),
+    "no value": ("value", None, "no result"),
+    "headline": ("primary", False, "headline"),
+    "other seed": ("seed", 7, "different runs"),
+    "control characters": ("interval", "a\x1b[2Jb", "control characters"),
+    "settings": ("config", "[1]", "JSON"),
+}
+
+
+@pytest.mark.parametrize(("column", "change", "message"), FORGED_ROWS.values(), ids=FORGED_ROWS)
+def test_forged_rows_are_refused(archive, tmp_path, column, change, message):
+    content = members(archive)
+    for name in [name for name in content if "b2" in name]:
+        del content[name]
+    content["rows/a1.parquet"] = changed(content["rows/a1.parquet"], column, change)
+    refreshed = _with_summaries(content)
+    is_refused(packed(tmp_path / "a.zip", sealed(refreshed)), tmp_path / "e", message)
+
+
+def _with_summaries(content: dict[str, bytes]) -> dict[str, bytes]:
+    try:
+        table = pq.read_table(io.BytesIO(content["rows/a1.parquet"]))
+        return content | bundle.summaries({"a1": table})
+    except ValueError:
+        return content
+
+
+def test_rows_and_summaries_must_agree(archive, tmp_path):
+    content = members(archive)
+    text = content["configuration.json"].replace(b"wise-ft", b"best-ft")
+    file = packed(tmp_path / "a.zip", sealed(content | {"configuration.json": text}))
+    is_refused(file, tmp_path / "e", r"configuration\.json does not say what the rows say")
+
+
+def test_forged_predictions_are_refused(archive, tmp_path):
+    content = members(archive)
+    name = "predictions/a1.parquet"
+    table = pq.read_table(io.BytesIO(content[name]))
+    labels, answers = table["label"].to_pylist(), table["prediction"].to_pylist()
+    wrong = next(i for i in range(len(labels)) if labels[i] != answers[i])
+
+    def refused(data: bytes, message: str) -> None:
+        file = packed(tmp_path / "a.zip", sealed(content | {name: data}))
+        is_refused(file, tmp_path / "e", message)
+
+    refused(changed(content[name], "prediction", labels[wrong], wrong), "value is")
+    refused(changed(content[name], "prediction", -1, wrong), "a class is negative")
+    refused(changed(content[name], "id", table["id"][1].as_py()), "there twice")
+    refused(changed(content[name], "id", "/home/ann/x.png"), "absolute paths")
+    refused(parquet(table.slice(0, 80)), "not the variants and sets of the rows")
+    refused(parquet(table.drop_columns(["region"])), "not the columns of predictions")
+    refused(b"PAR1", "cannot be read")
+    name = "predictions/b2.parquet"
+    refused(changed(content[name], "label", lambda k: (k + 1) % 4), "other examples or labels")
+
+
+def test_labels_must_be_those_of_runs_that_are_there(archive, tmp_path):
+    """A forger who changes labels and values alike is found out where the set is known."""
+    forged = tmp_path / "forged"
+    store_run(forged, "dd", sets=FEW, label="too good")
+    file = RunFolder.of(forged, "dd").predictions
+    table = predictions.read(file)
+    position = table.schema.get_field_index("label")
+    labels = table.set_column(position, table.schema.field(position), table["prediction"])
+    predictions.write(file, labels)
+    score_again(forged, "dd")
+    assert set(store.read(forged)["value"].to_pylist()) == {1.0}
+    export(forged, ["dd"], tmp_path / "forged.zip")
+    take(tmp_path / "forged.zip", tmp_path / "nobody")  # nothing there to compare with
+    take(archive, tmp_path / "somebody")
+    is_refused(
+        tmp_path / "forged.zip",
+        tmp_path / "somebody",
+        "id-val has not the labels that run a1 in .* has of it",
+    )
+    content, other = members(archive), members(tmp_path / "forged.zip")
+    both = content | {name: data for name, data in other.items() if "/dd" in name}
+    tables = {
+        run_id: pq.read_table(io.BytesIO(both[f"rows/{run_id}.parquet"]))
+        for run_id in ("a1", "b2", "dd")
+    }
+    file = packed(tmp_path / "both.zip", sealed(both | bundle.summaries(tables)))
+    is_refused(file, tmp_path / "e", "id-val has not the labels that run a1 of the bundle has")
+
+
+def test_easy_examples_alone_are_refused(archive, tmp_path):
+    """The same set with fewer examples, which no budget explains."""
+    easy = tmp_path / "easy"
+    store_run(easy, "dd", sets=FEW)
+    file = RunFolder.of(easy, "dd").predictions
+    table = predictions.read(file)
+    predictions.write(file, table.filter(pc.equal(table["label"], table["prediction"])))
+    score_again(easy, "dd")
+    export(easy, ["dd"], tmp_path / "easy.zip")
+    take(archive, tmp_path / "somebody")
+    is_refused(tmp_path / "easy.zip", tmp_path / "somebody", "id-test has not the examples that")
+
+
+def score_again(results: Path, run_id: str) -> None:
+    """Make the rows follow from the predictions."""
+    rows = store.read(results, [run_id]).to_pylist()
+    table = predictions.read(RunFolder.of(results, run_id).predictions)
+    for row in rows:
+        chosen = [
+            (a, b) == (row["variant"], row["evaluation_set"])
+            for a, b in zip(table["variant"].to_pylist(), table["set"].to_pylist(), strict=True)
+        ]
+        row |= vars(predictions.rescore(table.filter(pa.array(chosen)), row["metric"]))
+    schema = store.read(results).schema
+    store.write_run(results, run_id, pa.Table.from_pylist(rows, schema=schema))
+
+
+# What is there already
+
+
+def test_another_run_of_the_same_id_is_refused_with_both_named(archive, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    store_run(elsewhere, "b2", ("0", "1"), sets=FEW, seed=3, label="mine")
+    is_refused(archive, elsewhere, r"run b2 \(wise-ft, .*\) is not the run b2 in .* \(mine, ")
+    assert not (store.folder(elsewhere) / "a1.parquet").exists()
+
+
+def test_a_failed_run_is_not_replaced_silently(archive, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    store.write_run(elsewhere, "a1", failed(info("a1"), "no memory"))
+    is_refused(archive, elsewhere, "is not the run a1 in")
+
+
+def test_predictions_of_a_run_under_way_are_not_replaced(archive, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    kept = RunFolder.of(elsewhere, "b2").predictions
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"b2/predictions\.parquet is there already"):
+        take(archive, elsewhere)
+    assert kept.read_bytes() == b"mine"
+    assert snapshot(elsewhere) == {kept: b"mine"}
+
+
+def test_a_failure_on_the_way_takes_everything_back(archive, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    rename, moved = Path.rename, []
+
+    def failing(self, target):
+        if len(moved) == 3:
+            raise OSError(28, "No space left on device")
+        moved.append(target)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(InputError, match="No space left on device"):
+        take(archive, elsewhere)
+    assert len(moved) == 3
+    assert snapshot(elsewhere) == {}
+    monkeypatch.undo()
+    assert take(archive, elsewhere).new == ("a1", "b2")
+
+
+def test_a_run_that_is_there_stays_and_the_others_come(results, archive, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    export(results, ["a1"], tmp_path / "one.zip")
+    take(tmp_path / "one.zip", elsewhere)
+    before = snapshot(elsewhere)
+    taken = take(archive, elsewhere)
+    assert (taken.new, taken.known) == (("b2",), ("a1",))
+    assert before.items() <= snapshot(elsewhere).items()
+
+
+def test_the_toy_sets_differ():
+    assert image_set("id-test").labels.tolist() != image_set("fmow").labels.tolist()

@@ -1,0 +1,382 @@
+"""Predictions that were made elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmark.data.images import ImageSet, Projection
+from benchmark.data.tasks import EvaluationSet, Holdout, Task, open_task
+from benchmark.errors import InputError
+from benchmark.evaluation import predictions
+from benchmark.leaderboard import store
+from benchmark.leaderboard.imported import (
+    OpenedSet,
+    Target,
+    class_positions,
+    import_predictions,
+    open_set,
+    predictions_table,
+    read_answers,
+    rows_in_order,
+)
+from benchmark.leaderboard.ranking import rankings
+from benchmark.leaderboard.schema import digest
+from benchmark.leaderboard.verify import verify_run
+from benchmark.runfolder import RunFolder
+from tests.data import layouts
+
+NAMES = ("ant", "bee", "cow", "dog")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Image folders: of the shift ``some`` only two classes have images."""
+    folder = tmp_path_factory.mktemp("data")
+    layouts.class_folders(folder / "train", NAMES, 5, ".png")
+    layouts.class_folders(folder / "test", NAMES, 3, ".png")
+    layouts.class_folders(folder / "some", ("dog", "bee"), 4, ".png")
+    return folder
+
+
+def source(path: str) -> dict[str, str]:
+    return {"kind": "image-folder", "path": path}
+
+
+@pytest.fixture
+def target(root: Path) -> Target:
+    task = Task(
+        name="animals",
+        classes=NAMES,
+        train=source("train"),
+        id_val=Holdout(holdout=0.2),
+        id_test=EvaluationSet(source=source("test")),
+        ood_val=EvaluationSet(source=source("some")),
+        shifts={
+            "some": EvaluationSet(source=source("some"), scored_on="own"),
+            "renamed": EvaluationSet(source=source("some"), classes=("bee", "dog", "elk")),
+            "absent": EvaluationSet(source=source("nowhere")),
+        },
+    )
+    return Target(
+        task=task, world="real", root=str(root), suite="x", label="mine", backbone="miniature"
+    )
+
+
+def logits_for(images: ImageSet, classes: int = 4) -> np.ndarray:
+    rng = np.random.default_rng(len(images))
+    return rng.normal(size=(len(images), classes))
+
+
+def write_csv(file: Path, **columns: object) -> Path:
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return file
+
+
+def same(one: dict[str, object], other: dict[str, object]) -> None:
+    names = ("set", "id", "label", "prediction")
+    assert {name: one[name] for name in names} == {name: other[name] for name in names}
+
+
+# Formats
+
+
+def test_all_formats_say_the_same(target, tmp_path):
+    opened = open_set(target, "id-test")
+    logits = logits_for(opened.images)
+    ids = opened.images.ids.tolist()
+    answers = logits.argmax(1)
+    shuffled = np.random.default_rng(0).permutation(len(ids))
+    pq.write_table(pa.table({"id": ids, "prediction": answers}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"id": ids, "logits": logits.tolist()}), tmp_path / "b.parquet")
+    wide = {f"logit_{k}": logits[:, k] for k in (2, 0, 3, 1)}
+    pq.write_table(pa.table({"index": np.arange(12), **wide}), tmp_path / "c.parquet")
+    pq.write_table(
+        pa.table({"id": ids, "prediction": pa.array(answers).dictionary_encode(), "other": ids}),
+        tmp_path / "d.parquet",
+    )
+    write_csv(tmp_path / "e.csv", id=ids, prediction=[NAMES[k] for k in answers])
+    write_csv(tmp_path / "f.csv", index=shuffled.tolist(), prediction=answers[shuffled].tolist())
+    write_csv(tmp_path / "g.csv", id=ids, **{name: list(column) for name, column in wide.items()})
+    np.savez(tmp_path / "h.npz", id=np.array(ids)[shuffled], logits=logits[shuffled])
+    np.savez(tmp_path / "i.npz", id=np.array(ids, dtype="S"), prediction=answers)
+    np.savez(tmp_path / "j.npz", index=shuffled, prediction=np.array(NAMES)[answers[shuffled]])
+    expected = {
+        "set": ["id-test"] * 12,
+        "id": ids,
+        "label": opened.images.labels.tolist(),
+        "prediction": answers.tolist(),
+    }
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 10
+    for file in files:
+        read = read_answers(file, "id-test")["id-test"]
+        same(predictions_table("id-test", opened, read, "x").to_pydict(), expected)
+
+
+def test_logits_are_kept(target, tmp_path):
+    opened = open_set(target, "id-test")
+    logits = logits_for(opened.images).astype(np.float32)
+    np.savez(tmp_path / "a.npz", index=np.arange(12), logits=logits)
+    table = predictions_table(
+        "id-test", opened, read_answers(tmp_path / "a.npz", "id-test")["id-test"], "x"
+    )
+    assert table.equals(predictions.to_table("id-test", "", opened.images, logits))
+
+
+def test_classes_alone_have_no_logits(target, tmp_path):
+    opened = open_set(target, "id-test")
+    np.savez(tmp_path / "a.npz", index=np.arange(12), prediction=np.full(12, 2))
+    answers = read_answers(tmp_path / "a.npz", "id-test")["id-test"]
+    table = predictions_table("id-test", opened, answers, "x")
+    assert table.schema == predictions.SCHEMA
+    assert table["top_classes"].to_pylist() == [[2]] * 12
+    assert table["top_logits"].to_pylist() == [[]] * 12
+    predictions.write(tmp_path / "p.parquet", table)
+    assert predictions.read(tmp_path / "p.parquet").equals(table)
+
+
+BAD = {
+    "no key": ({"prediction": [1]}, 'needs a column "id" or "index"'),
+    "two keys": ({"id": ["a"], "index": [0], "prediction": [1]}, "and not both"),
+    "no answer": ({"id": ["a"]}, 'needs a column "prediction" or "logits"'),
+    "fraction": ({"id": ["a"], "prediction": [0.5]}, '"prediction" must hold whole numbers'),
+    "texts as indices": ({"index": ["a"], "prediction": [0]}, '"index" must hold whole numbers'),
+    "empty cell": ({"id": ["a", None], "prediction": [0, 1]}, '1 cells of "id" are empty'),
+    "gaps": ({"id": ["a"], "logit_0": [0.0], "logit_2": [0.0]}, "have gaps"),
+    "ragged": ({"id": ["a", "b"], "logits": [[1.0], [1.0, 2.0]]}, "have 1 to 2 values"),
+    "not finite": ({"id": ["a"], "logits": [[1.0, float("nan")]]}, "1 logits are not finite"),
+    "texts as logits": ({"id": ["a"], "logits": [["x"]]}, '"logits" must hold numbers'),
+}
+
+
+@pytest.mark.parametrize(("columns", "message"), BAD.values(), ids=BAD)
+def test_a_file_of_another_form_is_refused(tmp_path, columns, message):
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=message) as refused:
+        read_answers(tmp_path / "a.parquet", "id-test")
+    assert str(refused.value).startswith(f"{tmp_path}/a.parquet: ")
+
+
+def test_a_broken_file_is_refused(tmp_path):
+    for name, content in {"a.parquet": b"PAR1", "b.npz": b"PK", "c.csv": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read as"):
+            read_answers(tmp_path / name, "id-test")
+    with pytest.raises(InputError, match=r"must end in \.parquet, \.csv, \.npz"):
+        read_answers(tmp_path / "a.txt")
+    with pytest.raises(InputError, match="no such file"):
+        read_answers(tmp_path / "d.csv")
+    np.savez(tmp_path / "o.npz", id=np.array([{}], dtype=object), prediction=[1])
+    with pytest.raises(InputError, match="cannot be read as npz"):
+        read_answers(tmp_path / "o.npz", "id-test")
+    np.savez(tmp_path / "l.npz", index=[0, 1], prediction=[1])
+    with pytest.raises(InputError, match="different lengths"):
+        read_answers(tmp_path / "l.npz", "id-test")
+
+
+def test_a_file_may_have_several_sets(tmp_path):
+    file = write_csv(tmp_path / "a.csv", index=[0, 0, 1], prediction=[1, 2, 3], set=["u", "v", "u"])
+    found = read_answers(file)
+    assert {name: answers.keys.tolist() for name, answers in found.items()} == {
+        "u": [0, 1],
+        "v": [0],
+    }
+    assert found["u"].classes.tolist() == ["1", "3"]
+    assert read_answers(file, "v").keys() == {"v"}
+    with pytest.raises(InputError, match='no rows of the set "w"'):
+        read_answers(file, "w")
+    with pytest.raises(InputError, match="which evaluation set"):
+        read_answers(write_csv(tmp_path / "b.csv", index=[0], prediction=[1]))
+
+
+# Examples and classes
+
+
+def test_every_example_is_wanted_once():
+    ids = np.array(["c", "a", "b"])
+    keys = np.array(["a", "b", "c"])
+    assert keys[rows_in_order(keys, ids, "x")].tolist() == ids.tolist()
+    assert rows_in_order(np.array([2, 0, 1]), ids, "x").tolist() == [1, 2, 0]
+    for given, message in {
+        ("a", "b"): "x: 1 ids of the set are missing (c); the file has 2 rows, the set 3 examples",
+        ("a", "b", "c", "a"): "x: 1 ids are there more than once (a); ",
+        ("a", "b", "c", "d"): "x: 1 ids are not in the set (d); ",
+        ("d", "e", "f", "g"): "4 ids are not in the set (d, e, f, …); 3 ids of the set are missing",
+        (): "3 ids of the set are missing (a, b, c)",
+    }.items():
+        with pytest.raises(InputError) as refused:
+            rows_in_order(np.array(given, dtype=np.str_), ids, "x")
+        assert message in str(refused.value)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(InputError, match=r"1 indices are not in the set \(3\)"):
+        rows_in_order(np.array([0, 1, 2, 3]), ids, "x")
+
+
+def _opened(names: tuple[str, ...], groups: tuple[tuple[int, ...], ...] | None) -> OpenedSet:
+    projection = None if groups is None else Projection(groups)
+    images = ImageSet(np.array(["a"]), np.array([0]), [], "f", projection=projection)
+    return OpenedSet(images, names)
+
+
+def test_classes_are_names_or_positions():
+    whole = _opened(NAMES, None)
+    assert class_positions(whole, np.array(["dog", "ant", "2"]), "x").tolist() == [3, 0, 2]
+    assert class_positions(whole, np.array([3, 0]), "x").tolist() == [3, 0]
+    merged = _opened(NAMES, ((3, 0), (1,)))
+    assert class_positions(merged, np.array(["ant", "dog", "bee"]), "x").tolist() == [0, 0, 1]
+    digits = _opened(("1", "0"), None)
+    assert class_positions(digits, np.array(["1", "0"]), "x").tolist() == [0, 1]
+    for opened, given, message in (
+        (whole, ["bat"], '"bat" is none of its classes'),
+        (whole, ["4"], '"4" is none of its classes'),
+        (whole, [4], "classes 0 to 3, so not 4"),
+        (whole, [-1], "classes 0 to 3, so not -1"),
+        (merged, ["cow"], "not among the classes that the set is scored on; give logits"),
+        (merged, [2], "classes 0 to 1"),
+        (_opened(("crane", "crane"), None), ["crane"], "is the name of several classes"),
+    ):
+        with pytest.raises(InputError, match=message):
+            class_positions(opened, np.array(given), "x")
+
+
+def test_logits_over_all_classes_are_projected(target, tmp_path):
+    opened = open_set(target, "some")
+    assert opened.images.projection.groups == ((1,), (3,))
+    logits = logits_for(opened.images)
+    for width, name in ((4, "all"), (2, "own")):
+        given = logits if width == 4 else logits[:, [1, 3]]
+        np.savez(tmp_path / f"{name}.npz", index=np.arange(8), logits=given)
+        answers = read_answers(tmp_path / f"{name}.npz", "some")["some"]
+        table = predictions_table("some", opened, answers, "x")
+        assert table["prediction"].to_pylist() == logits[:, [1, 3]].argmax(1).tolist()
+    np.savez(tmp_path / "odd.npz", index=np.arange(8), logits=logits[:, :3])
+    answers = read_answers(tmp_path / "odd.npz", "some")["some"]
+    with pytest.raises(InputError, match="logits over 3 classes, but there are 2 or 4"):
+        predictions_table("some", opened, answers, "x")
+
+
+# Evaluation sets
+
+
+def test_sets_are_opened_as_for_runs(target):
+    """Against opening the whole task, without the shift whose files are absent."""
+    shifts = {name: item for name, item in target.task.shifts.items() if name != "absent"}
+    task = target.task.model_copy(update={"shifts": shifts})
+    data = open_task(task, target.root, 2, 1)
+    some_shots = replace(target, shots=2, seed=1)
+    for name, (_, expected) in data.evaluation.items():
+        if name == "ood-val":
+            continue
+        opened = open_set(some_shots, name)
+        assert opened.images.ids.tolist() == expected.ids.tolist()
+        assert opened.images.labels.tolist() == expected.labels.tolist()
+        assert opened.images.projection == expected.projection
+        assert opened.images.fingerprint == expected.fingerprint
+    assert open_set(target, "renamed").names == ("bee", "dog", "elk")
+    assert len(open_set(replace(target, images=5), "id-test").images) == 5
+
+
+def test_an_absent_set_is_refused(target, tmp_path):
+    file = write_csv(tmp_path / "a.csv", index=[0], prediction=[0])
+    with pytest.raises(InputError, match="there is no folder"):
+        import_predictions(file, target, tmp_path / "results", "absent")
+    with pytest.raises(InputError, match=r'has no evaluation set "sone".*did you mean "some"'):
+        import_predictions(file, target, tmp_path / "results", "sone")
+    with pytest.raises(InputError, match='no evaluation set "ood-val"'):
+        import_predictions(file, target, tmp_path / "results", "ood-val")
+    assert not (tmp_path / "results").exists()
+
+
+# Rows
+
+
+def whole_file(target: Target, tmp_path: Path, name: str = "mine.parquet") -> Path:
+    """Predictions of id-test and both shifts that are there."""
+    parts = []
+    for item in ("id-test", "some", "renamed"):
+        opened = open_set(target, item)
+        answers = logits_for(opened.images, len(opened.groups)).argmax(1)
+        ids = opened.images.ids.tolist()
+        parts.append(pa.table({"set": [item] * len(ids), "id": ids, "prediction": answers}))
+    pq.write_table(pa.concat_tables(parts), tmp_path / name)
+    return tmp_path / name
+
+
+def test_an_import_is_a_run_that_can_be_verified(target, tmp_path):
+    file, results = whole_file(target, tmp_path), tmp_path / "results"
+    imported = import_predictions(file, target, results)
+    assert imported.new
+    rows = store.read(results).to_pylist()
+    assert [row["evaluation_set"] for row in rows] == ["id-test", "some", "renamed"]
+    for row in rows:
+        opened = open_set(target, row["evaluation_set"])
+        answers = logits_for(opened.images, len(opened.groups)).argmax(1)
+        assert row["value"] == np.mean(answers == opened.images.labels)
+        assert row["data_fingerprint"] == opened.images.fingerprint
+    row = rows[0]
+    assert (row["origin"], row["method"], row["label"]) == ("imported", "mine", "mine")
+    assert (row["selection"], row["seed"], row["seeded"], row["shots"]) == ("fixed", 0, False, None)
+    assert row["train_seconds"] is None
+    assert json.loads(row["details"])["imported"] == "mine.parquet"
+    without = target.task.model_copy(update={"ood_val": None})
+    assert row["task_digest"] == digest(without.model_dump(mode="json"))  # as that of its runs
+    assert verify_run(results, imported.run_id).problems == ()
+
+
+def test_the_same_import_twice_is_one_run(target, tmp_path):
+    file, results = whole_file(target, tmp_path), tmp_path / "results"
+    first = import_predictions(file, target, results)
+    before = (store.folder(results) / f"{first.run_id}.parquet").read_bytes()
+    second = import_predictions(file, target, results)
+    assert (second.run_id, second.new) == (first.run_id, False)
+    assert (store.folder(results) / f"{first.run_id}.parquet").read_bytes() == before
+    RunFolder.of(results, first.run_id).predictions.unlink()
+    assert import_predictions(file, target, results).new
+    assert verify_run(results, first.run_id).problems == ()
+    others = [
+        import_predictions(file, replace(target, **change), results).run_id
+        for change in (
+            {"seed": 0},
+            {"shots": 2},
+            {"label": "yours"},
+            {"backbone": "b"},
+            {"selection": "oracle"},
+        )
+    ]
+    others.append(import_predictions(file, target, results, "some").run_id)
+    assert len({first.run_id, *others}) == 7
+    assert len(list(store.folder(results).iterdir())) == 7
+
+
+def test_seeds_are_averaged_and_files_of_other_sets_are_lines_of_their_own(target, tmp_path):
+    file, results = whole_file(target, tmp_path), tmp_path / "results"
+    for seed in (0, 1):
+        import_predictions(file, replace(target, seed=seed), results)
+    import_predictions(file, replace(target, seed=0), results, "some")
+    (ranking,) = rankings(store.read(results))
+    whole, part = ranking.lines
+    assert whole.label == 'mine (sets=["id-test", "renamed", "some"])'
+    assert (whole.rank, whole.seeds, whole.cost_seconds) == (1, 2, None)
+    assert part.label == 'mine (sets=["some"])'
+    assert part.rank is None
+    assert part.missing == ("renamed",)
+
+
+def test_a_refused_file_leaves_nothing(target, tmp_path):
+    file, results = whole_file(target, tmp_path), tmp_path / "results"
+    table = pq.read_table(file)
+    pq.write_table(table.slice(0, len(table) - 1), file)
+    with pytest.raises(InputError, match=r"renamed: 1 ids of the set are missing"):
+        import_predictions(file, target, results)
+    assert not results.exists()

@@ -1,0 +1,422 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmark.data.tasks import BUILTIN_TASKS
+from benchmark.errors import InputError
+from benchmark.leaderboard.published import (
+    CONVERTERS,
+    NOT_RESULTS,
+    ORACLE_PER_COLUMN,
+    PUBLISHED_SCHEMA,
+    UNTYPED,
+    average_of_cells,
+    convert,
+    find_published,
+    main,
+    published_lines,
+    read_published,
+    write,
+)
+from benchmark.leaderboard.schema import SCHEMA
+from benchmark.leaderboard.store import write_run
+from benchmark.plugins import entries
+from tests.leaderboard.records import run
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "results" / "published"
+CSV = ROOT.parent / "shared" / "published"
+SHIFTS = ("imagenet-v2", "imagenet-r", "imagenet-sketch", "objectnet", "imagenet-a")
+WISE_FT = "arXiv:2109.01903"
+
+needs_csv = pytest.mark.skipif(not CSV.is_dir(), reason="the CSV files are not here")
+
+
+@pytest.fixture(scope="module")
+def table() -> pa.Table:
+    return read_published(FOLDER)
+
+
+@pytest.fixture(scope="module")
+def rows(table):
+    return table.to_pylist()
+
+
+def values(rows, **wanted):
+    """The values of the rows that have what is wanted, in their order."""
+    return [r["value"] for r in rows if all(r[name] == item for name, item in wanted.items())]
+
+
+# What is there
+
+
+def test_counts(rows):
+    assert Counter(row["collection"] for row in rows) == {
+        "papers": 958,
+        "openclip-zero-shot": 121 * 39,  # 38 data sets and their average
+        "model-soups-finetunes": 72 * 7,
+        "imagenet-testbed": 338 * 13 - 51,  # where a model was not evaluated
+    }
+    cells = Counter((row["collection"], row["line"], row["column"]) for row in rows)
+    assert set(cells.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        # arXiv 2109.01903, Table 1: zero-shot, end to end, and both kinds of WiSE-FT
+        (0.762, {"evaluation_set": "id-test", "method": "zero-shot", "note": "as printed"}),
+        (0.654, {"evaluation_set": "imagenet-a", "label": "full-ft"}),
+        (0.795, {"evaluation_set": "imagenet-v2", "parent": "full", "variant": "alpha=0.5"}),
+        (0.707, {"evaluation_set": "objectnet", "label": "wise-ft-lc", "variant": "alpha=0.5"}),
+        (0.871, {"evaluation_set": "id-test", "parent": "full", "selection": ORACLE_PER_COLUMN}),
+    ],
+)
+def test_table_1_of_wise_ft(rows, value, wanted):
+    of_table = [
+        row | {"note": "as printed" if "CLIP paper" in (row["note"] or "") else None}
+        for row in rows
+        if row["source"] == f"{WISE_FT} Table 1"
+    ]
+    setting = {"task": "imagenet", "backbone": "openai/ViT-L-14-336", "metric": "accuracy"}
+    assert values(of_table, **setting, shots=None, kind="original", **wanted) == [value]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "wanted"),
+    [
+        ("Table 6", 0.464, {"evaluation_set": "iwildcam-ood", "metric": "macro-f1"}),
+        ("Table 6", 0.748, {"task": "fmow", "evaluation_set": "id-test", "metric": "accuracy"}),
+        ("Table 6", 0.497, {"evaluation_set": "fmow-ood", "metric": "worst-region"}),
+        ("Table 6", 0.944, {"task": "cifar10", "evaluation_set": "cifar10.2"}),
+        ("Table 2", 0.936, {"task": "stanford-cars", "evaluation_set": "id-test"}),
+    ],
+)
+def test_wise_ft_on_other_tasks(rows, place, value, wanted):
+    wanted |= {"source": f"{WISE_FT} {place}", "selection": ORACLE_PER_COLUMN, "method": "wise-ft"}
+    assert values(rows, **wanted, backbone="openai/ViT-L-14-336") == [value]
+
+
+def test_few_shots(rows):
+    """CoOp with 16 images of every class (arXiv 2109.01903, Table 7)."""
+    wanted = {"method": "coop", "shots": 16, "backbone": "openai/ViT-B-16"}
+    assert values(rows, **wanted, evaluation_set="imagenet-a") == [0.4993]
+
+
+def test_curves_of_alpha(rows):
+    """21 points on six sets, for two kinds of WiSE-FT on two backbones."""
+    curve = [row for row in rows if row["source"] == f"{WISE_FT} alpha tables"]
+    assert {row["variant"] for row in curve} == {f"alpha={i * 5 / 100}" for i in range(21)}
+    kinds = Counter((row["backbone"], row["parent"]) for row in curve)
+    assert kinds == {
+        (backbone, parent): 126
+        for backbone in ("openai/ViT-L-14-336", "openai/ViT-B-16")
+        for parent in ("full", "linear-probe")
+    }
+
+
+def test_open_clip(rows):
+    """Values of docs/openclip_results.csv."""
+    wanted = {"collection": "openclip-zero-shot", "backbone": "openai/ViT-B-16"}
+    found = {
+        (row["task"], row["evaluation_set"], row["metric"]): row["value"]
+        for row in rows
+        if all(row[name] == item for name, item in wanted.items())
+    }
+    assert found["imagenet", "id-test", "accuracy"] == 0.6834
+    assert found["imagenet", "imagenet-r", "accuracy"] == 0.7770
+    assert found["iwildcam", "iwildcam-ood", "macro-f1"] == 0.1099
+    assert found["fmow", "fmow-ood", "worst-region"] == 0.1888
+    assert found["cifar10", "id-test", "accuracy"] == 0.9077
+    assert found["stanford-cars", "id-test", "headline"] > 0.5
+    assert len(found) == 39
+
+
+def test_model_soups(rows):
+    found = [row for row in rows if row["label"] == "model_1"]
+    assert {row["method"] for row in found} == {"full"}
+    assert values(found, evaluation_set="id-val") == [0.7984615384615384]
+    assert values(found, evaluation_set="imagenet-r") == [0.6258]
+    assert json.loads(found[0]["config"])["epochs"] == 4
+    start = [row for row in rows if row["label"] == "model_0"]
+    assert {(row["method"], row["config"]) for row in start} == {("linear-probe", None)}
+
+
+def test_testbed(rows):
+    found = [row for row in rows if row["collection"] == "imagenet-testbed"]
+    resnet = [row for row in found if row["backbone"] == "resnet50"]
+    assert values(resnet, evaluation_set="id-test") == [pytest.approx(0.7613)]
+    assert values(resnet, evaluation_set="imagenet-a") == [0]  # by construction
+    assert values(resnet, evaluation_set="id-test-on-imagenet-a-classes") == [pytest.approx(0.9186)]
+    assert values(resnet, evaluation_set="ytbb-robust", metric="pm10-accuracy")
+    types = Counter(row["method"] for row in found if row["evaluation_set"] == "id-test")
+    assert types["standard"] == 87
+    assert types[UNTYPED] == 110
+
+
+def test_the_vocabulary_is_ours(rows):
+    """The tasks, sets, metrics and methods that this project has are called as it calls them."""
+    papers = [row for row in rows if row["collection"] == "papers"]
+    for name, task in BUILTIN_TASKS.items():
+        sets = task.evaluation_sets()
+        of_task = [r for r in papers if r["task"] == name and r["evaluation_set"] in sets]
+        assert {row["evaluation_set"] for row in of_task} == sets.keys() - {"ood-val"}
+        assert all(row["metric"] == sets[row["evaluation_set"]].metric for row in of_task)
+    ours = entries("methods").keys()
+    others = {"carot", "clipood", "coop", "drm", "lipsum-ft", "partial-ft-top4", "tpgm"}
+    assert {row["method"] for row in papers} - others <= ours
+    assert not ours & others
+    assert {row["parent"] for row in papers} - {None} <= ours
+
+
+def test_honest_about_what_is_not_published(rows):
+    for name in ("low", "high", "interval", "n"):
+        assert {row[name] for row in rows} == {None}
+    assert {row["world"] for row in rows} == {"real"}
+    assert {row["kind"] for row in rows} == {"original", "second-hand"}
+    assert all(row["source"] for row in rows)
+    oracle = [row for row in rows if row["selection"] == ORACLE_PER_COLUMN]
+    assert oracle
+    assert all("each test set" in row["note"] for row in oracle)
+    assert {row["variant"] for row in oracle} == {None}
+
+
+# Averages
+
+
+def test_averages_of_tpgm(table):
+    """The repository's README averages ImageNet and four shifts."""
+    found = {
+        line.first["label"] + (line.first["variant"] or ""): line.cells
+        for line in published_lines(table)
+        if line.first["source"] == "TPGM repository README"
+    }
+    sets = ("id-test", "imagenet-v2", "imagenet-a", "imagenet-r", "imagenet-sketch")
+    averages = {"full-ft": 63.58, "wise-ftalpha=0.5": 68.97, "tpgm": 69.27}
+    for name, average in averages.items():
+        assert 100 * average_of_cells(found[name], sets) == pytest.approx(average, abs=0.01)
+
+
+def test_the_curves_agree_with_table_1(table):
+    """At alpha 0.5 both are the same models: no cell differs by more than a rounding."""
+    lines = [
+        line
+        for line in published_lines(table)
+        if line.first["backbone"] == "openai/ViT-L-14-336" and line.first["variant"] == "alpha=0.5"
+    ]
+    for label in ("wise-ft", "wise-ft-lc"):
+        cells = {
+            line.first["source"].removeprefix(f"{WISE_FT} "): line.cells
+            for line in lines
+            if line.first["label"] == label
+        }
+        for name in ("id-test", *SHIFTS):
+            curve, printed = cells["alpha tables"][name], cells["Table 1"][name]
+            assert curve == pytest.approx(printed, abs=0.001 + 1e-9)
+
+
+def test_an_average_needs_all_its_cells():
+    assert average_of_cells({"a": 0.25, "b": 0.75}, ("a", "b")) == 0.5
+    assert average_of_cells({"a": 0.25}, ("a", "b")) is None
+    assert average_of_cells({"a": 0.25}, ()) is None
+
+
+def test_reruns_are_told_apart(table):
+    """FLYP was run again twice by the same work, with nothing to tell the runs apart."""
+    again = [
+        line.cells["id-test"]
+        for line in published_lines(table)
+        if line.first["source"].startswith("later re-run") and line.first["label"] == "flyp"
+    ]
+    assert again == [0.826, 0.822]
+
+
+# Beside the leaderboard
+
+
+def test_shared_columns_have_the_leaderboards_types():
+    shared = set(PUBLISHED_SCHEMA.names) & set(SCHEMA.names)
+    assert len(shared) == 18
+    for name in shared:
+        assert PUBLISHED_SCHEMA.field(name).type == SCHEMA.field(name).type
+
+
+def test_duckdb_unites_both(tmp_path):
+    write_run(tmp_path, "a1", run("a1", {"imagenet-r": 0.7}, backbone="openai/ViT-B-16"))
+    query = """
+        SELECT source IS NULL AS ours, value
+        FROM (
+            SELECT * FROM read_parquet($ours)
+            UNION ALL BY NAME
+            SELECT * FROM read_parquet($published)
+        )
+        WHERE evaluation_set = 'imagenet-r' AND backbone = 'openai/ViT-B-16' AND method = 'full'
+        ORDER BY ours DESC, value
+    """
+    files = {"ours": f"{tmp_path}/leaderboard/*.parquet", "published": f"{FOLDER}/papers.parquet"}
+    found = duckdb.execute(query, files).fetchall()
+    assert found == [(True, 0.7), (False, 0.6505), (False, 0.656), (False, 0.656), (False, 0.656)]
+
+
+# From CSV files
+
+
+@needs_csv
+def test_the_files_are_those_of_the_csv_files():
+    tables = convert(CSV)
+    assert tables.keys() == CONVERTERS.keys()
+    for stem, made in tables.items():
+        assert made.equals(pq.read_table(FOLDER / f"{stem}.parquet"))
+
+
+@needs_csv
+def test_every_cell_of_the_csv_files_is_accounted_for(rows):
+    """It is a value, one of the line's names and settings, or empty."""
+    by_cell = {(row["collection"], row["line"], row["column"]): row for row in rows}
+    names = {
+        "papers": {},
+        "openclip-zero-shot": {"params (M)": "details", "FLOPs (B)": "details"},
+        "model-soups-finetunes": {"model_name": "label", "info": "note"}
+        | dict.fromkeys(("aug", "epochs", "lr", "mix", "smoothing", "wd"), "config"),
+        "imagenet-testbed": {"model": "backbone", "type": "method"},
+    }
+    names["openclip-zero-shot"] |= {"name": "backbone", "pretrained": "backbone"}
+    percent = {"papers", "imagenet-testbed"}
+    any_of_line = {(row["collection"], row["line"]): row for row in rows}
+    used = 0
+    for stem, kept in names.items():
+        with (CSV / f"{stem}.csv").open(newline="") as file:
+            for number, cells in enumerate(csv.DictReader(file), start=2):
+                one = any_of_line.get((stem, number))
+                if one is None:  # a model that was evaluated nowhere
+                    assert [name for name, text in cells.items() if text] == ["model", "type"]
+                    continue
+                for column, text in cells.items():
+                    row = by_cell.get((stem, number, column))
+                    if row is not None:
+                        scale = 100 if stem in percent else 1
+                        assert scale * row["value"] == pytest.approx(float(text), rel=1e-12)
+                        used += 1
+                    elif text and column in kept:
+                        told = one[kept[column]]
+                        assert text in told or float(text) in json.loads(told).values()
+                    elif stem == "papers":
+                        assert paper_says(one, column, text), (number, column, text)
+                    else:
+                        assert not text, (stem, number, column)
+    assert used == len(rows)
+
+
+def paper_says(row, column, text):
+    """Whether a row of papers.csv has the text of one of its other columns."""
+    match column:
+        case "train_dataset":
+            return row["task"] == text
+        case "shots":
+            return (row["shots"] or "full") == (int(text) if text.isdigit() else text)
+        case "eval_dataset":
+            return row["evaluation_set"] in (text, "id-test", f"{text}-ood")
+        case "metric":
+            return text.replace("_", "-").removesuffix("-accuracy") in row["metric"] + "-accuracy"
+        case "method":
+            return row["label"] == text
+        case "variant" if text in ("alpha=best", "alpha=id-val"):
+            return row["variant"] is None and row["selection"] is not None
+        case "variant" if text:
+            return float(row["variant"].split("=")[1]) == float(text.split("=")[1])
+        case "selection":
+            return (row["selection"] or "") == text.replace(" ", "-")
+        case "note":
+            return text in (row["note"] or "")
+    return row[column] == text if text else row[column] is None
+
+
+@needs_csv
+def test_what_is_no_result_is_in_the_package():
+    """The names of iWildCam's classes ship with the task."""
+    assert {path.stem for path in CSV.glob("*.csv")} == {*CONVERTERS, *NOT_RESULTS}
+    shipped = (ROOT / "benchmark/data/iwildcam_labels.csv").read_text()
+    assert (CSV / "iwildcam-labels.csv").read_text() == shipped
+
+
+PAPERS = """\
+train_dataset,shots,eval_dataset,metric,value,method,variant,selection,backbone,source,kind,note
+imagenet,full,imagenet-r,accuracy,65.6,full-ft,,,openai/ViT-B-16,arXiv:2109.01903 Table 8,original,
+"""
+
+
+def test_the_same_bytes_every_time(tmp_path):
+    (tmp_path / "papers.csv").write_text(PAPERS)
+    for name in ("first", "second"):
+        main(["--from", str(tmp_path), "--to", str(tmp_path / name)])
+    first, second = (tmp_path / n / "papers.parquet" for n in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+    row = read_published(tmp_path / "first").to_pylist()[0]
+    assert (row["method"], row["value"], row["line"]) == ("full", 0.656, 2)
+    assert row["url"] == "https://arxiv.org/abs/2109.01903"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (PAPERS.replace("65.6", "656"), "line 2, value: 656 is not a score"),
+        (PAPERS.replace("65.6", "n/a"), 'line 2, value: "n/a" is not a number'),
+        (PAPERS.replace(",accuracy,", ",loss,"), "loss"),
+        (PAPERS.replace("full-ft,,", "full-ft,beta=1,"), 'unknown variant "beta=1"'),
+        (PAPERS.replace("eval_dataset", "set"), "eval_dataset"),
+    ],
+)
+def test_faults_of_csv_files(tmp_path, text, fault):
+    (tmp_path / "papers.csv").write_text(text)
+    with pytest.raises(InputError, match=fault):
+        convert(tmp_path)
+
+
+def test_unknown_csv_files(tmp_path, capsys):
+    with pytest.raises(InputError, match="no CSV files"):
+        convert(tmp_path)
+    (tmp_path / "blog.csv").write_text("a\n1\n")
+    with pytest.raises(InputError, match=r"blog\.csv: only these are known: imagenet-testbed"):
+        convert(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main(["--from", str(tmp_path), "--to", str(tmp_path)])
+    assert "only these are known" in capsys.readouterr().err
+
+
+# Finding and reading
+
+
+def test_where_they_are_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_published() == FOLDER
+    here = tmp_path / "results" / "published"
+    write({"papers": PUBLISHED_SCHEMA.empty_table()}, here)
+    assert find_published().resolve() == here
+    assert read_published().num_rows == 0
+    with pytest.raises(InputError, match="no published results"):
+        read_published(tmp_path)
+
+
+def test_a_wheel_has_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    installed = tmp_path / "site-packages" / "benchmark" / "leaderboard" / "published.py"
+    monkeypatch.setattr("benchmark.leaderboard.published.__file__", str(installed))
+    with pytest.raises(InputError, match="--published FOLDER says where"):
+        find_published()
+
+
+def test_files_of_something_else(tmp_path):
+    write_run(tmp_path, "a1", run("a1", {"imagenet-r": 0.7}))
+    with pytest.raises(InputError, match=r"a1\.parquet: not published results of version 1"):
+        read_published(tmp_path / "leaderboard")
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"x\.parquet: cannot be read"):
+        read_published(tmp_path)

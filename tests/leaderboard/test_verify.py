@@ -1,0 +1,321 @@
+"""Rows against the predictions that were kept, and against a repetition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from benchmark.data.images import ImageSet
+from benchmark.errors import InputError
+from benchmark.evaluation import predictions
+from benchmark.evaluation.scoring import Prediction, results_of, selections
+from benchmark.leaderboard import store
+from benchmark.leaderboard.schema import failed, to_table
+from benchmark.leaderboard.verify import changes, only, rerun, same_numerics, select, verify_run
+from benchmark.plan import Plan
+from benchmark.provenance import Provenance, cpu_name, package_versions
+from benchmark.runfolder import RunFolder
+from benchmark.suite import Suite
+from tests.leaderboard.records import info
+
+HERE = Provenance("0.1.0", "a" * 40, False, package_versions(), {"cpu": cpu_name(), "gpus": []})
+SETS = {
+    "id-val": "accuracy",
+    "id-test": "accuracy",
+    "iwildcam-ood": "macro-f1",
+    "fmow": "worst-region",
+}
+CLASSES = 4
+N = 40
+
+
+def image_set(name: str, n: int = N) -> ImageSet:
+    """A set without pixels, whose labels depend on its name only."""
+    rng = np.random.default_rng(list(name.encode()))
+    metadata: dict[str, np.ndarray] = {}
+    if name == "iwildcam-ood":
+        metadata["location"] = rng.integers(0, 7, n).astype(str)
+    if name == "fmow":
+        metadata["region"] = rng.choice(["Africa", "Asia", "Other"], n)
+    return ImageSet(
+        ids=np.array([f"{name}/{i:03}" for i in range(n)]),
+        labels=rng.integers(0, CLASSES, n),
+        images=[],
+        fingerprint=f"fingerprint of {name}",
+        metadata=metadata,
+    )
+
+
+def told(variant: str, name: str, seed: int = 0) -> pa.Table:
+    images = image_set(name)
+    rng = np.random.default_rng([seed, *variant.encode(), *name.encode()])
+    logits = rng.normal(size=(len(images), CLASSES)) + 1.5 * np.eye(CLASSES)[images.labels]
+    return predictions.to_table(name, variant, images, logits)
+
+
+def store_run(
+    results: Path,
+    run_id: str,
+    variants: tuple[str, ...] = ("",),
+    sets: Mapping[str, str] = SETS,
+    seed: int = 0,
+    **changes: Any,
+) -> None:
+    """Write a run with its predictions, scored as runs are."""
+    parts = {(v, name): told(v, name, seed) for v in variants for name in sets}
+    scored = {
+        (variant, name): results_of(
+            Prediction(
+                variant=variant,
+                evaluation_set=name,
+                metric=sets[name],
+                table=table,
+                seconds=1.0,
+                fingerprint=f"fingerprint of {name}",
+            )
+        )
+        for (variant, name), table in parts.items()
+    }
+    id_val = {v: scored[v, "id-val"][0].score.value for v in variants} if "id-val" in sets else {}
+    rows = [
+        replace(result, selection=selection)
+        for variant, selection in selections(variants, variants[0], id_val)
+        for name in sets
+        for result in scored[variant, name]
+    ]
+    shared = info(run_id, **({"provenance": HERE, "seed": seed} | changes))
+    predictions.write(RunFolder.of(results, run_id).predictions, pa.concat_tables(parts.values()))
+    store.write_run(results, run_id, to_table(shared, rows))
+
+
+def rewrite(results: Path, run_id: str, column: str, change: Any, where: int = 0) -> None:
+    """Change one cell of a run's rows: a function of the old value, or a value."""
+    table = store.read(results, [run_id])
+    values = table[column].to_pylist()
+    values[where] = change(values[where]) if callable(change) else change
+    position = table.schema.get_field_index(column)
+    field = table.schema.field(position)
+    store.write_run(
+        results, run_id, table.set_column(position, field, pa.array(values, field.type))
+    )
+
+
+# Against predictions
+
+
+def test_rows_follow_from_their_predictions(tmp_path):
+    store_run(tmp_path, "a1", ("0", "0.5", "1"))
+    verdict = verify_run(tmp_path, "a1")
+    assert verdict.problems == ()
+    assert verdict.rows == len(store.read(tmp_path)) == 24
+    assert verdict.name == "imagenet, miniature, full, seed 0"
+
+
+@pytest.mark.parametrize("column", ["value", "low", "high"])
+@pytest.mark.parametrize("where", range(6))
+def test_the_last_digit_counts(tmp_path, column, where):
+    store_run(tmp_path, "a1")
+    rewrite(tmp_path, "a1", column, lambda value: float(np.nextafter(value, 0.5)), where)
+    (problem,) = verify_run(tmp_path, "a1").problems
+    assert f"{column} is 0." in problem
+
+
+def test_an_interval_made_elsewhere_may_be_rounded_otherwise(tmp_path):
+    elsewhere = replace(HERE, versions={**HERE.versions, "scipy": "1.0"})
+    store_run(tmp_path, "a1", provenance=elsewhere)
+    assert not same_numerics(store.read(tmp_path).to_pylist()[0])
+    rewrite(tmp_path, "a1", "low", lambda value: float(np.nextafter(value, 0)))
+    assert verify_run(tmp_path, "a1").problems == ()
+    rewrite(tmp_path, "a1", "low", lambda value: value - 1e-9)
+    (problem,) = verify_run(tmp_path, "a1").problems
+    assert "made with" in problem
+    assert "scipy 1.0" in problem
+
+
+def test_a_value_made_elsewhere_may_not(tmp_path):
+    store_run(tmp_path, "a1", provenance=replace(HERE, hardware={"cpu": "abacus"}))
+    rewrite(tmp_path, "a1", "value", lambda value: float(np.nextafter(value, 0)))
+    assert verify_run(tmp_path, "a1").problems
+
+
+def test_a_count_and_the_kind_of_interval_count(tmp_path):
+    store_run(tmp_path, "a1")
+    rewrite(tmp_path, "a1", "n", N + 1)
+    rewrite(tmp_path, "a1", "interval", "by hand", 1)
+    first, second = verify_run(tmp_path, "a1").problems
+    assert "n is 41, its predictions give 40" in first
+    assert "interval is 'by hand'" in second
+
+
+def test_one_changed_prediction_is_found(tmp_path):
+    store_run(tmp_path, "a1")
+    file = RunFolder.of(tmp_path, "a1").predictions
+    table = predictions.read(file)
+    answers, labels = table["prediction"].to_pylist(), table["label"].to_pylist()
+    right = next(i for i in range(N, 2 * N) if answers[i] == labels[i])  # of id-test
+    answers[right] = (answers[right] + 1) % CLASSES
+    position = table.schema.get_field_index("prediction")
+    changed = table.set_column(
+        position, table.schema.field(position), pa.array(answers, pa.int32())
+    )
+    predictions.write(file, changed)
+    problems = verify_run(tmp_path, "a1").problems
+    assert len(problems) == 3
+    assert all(problem.startswith("id-test, accuracy: ") for problem in problems)
+
+
+def test_missing_predictions_are_found(tmp_path):
+    store_run(tmp_path, "a1", ("x", "y"))
+    file = RunFolder.of(tmp_path, "a1").predictions
+    table = predictions.read(file)
+    predictions.write(file, table.slice(0, 7 * N))
+    assert verify_run(tmp_path, "a1").problems == ("y on fmow: no predictions",)
+    predictions.write(file, pa.concat_tables([table, table.slice(0, 1)]))
+    first, *_ = verify_run(tmp_path, "a1").problems
+    assert first == "x on id-val: 1 examples are there twice"
+    file.write_bytes(b"PAR1")
+    (problem,) = verify_run(tmp_path, "a1").problems
+    assert "cannot be read as predictions" in problem
+    file.unlink()
+    assert verify_run(tmp_path, "a1").problems == ("its predictions are missing",)
+
+
+def test_a_wrong_choice_on_id_val_is_found(tmp_path):
+    store_run(tmp_path, "a1", ("x", "y"))
+    rows = store.read(tmp_path).to_pylist()
+    value = {r["variant"]: r["value"] for r in rows if r["evaluation_set"] == "id-val"}
+    assert value["x"] != value["y"]
+    worst = min(value, key=lambda variant: value[variant])
+    table = store.read(tmp_path)
+    kept = [row for row in rows if row["selection"] != "id-val"]
+    chosen = [{**row, "selection": "id-val"} for row in kept if row["variant"] == worst]
+    store.write_run(tmp_path, "a1", pa.Table.from_pylist([*kept, *chosen], schema=table.schema))
+    (problem,) = verify_run(tmp_path, "a1").problems
+    assert problem.startswith(f"{worst}: selected on id-val with ")
+
+
+def test_an_unknown_metric_is_found(tmp_path):
+    store_run(tmp_path, "a1")
+    rewrite(tmp_path, "a1", "metric", "beauty")
+    (problem,) = verify_run(tmp_path, "a1").problems
+    assert "there is no such metric" in problem
+
+
+# Which runs
+
+
+def test_runs_are_selected_by_ids_and_columns(tmp_path):
+    store_run(tmp_path, "a1")
+    store_run(tmp_path, "a2", seed=1)
+    store_run(tmp_path, "b1", task="cifar10", label="zero-shot")
+    store.write_run(tmp_path, "c1", failed(info("c1"), "loss is NaN"))
+    table = store.read(tmp_path)
+    assert select(table) == ["a1", "a2", "b1"]
+    assert select(table, ["b", "a2"]) == ["a2", "b1"]
+    assert select(table, task="cifar10") == ["b1"]
+    assert select(table, label="full", backbone="miniature") == ["a1", "a2"]
+    for wrong, message in {
+        "a": '"a" begins 2 run ids',
+        "d": 'no run "d"',
+        "c1": "has failed .loss is NaN.",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            select(table, [wrong])
+    with pytest.raises(InputError, match='no run of the task "cifar"'):
+        select(table, task="cifar")
+    with pytest.raises(InputError, match="no such run that is done"):
+        select(table, ["a1"], task="cifar10")
+
+
+# Against a repetition
+
+SUITE = """
+data: miniature
+backbones: [miniature]
+tasks: [cifar10, fmow]
+methods:
+  zero-shot: {}
+  full: {}
+  wise-ft: {alphas: [0, 0.5, 1]}
+seeds: [0, 1]
+shots: [4, full]
+"""
+
+
+@pytest.fixture
+def suite(tmp_path) -> Suite:
+    file = tmp_path / "x.yaml"
+    file.write_text(SUITE)
+    return Suite.load(file)
+
+
+def test_a_suite_is_cut_down_to_a_run_and_what_it_builds_on(suite):
+    plan = Plan.build(suite)
+    runs = {key: run for key, run in plan.runs.items() if run.task.name == "fmow"}
+    for run_id, run in runs.items():
+        small = Plan.build(only(suite, run_id)).runs
+        assert small[run_id] == run
+        assert all(plan.runs[other] == small[other] for other in small)
+        expected = {run_id, *(parent for _, parent in run.parents)}
+        assert small.keys() == expected  # no parent here has parents
+    with pytest.raises(InputError, match="f00d is no run of x as it is now"):
+        only(suite, "f00d")
+
+
+def test_a_repetition_is_compared_and_changes_nothing(suite, tmp_path, monkeypatch):
+    results, into = tmp_path / "results", tmp_path / "again"
+    run_id = next(r.id for r in Plan.build(suite).runs.values() if r.label == "wise-ft")
+    store_run(results, run_id, ("0", "1"))
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    asked = []
+
+    def launch(small, folder, *arguments):
+        asked.append((small, folder, *arguments))
+        store_run(folder, run_id, ("0", "1"), finished=datetime.now(UTC))
+
+    monkeypatch.setattr("benchmark.distributed.launch.launch", launch)
+    console = Console(quiet=True)
+    (verdict,) = rerun(suite, [run_id], results, into, console)
+    assert verdict.problems == ()
+    ((small, folder, *rest),) = asked
+    assert run_id in Plan.build(small).runs
+    assert len(Plan.build(small).runs) == 2
+    assert (folder, rest) == (into, [console, None, False])
+    assert before == {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+
+    def other(small, folder, *arguments):
+        store_run(folder, run_id, ("0", "1"), seed=1)
+
+    monkeypatch.setattr("benchmark.distributed.launch.launch", other)
+    (verdict,) = rerun(suite, [run_id], results, into, console)
+    assert any("this time 0." in problem for problem in verdict.problems)
+
+    def broken(small, folder, *arguments):
+        store.write_run(folder, run_id, failed(info(run_id), "loss is NaN"))
+
+    monkeypatch.setattr("benchmark.distributed.launch.launch", broken)
+    (verdict,) = rerun(suite, [run_id], results, into, console)
+    assert verdict.problems == ("failed this time: loss is NaN",)
+
+
+def test_changes_are_told_apart(tmp_path):
+    store_run(tmp_path, "a1")
+    rows = store.read(tmp_path).to_pylist()
+    assert changes(rows, rows) == []
+    nearly = [{**row, "value": row["value"] + 1e-9} for row in rows]
+    assert len(changes(rows, nearly)) == len(rows)
+    assert changes(rows, nearly, tolerance=1e-8) == []
+    (text,) = changes(rows, [*rows[:-1], {**rows[-1], "data_fingerprint": "other"}])
+    assert "data files are others" in text
+    (text,) = changes(rows, rows[:-1])
+    assert "not measured this time" in text
+    (text,) = changes(rows[:-1], rows)
+    assert "was not measured before" in text
