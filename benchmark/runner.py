@@ -452,8 +452,17 @@ class Runner:
         return found.pop()
 
     def plain(self, run: Run, weights: Weights) -> dict[str, Tensor]:
-        """Copies on the CPU of the weights that the run's architecture covers."""
+        """Copies on the CPU of the weights that the run's architecture covers.
+
+        Raises:
+            RunFailedError: they are not those of a plain model, so they could not be evaluated.
+        """
         covered = without_text_head(weights, self.architecture(run))
+        if odd := sorted(covered.keys() ^ self._start(run).keys()):
+            raise RunFailedError(
+                f"{run.label}: its weights and those of a plain model differ in {odd[0]!r} "
+                f"and {len(odd) - 1} more names; the method's weights() should merge what it added"
+            )
         return {name: tensor.detach().cpu().clone() for name, tensor in covered.items()}
 
     def _start(self, run: Run) -> Weights:

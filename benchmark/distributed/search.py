@@ -10,6 +10,7 @@ the same journal: the best of many noisy scores is partly luck.
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -234,7 +235,12 @@ class Study:
             study_name=self.name,
             storage=self._storage,
         )
-        with TemporaryDirectory(prefix="tune-", dir=setup.results, ignore_cleanup_errors=True) as d:
+        if run.search is None:
+            raise ValueError(f"{run.label} has no search")
+        folder = SearchFolder.of(setup.results, run.search.id).path
+        for left_behind in folder.glob("tune-*"):  # by an attempt that was killed
+            shutil.rmtree(left_behind, ignore_errors=True)
+        with TemporaryDirectory(prefix="tune-", dir=folder, ignore_cleanup_errors=True) as d:
             tune.Tuner(
                 tune.with_resources(trainable, {k: v for k, v in bundle.items() if v}),
                 tune_config=tune.TuneConfig(

@@ -117,6 +117,10 @@ class Overall:
         selection: how its variants were chosen.
         id_test: mean over tasks.
         mean_ood: mean over tasks.
+        low: lower end of the 95 % interval of ``mean_ood`` over seeds: Student's t with the degrees
+            of freedom of Welch and Satterthwaite, tasks being independent; ``None`` for one seed.
+        high: upper end.
+        shifts: mean over seeds of every shift of every task.
         cost_seconds: sum over tasks; ``None`` when one is not known.
     """
 
@@ -125,6 +129,9 @@ class Overall:
     selection: str
     id_test: float
     mean_ood: float
+    low: float | None
+    high: float | None
+    shifts: Mapping[str, float]
     cost_seconds: float | None
 
 
@@ -215,7 +222,7 @@ def overall(found: Sequence[Ranking]) -> list[OverallRanking]:
                 if line.rank is not None and ID_TEST in line.cells:
                     by_method[line.label, line.selection].append(line)
         common = [
-            _overall(label, selection, lines)
+            _overall(label, selection, lines, of_tasks)
             for (label, selection), lines in by_method.items()
             if len(lines) == len(of_tasks)
         ]
@@ -426,17 +433,45 @@ def _over_seeds(values: Sequence[float]) -> Estimate:
     return Estimate(mean, float(np.std(values, ddof=1)), float(low), float(high), len(values))
 
 
-def _overall(label: str, selection: str, lines: Sequence[Line]) -> Overall:
+def _overall(
+    label: str, selection: str, lines: Sequence[Line], of_tasks: Sequence[Ranking]
+) -> Overall:
     oods = [line.mean_ood or line.cells[ID_TEST] for line in lines]
     costs = [line.cost_seconds for line in lines]
+    low, high = _interval_of_mean(oods)
+    names = [shift for ranking in of_tasks for shift in ranking.shifts]
+    cells = {
+        shift if names.count(shift) == 1 else f"{ranking.task} {shift}": line.cells[shift].mean
+        for ranking, line in zip(of_tasks, lines, strict=True)
+        for shift in ranking.shifts
+    }
     return Overall(
         rank=0,
         label=label,
         selection=selection,
         id_test=float(np.mean([line.cells[ID_TEST].mean for line in lines])),
         mean_ood=float(np.mean([ood.mean for ood in oods])),
+        low=low,
+        high=high,
+        shifts=cells,
         cost_seconds=None if None in costs else sum(cost for cost in costs if cost is not None),
     )
+
+
+def _interval_of_mean(estimates: Sequence[Estimate]) -> tuple[float | None, float | None]:
+    """95 % interval over seeds of the mean of independent estimates; none without two seeds."""
+    variances = [(e.sd**2 / e.seeds, e.seeds - 1) for e in estimates if e.sd is not None]
+    total = sum(variance for variance, _ in variances)
+    if not variances:
+        return None, None
+    mean = float(np.mean([e.mean for e in estimates]))
+    if total == 0:
+        return mean, mean
+    from scipy.special import stdtrit
+
+    freedom = total**2 / sum(variance**2 / n for variance, n in variances)
+    half = float(stdtrit(freedom, 0.975)) * math.sqrt(total) / len(estimates)
+    return mean - half, mean + half
 
 
 def _labels(recipes: Mapping[tuple[str, str], Row]) -> dict[tuple[str, str], str]:

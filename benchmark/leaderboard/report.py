@@ -130,8 +130,18 @@ def to_markdown(table: pa.Table, heading: str = "Leaderboard") -> str:
         parts += [_markdown_table(header, rows, left={"method", "selection"})]
     for across in overall(found):
         parts += [f"## {_text(overall_title(across))}", _text(_tasks(across))]
-        rows = _overall_rows(across)
-        parts += [_markdown_table(["#", "method", "ID", "OOD", "cost"], rows, left={"method"})]
+        columns = list(across.lines[0].shifts)
+        names = [SHORT.get(shift, shift) for shift in columns]
+        header = ["#", "method", "ID", *names, "OOD", "95 % of OOD", "cost"]
+        rows = [
+            [place, method, id_test]
+            + [f"{100 * line.shifts[shift]:.1f}" for shift in columns]
+            + [ood, _interval(line), cost]
+            for line, (place, method, id_test, ood, cost) in zip(
+                across.lines, _overall_rows(across), strict=True
+            )
+        ]
+        parts += [_markdown_table(header, rows, left={"method"})]
     parts += _findings(table, found)
     incomplete = [f"- {_text(' · '.join(gap))}" for gap in incomplete_data(table)]
     if incomplete:
@@ -281,7 +291,7 @@ def _mean_ood(line: Line) -> str:
     return _percent(line.mean_ood, line.seeds, spread=True)
 
 
-def _interval(estimate: Estimate | None) -> str:
+def _interval(estimate: Estimate | Overall | None) -> str:
     if estimate is None or estimate.low is None or estimate.high is None:
         return NONE
     return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
