@@ -31,12 +31,12 @@ class SearchRun:
     Attributes:
         id: 16 hex digits, of everything that can change what the search finds.
         seed: of the few-shot draw and of the parents that its trials use.
-        ood_val: what its trials are scored on.
+        ood_val: what its trials are scored on; ``None`` where settings are drawn and not tried.
     """
 
     id: str
     seed: int
-    ood_val: EvaluationSet
+    ood_val: EvaluationSet | None
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ class Run:
     shots: int | None
     budget: Budget
     search: SearchRun | None = None
+
+    @property
+    def searched(self) -> bool:
+        """Whether its settings are found on OOD validation data."""
+        return self.search is not None and self.search.ood_val is not None
 
     def create(self) -> Method[MethodConfig]:
         """The method with this run's settings."""
@@ -270,7 +275,8 @@ class _Cell:
         search = method.search()
         if search is None:
             return None
-        if self._ood_val is None:
+        ood_val = self._ood_val if search.config.evaluations else None
+        if search.config.evaluations and ood_val is None:
             raise self._suite.error(
                 f'searches on OOD validation data, but task {self._task.name} has no "ood_val"',
                 "methods",
@@ -280,8 +286,8 @@ class _Cell:
         seed = self._seed if own else 0
         budget = self._suite.budget.model_copy(update={"steps": None})
         spec = self._spec(method, parents, seed, self._shots, budget)
-        spec |= {"kind": "search", "ood_val": self._ood_val.model_dump(mode="json")}
-        return SearchRun(run_id(spec), seed, self._ood_val)
+        seen = None if ood_val is None else ood_val.model_dump(mode="json")
+        return SearchRun(run_id(spec | {"kind": "search", "ood_val": seen}), seed, ood_val)
 
     def _varies(self, label: str) -> bool:
         """Whether the seed can change the outcome: the method or an ancestor uses it."""

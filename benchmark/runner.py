@@ -560,7 +560,7 @@ class Runner:
     def _searched(self, run: Run) -> bool:
         """Whether the run, or one that it builds on, has settings found on OOD validation data."""
         above = (self._runs[run_id] for _, run_id in run.parents)
-        return run.search is not None or any(map(self._searched, above))
+        return run.searched or any(map(self._searched, above))
 
     # What is kept between runs
 

@@ -53,7 +53,7 @@ class Trials:
 
     def __init__(self, runner: Runner, run: Run) -> None:
         search = run.create().search()
-        if search is None or run.search is None:
+        if search is None or run.search is None or run.search.ood_val is None:
             raise ValueError(f"{run.label} has no search")
         self.search: Search = search
         self._runner = runner

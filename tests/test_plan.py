@@ -350,3 +350,62 @@ def test_a_run_is_evaluated_on_all_sets_but_those_of_a_search(plan):
         "id-test": "accuracy",
         "fmow-ood": "worst-region",
     }
+
+
+# Searches
+
+SEARCHED = """\
+backbones: [openai/ViT-B-16]
+tasks: [cifar10]
+methods:
+  tuned: {of: full}
+seeds: [0, 1]
+"""
+
+
+def searches(plan: Plan) -> set[str]:
+    return {run.search.id for run in plan.runs.values() if run.search is not None}
+
+
+def test_seeds_share_a_search_unless_its_trials_depend_on_the_seed(plan):
+    assert len(plan(SEARCHED).runs) == 2
+    assert len(searches(plan(SEARCHED))) == 1
+    assert len(searches(plan(SEARCHED, "methods.tuned.search={per_seed: true}"))) == 2
+    assert len(searches(plan(SEARCHED, "shots=[4]"))) == 2
+    of_parent = "methods={linear-probe: {}, tuned: {of: lp-ft}}"
+    assert len(searches(plan(SEARCHED, of_parent))) == 2
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "tasks={cifar10: {ood_val: {source: {limit: 50}}}}",
+        "methods.tuned.search={evaluations: 3}",
+        "methods.tuned.settings={lr: 1e-4}",
+        "methods.tuned.space={lr: {kind: uniform, low: 0.1, high: 0.2}}",
+    ],
+)
+def test_what_changes_a_search_changes_its_runs(plan, override):
+    before, after = plan(SEARCHED), plan(SEARCHED, override)
+    assert searches(before).isdisjoint(searches(after))
+    assert before.runs.keys().isdisjoint(after.runs.keys())
+
+
+def test_a_search_needs_ood_validation_data_and_a_draw_does_not(plan):
+    no_data = "tasks={cifar10: {ood_val: null}}"
+    with pytest.raises(
+        InputError, match="tuned: searches on OOD validation data, but task cifar10"
+    ):
+        plan(SEARCHED, no_data)
+    drawn = plan(SEARCHED, no_data, "methods.tuned.search={evaluations: 0}")
+    assert {run.searched for run in drawn.runs.values()} == {False}
+    assert {run.searched for run in plan(SEARCHED).runs.values()} == {True}
+
+
+def test_the_label_of_a_wrapped_methods_parent_is_a_name_only(plan):
+    text = SEARCHED.replace(
+        "tuned: {of: full}", "linear-probe: {}\n  tuned: {of: lp-ft, settings: {parent: PARENT}}"
+    )
+    one = plan(text.replace("PARENT", "linear-probe"))
+    renamed = text.replace("linear-probe: {}", "probe: {method: linear-probe}")
+    assert plan(renamed.replace("PARENT", "probe")).runs.keys() == one.runs.keys()

@@ -204,10 +204,8 @@ def fingerprints_of(task: Task, sets: Mapping[SetKey, SetState]) -> dict[str, st
 
 def searched_fingerprints(run: Run, sets: Mapping[SetKey, SetState], root: str) -> dict[str, str]:
     """Fingerprints of what the search of a run looks at."""
-    return {
-        "train": sets[run.task.name, "id-val"].train_fingerprint,
-        "ood-val": _ood_val(run, root).fingerprint,
-    }
+    seen = {"train": sets[run.task.name, "id-val"].train_fingerprint}
+    return seen | ({"ood-val": _ood_val(run, root).fingerprint} if run.searched else {})
 
 
 def check_leakage(plan: Plan, root: str) -> dict[tuple[str, bool], str]:
@@ -219,12 +217,12 @@ def check_leakage(plan: Plan, root: str) -> dict[tuple[str, bool], str]:
     found: dict[tuple[str, bool], str] = {}
     audited: set[tuple[str, bool]] = set()
     for run in plan.runs.values():
-        key = run.task.name, run.search is not None
+        key = run.task.name, run.searched
         if key in audited:
             continue
         audited.add(key)
         data = open_task(run.task, root, None, 0)
-        ood_val = None if run.search is None else _ood_val(run, root)
+        ood_val = _ood_val(run, root) if run.searched else None
         text = check_overlap(run.task, data, ood_val, cache_dir())
         if text is not None:
             found[key] = text
@@ -233,7 +231,7 @@ def check_leakage(plan: Plan, root: str) -> dict[tuple[str, bool], str]:
 
 def _ood_val(run: Run, root: str) -> ImageSet:
     """What the search of a run is scored on."""
-    if run.search is None:
+    if run.search is None or run.search.ood_val is None:
         raise ValueError(f"{run.label} has no search")
     task = run.task.model_copy(update={"ood_val": run.search.ood_val})
     return open_ood_val(task, root)[1]
