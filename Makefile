@@ -2,13 +2,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint schema clean
+.PHONY: quickstart test browser lint schema clean
 
 quickstart: $(VENV)/.installed  ## fine-tune, evaluate and rank on the miniature world
 	$(BIN)/shiftbench run suites/quickstart.yaml
 
 test: $(VENV)/.tested  ## the whole test suite
 	$(BIN)/python -m pytest
+
+browser:  ## Debian's chromium, in which the tests open the HTML report
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends chromium
 
 lint: $(VENV)/.tested  ## style and types
 	$(BIN)/ruff check .

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from benchmark.cli.common import find_suite
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,6 +34,14 @@ A suite that was run on other data needs the same flag here:
 One task, in a file of your own:
 
   shiftbench report --task imagenet --markdown imagenet.md
+
+A page with charts that opens in any browser, without a network:
+
+  shiftbench report --html report.html
+
+Numbers for a spreadsheet, tables and figures for a paper:
+
+  shiftbench report --csv report.csv --latex report.tex --figures figures
 """
 
 
@@ -43,6 +55,19 @@ def report(
     ] = None,
     markdown: Annotated[
         Path | None, typer.Option(help="File to write; by default beside the results.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with charts too.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write all numbers as CSV too.")
+    ] = None,
+    latex: Annotated[
+        Path | None, typer.Option("--latex", metavar="FILE", help="Write LaTeX tables too.")
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", metavar="FOLDER", help="Write charts as SVG and PNG too."),
     ] = None,
     data: Annotated[str | None, typer.Option(help="As given to run; only with a suite.")] = None,
     overrides: Annotated[
@@ -70,11 +95,70 @@ def report(
         console.print(_progress(found, len(plan.runs)))
     name = None if plan is None else plan.suite.name
     file = markdown or results / f"{name or 'report'}.md"
+    heading = f"Leaderboard: {name}" if name else "Leaderboard"
+    wanted = {"html": html, "csv": csv, "latex": latex, "figures": figures}
+    with _written(file):
+        write_markdown(file, table, heading)
+    written = [file]
+    if any(wanted.values()):
+        written += _write_more(wanted, table, results, heading, suite)
+    for path in written:
+        console.print(f"Written to {path}", style="dim", highlight=False, soft_wrap=True)
+
+
+def _write_more(
+    wanted: Mapping[str, Path | None],
+    table: pa.Table,
+    results: Path,
+    heading: str,
+    suite: Path | None,
+) -> list[Path]:
+    """Write what was asked for beside the Markdown."""
+    from benchmark.errors import InputError
+    from benchmark.leaderboard.export_tables import to_csv, to_latex, write_text
+    from benchmark.leaderboard.html.data import page_data
+    from benchmark.leaderboard.published import read_published
+
+    def find(name: str) -> Path:
+        return suite if suite is not None and suite.stem == name else find_suite(name)
+
     try:
-        write_markdown(file, table, f"Leaderboard: {name}" if name else "Leaderboard")
+        published = read_published()
+    except InputError:  # the page says that there are none
+        published = None
+    page = page_data(table, results, title=heading, published=published, find=find)
+    if html := wanted["html"]:
+        from benchmark.leaderboard.html.page import write_html
+
+        with _written(html):
+            write_html(html, page)
+    if csv := wanted["csv"]:
+        with _written(csv):
+            write_text(csv, to_csv(page))
+    if latex := wanted["latex"]:
+        with _written(latex):
+            write_text(latex, to_latex(page))
+    if figures := wanted["figures"]:
+        from benchmark.leaderboard.html.figures import write_figures
+
+        with _written(figures):
+            write_figures(figures, page)
+    return [path for path in wanted.values() if path is not None]
+
+
+@contextmanager
+def _written(file: Path) -> Iterator[None]:
+    """Say in one line why a file cannot be written.
+
+    Raises:
+        InputError: it cannot.
+    """
+    from benchmark.errors import InputError
+
+    try:
+        yield
     except OSError as error:
         raise InputError(f"{file}: cannot be written ({error.strerror})") from error
-    console.print(f"Written to {file}", style="dim", highlight=False, soft_wrap=True)
 
 
 def _plan(suite: Path, overrides: list[str], data: str | None) -> Plan:

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from benchmark.cli import main
+from benchmark.leaderboard.html import assets
+from benchmark.leaderboard.store import write_run
+from benchmark.plan import Plan
+from benchmark.suite import Suite
+from tests.leaderboard.records import run
+
+SUITE = """
+data: miniature
+tasks: [cifar10]
+backbones: [miniature]
+methods: {plain: {method: full}}
+seeds: [0, 1]
+"""
+
+
+@pytest.fixture(autouse=True)
+def suite(tmp_path, monkeypatch):
+    """A suite and its two finished runs in ./results."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(assets, "vega", lambda: "window.vegaEmbed = null;")
+    file = tmp_path / "toy.yaml"
+    file.write_text(SUITE)
+    for run_id, of in Plan.build(Suite.load(file)).runs.items():
+        scores = {"id-test": 0.5, "cifar10.1": 0.4}
+        changes = {"task": "cifar10", "world": of.world, "seed": of.seed, "label": "other"}
+        write_run(tmp_path / "results", run_id, run(run_id, scores, **changes))
+    return file
+
+
+def test_a_page_of_a_suite(tmp_path, capsys):
+    assert main(["report", "toy.yaml", "--html", "deep/report.html"]) == 0
+    page = (tmp_path / "deep" / "report.html").read_text()
+    assert "<title>Leaderboard: toy</title>" in page
+    assert "shiftbench run toy --data miniature" in page  # the suite's own file is looked at
+    assert "There is no results folder" not in page
+    assert "Predictions are missing" not in page  # of one method alone nothing is compared
+    assert "Written to deep/report.html" in capsys.readouterr().out
+
+
+def test_tables_and_figures(tmp_path, capsys):
+    arguments = ["--csv", "r.csv", "--latex", "r.tex", "--figures", "figures"]
+    assert main(["report", *arguments]) == 0
+    with (tmp_path / "r.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["label"], row["evaluation_set"]) for row in rows} >= {("other", "cifar10.1")}
+    assert r"\toprule" in (tmp_path / "r.tex").read_text()
+    assert {file.suffix for file in (tmp_path / "figures").iterdir()} == {".svg", ".png"}
+    assert not list(tmp_path.glob("*.html"))
+    assert capsys.readouterr().out.count("Written to") == 4
+
+
+def test_nothing_more_is_written_unasked(tmp_path):
+    assert main(["report"]) == 0
+    assert [file.name for file in (tmp_path / "results").glob("[!.]*.*")] == ["report.md"]
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for option in ("--html", "--csv", "--latex", "--figures"):
+        assert main(["report", option, "file/x"]) == 2
+        assert capsys.readouterr().err.startswith("error: file/x: cannot be written (")
