@@ -19,8 +19,10 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -177,15 +179,30 @@ def methods() -> dict[str, Entry]:
 
 
 def _all_entries(kind: Kind) -> Iterator[Entry]:
-    installed = []
     for name, target in _BUILTIN[kind].items():
         yield Entry(name, target, BUILTIN, __version__)
+    yield from _installed(kind, tuple((place, _changed(place)) for place in sys.path))
+    yield from _development_entries(kind)
+
+
+@lru_cache
+def _installed(kind: Kind, places: tuple[tuple[str, int], ...]) -> tuple[Entry, ...]:
+    """Entry points of the installed distributions, read once for each state of ``sys.path``."""
+    del places
+    installed = []
     for point in metadata.entry_points(group=f"benchmark.{kind}"):
         by = point.dist
         name, version = (by.name, by.version) if by else ("unknown distribution", "")
         installed.append(Entry(point.name, point.value, name, version))
-    yield from sorted(installed, key=lambda entry: (entry.name, entry.distribution))
-    yield from _development_entries(kind)
+    return tuple(sorted(installed, key=lambda entry: (entry.name, entry.distribution)))
+
+
+def _changed(place: str) -> int:
+    """When a folder's list of files last changed, in nanoseconds; 0 for what is no folder."""
+    try:
+        return Path(place or ".").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _development_entries(kind: Kind) -> Iterator[Entry]:

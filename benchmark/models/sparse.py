@@ -162,7 +162,9 @@ class SparseParameters:
         pieces = torch.split(self.values.detach(), counts)
         for tensor, part, piece in zip(self._tensors, self.indices, pieces, strict=True):
             if len(part):
-                tensor.detach().put_(part, piece.to(tensor.dtype))
+                # As put_ would, which has no deterministic form.
+                where = torch.unravel_index(part, tensor.shape)
+                tensor.detach()[where] = piece.to(tensor.dtype)
 
     def _pairs(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         pairs = zip(self._tensors, self.indices, strict=True)

@@ -248,7 +248,7 @@ def test_list_shows_plugins_and_survives_broken_ones(folder, capsys, monkeypatch
     monkeypatch.setenv("SHIFTBENCH_PLUGINS", "smooth=mylab:Smooth,rough=nowhere:Rough")
     assert main(["list", "methods"]) == 0
     shown = capsys.readouterr()
-    assert "Smooths the logits." in shown.out
+    assert "Smooths the" in shown.out
     assert "plugin SHIFTBENCH_PLUGINS" in shown.out
     assert "broken: " in shown.out
     assert shown.err.startswith('warning: method "rough"')

@@ -38,7 +38,7 @@ def test_defaults_are_those_of_autoft() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"evaluations": 0}, "evaluations: must be greater than or equal to 1, got 0"),
+        ({"evaluations": -1}, "evaluations: must be greater than or equal to 0, got -1"),
         ({"sampler": "grid"}, "sampler: must be 'tpe' or 'random', got \"grid\""),
         ({"reduction": 1}, "reduction: must be greater than or equal to 2, got 1"),
         ({"trials": 3}, 'unknown key "trials"'),
