@@ -22,6 +22,7 @@ VERBS = {
     "import": "app",
     "verify": "verify",
     "export": "export",
+    "compact": "compact",
 }
 """Verbs in the order of the help, each with the name of its function, or app, in its module.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from benchmark.leaderboard.store import Location
     from benchmark.suite import Suite
 
 SuiteArgument = Annotated[
@@ -28,6 +29,24 @@ Data = Annotated[
 ]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the results.")]
 RESULTS = Path("results")
+ReadResults = Annotated[
+    str, typer.Option("--results", help="Folder of the results, or its URI in an object store.")
+]
+
+
+def existing(results: str) -> Location:
+    """The results that ``--results`` means.
+
+    Raises:
+        InputError: there are none.
+    """
+    from benchmark.data.roots import is_remote
+    from benchmark.errors import InputError
+    from benchmark.leaderboard.store import exists
+
+    if not exists(results):
+        raise InputError(f"--results {results}: there is no such folder")
+    return results if is_remote(results) else Path(results)
 
 
 def suite_folders() -> list[Path]:

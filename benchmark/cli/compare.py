@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark.cli.common import RESULTS, Data, Overrides, Results, load_suite
+from benchmark.cli.common import RESULTS, Data, Overrides, ReadResults, existing, load_suite
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from benchmark.leaderboard.compare import Comparison, Reference
     from benchmark.leaderboard.ranking import Estimate
+    from benchmark.leaderboard.store import Location
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -36,7 +37,7 @@ def compare(
         str | None,
         typer.Argument(metavar="[SUITE]", help="Suite whose runs to compare; else all there are."),
     ] = None,
-    results: Results = RESULTS,
+    results: ReadResults = str(RESULTS),
     published: Annotated[
         Path | None,
         typer.Option("--published", help="Folder of published results; else results/published."),
@@ -62,10 +63,9 @@ def compare(
         raise InputError(f"--tolerance {tolerance:g} is not a number of points from 0 to 100")
     if suite is None and (data is not None or overrides):
         raise InputError("--data and --set say which runs a suite means; name the suite")
-    if not results.is_dir():
-        raise InputError(f"--results {results}: there is no such folder")
+    place = existing(results)
     references = read_published(published)
-    table = _read(results, suite, overrides, data)
+    table = _read(place, suite, overrides, data)
     console = Console(highlight=False)
     found = compared(table, references, tolerance / 100)
     for _, group in groupby(found, key=lambda c: (c.task, c.backbone, c.shots)):
@@ -80,7 +80,7 @@ def compare(
 
 
 def _read(
-    results: Path, suite: str | None, overrides: list[str] | None, data: str | None
+    results: Location, suite: str | None, overrides: list[str] | None, data: str | None
 ) -> pa.Table:
     """All rows, or those of a suite's runs under the labels that it gives them."""
     from benchmark.leaderboard.store import read, relabel

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmark.cli.common import find_suite
+from benchmark.cli.common import RESULTS, ReadResults, existing, find_suite
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from benchmark.leaderboard.store import Location
     from benchmark.plan import Plan
 
 EPILOG = """[bold]Examples[/bold]
@@ -49,12 +50,13 @@ def report(
     suite: Annotated[
         Path | None, typer.Argument(help="Suite whose runs to rank; else all in the folder.")
     ] = None,
-    results: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results"),
+    results: ReadResults = str(RESULTS),
     task: Annotated[
         list[str] | None, typer.Option(help="Only this task; may be given several times.")
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(help="File to write; by default beside the results.")
+        Path | None,
+        typer.Option(help="File to write; by default in the folder of the results, if it is one."),
     ] = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with charts too.")
@@ -86,22 +88,22 @@ def report(
     if suite is None and (data is not None or overrides):
         raise InputError("--data and --set say which runs a suite means; name the suite")
     plan = None if suite is None else _plan(suite, overrides or [], data)
-    if not results.is_dir():
-        raise InputError(f"--results {results}: there is no such folder")
-    found = read(results) if plan is None else _read_plan(results, plan)
+    place = existing(results)
+    folder = place if isinstance(place, Path) else None
+    found = read(place) if plan is None else _read_plan(place, plan)
     table = _of_tasks(found, task or [])
     print_report(console, table)
     if plan is not None:
         console.print(_progress(found, len(plan.runs)))
     name = None if plan is None else plan.suite.name
-    file = markdown or results / f"{name or 'report'}.md"
+    file = markdown or (folder or Path()) / f"{name or 'report'}.md"
     heading = f"Leaderboard: {name}" if name else "Leaderboard"
     wanted = {"html": html, "csv": csv, "latex": latex, "figures": figures}
     with _written(file):
         write_markdown(file, table, heading)
     written = [file]
     if any(wanted.values()):
-        written += _write_more(wanted, table, results, heading, suite)
+        written += _write_more(wanted, table, folder, heading, suite)
     for path in written:
         console.print(f"Written to {path}", style="dim", highlight=False, soft_wrap=True)
 
@@ -109,7 +111,7 @@ def report(
 def _write_more(
     wanted: Mapping[str, Path | None],
     table: pa.Table,
-    results: Path,
+    results: Path | None,
     heading: str,
     suite: Path | None,
 ) -> list[Path]:
@@ -168,7 +170,7 @@ def _plan(suite: Path, overrides: list[str], data: str | None) -> Plan:
     return Plan.build(Suite.load(suite, overrides, data))
 
 
-def _read_plan(results: Path, plan: Plan) -> pa.Table:
+def _read_plan(results: Location, plan: Plan) -> pa.Table:
     """The rows of a suite's runs, under the labels that it gives them."""
     from benchmark.leaderboard.store import read, relabel
 

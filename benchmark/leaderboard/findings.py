@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from benchmark.data.tasks import NEW
-from benchmark.leaderboard.ranking import ID_TEST
+from benchmark.leaderboard.ranking import ID_TEST, of_runs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,19 +100,18 @@ class BaseToNew:
 
 def movements(table: pa.Table) -> list[Movement]:
     """One for every task, backbone, shots and label whose runs trained, by distance."""
-    groups: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for row in table.to_pylist():
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in of_runs(table).to_pylist():
         if row["status"] == "done" and row["distance"] is not None:
-            key = (row["task"], row["backbone"], row["shots"], row["label"])
-            groups[key][row["run_id"]] = row
-    found = [_movement(key, list(rows.values())) for key, rows in groups.items()]
+            groups[row["task"], row["backbone"], row["shots"], row["label"]].append(row)
+    found = [_movement(key, rows) for key, rows in groups.items()]
     return sorted(found, key=lambda m: (m.task, m.backbone, m.shots or 0, m.distance))
 
 
 def searches(table: pa.Table) -> list[SearchLine]:
     """Every search once, in the table's order."""
     found: dict[str, SearchLine] = {}
-    for row in table.to_pylist():
+    for row in of_runs(table).to_pylist():
         if row["status"] == "done" and row["search_id"] is not None:
             found.setdefault(
                 row["search_id"],
@@ -133,8 +132,8 @@ def searches(table: pa.Table) -> list[SearchLine]:
 
 def leaks(table: pa.Table) -> list[tuple[str, str]]:
     """Task and the test images that methods saw, each once."""
-    rows = table.select(["task", "leakage"]).to_pylist()
-    return sorted({(row["task"], row["leakage"]) for row in rows if row["leakage"] is not None})
+    rows = table.select(["task", "leakage"]).filter(table["leakage"].is_valid()).to_pylist()
+    return sorted({(row["task"], row["leakage"]) for row in rows})
 
 
 def base_to_new(rankings: Sequence[Ranking]) -> list[BaseToNew]:
@@ -174,8 +173,7 @@ def layer_of(tensor: str) -> str:
     return f"{tower} {rest.partition('.')[0]}"
 
 
-def _movement(key: tuple[Any, ...], rows: Iterable[Mapping[str, Any]]) -> Movement:
-    rows = list(rows)
+def _movement(key: tuple[Any, ...], rows: Sequence[Mapping[str, Any]]) -> Movement:
     shares: dict[str, float] = defaultdict(float)
     counts = [json.loads(row["details"]) for row in rows]
     for details in counts:

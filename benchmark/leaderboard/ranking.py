@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from benchmark.leaderboard.schema import digest
 from benchmark.plugins import BUILTIN
@@ -179,17 +180,18 @@ def rankings(table: pa.Table) -> list[Ranking]:
     Args:
         table: rows of the leaderboard; all their ancestors should be among them for the costs.
     """
-    rows: list[Row] = table.to_pylist()
-    done = sorted((r for r in rows if r["status"] == "done"), key=lambda r: r["finished"])
+    done = table.filter(pc.equal(table["status"], "done"))
     runs = _Runs.of(done)
-    headlines = [row for row in done if row["primary"]]
+    headlines = _headlines(done)
     found = []
-    for setting, of_task in _grouped(headlines, _setting_of).items():
+    by_setting = _grouped(headlines, lambda run_id: _setting_of(runs.rows[run_id]))
+    for setting, run_ids in by_setting.items():
         task, task_digest, world, backbone, images = setting
+        of_task = [*chain.from_iterable(headlines[run_id] for run_id in run_ids)]
         shifts = tuple(dict.fromkeys(r["evaluation_set"] for r in of_task if r["role"] == "shift"))
         metrics = {row["evaluation_set"]: row["metric"] for row in of_task}
-        constant, varying = _split(of_task, lambda row: not runs.varies(row["run_id"]))
-        by_shots = _grouped(varying, lambda row: row["shots"]) or {None: []}
+        constant, varying = _split(run_ids, lambda run_id: not runs.varies(run_id))
+        by_shots = _grouped(varying, lambda run_id: runs.rows[run_id]["shots"]) or {None: []}
         for shots, of_shots in by_shots.items():
             found.append(
                 Ranking(
@@ -201,7 +203,11 @@ def rankings(table: pa.Table) -> list[Ranking]:
                     images=images,
                     shifts=shifts,
                     metrics=metrics,
-                    lines=_lines([*constant, *of_shots], shifts, runs),
+                    lines=_lines(
+                        {run_id: headlines[run_id] for run_id in (*constant, *of_shots)},
+                        shifts,
+                        runs,
+                    ),
                 )
             )
     return sorted(found, key=_place)
@@ -236,17 +242,47 @@ def overall(found: Sequence[Ranking]) -> list[OverallRanking]:
 def failures(table: pa.Table) -> list[Failure]:
     """The runs that failed, in the table's order."""
     names = [field.name for field in fields(Failure)]
-    return [
-        Failure(**{name: row[name] for name in names})
-        for row in table.to_pylist()
-        if row["status"] == "failed"
-    ]
+    failed = table.select(names).filter(pc.equal(table["status"], "failed"))
+    return [Failure(**row) for row in failed.to_pylist()]
 
 
 def incomplete_data(table: pa.Table) -> list[tuple[str, str, str]]:
     """Task, evaluation set and what is missing from it, each once."""
-    rows = table.select(["task", "evaluation_set", "incomplete_reason"]).to_pylist()
-    return sorted({tuple(row.values()) for row in rows if row["incomplete_reason"] is not None})
+    names = ["task", "evaluation_set", "incomplete_reason"]
+    gaps = table.select(names).filter(table["incomplete_reason"].is_valid())
+    return sorted({tuple(row.values()) for row in gaps.to_pylist()})
+
+
+def of_runs(table: pa.Table) -> pa.Table:
+    """One row of each run, for what all its rows share, in the table's order."""
+    ids = table["run_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    _, first = np.unique(ids, return_index=True)
+    return table.take(np.sort(first))
+
+
+_SCORED = [
+    *("run_id", "variant", "selection", "evaluation_set", "role", "metric"),
+    *("value", "low", "high", "n", "complete", "data_fingerprint"),
+]
+
+
+def _headlines(done: pa.Table) -> dict[str, list[Row]]:
+    """The results in headline metrics by run, in the order in which runs finished."""
+    table = done.select([*_SCORED, "finished"]).filter(done["primary"])
+    finished = table["finished"].cast(pa.int64()).to_numpy()
+    table = table.select(_SCORED).take(np.argsort(finished, kind="stable"))
+    columns = [_values(table[name]) for name in _SCORED]
+    rows = (dict(zip(_SCORED, row, strict=True)) for row in zip(*columns, strict=True))
+    return _grouped(rows, lambda row: row["run_id"])
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """What ``to_pylist`` returns, but each text is made once: a tenth of the time."""
+    if not pa.types.is_string(column.type):
+        return column.to_numpy().tolist() if not column.null_count else column.to_pylist()  # type: ignore[no-any-return]
+    encoded = column.combine_chunks().dictionary_encode()
+    texts = [*encoded.dictionary.to_pylist(), None]
+    return [texts[index] for index in encoded.indices.fill_null(len(texts) - 1).to_pylist()]
 
 
 @dataclass(frozen=True)
@@ -256,7 +292,8 @@ class _Runs:
     rows: Mapping[str, Row]
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> _Runs:
+    def of(cls, table: pa.Table) -> _Runs:
+        rows = of_runs(table).to_pylist()
         return cls({row["run_id"]: row for row in rows})
 
     def parents(self, run_id: str) -> list[str]:
@@ -322,14 +359,16 @@ def _place(ranking: Ranking) -> tuple[str | float, ...]:
     return *setting, shots, images
 
 
-def _lines(rows: list[Row], shifts: tuple[str, ...], runs: _Runs) -> tuple[Line, ...]:
+def _lines(
+    by_run: Mapping[str, list[Row]], shifts: tuple[str, ...], runs: _Runs
+) -> tuple[Line, ...]:
     """All lines of a ranking: selections that were made, and an oracle of what has variants."""
-    by_run = _grouped(rows, lambda row: row["run_id"])
     by_recipe: dict[tuple[str, str], dict[int, list[Row]]] = defaultdict(dict)
     for run_id, of_run in by_run.items():  # the run that finished last stands for its seed
-        by_recipe[of_run[0]["label"], runs.recipe(run_id)][of_run[0]["seed"]] = of_run
+        run = runs.rows[run_id]
+        by_recipe[run["label"], runs.recipe(run_id)][run["seed"]] = of_run
     members = {recipe: [*chain(*seeds.values())] for recipe, seeds in by_recipe.items()}
-    labels = _labels({recipe: of_recipe[0] for recipe, of_recipe in members.items()})
+    labels = _labels({recipe: runs.rows[m[0]["run_id"]] for recipe, m in members.items()})
     lines = []
     for recipe, of_recipe in members.items():
         made = [row for row in of_recipe if row["selection"] not in (None, ORACLE)]
@@ -361,7 +400,7 @@ def _line(
     return Line(
         rank=None,
         label=label,
-        method=rows[0]["method"],
+        method=runs.rows[rows[0]["run_id"]]["method"],
         selection=selection,
         variants=tuple(dict.fromkeys(row["variant"] for row in rows)),
         seeds=len(by_run),

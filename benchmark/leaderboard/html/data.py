@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from benchmark.errors import InputError
 from benchmark.leaderboard.compare import Comparison, compare, golden_faults
@@ -35,6 +36,7 @@ from benchmark.leaderboard.ranking import (
     Ranking,
     failures,
     incomplete_data,
+    of_runs,
     overall,
     rankings,
 )
@@ -315,7 +317,7 @@ def page_data(
         except (InputError, ValueError):  # a table without the testbed has no baseline
             beta, cloud = {}, ()
     made = [board.ranking for board in found]
-    finished = [row["finished"] for row in table.select(["finished"]).to_pylist()]
+    finished = table["finished"].unique().to_pylist()
     return Page(
         title=title,
         boards=tuple(found),
@@ -393,9 +395,8 @@ def setting_of(ranking: Ranking) -> tuple[Any, ...]:
 
 def shares(table: pa.Table) -> list[Share]:
     """Where the mask of every method that has one is, in the order of the network's layers."""
-    runs = {row["run_id"]: row for row in table.to_pylist() if row["status"] == "done"}
     groups: dict[tuple[Any, ...], list[dict[str, tuple[float, float]]]] = defaultdict(list)
-    for row in runs.values():
+    for row in of_runs(table.filter(pc.equal(table["status"], "done"))).to_pylist():
         details = json.loads(row["details"])
         if not details.get("share"):
             continue
@@ -407,9 +408,9 @@ def shares(table: pa.Table) -> list[Share]:
         total = details["selected"]
         groups[key].append({layer: (s / total, s / size) for layer, (s, size) in layers.items()})
     found = []
-    for (task, backbone, shots, label), of_runs in groups.items():
-        for layer in sorted({layer for run in of_runs for layer in run}, key=layer_order):
-            share, density = _mean_pair([run.get(layer, (0.0, 0.0)) for run in of_runs])
+    for (task, backbone, shots, label), runs in groups.items():
+        for layer in sorted({layer for run in runs for layer in run}, key=layer_order):
+            share, density = _mean_pair([run.get(layer, (0.0, 0.0)) for run in runs])
             found.append(Share(task, backbone, shots, label, layer, share, density))
     return found
 
@@ -610,7 +611,7 @@ def _history(line: SearchLine, results: Path | None) -> SearchHistory:
 def _runs(table: pa.Table, known: Mapping[str, Recipe]) -> tuple[RunLine, ...]:
     unknown = Recipe(None, "not looked for")
     order = ["task", "backbone", "shots", "label", "seed"]
-    rows = {row["run_id"]: row for row in table.to_pylist()}
+    rows = {row["run_id"]: row for row in of_runs(table).to_pylist()}
     by_name = sorted(rows.items(), key=lambda item: [_last_if_none(item[1][c]) for c in order])
     shared = ("run_id", "status", "task", "backbone", "shots", "label", "seed", "suite")
     return tuple(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from benchmark.errors import InputError
+from benchmark.leaderboard.ranking import of_runs
 
 if TYPE_CHECKING:
     from benchmark.plan import Plan
@@ -48,7 +49,7 @@ def recipes(table: pa.Table, find: Find) -> dict[str, Recipe]:
         table: rows of the leaderboard.
         find: the file of a suite by its name; raises ``InputError`` where there is none.
     """
-    runs = {row["run_id"]: row for row in table.to_pylist()}
+    runs = {row["run_id"]: row for row in of_runs(table).to_pylist()}
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in runs.values():
         groups.setdefault((row["suite"], row["world"]), []).append(row)

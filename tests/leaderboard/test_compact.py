@@ -1,0 +1,245 @@
+import itertools
+import multiprocessing
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from benchmark.cli import main
+from benchmark.errors import InputError
+from benchmark.leaderboard import store
+from benchmark.leaderboard.schema import SCHEMA, VERSION_KEY, failed, to_table
+from benchmark.leaderboard.store import COPY, compact, folder, read, read_runs, write_run
+from tests.leaderboard.records import info, results, run
+
+SETS = {"id-test": 0.5, "imagenet-r": 0.25}
+
+
+def fill(place, names, **changes):
+    tables = {name: run(name, SETS, **changes) for name in names}
+    for name, table in tables.items():
+        write_run(place, name, table)
+    return tables
+
+
+def opened(monkeypatch):
+    """The runs whose own files are read from now on."""
+    names = []
+    plain = store._Place._read_file
+
+    def noted(self, run_id, chosen):
+        names.append(run_id)
+        return plain(self, run_id, chosen)
+
+    monkeypatch.setattr(store._Place, "_read_file", noted)
+    return names
+
+
+def test_rows_are_the_same_before_and_after(tmp_path, monkeypatch):
+    fill(tmp_path, ["c3", "a1"], task="imagenet")
+    fill(tmp_path, ["b2"], task="fmow", backbone="ViT-B-32")
+    write_run(tmp_path, "d4", failed(info("d4"), "power cut"))
+    before, states = read(tmp_path), read_runs(tmp_path)
+
+    done = compact(tmp_path, settled=0)
+
+    assert (done.runs, done.rows, done.recent) == (4, 7, 0)
+    names = opened(monkeypatch)
+    assert read(tmp_path).equals(before)
+    assert read(tmp_path).schema.equals(before.schema, check_metadata=True)
+    assert read_runs(tmp_path) == states
+    for name in ("a1", "b2", "c3", "d4"):
+        assert read(tmp_path, [name]).equals(before.filter(pc.field("run_id") == name))
+    assert read(tmp_path, ["other"]).num_rows == 0
+    assert names == []  # nothing but the copy was read
+    query = f"SELECT run_id, count(*) FROM '{folder(tmp_path)}/*.parquet' GROUP BY ALL"  # noqa: S608
+    assert dict(duckdb.sql(query).fetchall()) == {"a1": 2, "b2": 2, "c3": 2, "d4": 1}
+
+
+def test_what_has_changed_since_is_read_from_its_own_file(tmp_path, monkeypatch):
+    tables = fill(tmp_path, ["a1", "b2", "c3"])
+    compact(tmp_path, settled=0)
+    tables |= fill(tmp_path, ["d4"])
+    tables["b2"] = run("b2", {"id-test": 0.75})
+    write_run(tmp_path, "b2", tables["b2"])
+    (folder(tmp_path) / "c3.parquet").unlink()
+    del tables["c3"]
+
+    names = opened(monkeypatch)
+    assert read(tmp_path).equals(pa.concat_tables(tables[name] for name in sorted(tables)))
+    assert names == ["b2", "d4"]
+    compact(tmp_path, settled=0)
+    names.clear()
+    assert read(tmp_path).equals(pa.concat_tables(tables[name] for name in sorted(tables)))
+    assert names == []
+
+
+def test_a_file_that_may_yet_change_unseen_is_not_copied(tmp_path, monkeypatch):
+    fill(tmp_path, ["a1"])
+    assert compact(tmp_path, settled=3600) == store.Compaction(runs=0, rows=0, recent=1)
+    names = opened(monkeypatch)
+    assert read(tmp_path).num_rows == 2
+    assert names == ["a1"]
+
+
+def test_a_run_written_while_it_is_copied_keeps_its_new_rows(tmp_path, monkeypatch):
+    fill(tmp_path, ["a1", "b2"])
+    new = run("a1", {"id-test": 0.75})
+    plain = store._Place.write
+
+    def late(self, name, table):
+        monkeypatch.undo()
+        write_run(tmp_path, "a1", new)
+        plain(self, name, table)
+
+    monkeypatch.setattr(store._Place, "write", late)
+    compact(tmp_path, settled=0)
+    assert read(tmp_path, ["a1"]).equals(new)
+
+
+@pytest.mark.parametrize("compacted", ["none", "all", "half"])
+def test_a_filter_gives_what_filtering_all_rows_gives(tmp_path, compacted):
+    def write(numbers):
+        for i in numbers:
+            task, backbone = ("imagenet", "fmow", "it's")[i % 3], ("b16", "b32")[i % 2]
+            rows = [*results(SETS), *results({"id-val": 0.5}, "a", None, incomplete_reason="gap")]
+            about = info(f"{i:04x}", task=task, backbone=backbone)
+            table = failed(about, "no") if i % 7 == 6 else to_table(about, rows)
+            write_run(tmp_path, f"{i:04x}", table)
+
+    write(range(0, 20, 2))
+    if compacted == "half":
+        compact(tmp_path, settled=0)
+    write(range(1, 20, 2))
+    if compacted == "all":
+        compact(tmp_path, settled=0)
+    table = read(tmp_path)
+    assert len(set(table["run_id"].to_pylist())) == 20
+    for task, backbone in itertools.product(("imagenet", "it's", "other"), ("b16", "b32")):
+        found = read(tmp_path, where={"task": [task], "backbone": [backbone]})
+        right = (pc.field("task") == task) & (pc.field("backbone") == backbone)
+        assert found.equals(table.filter(right))
+    assert read(tmp_path, where={"task": []}).num_rows == 0
+    found = read(tmp_path, where={"evaluation_set": ["id-val", "id-test"]}, columns=["value", "n"])
+    right = table.filter(pc.field("evaluation_set").isin(["id-val", "id-test"]))
+    assert found.equals(right.select(found.column_names))
+    assert found.column_names == ["value", "n"]
+    some = [f"{i:04x}" for i in range(0, 20, 5)]
+    found = read(tmp_path, some, where={"task": ["fmow", "imagenet"]})
+    right = pc.field("run_id").isin(some) & pc.field("task").isin(["fmow", "imagenet"])
+    assert found.equals(table.filter(right))
+
+
+def test_a_copy_that_was_not_finished_leaves_the_one_before(tmp_path, monkeypatch):
+    tables = fill(tmp_path, ["a1"])
+    compact(tmp_path, settled=0)
+    tables |= fill(tmp_path, ["b2"])
+    monkeypatch.setattr("pathlib.Path.replace", lambda self, target: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        compact(tmp_path, settled=0)
+    assert read(tmp_path).equals(pa.concat_tables(tables.values()))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["leaderboard", COPY]
+
+
+@pytest.mark.parametrize("content", [b"", b"not parquet"])
+def test_a_broken_copy_is_named(tmp_path, content):
+    fill(tmp_path, ["a1"])
+    (tmp_path / COPY).write_bytes(content)
+    with pytest.raises(InputError, match=r"leaderboard\.parquet: cannot be read .* delete it"):
+        read(tmp_path)
+    pq.write_table(pa.table({"x": [1]}), tmp_path / COPY)
+    with pytest.raises(InputError, match=r"leaderboard\.parquet: not a file of the leaderboard"):
+        read(tmp_path)
+
+
+def test_a_copy_of_another_version_is_not_read(tmp_path):
+    tables = fill(tmp_path, ["a1"])
+    pq.write_table(
+        SCHEMA.empty_table().replace_schema_metadata({VERSION_KEY: b"1"}), tmp_path / COPY
+    )
+    assert read(tmp_path).equals(tables["a1"])
+
+
+def test_a_broken_file_is_named_and_nothing_is_copied(tmp_path):
+    fill(tmp_path, ["a1"])
+    (folder(tmp_path) / "c3.parquet").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"c3\.parquet: cannot be read"):
+        compact(tmp_path, settled=0)
+    assert not (tmp_path / COPY).exists()
+
+
+def test_the_command(tmp_path, capsys):
+    fill(tmp_path, ["a1", "b2", "c3"])
+    assert main(["compact", "--results", str(tmp_path)]) == 0
+    assert "rows of" in capsys.readouterr().out
+    assert (tmp_path / COPY).exists()
+    assert main(["compact", "--results", str(tmp_path / "nowhere")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def _write(place, writer, runs):
+    """Write each run twice: first two rows, later three."""
+    for version in (1, 2):
+        sets = dict.fromkeys(("id-test", "r", "a")[: version + 1], version / 10)
+        for number in range(runs):
+            run_id = f"{writer}{number:03x}"
+            write_run(place, run_id, run(run_id, sets))
+
+
+def _compact_until(place, path):
+    times = 0
+    while not path.exists():
+        compact(place, settled=0.1)
+        times += 1
+    return times
+
+
+def everyone_at_once(place, stop, writers, runs, pause):
+    """Write, compact and read at once, and see that no row is lost, doubled or half read.
+
+    Returns:
+        how often it was compacted and how often read.
+    """
+    folder(place).mkdir(parents=True)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.leaderboard.test_compact"])
+    latest: dict[str, float] = {}
+    polls = 0
+    with ProcessPoolExecutor(writers + 1, mp_context=context) as pool:
+        compactor = pool.submit(_compact_until, place, stop)
+        jobs = [pool.submit(_write, place, writer, runs) for writer in range(writers)]
+        try:
+            while not all(job.done() for job in jobs):
+                rows = read(place, columns=["run_id", "value"]).to_pylist()
+                count = Counter((row["run_id"], row["value"]) for row in rows)
+                assert all(n == round(10 * value) + 1 for (_, value), n in count.items())
+                now = dict(count.keys())
+                assert len(now) == len(count)  # one version of each run
+                assert all(now[name] >= value for name, value in latest.items())  # none is lost
+                latest = now
+                polls += 1
+                time.sleep(pause)
+        finally:
+            stop.touch()
+        for job in jobs:
+            job.result()
+        compacted = compactor.result()
+
+    names = {f"{writer}{number:03x}" for writer in range(writers) for number in range(runs)}
+    table = read(place)
+    assert Counter(table["run_id"].to_pylist()) == dict.fromkeys(names, 3)
+    assert set(table["value"].to_pylist()) == {0.2}
+    return compacted, polls
+
+
+def test_eight_writers_a_compactor_and_a_reader_at_once(tmp_path):
+    compacted, polls = everyone_at_once(
+        tmp_path / "results", tmp_path / "stop", writers=8, runs=12, pause=0.05
+    )
+    assert compacted > 1
+    assert polls > 1
