@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LABELS: Any = {"parent": True, "parents": True, "settings": {"parent", "parents"}}
 """Settings that only name other runs, also those of a method that another one wraps."""
 
-IDENTITY_VERSION = 2  # raised whenever the same specification computes something else
+IDENTITY_VERSION = 3  # raised whenever the same specification computes something else
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from benchmark.data.batches import (
 )
 from benchmark.data.roots import cache_dir, resolve
 from benchmark.data.store import Store
-from benchmark.data.tasks import Task, open_ood_val, open_task
+from benchmark.data.tasks import ID_TEST, Task, open_ood_val, open_task
 from benchmark.errors import RunFailedError
 from benchmark.evaluation import predictions
 from benchmark.evaluation.inference import (
@@ -348,7 +348,18 @@ class Runner:
             logits = images.projection(logits)
         table = predictions.to_table(evaluation_set, variant, images, logits)
         facts = {"seconds": str(time.monotonic() - started), "fingerprint": images.fingerprint}
+        if evaluation_set == ID_TEST:
+            self._predict_parts(run, variant, images, logits)
         predictions.write(file, table.replace_schema_metadata(facts))
+
+    def _predict_parts(self, run: Run, variant: str, images: ImageSet, logits: Array) -> None:
+        """Leave the predictions on the ID test images that have the classes of a shift."""
+        folder = RunFolder.of(self._results, run.id)
+        for name, (_, kept, part) in self.data(run).on_classes_of_shifts(images).items():
+            projected = logits[kept] if part.projection is None else part.projection(logits[kept])
+            table = predictions.to_table(name, variant, part, projected)
+            facts = {"fingerprint": part.fingerprint}
+            predictions.write(folder.part(variant, name), table.replace_schema_metadata(facts))
 
     def _combined_logits(self, run: Run, variant: str, evaluation_set: str) -> Array:
         """Logits (n, classes) fp32 of a variant, which may be a mixture of others' logits."""
@@ -512,10 +523,11 @@ class Runner:
         """Turn the predictions into the run's rows, and keep them all in one file."""
         run, folder = self._runs[run_id], RunFolder.of(self._results, run_id)
         method = run.create()
+        sets = self._scored_sets(run)
         parts = {
-            (variant, name): self._read_part(run, folder, variant, name)
+            (variant, name): self._read_part(run, folder, variant, name, sets[name])
             for variant in method.variants()
-            for name in evaluation_metrics(run.task)
+            for name in sets
         }
         scored = {key: results_of(part) for key, part in parts.items()}
         id_val = {name: scored[name, "id-val"][0].score.value for name in method.variants()}
@@ -524,7 +536,7 @@ class Runner:
         results = [
             replace(result, selection=selection)
             for variant, selection in chosen
-            for name in evaluation_metrics(run.task)
+            for name in sets
             for result in scored[variant, name]
         ]
         tables = [part.table for part in parts.values()]
@@ -544,17 +556,27 @@ class Runner:
         write_run(self._results, run_id, to_table(info, results))
         folder.drop_parts()
 
-    def _read_part(self, run: Run, folder: RunFolder, variant: str, name: str) -> Prediction:
+    def _scored_sets(self, run: Run) -> dict[str, str]:
+        """The headline metric of every set that there are predictions on, by its name."""
+        metrics = evaluation_metrics(run.task)
+        parts = self.data(run).on_classes_of_shifts(self._evaluation_images(run, ID_TEST))
+        return metrics | {name: metrics[shift] for name, (shift, _, _) in parts.items()}
+
+    def _read_part(
+        self, run: Run, folder: RunFolder, variant: str, name: str, metric: str
+    ) -> Prediction:
         table = predictions.read(folder.part(variant, name))
         facts = table.schema.metadata
+        seconds = facts.get(b"seconds")  # none of its own, where it is a part of another set
+        whole = name if seconds is not None else ID_TEST
         return Prediction(
             variant=variant,
             evaluation_set=name,
-            metric=evaluation_metrics(run.task)[name],
+            metric=metric,
             table=table.replace_schema_metadata(None),
-            seconds=float(facts[b"seconds"]),
+            seconds=None if seconds is None else float(seconds),
             fingerprint=facts[b"fingerprint"].decode(),
-            incomplete_reason=self._remarks.incomplete.get((run.task.name, name)),
+            incomplete_reason=self._remarks.incomplete.get((run.task.name, whole)),
         )
 
     def _searched(self, run: Run) -> bool:

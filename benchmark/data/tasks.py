@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
 from benchmark.data.base import Labels, draw, part_of, rank_within_class
@@ -42,7 +43,8 @@ from benchmark.data.sources import (
 from benchmark.errors import InputError
 
 Metric = Literal["accuracy", "macro-f1", "worst-region"]
-RESERVED = ("id-val", "id-test", "ood-val")
+ID_TEST = "id-test"
+RESERVED = ("id-val", ID_TEST, "ood-val")
 NEW = "new"
 """The shift of a task with a class split."""
 MOST_VALIDATION_SHOTS = 4
@@ -158,7 +160,7 @@ class Task(Closed):
     @model_validator(mode="after")
     def _sets_are_consistent(self) -> Task:
         for name in self.shifts:
-            if name in RESERVED or not name:
+            if name in RESERVED or name.startswith(f"{ID_TEST}-on-") or not name:
                 raise ValueError(f'a shift cannot be called "{name}"')
         for name, item in (("id_test", self.id_test), ("ood_val", self.ood_val)):
             if item is not None and item.classes is not None:
@@ -202,6 +204,31 @@ class TaskData:
     evaluation: dict[str, tuple[EvaluationSet, ImageSet]]
     notes: tuple[str, ...] = ()
     vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
+
+    def on_classes_of_shifts(
+        self, images: ImageSet
+    ) -> dict[str, tuple[str, npt.NDArray[np.int64], ImageSet]]:
+        """The parts of the ID test images that have the classes of a shift which has only some.
+
+        Accuracy on such a shift compares with accuracy on these, scored among the same classes
+        (Taori et al., 2020, arXiv 2007.00644, for ImageNet-A, -R and ObjectNet).
+
+        Args:
+            images: the ID test set, or a part of it.
+
+        Returns:
+            by name (``id-test-on-imagenet-a-classes``): the shift, the positions of the images, and
+            the images as a set with the shift's labels and projection. Empty ones are left out.
+        """
+        found = {}
+        for shift, (_, shifted) in self.evaluation.items():
+            own_names = shift in self.vocabularies
+            if shifted.projection is None or own_names or images.projection is not None:
+                continue
+            kept, part = on_classes_of(images, shifted.projection)
+            if len(kept):
+                found[f"{ID_TEST}-on-{shift}-classes"] = shift, kept, part
+        return found
 
 
 def open_task(task: Task, root: str, shots: int | None, seed: int) -> TaskData:
@@ -272,6 +299,24 @@ def open_ood_val(task: Task, root: str) -> tuple[EvaluationSet, ImageSet]:
     images = _base(task, _scored(item, "ood-val", classes + new, root), "ood-val", classes)
     _check_regions(task, "ood-val", item, images)
     return item, images
+
+
+def on_classes_of(
+    images: ImageSet, projection: Projection
+) -> tuple[npt.NDArray[np.int64], ImageSet]:
+    """The images whose classes a projection keeps, with its labels, and where they were.
+
+    Args:
+        images: labelled by the task's classes.
+        projection: from the task's classes to fewer.
+    """
+    size = 1 + max(int(images.labels.max(initial=0)), *map(max, projection.groups))
+    label_of = np.full(size, -1, np.int64)
+    for label, group in enumerate(projection.groups):
+        label_of[list(group)] = label
+    labels = label_of[images.labels]
+    kept = np.flatnonzero(labels >= 0).astype(np.int64)
+    return kept, replace(images.subset(kept), labels=labels[kept], projection=projection)
 
 
 def task_classes(task: Task, root: str) -> tuple[str, ...]:

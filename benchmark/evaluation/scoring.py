@@ -23,7 +23,7 @@ class Prediction:
         evaluation_set: its name in the task.
         metric: the set's headline metric.
         table: of ``predictions.to_table``.
-        seconds: that predicting took.
+        seconds: that predicting took; ``None`` where the set is a part of another.
         fingerprint: of the evaluation set.
         incomplete_reason: what is missing from the set's files; ``None`` when they are complete.
     """
@@ -32,7 +32,7 @@ class Prediction:
     evaluation_set: str
     metric: str
     table: pa.Table
-    seconds: float
+    seconds: float | None
     fingerprint: str
     incomplete_reason: str | None = None
 

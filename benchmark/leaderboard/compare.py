@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from benchmark.leaderboard.ranking import ID_TEST, ORACLE, Estimate, Line, Ranking, rankings
+from benchmark.data.tasks import ID_TEST
+from benchmark.leaderboard.ranking import ORACLE, Estimate, Line, Ranking, rankings
 from benchmark.leaderboard.schema import digest
 
 Row = Mapping[str, Any]

@@ -7,9 +7,9 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark.data.tasks import ID_TEST
 from benchmark.files import written_atomically
 from benchmark.leaderboard.html.data import MEAN, Board, BoardLine, Page
-from benchmark.leaderboard.ranking import ID_TEST
 from benchmark.leaderboard.report import NONE, SHORT, duration, name, title
 
 HEADER = (

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from benchmark.data.tasks import NEW
-from benchmark.leaderboard.ranking import ID_TEST, of_runs
+from benchmark.data.tasks import ID_TEST, NEW
+from benchmark.leaderboard.ranking import of_runs
 
 if TYPE_CHECKING:
     import pyarrow as pa

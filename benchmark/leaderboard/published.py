@@ -461,14 +461,12 @@ def _testbed(lines: Sequence[Cells]) -> Iterator[dict[str, Any]]:
             evaluation_set, metric = _TESTBED_SETS[column]
             if not text:
                 continue  # the model was not evaluated there
-            is_id = evaluation_set.startswith("id-test")
             yield {
                 "task": "imagenet",
                 "backbone": cells["model"],
                 "method": cells["type"] or UNTYPED,
                 "label": cells["model"],
                 "evaluation_set": evaluation_set,
-                "role": "id-test" if is_id else "shift",
                 "metric": metric,
                 "value": _score(text, number, column, percent=True),
                 "source": "arXiv:2007.00644, the testbed of its repository",

@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmark.data.tasks import ID_TEST
 from benchmark.leaderboard.schema import digest
 from benchmark.plugins import BUILTIN
 
-ID_TEST = "id-test"
 ORACLE = "oracle"
 
 Row = Mapping[str, Any]

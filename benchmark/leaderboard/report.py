@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from benchmark.data.tasks import ID_TEST
 from benchmark.files import written_atomically
 from benchmark.leaderboard.findings import base_to_new, leaks, movements, searches
 from benchmark.leaderboard.ranking import (
-    ID_TEST,
     Estimate,
     Failure,
     Line,

@@ -214,10 +214,15 @@ class Result:
 
 
 def role_of(evaluation_set: str) -> Role:
-    """What a set of a task is for: those that have no name of their own are its shifts."""
+    """What a set of a task is for: those that have no name of their own are its shifts.
+
+    A part of the ID test set (``id-test-on-imagenet-a-classes``) has its role.
+    """
     match evaluation_set:
         case "id-val" | "id-test" | "ood-val":
             return evaluation_set
+        case _ if evaluation_set.startswith("id-test-on-"):
+            return "id-test"
         case _:
             return "shift"
 

@@ -97,7 +97,8 @@ def write_run(results: Location, run_id: str, table: pa.Table) -> None:
         raise ValueError("the table does not have the leaderboard's schema")
     if set(table["run_id"].to_pylist()) != {run_id}:
         raise ValueError(f"the rows are not all of run {run_id}")
-    _Place.of(results).write(f"leaderboard/{run_id}.parquet", table)
+    # Statistics are for skipping parts of large files: here they would be a third of the file.
+    _Place.of(results).write(f"leaderboard/{run_id}.parquet", table, write_statistics=False)
 
 
 def read(
@@ -177,7 +178,7 @@ def compact(results: Location, settled: float = 2.0) -> Compaction:
     table = read(results, stamps).sort_by(by)
     table = table.replace_schema_metadata({**SCHEMA.metadata, STAMPS_KEY: json.dumps(stamps)})
     try:
-        place.write(COPY, table)
+        place.write(COPY, table, write_statistics=True)
     except OSError as error:
         raise InputError(f"{place.where(COPY)}: cannot be written ({_reason(error)})") from error
     return Compaction(len(stamps), len(table), len(files) - len(stamps))
@@ -335,10 +336,16 @@ class _Place:
             reason = " ".join(str(error).split())
             raise InputError(f"{self.where(name)}: cannot be read ({reason}); {remedy}") from error
 
-    def write(self, name: str, table: pa.Table) -> None:
+    def write(self, name: str, table: pa.Table, *, write_statistics: bool) -> None:
         """Write a Parquet file whole or not at all."""
         buffer = pa.BufferOutputStream()
-        pq.write_table(table, buffer, compression="zstd", row_group_size=GROUP_ROWS)
+        pq.write_table(
+            table,
+            buffer,
+            compression="zstd",
+            row_group_size=GROUP_ROWS,
+            write_statistics=write_statistics,
+        )
         self._put(name, buffer.getvalue())
 
     def probe(self) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from benchmark.data.base import draw, part_of, rank_within_class
 from benchmark.data.imagenet import ALL_CORRUPTIONS, STANDARD_CORRUPTIONS
-from benchmark.data.images import ImageSet, ImageSubset
+from benchmark.data.images import ImageSet, ImageSubset, Projection
 from benchmark.data.sources import ImageNetC
 from benchmark.data.tasks import (
     BUILTIN_TASKS,
@@ -19,6 +19,7 @@ from benchmark.data.tasks import (
     Task,
     few_shot,
     miniature_tasks,
+    on_classes_of,
     open_ood_val,
     open_task,
     split_holdout,
@@ -125,6 +126,29 @@ def test_a_shift_may_be_scored_on_its_own_classes(root: str) -> None:
 
 def odd_with(**changes: Any) -> dict[str, Any]:
     return {"odd": {"source": {"kind": "parquet", "path": "odd.parquet"}} | changes}
+
+
+def test_id_images_that_have_the_classes_of_a_shift() -> None:
+    images = image_set([3, 0, 2, 5, 3, 1])
+    kept, part = on_classes_of(images, Projection(((2, 5), (3,))))
+    assert kept.tolist() == [0, 2, 3, 4]
+    assert part.ids.tolist() == images.ids[kept].tolist()
+    assert part.labels.tolist() == [1, 0, 0, 1]
+    assert part.projection is not None
+    logits = np.arange(36, dtype=np.float32).reshape(6, 6)[kept]
+    assert part.projection(logits)[0].tolist() == [5, 3]
+
+
+def test_parts_of_the_id_test_set_are_known_by_the_shift(root: str) -> None:
+    shifts = odd_with(scored_on="own") | {"even": odd_with()["odd"]}
+    data = open_task(pets(shifts=shifts), root, None, 0)
+    parts = data.on_classes_of_shifts(data.evaluation["id-test"][1])
+    ((name, (shift, kept, part)),) = parts.items()
+    assert (name, shift) == ("id-test-on-odd-classes", "odd")
+    assert kept.tolist() == [0, 1, 4, 5]  # two ants, two bees, two sea cows; the shift has no bee
+    assert part.labels.tolist() == [0, 0, 1, 1]
+    with pytest.raises(ValidationError, match="cannot be called"):
+        pets(shifts={name: shifts["even"]})
 
 
 def test_a_shift_may_have_classes_of_its_own(root: str) -> None:

@@ -92,10 +92,10 @@ def test_a_run_written_while_it_is_copied_keeps_its_new_rows(tmp_path, monkeypat
     new = run("a1", {"id-test": 0.75})
     plain = store._Place.write
 
-    def late(self, name, table):
+    def late(self, name, table, **options):
         monkeypatch.undo()
         write_run(tmp_path, "a1", new)
-        plain(self, name, table)
+        plain(self, name, table, **options)
 
     monkeypatch.setattr(store._Place, "write", late)
     compact(tmp_path, settled=0)

@@ -16,6 +16,7 @@ import altair as alt
 import numpy as np
 from altair.utils.schemapi import debug_mode
 
+from benchmark.data.tasks import ID_TEST
 from benchmark.evaluation.frontier import pareto
 from benchmark.leaderboard.html.data import (
     MEAN,
@@ -25,7 +26,7 @@ from benchmark.leaderboard.html.data import (
     SearchHistory,
     Share,
 )
-from benchmark.leaderboard.ranking import ID_TEST, ORACLE, Estimate
+from benchmark.leaderboard.ranking import ORACLE, Estimate
 from benchmark.leaderboard.report import SHORT, duration, title
 
 Records = list[dict[str, Any]]

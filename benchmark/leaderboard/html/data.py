@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from benchmark.data.tasks import ID_TEST
 from benchmark.errors import InputError
 from benchmark.leaderboard.compare import Comparison, compare, golden_faults
 from benchmark.leaderboard.findings import (
@@ -28,7 +29,6 @@ from benchmark.leaderboard.findings import (
 from benchmark.leaderboard.html.recipes import Find, Recipe, recipes
 from benchmark.leaderboard.html.ties import Contestant, Ties, ties
 from benchmark.leaderboard.ranking import (
-    ID_TEST,
     Estimate,
     Failure,
     Line,

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from benchmark.data.tasks import ID_TEST
 from benchmark.files import written_atomically
 from benchmark.leaderboard.html import assets
 from benchmark.leaderboard.html.charts import (
@@ -22,7 +23,7 @@ from benchmark.leaderboard.html.charts import (
     styles,
 )
 from benchmark.leaderboard.html.data import MEAN, Board, BoardLine, Cell, Page
-from benchmark.leaderboard.ranking import ID_TEST, ORACLE
+from benchmark.leaderboard.ranking import ORACLE
 from benchmark.leaderboard.report import NONE, SHORT, duration, name, overall_title, title
 
 SHAPE_PATHS = {
