@@ -65,6 +65,10 @@ class Display:
         self._progress.update(self._bar, description=escape(text))
         self._line(f"[dim]{escape(text)}[/dim]")
 
+    def warn(self, text: str) -> None:
+        """Say what looks wrong, while there is time to stop."""
+        self._line(f"[red]{escape(text)}[/red]")
+
     def done(self, job: Job) -> None:
         """A job is done; the last one of a run is worth a line."""
         self._done += 1

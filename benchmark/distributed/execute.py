@@ -92,6 +92,7 @@ def execute(
     setup: Setup,
     agenda: Agenda,
     in_group: Callable[[str], bool],
+    on_done: Callable[[str], None],
     on_failure: Callable[[str, str], None],
     display: Display,
 ) -> None:
@@ -101,6 +102,7 @@ def execute(
         setup: what workers are told.
         agenda: the jobs.
         in_group: whether a run is trained by a group of workers rather than by one.
+        on_done: called with the id of each run that was recorded.
         on_failure: called once with the id of each run that failed, and why.
         display: shows what happens.
     """
@@ -115,6 +117,8 @@ def execute(
         if error is None:
             agenda.done(job)
             display.done(job)
+            if job.stage == "score":
+                on_done(job.run_id)
         elif isinstance(error, WorkerLostError) and deaths[job] < RETRIES:
             deaths[job] += 1
             queue.add(job)

@@ -16,6 +16,7 @@ from benchmark.data.verify import check
 from benchmark.distributed.jobs import Agenda, Job, job_graph
 from benchmark.errors import InputError
 from benchmark.leaderboard import store
+from benchmark.leaderboard.compare import golden_faults
 from benchmark.leaderboard.schema import failed
 from benchmark.models.backbones import check_backbone
 from benchmark.plan import Plan, evaluation_metrics
@@ -155,10 +156,15 @@ def _execute(
                 info = run_info(suite.name, plan.runs[run_id])
                 store.write_run(results, run_id, failed(info, reason))
 
+        def check_golden(run_id: str) -> None:
+            if plan.runs[run_id].method == "zero-shot":  # now, not when all GPU days are spent
+                for fault in golden_faults(store.read(results, [run_id])):
+                    display.warn(f"golden row {fault}")
+
         setup = Setup(suite.name, plan.runs, results, data, suite.resources, remarks)
         agenda = Agenda(graph)
         with Display(console, plan.runs, list(graph)) as display:
-            execute(setup, agenda, in_group, record_failure, display)
+            execute(setup, agenda, in_group, check_golden, record_failure, display)
         return {run_id: why for run_id, why in agenda.failed.items() if run_id in todo}
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from benchmark.data.tasks import ID_TEST
 from benchmark.files import written_atomically
+from benchmark.leaderboard.compare import golden_faults
 from benchmark.leaderboard.findings import base_to_new, leaks, movements, searches
 from benchmark.leaderboard.ranking import (
     Estimate,
@@ -59,6 +60,8 @@ def print_report(console: Console, table: pa.Table) -> None:
         print_overall(console, across)
     if found:
         console.print(f"[dim]{escape(NOTE)}[/dim]\n")
+    for fault in golden_faults(table):
+        console.print(f"[red]golden row[/red] {escape(fault)}", soft_wrap=True)
     for task, reason in leaks(table):
         where = escape(f"{task}: {reason}")
         console.print(f"[yellow]leakage[/yellow] {where}", soft_wrap=True)
@@ -143,6 +146,8 @@ def to_markdown(table: pa.Table, heading: str = "Leaderboard") -> str:
         ]
         parts += [_markdown_table(header, rows, left={"method"})]
     parts += _findings(table, found)
+    if faults := golden_faults(table):
+        parts += ["## Golden rows", "\n".join(f"- {_text(fault)}" for fault in faults)]
     incomplete = [f"- {_text(' · '.join(gap))}" for gap in incomplete_data(table)]
     if incomplete:
         parts += ["## Incomplete data", "\n".join(incomplete)]

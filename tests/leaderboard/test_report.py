@@ -17,6 +17,7 @@ from benchmark.leaderboard.report import (
 )
 from benchmark.leaderboard.schema import failed, to_table
 from tests.leaderboard.records import info, results, run
+from tests.leaderboard.test_compare import golden
 
 IMAGENET = ("id-test", "imagenet-v2", "imagenet-r", "imagenet-sketch", "objectnet", "imagenet-a")
 
@@ -215,3 +216,13 @@ def test_the_report_is_written_whole_or_not_at_all(tmp_path, table, monkeypatch)
     with pytest.raises(RuntimeError):
         write_markdown(path, table)
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.md"]
+
+
+def test_a_zero_shot_row_that_is_not_as_published_is_told():
+    table = golden("imagenet", {"imagenet-a": 0.4})
+    fault = "zero-shot openai/ViT-B-16 on imagenet-a: 40.00 %, but 49.95 % in open_clip's table"
+    console = Console(width=200, file=io.StringIO())
+    print_report(console, table)
+    assert f"golden row {fault}" in console.file.getvalue()
+    assert "zero-shot openai/ViT-B-16 on imagenet-a: 40.00 %" in to_markdown(table)
+    assert "Golden rows" not in to_markdown(golden("imagenet"))
