@@ -15,6 +15,7 @@ from benchmark.cli.common import RESULTS, ReadResults, existing, find_suite
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from benchmark.leaderboard.html.data import Page
     from benchmark.leaderboard.store import Location
     from benchmark.plan import Plan
 
@@ -99,25 +100,17 @@ def report(
     file = markdown or (folder or Path()) / f"{name or 'report'}.md"
     heading = f"Leaderboard: {name}" if name else "Leaderboard"
     wanted = {"html": html, "csv": csv, "latex": latex, "figures": figures}
+    page = _page(table, folder, heading, suite)
     with _written(file):
-        write_markdown(file, table, heading)
-    written = [file]
-    if any(wanted.values()):
-        written += _write_more(wanted, table, folder, heading, suite)
+        write_markdown(file, table, heading, page.boards)
+    written = [file, *_write_more(wanted, page)]
     for path in written:
         console.print(f"Written to {path}", style="dim", highlight=False, soft_wrap=True)
 
 
-def _write_more(
-    wanted: Mapping[str, Path | None],
-    table: pa.Table,
-    results: Path | None,
-    heading: str,
-    suite: Path | None,
-) -> list[Path]:
-    """Write what was asked for beside the Markdown."""
+def _page(table: pa.Table, results: Path | None, heading: str, suite: Path | None) -> Page:
+    """All that is known beside the rankings."""
     from benchmark.errors import InputError
-    from benchmark.leaderboard.export_tables import to_csv, to_latex, write_text
     from benchmark.leaderboard.html.data import page_data
     from benchmark.leaderboard.published import read_published
 
@@ -128,7 +121,13 @@ def _write_more(
         published = read_published()
     except InputError:  # the page says that there are none
         published = None
-    page = page_data(table, results, title=heading, published=published, find=find)
+    return page_data(table, results, title=heading, published=published, find=find)
+
+
+def _write_more(wanted: Mapping[str, Path | None], page: Page) -> list[Path]:
+    """Write what was asked for beside the Markdown."""
+    from benchmark.leaderboard.export_tables import to_csv, to_latex, write_text
+
     if html := wanted["html"]:
         from benchmark.leaderboard.html.page import write_html
 

@@ -62,22 +62,19 @@ def area(ids: npt.ArrayLike, oods: npt.ArrayLike, reference: tuple[float, float]
     return float((width * height).sum())
 
 
-def gain_per_gpu_hour(
-    gain: float, cost_seconds: float | None, search_seconds: float = 0.0
-) -> float | None:
-    """Accuracy gained per hour of device time, the search for settings included.
+def gain_per_gpu_hour(gain: float, cost_seconds: float | None) -> float | None:
+    """Accuracy gained per hour of device time.
 
     Args:
         gain: over the zero-shot model, in [-1, 1].
-        cost_seconds: device time to train the method with its ancestors; ``None`` when unknown.
-        search_seconds: device time of the search that its settings come from, all trials.
+        cost_seconds: device time to train the method with its ancestors and to search for its
+            settings; ``None`` when unknown.
 
     Returns:
         per hour; ``None`` when the cost is unknown, or nothing was spent.
     """
-    if cost_seconds is None:
+    if cost_seconds is None or cost_seconds == 0:
         return None
-    spent = cost_seconds + search_seconds
-    if cost_seconds < 0 or search_seconds < 0:
+    if cost_seconds < 0:
         raise ValueError("time is not negative")
-    return gain / (spent / SECONDS_PER_HOUR) if spent > 0 else None
+    return gain / (cost_seconds / SECONDS_PER_HOUR)

@@ -109,30 +109,6 @@ class Difference:
     test: str
 
 
-@dataclass(frozen=True)
-class Partial:
-    """There is no mean: some of what it is over is not there.
-
-    Attributes:
-        missing: names, in the order asked for.
-    """
-
-    missing: tuple[str, ...]
-
-
-def mean_over(cells: Mapping[str, float | None], names: Sequence[str]) -> float | Partial:
-    """The mean of the named cells, if every one is there and known.
-
-    Raises:
-        ValueError: no names.
-    """
-    if not names:
-        raise ValueError("there is nothing to average")
-    values = [cells.get(name) for name in names]
-    missing = tuple(n for n, value in zip(names, values, strict=True) if value is None)
-    return Partial(missing) if missing else float(np.mean([v for v in values if v is not None]))
-
-
 def mcnemar(only_first: npt.ArrayLike, only_second: npt.ArrayLike) -> Floats:
     """Two-sided p-value of McNemar's test that two models are equally accurate (McNemar, 1947).
 
@@ -216,19 +192,6 @@ def letters(numbers: Sequence[int]) -> str:
     if max(numbers) > len(string.ascii_lowercase):
         return ",".join(map(str, numbers))
     return "".join(string.ascii_lowercase[number - 1] for number in numbers)
-
-
-def top_group(differs: npt.ArrayLike) -> Booleans:
-    """Which methods are not significantly worse than the best.
-
-    Args:
-        differs: (n, n) symmetric booleans, rows in rank order.
-
-    Returns:
-        (n,) of which the first is true.
-    """
-    top: Booleans = ~_symmetric(differs)[0]
-    return top
 
 
 def align(tables: Mapping[str, pa.Table]) -> Examples:

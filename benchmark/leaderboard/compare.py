@@ -19,7 +19,13 @@ import pyarrow.compute as pc
 
 from benchmark.data.tasks import ID_TEST
 from benchmark.errors import InputError
-from benchmark.leaderboard.published import read_published
+from benchmark.leaderboard.curves import MEAN, with_mean
+from benchmark.leaderboard.published import (
+    PublishedLine,
+    average_of_cells,
+    published_lines,
+    read_published,
+)
 from benchmark.leaderboard.ranking import ORACLE, Estimate, Line, Ranking, rankings
 from benchmark.leaderboard.schema import digest
 
@@ -146,12 +152,13 @@ def compare(table: pa.Table, published: pa.Table, tolerance: float = TOLERANCE) 
         (r, line, _Key.of(line, r, ID_VAL)) for r, line in _lines(made) if line.selection == ID_VAL
     )
     for ranking, line, key in (*points, *id_val):
-        for name, estimate in line.cells.items():
-            if name in _VALIDATION:
+        for name, estimate in with_mean(line).items():
+            if name in _VALIDATION or name.startswith(f"{ID_TEST}-on-"):
                 continue
-            metric = ranking.metrics[name]
-            rows = index.find((ranking.task, ranking.backbone, key.shots, name, metric), key)
-            if not rows and (_setting(ranking), line.label, key.variant) not in chosen:
+            metric = ranking.metrics.get(name, MEAN)
+            rows = index.find(ranking, name, key)
+            selected = (_setting(ranking), line.label, key.variant) in chosen
+            if not rows and (name == MEAN or not selected):
                 continue
             obstacle = _obstacle(ranking, name, estimate, images)
             comparison = Comparison(
@@ -298,23 +305,41 @@ class _Key:
 
 @dataclass(frozen=True)
 class _Published:
-    """Published rows by all of a cell but its method."""
+    """Published rows by all of a cell but its method, and lines by all but that and the cell."""
 
     rows: Mapping[tuple[Any, ...], Sequence[Row]]
+    lines: Mapping[tuple[Any, ...], Sequence[PublishedLine]]
 
     @classmethod
     def of(cls, table: pa.Table) -> _Published:
         rows: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-        names = ("task", "backbone", "shots", "evaluation_set", "metric")
-        for row in table.to_pylist():
-            if row["config"] is None:  # settings of its own make it a point of a search
-                rows[tuple(row[name] for name in names)].append(row)
-        return cls(rows)
+        lines: dict[tuple[Any, ...], list[PublishedLine]] = defaultdict(list)
+        own = table.filter(table["config"].is_null())  # others are points of a search
+        for row in own.to_pylist():
+            place = (row["task"], row["backbone"], row["shots"])
+            rows[*place, row["evaluation_set"], row["metric"]].append(row)
+        for line in published_lines(own):
+            lines[line.first["task"], line.first["backbone"], line.first["shots"]].append(line)
+        return cls(rows, lines)
 
-    def find(self, cell: tuple[Any, ...], key: _Key) -> list[Row]:
-        """The rows of a line's cell, originals first."""
-        fitting = [row for row in self.rows.get(cell, ()) if key.fits(row)]
+    def find(self, ranking: Ranking, name: str, key: _Key) -> list[Row]:
+        """The rows of a line's cell, or the means over shifts of whole lines; originals first."""
+        place = (ranking.task, ranking.backbone, key.shots)
+        if name == MEAN:
+            found = [self._mean(line, _all_shifts(ranking)) for line in self.lines.get(place, ())]
+        else:
+            found = [*self.rows.get((*place, name, ranking.metrics[name]), ())]
+        fitting = [row for row in found if row is not None and key.fits(row)]
         return sorted(fitting, key=lambda row: bool(row["kind"] != "original"))
+
+    @staticmethod
+    def _mean(line: PublishedLine, shifts: Sequence[str]) -> Row | None:
+        """A row as if the line's mean over some shifts were a cell of it."""
+        mean = average_of_cells(line.cells, shifts) if len(shifts) > 1 else None
+        if mean is None:
+            return None
+        of_mean = {"evaluation_set": MEAN, "metric": MEAN, "value": mean}
+        return {**line.first, **of_mean, "low": None, "high": None, "n": None}
 
 
 def _only_real(table: pa.Table) -> pa.Table:
@@ -382,6 +407,10 @@ def _obstacle(
     ranking: Ranking, name: str, ours: Estimate, images: Mapping[tuple[Any, ...], set[int]]
 ) -> str | None:
     """Why our cell cannot be compared, if it cannot: its images are not the published ones."""
+    if name == MEAN:
+        return next(
+            filter(None, (_obstacle(ranking, s, ours, images) for s in ranking.shifts)), None
+        )
     counts = images[*_setting(ranking)[:-1], name]
     whole = IMAGES.get((ranking.task, name))
     if whole is not None and counts != {whole}:
@@ -389,6 +418,15 @@ def _obstacle(
     if ranking.images is not None and whole is None:
         return f"at most {ranking.images:,} images"
     return None if ours.complete else "incomplete data"
+
+
+def _all_shifts(ranking: Ranking) -> tuple[str, ...]:
+    """The shifts whose mean papers give: none, where the ranking's are others."""
+    from benchmark.data.tasks import BUILTIN_TASKS
+
+    task = BUILTIN_TASKS.get(ranking.task)
+    same = task is not None and {*task.shifts} == {*ranking.shifts}
+    return ranking.shifts if same else ()
 
 
 def _definition(ranking: Ranking) -> str | None:

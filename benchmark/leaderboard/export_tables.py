@@ -9,7 +9,8 @@ from pathlib import Path
 
 from benchmark.data.tasks import ID_TEST
 from benchmark.files import written_atomically
-from benchmark.leaderboard.html.data import MEAN, Board, BoardLine, Page
+from benchmark.leaderboard.curves import MEAN
+from benchmark.leaderboard.html.data import Board, BoardLine, Page
 from benchmark.leaderboard.report import NONE, SHORT, duration, name, title
 
 HEADER = (

@@ -11,6 +11,7 @@ import pyarrow as pa
 from benchmark.data.tasks import ID_TEST
 from benchmark.files import written_atomically
 from benchmark.leaderboard.compare import golden_faults
+from benchmark.leaderboard.curves import setting_of
 from benchmark.leaderboard.findings import base_to_new, leaks, movements, searches
 from benchmark.leaderboard.ranking import (
     Estimate,
@@ -28,6 +29,9 @@ from benchmark.leaderboard.ranking import (
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from benchmark.leaderboard.html.data import Board
+    from benchmark.leaderboard.tradeoffs import Tradeoff
 
 SHORT = {
     "imagenet-v2": "V2",
@@ -119,18 +123,33 @@ def print_overall(console: Console, ranking: OverallRanking) -> None:
     console.print(f"[dim]{escape(_tasks(ranking))}[/dim]\n")
 
 
-def to_markdown(table: pa.Table, heading: str = "Leaderboard") -> str:
-    """The same as Markdown, with all shifts and the intervals of the means."""
+def to_markdown(table: pa.Table, heading: str = "Leaderboard", boards: Sequence[Board] = ()) -> str:
+    """The same as Markdown, with all shifts and the intervals of the means.
+
+    Args:
+        table: rows of the leaderboard.
+        heading: of the whole.
+        boards: what else is known of the rankings: which methods tie, and their trade-offs.
+    """
     found = rankings(table)
+    known = {setting_of(board.ranking): board for board in boards}
     parts = [f"# {_text(heading)}", NOTE.replace(MARK, f"\\{MARK}")]
     for ranking in found:
-        header = ["#", "method", "selection", "seeds", "ID"]
         shifts = _columns(ranking)
-        header += [SHORT.get(shift, shift) for shift in shifts]
-        header += ["OOD", "95 % of OOD", "cost"]
+        header = ["#", "method", "selection", "seeds", "ID"]
+        header += [*(SHORT.get(shift, shift) for shift in shifts), "OOD", "95 % of OOD", "cost"]
         rows = [_markdown_row(line, shifts) for line in ranking.lines]
         parts += [f"## {_text(title(ranking))}", _text(_metrics(ranking))]
-        parts += [_markdown_table(header, rows, left={"method", "selection"})]
+        board = known.get(setting_of(ranking))
+        if board is not None:
+            header.insert(1, "tied")
+            letters = {line.name: line.letters for line in board.lines}
+            for row, line in zip(rows, ranking.lines, strict=True):
+                row.insert(1, letters.get(name(line)) or NONE)
+            parts += [_text(board.ties.note)]
+        parts += [_markdown_table(header, rows, left={"method", "selection", "tied"})]
+        if board is not None and board.tradeoffs:
+            parts += [TRADEOFFS, _tradeoffs_table(board.tradeoffs)]
     for across in overall(found):
         parts += [f"## {_text(overall_title(across))}", _text(_tasks(across))]
         columns = list(across.lines[0].shifts)
@@ -219,10 +238,47 @@ def _findings(table: pa.Table, found: Sequence[Ranking]) -> list[str]:
     return parts
 
 
-def write_markdown(path: Path, table: pa.Table, heading: str = "Leaderboard") -> None:
+def write_markdown(
+    path: Path, table: pa.Table, heading: str = "Leaderboard", boards: Sequence[Board] = ()
+) -> None:
     """Write ``to_markdown`` so that the file appears whole or not at all."""
     with written_atomically(path) as temporary:
-        temporary.write_text(to_markdown(table, heading), encoding="utf-8")
+        temporary.write_text(to_markdown(table, heading, boards), encoding="utf-8")
+
+
+def tradeoff_cells(tradeoff: Tradeoff, shifts: Sequence[str]) -> list[str]:
+    """A line of the table of trade-offs, after its method's name.
+
+    Args:
+        tradeoff: of the line.
+        shifts: that effective robustness is shown for.
+    """
+    area = NONE if tradeoff.area is None else f"{1e4 * tradeoff.area:.1f}"
+    per_hour = tradeoff.gain_per_hour
+    return [
+        ", ".join(tradeoff.frontier) or NONE,
+        area,
+        NONE if tradeoff.gain is None else _points(tradeoff.gain),
+        NONE if per_hour is None else f"{100 * per_hour:+,.0f}",
+        *(_points(tradeoff.rho[shift]) if shift in tradeoff.rho else NONE for shift in shifts),
+    ]
+
+
+def tradeoff_header(found: Sequence[Tradeoff]) -> tuple[list[str], list[str]]:
+    """The header of the table of trade-offs, and the shifts that have effective robustness."""
+    shifts = list(dict.fromkeys(shift for tradeoff in found for shift in tradeoff.rho))
+    header = ["method", "on the frontier", "area", "gain", "gain per hour"]
+    return header + [f"ρ {SHORT.get(shift, shift)}" for shift in shifts], shifts
+
+
+def _tradeoffs_table(found: Sequence[Tradeoff]) -> str:
+    header, shifts = tradeoff_header(found)
+    rows = [[name(tradeoff.line), *tradeoff_cells(tradeoff, shifts)] for tradeoff in found]
+    return _markdown_table(header, rows, left={"method", "on the frontier"})
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.1f}"
 
 
 def title(ranking: Ranking) -> str:
@@ -341,6 +397,15 @@ def _markdown_row(line: Line, shifts: Sequence[str]) -> list[str]:
         _interval(line.mean_ood),
         duration(line.cost_seconds),
     ]
+
+
+TRADEOFFS = (
+    "Frontier: no other method's selected variant or point of a curve has both a higher ID "
+    "accuracy and a higher mean OOD (numbers are alphas). Area: what the method's curve dominates "
+    "beyond zero-shot, in points². Gain: mean OOD over zero-shot in points, and per hour of device "
+    "time, searches included. ρ: effective robustness in points, accuracy above that of standard "
+    "ImageNet models of the same ID accuracy (arXiv 2007.00644)."
+)
 
 
 def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: set[str]) -> str:

@@ -53,14 +53,13 @@ def test_what_gains_in_one_accuracy_alone_has_no_area():
         area([0.9], [0.5, 0.9], (0.5, 0.5))
 
 
-def test_gain_per_hour_counts_the_search():
+def test_gain_per_hour():
     assert gain_per_gpu_hour(0.06, 3600) == pytest.approx(0.06)
-    assert gain_per_gpu_hour(0.06, 3600, 2 * 3600) == pytest.approx(0.02)
     assert gain_per_gpu_hour(-0.01, 1800) == pytest.approx(-0.02)
 
 
 def test_gain_per_hour_is_not_invented():
-    assert gain_per_gpu_hour(0.06, None, 100) is None
+    assert gain_per_gpu_hour(0.06, None) is None
     assert gain_per_gpu_hour(0.0, 0.0) is None
     with pytest.raises(ValueError, match="negative"):
         gain_per_gpu_hour(0.06, -1)

@@ -16,7 +16,6 @@ from benchmark.evaluation.statistics import (
     EXACT_UP_TO,
     Difference,
     Examples,
-    Partial,
     align,
     bootstrap_p,
     compare,
@@ -25,10 +24,8 @@ from benchmark.evaluation.statistics import (
     holm,
     letters,
     mcnemar,
-    mean_over,
     over_sets,
     resample,
-    top_group,
 )
 
 LABELS = np.arange(300) % 5
@@ -169,7 +166,6 @@ def test_two_methods_share_a_group_if_they_cannot_be_told_apart(differs):
         assert bool(set(found[i]) & set(found[j])) == (i == j or not differs[i, j])
     assert 1 in found[0]
     assert set(itertools.chain(*found)) == set(range(1, max(map(max, found)) + 1))
-    assert top_group(differs).tolist() == [bool(set(own) & set(found[0])) for own in found]
 
 
 def test_groups_of_neighbours_overlap():
@@ -517,15 +513,3 @@ def test_decisions_do_not_ask_who_is_first():
 def test_one_method_has_nothing_to_be_compared_with():
     assert compare({"a": runs(guesses(0.7))}, METRIC) == ()
     assert groups(decisions([], ["a"])) == ((1,),)
-
-
-# Means
-
-
-def test_a_mean_is_only_of_all_cells():
-    cells = {"imagenet-r": 0.5, "imagenet-a": 0.3, "objectnet": None}
-    assert mean_over(cells, ["imagenet-r", "imagenet-a"]) == pytest.approx(0.4)
-    names = ["sketch", "imagenet-r", "objectnet"]
-    assert mean_over(cells, names) == Partial(("sketch", "objectnet"))
-    with pytest.raises(ValueError, match="nothing to average"):
-        mean_over(cells, [])

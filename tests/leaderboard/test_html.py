@@ -14,9 +14,10 @@ import pytest
 
 from benchmark.errors import InputError
 from benchmark.evaluation import predictions, statistics
+from benchmark.leaderboard.curves import MEAN
 from benchmark.leaderboard.export_tables import escape_latex, to_csv, to_latex
 from benchmark.leaderboard.html import assets, charts
-from benchmark.leaderboard.html.data import MEAN, page_data
+from benchmark.leaderboard.html.data import page_data
 from benchmark.leaderboard.html.figures import write_figures
 from benchmark.leaderboard.html.page import as_json, render
 from benchmark.leaderboard.html.recipes import DATA, recipes

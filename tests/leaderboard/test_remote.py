@@ -97,7 +97,7 @@ def test_reports_read_it_there(bucket, tmp_path, monkeypatch, capsys):
     assert "there is no such folder" in capsys.readouterr().err
     write_run(bucket, "a1", run("a1", SETS))
     assert main(["report", "--results", bucket, "--html", "page.html"]) == 0
-    assert "| 1 | full |" in (tmp_path / "report.md").read_text()
+    assert "| full | fixed | 1 | 50.0 |" in (tmp_path / "report.md").read_text()
     assert "imagenet-r" in (tmp_path / "page.html").read_text()
     assert main(["compact", "--results", bucket]) == 0
 

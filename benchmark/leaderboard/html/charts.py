@@ -18,8 +18,8 @@ from altair.utils.schemapi import debug_mode
 
 from benchmark.data.tasks import ID_TEST
 from benchmark.evaluation.frontier import pareto
+from benchmark.leaderboard.curves import MEAN
 from benchmark.leaderboard.html.data import (
-    MEAN,
     Board,
     BoardLine,
     Page,

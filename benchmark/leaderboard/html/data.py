@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmark.data.tasks import ID_TEST
-from benchmark.errors import InputError
 from benchmark.leaderboard.compare import Comparison, compare, golden_faults
+from benchmark.leaderboard.curves import MEAN, Point, curves, setting_of, with_column
 from benchmark.leaderboard.findings import (
     BaseToNew,
     Movement,
@@ -41,15 +41,13 @@ from benchmark.leaderboard.ranking import (
     rankings,
 )
 from benchmark.leaderboard.report import name
+from benchmark.leaderboard.tradeoffs import Tradeoff, applicable, shipped_baselines, tradeoffs
 
 if TYPE_CHECKING:
     from benchmark.evaluation.robustness import Baseline
 
 Row = Mapping[str, Any]
 REAL, IMAGENET = "real", "imagenet"
-MEAN = "mean OOD"
-"""What the mean over shifts is called where evaluation sets are."""
-ALPHA = "alpha="
 _MARK = "\x1f"  # in no name of a variant
 GRID = 40  # points of a baseline
 
@@ -99,21 +97,6 @@ class BoardLine:
 
 
 @dataclass(frozen=True)
-class Point:
-    """A variant of a curve: no one need have chosen it.
-
-    Attributes:
-        name: label of its method.
-        alpha: mixing coefficient.
-        cells: mean over seeds by evaluation set, and ``MEAN`` where no shift is missing.
-    """
-
-    name: str
-    alpha: float
-    cells: Mapping[str, Estimate]
-
-
-@dataclass(frozen=True)
 class Board:
     """A ranking with all that belongs to it.
 
@@ -124,6 +107,7 @@ class Board:
         curves: points of every curve, in the order of alpha.
         axes: the set that gives the ID accuracy for the published cloud, for those shifts that it
             can be drawn for.
+        tradeoffs: of its ranked lines, in their order.
     """
 
     ranking: Ranking
@@ -131,6 +115,7 @@ class Board:
     ties: Ties
     curves: tuple[Point, ...]
     axes: Mapping[str, str]
+    tradeoffs: tuple[Tradeoff, ...]
 
 
 @dataclass(frozen=True)
@@ -304,18 +289,10 @@ def page_data(
         published: of ``read_published``; ``None`` when there are none.
         find: the file of a suite by its name, as ``recipes`` takes it.
     """
-    from benchmark.evaluation.robustness import baselines, standard_models
-
-    found = _boards(table, results)
-    real = any(board.axes for board in found)
-    beta: Mapping[str, Baseline] = {}
-    cloud: tuple[CloudPoint, ...] = ()
-    if published is not None and real:
-        try:
-            beta = baselines(standard_models(published))
-            cloud = _cloud(published)
-        except (InputError, ValueError):  # a table without the testbed has no baseline
-            beta, cloud = {}, ()
+    made = rankings(table)
+    beta = {} if published is None else shipped_baselines(made, published)
+    found = _boards(table, results, beta)
+    cloud = _cloud(published) if published is not None and beta else ()
     made = [board.ranking for board in found]
     finished = table["finished"].unique().to_pylist()
     return Page(
@@ -349,7 +326,7 @@ def tagged(table: pa.Table) -> pa.Table:
         None if row["variant"] is None else f"{row['variant']}{_MARK}{row['run_id']}"
         for row in columns
     ]
-    return _with_column(table, "variant", names)
+    return with_column(table, "variant", names)
 
 
 def untagged(line: Line) -> tuple[Line, list[tuple[str, str]]]:
@@ -357,40 +334,6 @@ def untagged(line: Line) -> tuple[Line, list[tuple[str, str]]]:
     pairs = [variant.split(_MARK) for variant in line.variants]
     plain = replace(line, variants=tuple(dict.fromkeys(variant for variant, _ in pairs)))
     return plain, [(run_id, variant) for variant, run_id in pairs]
-
-
-def curves(table: pa.Table) -> dict[tuple[Any, ...], list[Point]]:
-    """The points of every curve, by what ``setting_of`` says of their ranking."""
-    columns = ["run_id", "variant", "evaluation_set", "metric"]
-    first: dict[tuple[Any, ...], int] = {}
-    for position, row in enumerate(table.select(columns).to_pylist()):
-        first.setdefault(tuple(row.values()), position)
-    unique = table.take(pa.array(first.values(), pa.int64()))
-    # In the place of the selection, every variant is a line of its own.
-    each = _with_column(unique, "selection", unique["variant"].to_pylist())
-    found = {}
-    for ranking in rankings(each):
-        points = [
-            Point(line.label, alpha_of(line.selection), _with_mean(line))
-            for line in ranking.lines
-            if line.selection.startswith(ALPHA)
-        ]
-        several = [p for p in points if sum(q.name == p.name for q in points) > 1]
-        found[setting_of(ranking)] = sorted(several, key=lambda point: (point.name, point.alpha))
-    return found
-
-
-def alpha_of(variant: str) -> float:
-    """0.5 of ``alpha=0.5``."""
-    return float(variant.removeprefix(ALPHA))
-
-
-def setting_of(ranking: Ranking) -> tuple[Any, ...]:
-    """What tells a ranking from all others."""
-    return (
-        *(ranking.world, ranking.task, ranking.task_digest, ranking.backbone),
-        *(ranking.shots, ranking.images),
-    )
 
 
 def shares(table: pa.Table) -> list[Share]:
@@ -432,7 +375,7 @@ def rungs(trials: Iterable[Mapping[str, Any]]) -> list[Rung]:
     return [Rung(step, reached[step], stopped[step]) for step in sorted(reached)]
 
 
-def _boards(table: pa.Table, results: Path | None) -> list[Board]:
+def _boards(table: pa.Table, results: Path | None, beta: Mapping[str, Baseline]) -> list[Board]:
     rows = table.to_pylist()
     by_run: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
@@ -450,13 +393,15 @@ def _boards(table: pa.Table, results: Path | None) -> list[Board]:
         ]
         tied = ties(ranked, metrics, results)
         lines = tuple(_board_line(line, runs, by_run, tied, ranking) for line, runs in pairs)
+        points = of_curves.get(setting_of(ranking), ())
         found.append(
             Board(
                 ranking=ranking,
                 lines=lines,
                 ties=tied,
-                curves=tuple(of_curves.get(setting_of(ranking), ())),
+                curves=tuple(points),
                 axes=_axes(ranking, lines),
+                tradeoffs=tuple(tradeoffs(ranking, points, applicable(ranking, beta))),
             )
         )
     return found
@@ -642,17 +587,6 @@ def _published_note(table: pa.Table, published: pa.Table | None) -> str | None:
     if REAL not in table["world"].to_pylist():
         return "Published values are of real data, and no run here is."
     return "The published results are not there." if published is None else None
-
-
-def _with_mean(line: Line) -> dict[str, Estimate]:
-    mean = {} if line.mean_ood is None else {MEAN: line.mean_ood}
-    return {**line.cells, **mean}
-
-
-def _with_column(table: pa.Table, column: str, values: list[Any]) -> pa.Table:
-    position = table.schema.get_field_index(column)
-    of = table.schema.field(position)
-    return table.set_column(position, of, pa.array(values, of.type))
 
 
 def _mean_pair(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:

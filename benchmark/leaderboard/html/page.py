@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from benchmark.data.tasks import ID_TEST
 from benchmark.files import written_atomically
+from benchmark.leaderboard.curves import MEAN
 from benchmark.leaderboard.html import assets
 from benchmark.leaderboard.html.charts import (
     Figure,
@@ -22,9 +23,19 @@ from benchmark.leaderboard.html.charts import (
     page_figures,
     styles,
 )
-from benchmark.leaderboard.html.data import MEAN, Board, BoardLine, Cell, Page
+from benchmark.leaderboard.html.data import Board, BoardLine, Cell, Page
 from benchmark.leaderboard.ranking import ORACLE
-from benchmark.leaderboard.report import NONE, SHORT, duration, name, overall_title, title
+from benchmark.leaderboard.report import (
+    NONE,
+    SHORT,
+    TRADEOFFS,
+    duration,
+    name,
+    overall_title,
+    title,
+    tradeoff_cells,
+    tradeoff_header,
+)
 
 SHAPE_PATHS = {
     "circle": "M8 2.5a5.5 5.5 0 1 0 .01 0z",
@@ -64,14 +75,16 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "percent": percent,
         "points": points,
         "duration": duration,
         "shots": shots_text,
         "thousands": lambda number: f"{number:,}",
         "short": short,
+        "order": order,
     }
+    environment.filters |= filters
     environment.globals |= {
         "NONE": NONE,
         "MEAN": MEAN,
@@ -87,6 +100,9 @@ def render(page: Page) -> str:
         "name_of": name,
         "sort_value": sort_value,
         "partial": partial,
+        "TRADEOFFS": TRADEOFFS,
+        "tradeoff_header": tradeoff_header,
+        "tradeoff_cells": tradeoff_cells,
     }
     return environment.get_template("page.html.jinja").render(
         page=page,
@@ -181,6 +197,11 @@ def interval(cell: Cell | None) -> str:
 def partial(cell: Cell | None) -> bool:
     """Whether a number is marked as not the whole truth."""
     return cell is not None and cell.remark is not None
+
+
+def order(text: str) -> str:
+    """What a number in words, such as ``+1,234``, is sorted by; what is none comes last."""
+    return "-1e9" if text == NONE else text.replace(",", "").replace("+", "")
 
 
 def sort_value(cell: Cell | None) -> str:
