@@ -2,13 +2,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test browser lint schema clean
+.PHONY: quickstart test example browser lint schema clean
 
 quickstart: $(VENV)/.installed  ## fine-tune, evaluate and rank on the miniature world
 	$(BIN)/shiftbench run suites/quickstart.yaml
 
 test: $(VENV)/.tested  ## the whole test suite
 	$(BIN)/python -m pytest
+
+example: $(VENV)/.tested  ## the miniature suite's leaderboard and report, in results/example
+	$(BIN)/shiftbench run suites/miniature.yaml --results results/example
+	$(BIN)/shiftbench report suites/miniature.yaml --results results/example --html results/example/report.html
+	$(BIN)/shiftbench export --results results/example --task cifar10 --method wise-ft --to results/example/wise-ft.zip
+	$(BIN)/python -m tests.screenshot results/example/report.html results/example/report.png
 
 browser:  ## Debian's chromium, in which the tests open the HTML report
 	apt-get update -qq

@@ -19,6 +19,10 @@ Two runs, by the beginnings of their ids, with what they build on:
 
   shiftbench export --runs 3f1c --runs 77ab --to submission.tar
 
+The runs of one method, with what they build on:
+
+  shiftbench export --task cifar10 --method wise-ft --to wise-ft.zip
+
 It holds rows, settings, provenance and predictions, and no weights. Absolute paths and credentials
 in settings and remarks are taken out. Others take it in with shiftbench import bundle.
 """
@@ -30,6 +34,8 @@ def export(
         list[str] | None,
         typer.Option("--runs", help="Run id or its beginning; may be given several times."),
     ] = None,
+    task: Annotated[str | None, typer.Option(help="Runs of this task.")] = None,
+    method: Annotated[str | None, typer.Option(help="Runs of the method so called.")] = None,
     results: Results = RESULTS,
 ) -> None:
     """Write a bundle that others can check and take in."""
@@ -40,6 +46,6 @@ def export(
 
     if not results.is_dir():
         raise InputError(f"--results {results}: there is no such folder")
-    bundle = write(results, select(read(results), runs or ()), to)
+    bundle = write(results, select(read(results), runs or (), task, method), to)
     typer.echo(f"{to}: {len(bundle.run_ids)} runs, {to.stat().st_size:,} bytes")
     typer.echo(f"digest {bundle.digest}")
