@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from benchmark.data.tasks import ID_TEST
 from benchmark.errors import InputError
-from benchmark.leaderboard.curves import MEAN, with_mean
+from benchmark.leaderboard.curves import MEAN, by_variant, with_column, with_mean
 from benchmark.leaderboard.published import (
     PublishedLine,
     average_of_cells,
@@ -147,7 +147,7 @@ def compare(table: pa.Table, published: pa.Table, tolerance: float = TOLERANCE) 
     index = _Published.of(published)
     images = _images(named)
     found: dict[tuple[Any, ...], Comparison] = {}
-    points = ((r, line, _Key.of(line, r)) for r, line in _lines(rankings(_by_variant(named))))
+    points = ((r, line, _Key.of(line, r)) for r, line in _lines(rankings(by_variant(named))))
     id_val = (
         (r, line, _Key.of(line, r, ID_VAL)) for r, line in _lines(made) if line.selection == ID_VAL
     )
@@ -352,7 +352,7 @@ def _with_parents(table: pa.Table) -> pa.Table:
     """The methods named with those of their parents: WiSE-FT over what is part of its name."""
     rows = table.to_pylist()
     method_of = {row["run_id"]: row["method"] for row in rows}
-    return _replaced(
+    return with_column(
         table,
         "method",
         [
@@ -362,22 +362,6 @@ def _with_parents(table: pa.Table) -> pa.Table:
             for row in rows
         ],
     )
-
-
-def _by_variant(table: pa.Table) -> pa.Table:
-    """Every variant once, in the place of the selection, so that each is a line of a ranking."""
-    first: dict[tuple[Any, ...], int] = {}
-    columns = ("run_id", "variant", "evaluation_set", "metric")
-    for position, row in enumerate(table.select([*columns]).to_pylist()):
-        first.setdefault(tuple(row[name] for name in columns), position)
-    unique = table.take(pa.array(first.values(), pa.int64()))
-    return _replaced(unique, "selection", unique["variant"].to_pylist())
-
-
-def _replaced(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
-    position = table.schema.get_field_index(name)
-    field = table.schema.field(position)
-    return table.set_column(position, field, pa.array(values, field.type))
 
 
 def _lines(found: Sequence[Ranking]) -> list[tuple[Ranking, Line]]:

@@ -32,15 +32,8 @@ class Point:
 
 def curves(table: pa.Table) -> dict[tuple[Any, ...], list[Point]]:
     """The points of every curve, by what ``setting_of`` says of their ranking."""
-    columns = ["run_id", "variant", "evaluation_set", "metric"]
-    first: dict[tuple[Any, ...], int] = {}
-    for position, row in enumerate(table.select(columns).to_pylist()):
-        first.setdefault(tuple(row.values()), position)
-    unique = table.take(pa.array(first.values(), pa.int64()))
-    # In the place of the selection, every variant is a line of its own.
-    each = with_column(unique, "selection", unique["variant"].to_pylist())
     found = {}
-    for ranking in rankings(each):
+    for ranking in rankings(by_variant(table)):
         points = [
             Point(line.label, alpha_of(line.selection), with_mean(line))
             for line in ranking.lines
@@ -49,6 +42,16 @@ def curves(table: pa.Table) -> dict[tuple[Any, ...], list[Point]]:
         several = [p for p in points if sum(q.name == p.name for q in points) > 1]
         found[setting_of(ranking)] = sorted(several, key=lambda point: (point.name, point.alpha))
     return found
+
+
+def by_variant(table: pa.Table) -> pa.Table:
+    """Every variant once, in the place of the selection, so that each is a line of a ranking."""
+    columns = ["run_id", "variant", "evaluation_set", "metric"]
+    first: dict[tuple[Any, ...], int] = {}
+    for position, row in enumerate(table.select(columns).to_pylist()):
+        first.setdefault(tuple(row.values()), position)
+    unique = table.take(pa.array(first.values(), pa.int64()))
+    return with_column(unique, "selection", unique["variant"].to_pylist())
 
 
 def setting_of(ranking: Ranking) -> tuple[Any, ...]:

@@ -50,10 +50,7 @@ class SearchConfig(MethodConfig):
         return tuple(dict.fromkeys(steps))
 
 
-class Uniform(MethodConfig):
-    """A setting drawn from [low, high]."""
-
-    kind: Literal["uniform"] = "uniform"
+class _Range(MethodConfig):
     low: float
     high: float
 
@@ -64,32 +61,25 @@ class Uniform(MethodConfig):
         return self
 
 
-class LogUniform(MethodConfig):
+class Uniform(_Range):
+    """A setting drawn from [low, high]."""
+
+    kind: Literal["uniform"] = "uniform"
+
+
+class LogUniform(_Range):
     """A setting whose logarithm is drawn uniformly."""
 
     kind: Literal["log-uniform"] = "log-uniform"
     low: Annotated[float, Field(gt=0)]
-    high: float
-
-    @model_validator(mode="after")
-    def _is_ordered(self) -> Self:
-        if not self.low < self.high:
-            raise ValueError(f"low {self.low} must be below high {self.high}")
-        return self
 
 
-class Integer(MethodConfig):
+class Integer(_Range):
     """A whole number from low to high, both included."""
 
     kind: Literal["integer"] = "integer"
     low: int
     high: int
-
-    @model_validator(mode="after")
-    def _is_ordered(self) -> Self:
-        if not self.low < self.high:
-            raise ValueError(f"low {self.low} must be below high {self.high}")
-        return self
 
 
 class Choice(MethodConfig):
