@@ -1,12 +1,15 @@
 """What SAFT saves and costs, against training every weight of the same model.
 
     python -m tests.perf.saft [--model ViT-B-32] [--steps 3] [--batch 8] [--full ViT-B-16]
+        [--memory ViT-B-32] [--prompts ViT-B-16]
 
 With ``--model`` (the miniature backbone unless another open_clip model is named, whose weights are
 then random) it trains both towers with the text head, once by SAFT and once with AdamW on every
 weight, the two taking turns: bytes of optimizer state and of the stored weights, seconds of a step.
 With random scores of the shapes of ``--full`` it times the selection and its peak memory beyond the
-scores, each in a process of its own, against a concatenation and ``torch.topk``.
+scores, each in a process of its own, against a concatenation and ``torch.topk``. With ``--memory``
+it prints the peak memory of two steps of training, and with ``--prompts`` what encoding ``--count``
+prompts with gradient takes in chunks and at once, again in processes of their own.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +42,8 @@ from benchmark.training import Trainer
 CLASSES = 10
 TEMPLATES = 2
 DENSITY = 1e-3
+
+T = TypeVar("T")
 
 
 class Dense(Saft):
@@ -180,16 +186,68 @@ def measure(way: str, sizes: list[tuple[int, ...]]) -> tuple[float, int]:
     return seconds, peak() - before
 
 
+def in_new_processes(
+    function: Callable[..., T], ways: Sequence[str], *arguments: object
+) -> dict[str, T]:
+    """What a function returns for each of several first arguments, each in a process of its own."""
+    found = {}
+    for way in ways:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            found[way] = pool.submit(function, way, *arguments).result()
+    return found
+
+
+def peak_of_training(way: str, name: str, size: int) -> int:
+    """Peak bytes of a process that takes two steps."""
+    config = SaftConfig(density=DENSITY, lr=1e-4, epochs=1, batch_size=size, warmup_steps=0)
+    method = Saft(config) if way == "SAFT" else Dense(config)
+    make_trainer(method, name, 2, size)[1].run(until=2)  # type: ignore[arg-type]
+    return peak()
+
+
+def compare_memory(name: str, size: int) -> None:
+    """Train both ways, each in a new process, and print."""
+    found = in_new_processes(peak_of_training, ("SAFT", "dense"), name, size)
+    print(
+        f"{name}: peak memory of training with batch {size}, GB: {found['SAFT'] / 1e9:.2f} against "
+        f"{found['dense'] / 1e9:.2f}: {found['SAFT'] / found['dense']:.2f} of it"
+    )
+
+
+def cost_of_prompts(way: str, name: str, prompts: int) -> tuple[float, int]:
+    """Seconds and peak bytes, beyond the model, of embedding prompts forth and back."""
+    model, _ = build(name)
+    model.visual = nn.Identity()
+    tokens = torch.randint(1, 1000, (prompts, model.text_tower.context_length))
+    tokens[:, -1] = model.text_tower.vocab_size - 1
+    before = peak()
+    started = time.perf_counter()
+    model.encode_text(tokens, None if way == "at once" else int(way)).sum().backward()
+    return time.perf_counter() - started, peak() - before
+
+
+def compare_prompts(name: str, prompts: int) -> None:
+    """Encode in chunks and at once, each in a new process, and print."""
+    ways = ("at once", "64", "16")
+    found = in_new_processes(cost_of_prompts, ways, name, prompts)
+    reference, most = found["at once"]
+    print(
+        f"{name}: {prompts:,} prompts with gradient; at once {reference:.0f} s, {most / 1e9:.1f} GB"
+    )
+    for way in ways[1:]:
+        seconds, extra = found[way]
+        print(
+            f"  {way + ' at a time:':26}{seconds / reference:.2f} of the time, "
+            f"{extra / most:.3f} of the memory ({extra / 1e9:.2f} GB)"
+        )
+
+
 def compare_selection(name: str) -> None:
     """Select both ways, each in a new process, and print."""
     sizes = shapes(name)
     n = sum(torch.Size(shape).numel() for shape in sizes)
-    spawn = multiprocessing.get_context("spawn")
-    found: dict[str, list[tuple[float, int]]] = {"histogram": [], "topk": []}
-    for _ in range(3):
-        for way, measured in found.items():
-            with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-                measured.append(pool.submit(measure, way, sizes).result())
+    rounds = [in_new_processes(measure, ("histogram", "topk"), sizes) for _ in range(3)]
+    found = {way: [of_round[way] for of_round in rounds] for way in ("histogram", "topk")}
     seconds = {way: statistics.median(t for t, _ in measured) for way, measured in found.items()}
     extra = {way: statistics.median(m for _, m in measured) for way, measured in found.items()}
     print(f"{name}: selecting {selected_count(DENSITY, n):,} of {n:,} scores")
@@ -213,7 +271,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--full", metavar="MODEL", help="measure the selection on its shapes")
+    parser.add_argument("--memory", metavar="MODEL", help="measure peak memory of its training")
+    parser.add_argument("--prompts", metavar="MODEL", help="measure its text tower on prompts")
+    parser.add_argument("--count", type=int, default=1000, help="prompts")
     arguments = parser.parse_args()
+    if arguments.memory:
+        compare_memory(arguments.memory, arguments.batch)
+    if arguments.prompts:
+        compare_prompts(arguments.prompts, arguments.count)
+    if arguments.memory or arguments.prompts:
+        return
     compare_training(arguments.model, arguments.steps, arguments.batch)
     if arguments.full:
         compare_selection(arguments.full)
