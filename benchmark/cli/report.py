@@ -93,14 +93,14 @@ def report(
     folder = place if isinstance(place, Path) else None
     found = read(place) if plan is None else _read_plan(place, plan)
     table = _of_tasks(found, task or [])
-    print_report(console, table)
+    name = None if plan is None else plan.suite.name
+    heading = f"Leaderboard: {name}" if name else "Leaderboard"
+    page = _page(table, folder, heading, suite)
+    print_report(console, table, page.boards)
     if plan is not None:
         console.print(_progress(found, len(plan.runs)))
-    name = None if plan is None else plan.suite.name
     file = markdown or (folder or Path()) / f"{name or 'report'}.md"
-    heading = f"Leaderboard: {name}" if name else "Leaderboard"
     wanted = {"html": html, "csv": csv, "latex": latex, "figures": figures}
-    page = _page(table, folder, heading, suite)
     with _written(file):
         write_markdown(file, table, heading, page.boards)
     written = [file, *_write_more(wanted, page)]

@@ -53,13 +53,20 @@ NOTE = (
 )
 
 
-def print_report(console: Console, table: pa.Table) -> None:
-    """Print the rankings of each task, the one over all tasks, and the runs that failed."""
+def print_report(console: Console, table: pa.Table, boards: Sequence[Board] = ()) -> None:
+    """Print the rankings of each task, the one over all tasks, and the runs that failed.
+
+    Args:
+        console: where to print.
+        table: rows of the leaderboard.
+        boards: what else is known of the rankings: which methods tie.
+    """
     from rich.markup import escape
 
     found = rankings(table)
+    known = {setting_of(board.ranking): board for board in boards}
     for ranking in found:
-        print_ranking(console, ranking)
+        print_ranking(console, ranking, known.get(setting_of(ranking)))
     for across in overall(found):
         print_overall(console, across)
     if found:
@@ -79,21 +86,25 @@ def print_report(console: Console, table: pa.Table) -> None:
         console.print("No run has finished yet.")
 
 
-def print_ranking(console: Console, ranking: Ranking) -> None:
-    """Print a ranking as a table that fits 100 columns."""
+def print_ranking(console: Console, ranking: Ranking, board: Board | None = None) -> None:
+    """Print a ranking as a table that fits 100 columns; with a board also which methods tie."""
     from rich.markup import escape
 
     shifts = _columns(ranking)
     shown = shifts[:SHOWN_SHIFTS]
+    letters = _letters(board)
     table = _table()
-    for header in ("#", "method", "seeds", "ID", *(SHORT.get(s, s) for s in shown), "OOD", "cost"):
-        is_name = header == "method"
+    tied = ["tied"] if letters else []
+    sets = ["ID", *(SHORT.get(s, s) for s in shown)]
+    for header in ("#", *tied, "method", "seeds", *sets, "OOD", "cost"):
+        is_text = header in ("method", "tied")
         table.add_column(
-            escape(header), justify="left" if is_name else "right", no_wrap=not is_name
+            escape(header), justify="left" if is_text else "right", no_wrap=header != "method"
         )
     for line in ranking.lines:
         cells = [
             "" if line.rank is None else str(line.rank),
+            *([letters.get(name(line)) or NONE] if letters else []),
             name(line),
             str(line.seeds),
             _percent(line.cells.get(ID_TEST), line.seeds, spread=True),
@@ -106,6 +117,8 @@ def print_ranking(console: Console, ranking: Ranking) -> None:
     console.print(table)
     if len(shifts) > len(shown):
         console.print(f"[dim]{len(shifts) - len(shown)} more shifts are in the Markdown.[/dim]")
+    if board is not None and letters:
+        console.print(f"[dim]{escape(board.ties.note)}[/dim]")
     console.print(f"[dim]{escape(_metrics(ranking))}[/dim]\n")
 
 
@@ -143,7 +156,7 @@ def to_markdown(table: pa.Table, heading: str = "Leaderboard", boards: Sequence[
         board = known.get(setting_of(ranking))
         if board is not None:
             header.insert(1, "tied")
-            letters = {line.name: line.letters for line in board.lines}
+            letters = _letters(board)
             for row, line in zip(rows, ranking.lines, strict=True):
                 row.insert(1, letters.get(name(line)) or NONE)
             parts += [_text(board.ties.note)]
@@ -269,6 +282,12 @@ def tradeoff_header(found: Sequence[Tradeoff]) -> tuple[list[str], list[str]]:
     shifts = list(dict.fromkeys(shift for tradeoff in found for shift in tradeoff.rho))
     header = ["method", "on the frontier", "area", "gain", "gain per hour"]
     return header + [f"ρ {SHORT.get(shift, shift)}" for shift in shifts], shifts
+
+
+def _letters(board: Board | None) -> dict[str, str]:
+    """The groups that each line of a ranking ties in, by name; empty when they are not known."""
+    lines = () if board is None else board.lines
+    return {line.name: line.letters for line in lines if line.letters is not None}
 
 
 def _tradeoffs_table(found: Sequence[Tradeoff]) -> str:
