@@ -272,13 +272,17 @@ class _Place:
 
     def _read_file(self, run_id: str, chosen: _Choice) -> pa.Table:
         name = f"leaderboard/{run_id}.parquet"
-        with self._opened(name, _REMEDY) as (source, metadata):
-            if metadata.get(VERSION_KEY) != VERSION.encode():
-                raise InputError(
-                    f"{self.where(name)}: version {metadata[VERSION_KEY].decode()} of the "
-                    f"leaderboard's schema, but this shiftbench reads version {VERSION}; {_REMEDY}"
-                )
-            table = pq.ParquetFile(source).read(chosen.needed)
+        try:
+            with self._opened(name, _REMEDY) as (source, metadata):
+                if metadata[VERSION_KEY] != VERSION.encode():
+                    raise InputError(
+                        f"{self.where(name)}: version {metadata[VERSION_KEY].decode()} of the "
+                        f"leaderboard's schema, but this shiftbench reads version {VERSION}; "
+                        f"{_REMEDY}"
+                    )
+                table = pq.ParquetFile(source).read(chosen.needed)
+        except FileNotFoundError:  # deleted since it was listed
+            return chosen.of(SCHEMA.empty_table())
         if set(table["run_id"].to_pylist()) != {run_id}:
             raise InputError(
                 f"{self.where(name)}: holds rows of another run than its name says; {_REMEDY}"
@@ -292,10 +296,12 @@ class _Place:
             return nothing
         try:
             with self._opened(COPY, _COPY_REMEDY) as (source, metadata):
-                if metadata.get(VERSION_KEY) != VERSION.encode():
+                if metadata[VERSION_KEY] != VERSION.encode():
                     return nothing
-                stamps = json.loads(metadata[STAMPS_KEY])
+                stamps = json.loads(metadata.get(STAMPS_KEY, b"{}"))
                 copied = {name for name, stamp in files.items() if stamps.get(name) == [*stamp]}
+                if not copied:
+                    return nothing
                 table = pq.read_table(source, columns=chosen.needed, filters=chosen.filter)
         except FileNotFoundError:
             return nothing

@@ -165,6 +165,20 @@ def test_a_copy_of_another_version_is_not_read(tmp_path):
     assert read(tmp_path).equals(tables["a1"])
 
 
+def test_a_run_of_that_name_is_no_copy(tmp_path):
+    tables = fill(tmp_path, ["a1", "b2"])
+    pq.write_table(run("c3", SETS), tmp_path / COPY)
+    assert read(tmp_path).equals(pa.concat_tables(tables.values()))
+
+
+def test_a_file_that_is_deleted_after_it_was_listed_has_no_rows(tmp_path, monkeypatch):
+    tables = fill(tmp_path, ["a1", "b2"])
+    listed = store._Place.of(tmp_path).files()
+    (folder(tmp_path) / "b2.parquet").unlink()
+    monkeypatch.setattr(store._Place, "files", lambda self: listed)
+    assert read(tmp_path).equals(tables["a1"])
+
+
 def test_a_broken_file_is_named_and_nothing_is_copied(tmp_path):
     fill(tmp_path, ["a1"])
     (folder(tmp_path) / "c3.parquet").write_bytes(b"half")
