@@ -41,6 +41,8 @@ SHORT = {
     "imagenet-a": "A",
     "cifar10.1": "10.1",
     "cifar10.2": "10.2",
+    "iwildcam-ood": "iWildCam",
+    "fmow-ood": "FMoW",
 }
 SHOWN_SHIFTS = 6  # more do not fit beside each other in a terminal
 MARK = "*"  # of a value from incomplete data
