@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +46,9 @@ Numbers for a spreadsheet, tables and figures for a paper:
 
   shiftbench report --csv report.csv --latex report.tex --figures figures
 """
+
+
+SLOW_S = 5.0  # of reading, after which a hint is given
 
 
 def report(
@@ -91,7 +95,10 @@ def report(
     plan = None if suite is None else _plan(suite, overrides or [], data)
     place = existing(results)
     folder = place if isinstance(place, Path) else None
+    started = time.monotonic()
     found = read(place) if plan is None else _read_plan(place, plan)
+    if time.monotonic() - started > SLOW_S:
+        console.print("[dim]so many files take long to read: shiftbench compact copies them[/dim]")
     table = _of_tasks(found, task or [])
     name = None if plan is None else plan.suite.name
     heading = f"Leaderboard: {name}" if name else "Leaderboard"

@@ -273,14 +273,14 @@ class _Place:
     def _read_file(self, run_id: str, chosen: _Choice) -> pa.Table:
         name = f"leaderboard/{run_id}.parquet"
         try:
-            with self._opened(name, _REMEDY) as (source, metadata):
-                if metadata[VERSION_KEY] != VERSION.encode():
+            with self._opened(name, _REMEDY) as (_, file):
+                version = file.schema_arrow.metadata[VERSION_KEY].decode()
+                if version != VERSION:
                     raise InputError(
-                        f"{self.where(name)}: version {metadata[VERSION_KEY].decode()} of the "
-                        f"leaderboard's schema, but this shiftbench reads version {VERSION}; "
-                        f"{_REMEDY}"
+                        f"{self.where(name)}: version {version} of the leaderboard's schema, but "
+                        f"this shiftbench reads version {VERSION}; {_REMEDY}"
                     )
-                table = pq.ParquetFile(source).read(chosen.needed)
+                table = file.read(chosen.needed)
         except FileNotFoundError:  # deleted since it was listed
             return chosen.of(SCHEMA.empty_table())
         if set(table["run_id"].to_pylist()) != {run_id}:
@@ -295,7 +295,8 @@ class _Place:
         if not files:
             return nothing
         try:
-            with self._opened(COPY, _COPY_REMEDY) as (source, metadata):
+            with self._opened(COPY, _COPY_REMEDY) as (source, file):
+                metadata = file.schema_arrow.metadata
                 if metadata[VERSION_KEY] != VERSION.encode():
                     return nothing
                 stamps = json.loads(metadata.get(STAMPS_KEY, b"{}"))
@@ -312,10 +313,8 @@ class _Place:
         return copied, chosen.of(table.cast(schema))
 
     @contextmanager
-    def _opened(
-        self, name: str, remedy: str
-    ) -> Iterator[tuple[pa.NativeFile, Mapping[bytes, bytes]]]:
-        """A Parquet file of the leaderboard's columns, and its metadata.
+    def _opened(self, name: str, remedy: str) -> Iterator[tuple[pa.NativeFile, pq.ParquetFile]]:
+        """A file of the leaderboard's columns, and the same as Parquet.
 
         Raises:
             FileNotFoundError: it is not there.
@@ -329,13 +328,12 @@ class _Place:
             else:
                 source = pa.OSFile(path)
             with source:
-                schema = pq.read_schema(source)
-                metadata = schema.metadata or {}
-                if VERSION_KEY not in metadata or (
-                    metadata[VERSION_KEY] == VERSION.encode() and not schema.equals(SCHEMA)
-                ):
+                file = pq.ParquetFile(source)
+                schema = file.schema_arrow
+                version = (schema.metadata or {}).get(VERSION_KEY)
+                if version is None or (version == VERSION.encode() and not schema.equals(SCHEMA)):
                     raise InputError(f"{self.where(name)}: not a file of the leaderboard; {remedy}")
-                yield source, metadata
+                yield source, file
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowException) as error:
