@@ -51,6 +51,17 @@ for _tag, _pattern, _first in (
     )
 
 
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, which quotes the strings that the loader would take for something else."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def dumped(content: Mapping[str, Any]) -> str:
+    """Plain data as YAML in the order of the keys, which reads back equal."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
 @dataclass(frozen=True)
 class Place:
     """Where something was written.

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from benchmark import document, plugins
 from benchmark.data.tasks import Task
-from benchmark.document import Key, Node, Place
+from benchmark.document import Key, Node, Place, dumped
 from benchmark.errors import InputError
 from benchmark.methods.base import Method, MethodConfig
 from benchmark.plugins import nearest
@@ -188,7 +187,7 @@ class Suite:
 
     def dump(self) -> str:
         """The suite as YAML with every default and inherited value written out."""
-        return yaml.safe_dump(_spelled_out(self), sort_keys=False, allow_unicode=True, width=100)
+        return dumped(_spelled_out(self))
 
 
 def resolve(node: Node) -> Suite:

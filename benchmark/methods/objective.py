@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
-import yaml
 from pydantic import Field
 
 from benchmark import document
+from benchmark.document import dumped
 from benchmark.methods.base import MethodConfig
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Objective(MethodConfig):
         """The objective as YAML that ``load_objective`` reads back, equal in every digit."""
         told = {"source": self.source, **self.model_dump(), "seed": self.seed}
         content = {key: value for key, value in told.items() if value is not None}
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+        return dumped(content)
 
 
 def load_objective(file: Path, shown: str | None = None) -> Objective:

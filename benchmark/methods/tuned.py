@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
-import yaml
 from pydantic import Field, ValidationInfo, field_validator
 
 from benchmark import document, plugins
+from benchmark.document import dumped
 from benchmark.methods.base import Architecture, Method, MethodConfig, TrainingConfig
 from benchmark.methods.search import (
     Choice,
@@ -154,7 +154,7 @@ class Tuned(Method[TunedConfig]):
 
     def _export(self, values: Values) -> str:
         settings = self._candidate(values).config.model_dump(mode="json")
-        return yaml.safe_dump({"method": self.config.of, **settings}, sort_keys=False)
+        return dumped({"method": self.config.of, **settings})
 
 
 def create(name: str, settings: Mapping[str, Any]) -> Method[TrainingConfig]:
