@@ -161,8 +161,10 @@ def test_workers_agree(workers: int, undisturbed: Path, suite: Path, tmp_path: P
     """Zero-shot and linear-probe results are identical; losses agree to a relative 1e-4."""
     done = shiftbench(
         "run", suite, "--results", tmp_path,
-        "--set", f"resources.workers={workers}", "--set", "resources.cpus_per_worker=0.5",
+        "--set", f"resources.workers={workers}", "--set", "resources.cpus_per_worker=0.9",
         "--set", "methods.broken=null", "--set", "methods.wise-ft-broken=null",
+        "--set", "methods.smooth=null", "--set", "methods.wise-ft=null",
+        "--set", "methods.wise-ft-lp=null",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     alone, together = read(undisturbed), read(tmp_path)

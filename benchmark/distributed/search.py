@@ -32,7 +32,7 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -56,6 +56,8 @@ RESOURCE = "resource"
 SEARCH, FINALISTS = "search", "finalists"
 FRESH_SEEDS = 1000
 """Seeds of the finalists start here, above all that a space may hold."""
+STALE_LOCK_S = 5
+"""Writing the journal takes milliseconds: who holds its lock longer was killed."""
 FACTS = ("steps", "images", "seconds", "seed", "error", "milestones")
 Report = Callable[[str, int, int, float], None]
 
@@ -102,7 +104,9 @@ def search(setup: Setup, run: Run, report: Report) -> None:
     folder.path.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    storage = JournalStorage(JournalFileBackend(str(folder.journal)))
+    journal = str(folder.journal)
+    lock = JournalFileSymlinkLock(journal, grace_period=STALE_LOCK_S)
+    storage = JournalStorage(JournalFileBackend(journal, lock))
     config = asked.config
     seed = config.seed + 1_000_003 * run.search.seed
     if not config.evaluations:
