@@ -16,17 +16,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tarfile
 import unicodedata
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +33,15 @@ from benchmark.errors import InputError
 from benchmark.evaluation import predictions
 from benchmark.files import written_atomically
 from benchmark.leaderboard import store
+from benchmark.leaderboard.archive import (
+    BROKEN,
+    MOST_MEMBERS,
+    WRITERS,
+    Archive,
+    opened,
+    reason,
+)
+from benchmark.leaderboard.redact import JSON_COLUMNS, public
 from benchmark.leaderboard.schema import SCHEMA, VERSION, Selection, role_of
 from benchmark.leaderboard.verify import RESULT, disagreements
 from benchmark.runfolder import RunFolder
@@ -50,14 +55,11 @@ MANIFEST, CONFIGURATION, PROVENANCE = "manifest.json", "configuration.json", "pr
 ROWS, PREDICTIONS = "rows", "predictions"
 MEMBER = re.compile(rf"(?:{ROWS}|{PREDICTIONS})/([0-9A-Za-z]{{1,64}})\.parquet")
 
-MOST_MEMBERS = 20_000
 MOST_BYTES = 2 * 2**30  # of one member
 MOST_BYTES_IN_ALL = 32 * 2**30
 MOST_TEXT = 64 * 2**20  # bytes of a JSON member
 MOST_UNPACKED = 8 * 2**30  # bytes of a Parquet file in memory, as its footer declares
 MOST_ROWS = 100_000  # of one run
-CHUNK = 2**20
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that zip can write
 
 _CONFIGURATION = (
     *("suite", "task", "task_digest", "world", "backbone", "method", "label", "origin"),
@@ -68,9 +70,6 @@ _PROVENANCE = (
     *("started", "finished", "shiftbench_version", "git_sha", "git_dirty", "versions"),
     *("hardware", "device", "world_size", "train_fingerprint"),
 )
-_JSON = ("config", "budget", "details", "searched", "versions", "hardware")
-_TEXT = ("suite", "backbone", "label", "method", "origin", "device", "incomplete_reason", "leakage")
-_HARDWARE = ("cpu", "cores", "memory_bytes", "gpus")
 
 Row = Mapping[str, Any]
 SetKey = tuple[str, str, str | None, int | None]
@@ -117,8 +116,8 @@ def export(results: Path, run_ids: Collection[str], to: Path) -> Bundle:
     Raises:
         InputError: the ending is another, predictions are missing, or rows do not recompute.
     """
-    if to.suffix.lower() not in _WRITERS:
-        raise InputError(f"{to}: must end in {' or '.join(_WRITERS)}")
+    if to.suffix.lower() not in WRITERS:
+        raise InputError(f"{to}: must end in {' or '.join(WRITERS)}")
     members = sorted(with_ancestors(results, run_ids))
     tables = {run_id: public(store.read(results, [run_id])) for run_id in members}
     with TemporaryDirectory() as folder:
@@ -143,7 +142,7 @@ def export(results: Path, run_ids: Collection[str], to: Path) -> Bundle:
         stage(MANIFEST).write_bytes(_canonical(manifest))
         try:
             with written_atomically(to) as temporary:
-                _WRITERS[to.suffix.lower()](temporary, dict(sorted(staged.items())))
+                WRITERS[to.suffix.lower()](temporary, dict(sorted(staged.items())))
         except OSError as error:
             raise InputError(f"{to}: cannot be written ({error.strerror})") from error
     return Bundle(tuple(members), manifest["digest"])
@@ -159,58 +158,6 @@ def with_ancestors(results: Path, run_ids: Collection[str]) -> set[str]:
         found |= {row["run_id"] for row in done}
         left = {parent["run_id"] for row in done for parent in row["parents"]} - found
     return found
-
-
-def public(table: pa.Table) -> pa.Table:
-    """Rows without what tells of the machine beyond its hardware: paths, credentials."""
-    for name in (*_TEXT, *_JSON):
-        position = table.schema.get_field_index(name)
-        values = [
-            None if text is None else _public_json(name, text) if name in _JSON else clean(text)
-            for text in table[name].to_pylist()
-        ]
-        field = table.schema.field(position)
-        table = table.set_column(position, field, pa.array(values, field.type))
-    return table
-
-
-def _public_json(name: str, text: str) -> str:
-    value = json.loads(text)
-    if name == "hardware":
-        value = {key: value[key] for key in _HARDWARE if key in value}
-    return json.dumps(clean_value(value), sort_keys=True, allow_nan=False, ensure_ascii=False)
-
-
-_ROOT = r"(?:file:/+|(?<![\w.…/\\~-])(?:~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|/(?!/)))"
-_PATH = re.compile(_ROOT + r"""(?:[^\s"'<>|;,:()\\/]+[\\/]+)*([^\s"'<>|;,:()\\/]+)""")
-_WHOLE_PATH = re.compile(_ROOT + r".*?([^\\/]*)[\\/]*", re.DOTALL)
-_USER = re.compile(r"://[^/\s@]+@")
-_QUERY = re.compile(r"(\w://[^\s?]+)\?[^\s…]\S*")
-_SECRET = re.compile(r"token|secret|password|credential|api_?key", re.IGNORECASE)
-
-
-def clean(text: str) -> str:
-    """A text with the last component of every absolute path, and no credentials in URIs."""
-    home = Path.home()
-    if len(home.parts) > 1:
-        text = re.sub(rf"(?<![\w.…/]){re.escape(str(home))}(?=[\\/]|$)", "~", text)
-    text = _QUERY.sub(r"\1?…", _USER.sub("://…@", text))
-    whole = _WHOLE_PATH.fullmatch(text)
-    if whole is not None and ": " not in text:
-        return f"…/{whole[1]}"
-    return _PATH.sub(r"…/\1", text)
-
-
-def clean_value(value: Any) -> Any:
-    """A JSON value whose texts are clean, without those whose key says that they are secret."""
-    if isinstance(value, dict):
-        return {
-            clean(key): "…" if isinstance(item, str) and _SECRET.search(key) else clean_value(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [clean_value(item) for item in value]
-    return clean(value) if isinstance(value, str) else value
 
 
 def summaries(tables: Mapping[str, pa.Table]) -> dict[str, bytes]:
@@ -232,7 +179,7 @@ def _plain(row: Row, name: str) -> Any:
     value = row[name]
     if name in ("started", "finished"):
         return value.isoformat()
-    return json.loads(value) if name in _JSON and value is not None else value
+    return json.loads(value) if name in JSON_COLUMNS and value is not None else value
 
 
 def make_manifest(members: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -259,29 +206,6 @@ def _measured(path: Path) -> dict[str, Any]:
         }
 
 
-def _write_zip(to: Path, members: Mapping[str, Path]) -> None:
-    with zipfile.ZipFile(to, "w") as archive:
-        for name, path in members.items():
-            info = zipfile.ZipInfo(name, EPOCH)
-            info.create_system, info.external_attr = 3, 0o100644 << 16  # as on Unix, everywhere
-            info.file_size = path.stat().st_size
-            with path.open("rb") as source, archive.open(info, "w") as target:
-                while chunk := source.read(CHUNK):
-                    target.write(chunk)
-
-
-def _write_tar(to: Path, members: Mapping[str, Path]) -> None:
-    with tarfile.open(to, "w", format=tarfile.PAX_FORMAT) as archive:
-        for name, path in members.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = path.stat().st_size, 0o644
-            with path.open("rb") as source:
-                archive.addfile(info, source)
-
-
-_WRITERS = {".zip": _write_zip, ".tar": _write_tar}
-
-
 # In
 
 
@@ -298,7 +222,7 @@ def take(file: Path, results: Path) -> Taken:
     """
     if not file.is_file():
         raise InputError(f"{file}: there is no such file")
-    with _opened(file) as archive:
+    with opened(file) as archive:
         checked = Checked.of(file, archive)
         tables = {run_id: checked.rows(run_id) for run_id in checked.run_ids}
         for name, content in summaries(tables).items():
@@ -359,79 +283,6 @@ def _place(
         if isinstance(error, OSError):
             raise InputError(f"{results}: cannot be written ({error.strerror})") from error
         raise
-
-
-class Archive(Protocol):
-    """What a zip and a tar archive have in common here.
-
-    Attributes:
-        sizes: declared bytes by name, in the order of the file; a list, since names may repeat.
-    """
-
-    sizes: list[tuple[str, int]]
-
-    def open(self, name: str) -> IO[bytes]:
-        """A member's content."""
-        ...
-
-
-class _Zip:
-    def __init__(self, file: zipfile.ZipFile) -> None:
-        self._file = file
-        for info in file.infolist():
-            plain = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-            kind = info.external_attr >> 28
-            if info.is_dir() or info.flag_bits & 1 or not plain or kind not in (0, 8):
-                raise InputError(f"its member {info.filename!r} is no plain file")
-        self.sizes = [(info.filename, info.file_size) for info in file.infolist()]
-
-    def open(self, name: str) -> IO[bytes]:
-        return self._file.open(name)
-
-
-class _Tar:
-    def __init__(self, file: tarfile.TarFile) -> None:
-        self._file = file
-        self._members: dict[str, tarfile.TarInfo] = {}
-        self.sizes: list[tuple[str, int]] = []
-        while (info := file.next()) is not None:
-            if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.sparse is not None:
-                raise InputError(f"its member {info.name!r} is no plain file")
-            if len(self.sizes) > MOST_MEMBERS:
-                break
-            self.sizes.append((info.name, info.size))
-            self._members[info.name] = info
-
-    def open(self, name: str) -> IO[bytes]:
-        found = self._file.extractfile(self._members[name])
-        if found is None:
-            raise InputError(f"its member {name!r} is no plain file")
-        return found
-
-
-_BROKEN = (
-    *(OSError, EOFError, ValueError, RuntimeError, OverflowError, NotImplementedError),
-    *(zipfile.BadZipFile, tarfile.TarError, zlib.error),
-)
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Archive]:
-    """An archive, whatever its name says; what is wrong with it is an ``InputError``."""
-    with ExitStack() as stack:
-        try:
-            with file.open("rb") as start:
-                is_zip = start.read(2) == b"PK"
-            found: Archive = (
-                _Zip(stack.enter_context(zipfile.ZipFile(file)))
-                if is_zip
-                else _Tar(stack.enter_context(tarfile.open(file, "r:")))
-            )
-        except InputError as error:
-            raise InputError(f"{file}: {error}") from error
-        except _BROKEN as error:
-            raise InputError(f"{file}: is no zip or tar archive ({_line(error)})") from error
-        yield found
 
 
 @dataclass(frozen=True)
@@ -514,8 +365,8 @@ class Checked:
                 content = opened.read(size + 1)
         except InputError:
             raise
-        except _BROKEN as error:
-            raise InputError(f"{self.file}: {name} cannot be read ({_line(error)})") from error
+        except BROKEN as error:
+            raise InputError(f"{self.file}: {name} cannot be read ({reason(error)})") from error
         digest = hashlib.sha256(content).hexdigest()
         if len(content) != size or member.get("sha256", digest) != digest:
             raise InputError(f"{self.file}: {name} is not what the manifest says")
@@ -560,8 +411,8 @@ class Checked:
                 table.validate(full=True)
         except InputError:
             raise
-        except (pa.ArrowException, *_BROKEN) as error:
-            raise InputError(f"{self.file}: {name} cannot be read ({_line(error)})") from error
+        except (pa.ArrowException, *BROKEN) as error:
+            raise InputError(f"{self.file}: {name} cannot be read ({reason(error)})") from error
         for column, field in zip(table.columns, table.schema, strict=True):
             if not field.nullable and column.null_count:
                 raise InputError(f'{self.file}: {name} has empty cells in "{field.name}"')
@@ -614,7 +465,7 @@ def faults_of_rows(rows: Sequence[Row], run_id: str) -> list[str]:
             faults.append("the rows are of different runs")
         elif any(_hidden(value) for value in row.values() if isinstance(value, str)):
             faults.append("a text has control characters")
-        elif not all(row[name] is None or _is_object(row[name]) for name in _JSON):
+        elif not all(row[name] is None or _is_object(row[name]) for name in JSON_COLUMNS):
             faults.append("a column of JSON objects holds something else")
     keys = Counter(tuple(row[name] for name in RESULT) for row in rows)
     if max(keys.values()) > 1:
@@ -748,7 +599,3 @@ def _labels(
 def _made(table: pa.Table) -> str:
     row = table.slice(0, 1).to_pylist()[0]
     return f"{row['label']}, {row['status']}, finished {row['finished'].isoformat(' ', 'seconds')}"
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from benchmark.errors import InputError
 from benchmark.evaluation import predictions
 from benchmark.leaderboard import bundle, store
-from benchmark.leaderboard.bundle import clean, clean_value, export, make_manifest, public, take
+from benchmark.leaderboard.archive import opened as opened_archive
+from benchmark.leaderboard.bundle import export, make_manifest, take
+from benchmark.leaderboard.redact import clean, clean_value, public
 from benchmark.leaderboard.schema import failed
 from benchmark.leaderboard.verify import select, verify_run
 from benchmark.provenance import Provenance
@@ -276,7 +278,7 @@ def test_a_changed_byte_of_the_archive_is_refused_or_changes_nothing(archive, tm
     file = tmp_path / "a.zip"
     file.write_bytes(bytes(altered))
     try:
-        with bundle._opened(file) as opened:
+        with opened_archive(file) as opened:
             checked = bundle.Checked.of(file, opened)
             content = {name: checked.read(name) for name in checked.members}
     except InputError:
