@@ -102,7 +102,7 @@ def report(
     table = _of_tasks(found, task or [])
     name = None if plan is None else plan.suite.name
     heading = f"Leaderboard: {name}" if name else "Leaderboard"
-    page = _page(table, folder, heading, suite)
+    page = _page(table, folder, heading, suite, recipes=html is not None)
     print_report(console, table, page.boards)
     if plan is not None:
         console.print(_progress(found, len(plan.runs)))
@@ -115,8 +115,10 @@ def report(
         console.print(f"Written to {path}", style="dim", highlight=False, soft_wrap=True)
 
 
-def _page(table: pa.Table, results: Path | None, heading: str, suite: Path | None) -> Page:
-    """All that is known beside the rankings."""
+def _page(
+    table: pa.Table, results: Path | None, heading: str, suite: Path | None, *, recipes: bool
+) -> Page:
+    """All that is known beside the rankings; with the command of every run if they are wanted."""
     from benchmark.errors import InputError
     from benchmark.leaderboard.html.data import page_data
     from benchmark.leaderboard.published import read_published
@@ -128,7 +130,8 @@ def _page(table: pa.Table, results: Path | None, heading: str, suite: Path | Non
         published = read_published()
     except InputError:  # the page says that there are none
         published = None
-    return page_data(table, results, title=heading, published=published, find=find)
+    finder = find if recipes else None  # planning every suite takes a while
+    return page_data(table, results, title=heading, published=published, find=finder)
 
 
 def _write_more(wanted: Mapping[str, Path | None], page: Page) -> list[Path]:

@@ -16,7 +16,7 @@ from benchmark.data.verify import check
 from benchmark.distributed.jobs import Agenda, Job, job_graph
 from benchmark.errors import InputError
 from benchmark.leaderboard import store
-from benchmark.leaderboard.compare import golden_faults
+from benchmark.leaderboard.compare import ZERO_SHOT, golden_faults
 from benchmark.leaderboard.schema import failed
 from benchmark.models.backbones import check_backbone
 from benchmark.plan import Plan, evaluation_metrics
@@ -157,7 +157,7 @@ def _execute(
                 store.write_run(results, run_id, failed(info, reason))
 
         def check_golden(run_id: str) -> None:
-            if plan.runs[run_id].method == "zero-shot":  # now, not when all GPU days are spent
+            if plan.runs[run_id].method == ZERO_SHOT:  # now, not when all GPU days are spent
                 for fault in golden_faults(store.read(results, [run_id])):
                     display.warn(f"golden row {fault}")
 

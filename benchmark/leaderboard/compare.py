@@ -65,7 +65,7 @@ IMAGES = {
 
 ID_VAL = "id-val"
 _VALIDATION = (ID_VAL, "ood-val")
-_ZERO_SHOT = "zero-shot"
+ZERO_SHOT = "zero-shot"
 _SEPARATOR = " over "
 _UNKNOWN = "?"
 _ROUNDING = 1e-9  # of a difference between decimals
@@ -257,7 +257,7 @@ def golden_faults(
 
 def _golden_cells(table: pa.Table) -> list[Mapping[str, Any]]:
     """The zero-shot rows of whole sets that open_clip's table has too."""
-    rows = table.filter((pc.field("world") == REAL) & (pc.field("method") == _ZERO_SHOT))
+    rows = table.filter((pc.field("world") == REAL) & (pc.field("method") == ZERO_SHOT))
     return [
         row
         for row in rows.to_pylist()
@@ -290,7 +290,7 @@ class _Key:
     @classmethod
     def of(cls, line: Line, ranking: Ranking, selection: str | None = None) -> _Key:
         method, *parents = line.method.split(_SEPARATOR)
-        shots = None if method == _ZERO_SHOT else ranking.shots
+        shots = None if method == ZERO_SHOT else ranking.shots
         variant = line.selection if selection is None else ""
         return cls(method, tuple(parents), variant, selection, shots)
 

@@ -17,6 +17,7 @@ from benchmark.evaluation.robustness import (
     effective_robustness,
     standard_models,
 )
+from benchmark.leaderboard.compare import REAL, ZERO_SHOT
 from benchmark.leaderboard.curves import MEAN, Point, with_mean
 from benchmark.leaderboard.published import read_published
 from benchmark.leaderboard.ranking import ORACLE, Line, Ranking
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from benchmark.evaluation.robustness import Baseline
 
 SELECTED = "selected"
-ZERO_SHOT = "zero-shot"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def tradeoffs(
     pairs = [(c[ID_TEST].mean, c[MEAN].mean) for c in map(with_mean, lines)]
     pairs += [(p.cells[ID_TEST].mean, p.cells[MEAN].mean) for p in curve]
     best = pareto(pairs)
-    references = [pair for line, pair in zip(lines, pairs, strict=False) if is_zero_shot(line)]
+    references = [p for line, p in zip(lines, pairs, strict=False) if line.method == ZERO_SHOT]
     reference = references[0] if references else None
     found = []
     for position, line in enumerate(lines):
@@ -99,11 +99,6 @@ def tradeoffs(
     return found
 
 
-def is_zero_shot(line: Line) -> bool:
-    """Whether a line is the model that all start from."""
-    return line.method == ZERO_SHOT
-
-
 def shipped_baselines(
     found: Sequence[Ranking], published: pa.Table | None = None
 ) -> Mapping[str, Baseline]:
@@ -116,7 +111,7 @@ def shipped_baselines(
     Returns:
         β by shift; empty for other rankings, and where nothing is published.
     """
-    if not any(ranking.world == "real" and ranking.task == "imagenet" for ranking in found):
+    if not any(ranking.world == REAL and ranking.task == "imagenet" for ranking in found):
         return {}
     try:
         return baselines(standard_models(read_published() if published is None else published))
@@ -126,7 +121,7 @@ def shipped_baselines(
 
 def applicable(ranking: Ranking, baseline: Mapping[str, Baseline]) -> Mapping[str, Baseline]:
     """The baselines that a ranking's shifts may be held against."""
-    if ranking.world != "real" or ranking.task != "imagenet":
+    if ranking.world != REAL or ranking.task != "imagenet":
         return {}
     return {
         shift: line
