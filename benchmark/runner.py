@@ -34,7 +34,7 @@ from benchmark.data.batches import (
 )
 from benchmark.data.roots import cache_dir, resolve
 from benchmark.data.store import Store
-from benchmark.data.tasks import ID_TEST, Task, open_ood_val, open_task
+from benchmark.data.tasks import ID_TEST, Task, open_ood_val, open_task, whole_set
 from benchmark.errors import RunFailedError
 from benchmark.evaluation import predictions
 from benchmark.evaluation.inference import (
@@ -568,7 +568,6 @@ class Runner:
         table = predictions.read(folder.part(variant, name))
         facts = table.schema.metadata
         seconds = facts.get(b"seconds")  # none of its own, where it is a part of another set
-        whole = name if seconds is not None else ID_TEST
         return Prediction(
             variant=variant,
             evaluation_set=name,
@@ -576,7 +575,7 @@ class Runner:
             table=table.replace_schema_metadata(None),
             seconds=None if seconds is None else float(seconds),
             fingerprint=facts[b"fingerprint"].decode(),
-            incomplete_reason=self._remarks.incomplete.get((run.task.name, whole)),
+            incomplete_reason=self._remarks.incomplete.get((run.task.name, whole_set(name))),
         )
 
     def _searched(self, run: Run) -> bool:

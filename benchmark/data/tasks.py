@@ -46,6 +46,7 @@ Metric = Literal["accuracy", "macro-f1", "worst-region"]
 ID_TEST = "id-test"
 RESERVED = ("id-val", ID_TEST, "ood-val")
 NEW = "new"
+_PART = f"{ID_TEST}-on-"
 """The shift of a task with a class split."""
 MOST_VALIDATION_SHOTS = 4
 """Few-shot validation sets have min(k, 4) images of every class, as in CoOp."""
@@ -160,7 +161,7 @@ class Task(Closed):
     @model_validator(mode="after")
     def _sets_are_consistent(self) -> Task:
         for name in self.shifts:
-            if name in RESERVED or name.startswith(f"{ID_TEST}-on-") or not name:
+            if name in RESERVED or name.startswith(_PART) or not name:
                 raise ValueError(f'a shift cannot be called "{name}"')
         for name, item in (("id_test", self.id_test), ("ood_val", self.ood_val)):
             if item is not None and item.classes is not None:
@@ -227,7 +228,7 @@ class TaskData:
                 continue
             kept, part = on_classes_of(images, shifted.projection)
             if len(kept):
-                found[f"{ID_TEST}-on-{shift}-classes"] = shift, kept, part
+                found[f"{_PART}{shift}-classes"] = shift, kept, part
         return found
 
 
@@ -299,6 +300,11 @@ def open_ood_val(task: Task, root: str) -> tuple[EvaluationSet, ImageSet]:
     images = _base(task, _scored(item, "ood-val", classes + new, root), "ood-val", classes)
     _check_regions(task, "ood-val", item, images)
     return item, images
+
+
+def whole_set(name: str) -> str:
+    """The set that an evaluation set is a part of: itself, but for parts of the ID test set."""
+    return ID_TEST if name.startswith(_PART) else name
 
 
 def on_classes_of(

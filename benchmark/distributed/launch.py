@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmark.data.audit import check_overlap
 from benchmark.data.roots import cache_dir, resolve
-from benchmark.data.tasks import open_ood_val, open_task
+from benchmark.data.tasks import open_ood_val, open_task, whole_set
 from benchmark.data.verify import check
 from benchmark.distributed.jobs import Agenda, Job, job_graph
 from benchmark.errors import InputError
@@ -289,6 +289,6 @@ def outdated(plan: Plan, results: Path, states: Mapping[SetKey, SetState]) -> se
                 row["train_fingerprint"], row["data_fingerprint"], row["incomplete_reason"]
             )
             task = plan.runs[row["run_id"]].task.name
-            if recorded != states[task, row["evaluation_set"]]:
+            if recorded != states[task, whole_set(row["evaluation_set"])]:
                 found.add(row["run_id"])
     return found

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from benchmark.data.tasks import ID_TEST
+from benchmark.data.tasks import ID_TEST, whole_set
 from benchmark.errors import InputError
 from benchmark.leaderboard.curves import MEAN, by_variant, with_column, with_mean
 from benchmark.leaderboard.published import (
@@ -153,7 +153,7 @@ def compare(table: pa.Table, published: pa.Table, tolerance: float = TOLERANCE) 
     )
     for ranking, line, key in (*points, *id_val):
         for name, estimate in with_mean(line).items():
-            if name in _VALIDATION or name.startswith(f"{ID_TEST}-on-"):
+            if name in _VALIDATION or name != whole_set(name):
                 continue
             metric = ranking.metrics.get(name, MEAN)
             rows = index.find(ranking, name, key)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmark.data.tasks import whole_set
 from benchmark.distributed.launch import (
     SetState,
     check_backbones,
@@ -85,10 +86,14 @@ def record(plan: Plan, results: Path, states: dict[tuple[str, str], SetState]) -
                 primary=True,
                 score=Score(0.5, 0.4, 0.6, 40, "by hand"),
                 selection="fixed",
-                data_fingerprint=states["own", name].fingerprint,
-                incomplete_reason=states["own", name].incomplete_reason,
+                data_fingerprint=states["own", whole_set(name)].fingerprint,
+                incomplete_reason=states["own", whole_set(name)].incomplete_reason,
             )
-            for name, metric in evaluation_metrics(run.task).items()
+            # A run also has rows of the ID test images that have the classes of a shift.
+            for name, metric in {
+                **evaluation_metrics(run.task),
+                "id-test-on-drawn-classes": "accuracy",
+            }.items()
         ]
         write_run(results, run.id, to_table(info, rows))
 
