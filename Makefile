@@ -23,12 +23,12 @@ browser:  ## Debian's chromium, in which the tests open the HTML report
 lint: $(VENV)/.tested  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict benchmark
+	$(BIN)/mypy --strict
 
 schema: $(VENV)/.installed  ## the JSON schema that editors use for suites
-	$(BIN)/python -m benchmark.suite
+	$(BIN)/python -m shiftbench.suite.json_schema
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@

@@ -26,6 +26,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def world(cache: Path) -> Path:
     """The miniature world, drawn once."""
-    from benchmark.data.roots import resolve
+    from shiftbench.data.roots import resolve
 
     return Path(resolve("miniature"))

@@ -15,9 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-
-from benchmark.leaderboard.store import read
-from benchmark.runfolder import RunFolder
+from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.store import read
 
 SUITE = """
 data: miniature
@@ -56,7 +55,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Iterator[Pat
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "benchmark", *map(str, arguments)]
+    return [sys.executable, "-m", "shiftbench", *map(str, arguments)]
 
 
 def shiftbench(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from shiftbench.leaderboard.store import read
 
-from benchmark.leaderboard.store import read
 from tests.test_end_to_end import shiftbench
 
 PACKAGE = Path(__file__).parent / "fixtures" / "mylab"

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from shiftbench.cli import VERBS, main
+from shiftbench.leaderboard.schema import failed
+from shiftbench.leaderboard.store import write_run
+from shiftbench.suite.plan import Plan
+from shiftbench.suite.suite import Suite
 
-from benchmark.cli import VERBS, main
-from benchmark.leaderboard.schema import failed
-from benchmark.leaderboard.store import write_run
-from benchmark.plan import Plan
-from benchmark.suite import Suite
 from tests.leaderboard.records import info
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def run(code: str) -> None:
 def test_help_imports_nothing_heavy():
     run(
         "import contextlib, io, sys\n"
-        "from benchmark.cli import VERBS, main\n"
+        "from shiftbench.cli import VERBS, main\n"
         "heavy = {'pydantic', 'torch', 'ray', 'numpy', 'pyarrow', 'yaml', 'rich', 'open_clip'}\n"
         "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
         "heavy -= {'pydantic', 'rich'}  # which typer uses\n"
@@ -59,7 +59,7 @@ def test_help_imports_nothing_heavy():
 def test_planning_and_listing_import_neither_torch_nor_ray():
     run(
         "import contextlib, io, sys\n"
-        "from benchmark.cli import main\n"
+        "from shiftbench.cli import main\n"
         "heavy = {'torch', 'torchvision', 'ray', 'open_clip', 'wilds', 'duckdb', 'scipy'}\n"
         "for words in ('plan suites/nine-shifts.yaml', 'status miniature', 'list methods',\n"
         "              'list tasks', 'list backbones', 'list suites',\n"
@@ -88,7 +88,7 @@ def test_the_help_names_every_verb(capsys):
 
 
 def test_the_version_is_printed(capsys):
-    from benchmark import __version__
+    from shiftbench import __version__
 
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"shiftbench {__version__}\n"
@@ -96,7 +96,7 @@ def test_the_version_is_printed(capsys):
 
 def test_the_package_runs_as_a_module():
     done = subprocess.run(
-        [sys.executable, "-m", "benchmark", "plan", "nowhere.yaml"],
+        [sys.executable, "-m", "shiftbench", "plan", "nowhere.yaml"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -154,7 +154,7 @@ def test_an_interruption_is_exit_code_130(monkeypatch):
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("benchmark.cli.status.load_suite", interrupted)
+    monkeypatch.setattr("shiftbench.cli.status.load_suite", interrupted)
     assert main(["status", "x.yaml"]) == 130
 
 
@@ -239,7 +239,7 @@ def test_list_describes_what_is_built_in(capsys):
 
 def test_list_shows_plugins_and_survives_broken_ones(folder, capsys, monkeypatch):
     (folder / "mylab.py").write_text(
-        "from benchmark.methods.base import Method, MethodConfig\n"
+        "from shiftbench.methods.base import Method, MethodConfig\n"
         "class Smooth(Method[MethodConfig]):\n"
         '    """Smooths the logits."""\n'
         '    name = "smooth"\n    Config = MethodConfig\n'

@@ -3,13 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from shiftbench.cli import main
+from shiftbench.leaderboard.store import write_run
+from shiftbench.suite.plan import Plan
+from shiftbench.suite.suite import Suite
 
-from benchmark.cli import main
-from benchmark.leaderboard.store import write_run
-from benchmark.plan import Plan
-from benchmark.suite import Suite
 from tests.leaderboard.records import run
-from tests.leaderboard.test_compare import B16, done, golden, results
+from tests.report.test_compare import B16, done, golden, results
 
 SUITE = """\
 backbones: [openai/ViT-B-16]

@@ -3,12 +3,12 @@ from __future__ import annotations
 import csv
 
 import pytest
+from shiftbench.cli import main
+from shiftbench.leaderboard.store import write_run
+from shiftbench.report.html import assets
+from shiftbench.suite.plan import Plan
+from shiftbench.suite.suite import Suite
 
-from benchmark.cli import main
-from benchmark.leaderboard.html import assets
-from benchmark.leaderboard.store import write_run
-from benchmark.plan import Plan
-from benchmark.suite import Suite
 from tests.leaderboard.records import run
 
 SUITE = """

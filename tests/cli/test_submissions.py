@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from shiftbench.cli import main
+from shiftbench.data.sources import Cifar101
+from shiftbench.leaderboard import store
+from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.schema import digest
+from shiftbench.suite.plan import Plan
+from shiftbench.suite.suite import Suite
 
-from benchmark.cli import main
-from benchmark.data.sources import Cifar101
-from benchmark.leaderboard import store
-from benchmark.leaderboard.schema import digest
-from benchmark.plan import Plan
-from benchmark.runfolder import RunFolder
-from benchmark.suite import Suite
 from tests.data import layouts
 from tests.leaderboard.test_verify import rewrite, store_run
 
@@ -208,7 +208,7 @@ def test_verify_can_run_again(folder, capsys, monkeypatch):
         places.append(into)
         store_run(into, run_id, task="animals")
 
-    monkeypatch.setattr("benchmark.distributed.launch.launch", launch)
+    monkeypatch.setattr("shiftbench.execution.launch.launch", launch)
     assert main(["verify", "--all", "--rerun", "x.yaml"]) == 0
     shown = capsys.readouterr().out
     assert "1 runs are not of this suite" in shown
@@ -271,7 +271,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(folder):
     store_run(folder / "results", "a1")
     code = (
         "import contextlib, io, sys\n"
-        "from benchmark.cli import main\n"
+        "from shiftbench.cli import main\n"
         "light = (['import', '--help'], ['import', 'predictions', '--help'],\n"
         "         ['import', 'bundle', '--help'], ['verify', '--help'], ['export', '--help'])\n"
         "work = (['verify', '--all'], ['export', '--to', 'a.zip'],\n"

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-
-from benchmark.data import audit as module
-from benchmark.data.audit import (
+from shiftbench.core.errors import InputError
+from shiftbench.data import audit as module
+from shiftbench.data.audit import (
     EXAMPLES,
     Overlap,
     audit,
@@ -20,9 +20,9 @@ from benchmark.data.audit import (
     content_hashes,
     describe,
 )
-from benchmark.data.images import ImageSet
-from benchmark.data.tasks import Task, TaskData, open_ood_val, open_task
-from benchmark.errors import InputError
+from shiftbench.data.images import ImageSet
+from shiftbench.data.tasks import Task, TaskData, open_ood_val, open_task
+
 from tests.data import layouts
 
 

@@ -6,8 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-
-from benchmark.data.batches import World, global_batch, micro_batches
+from shiftbench.data.batches import World, global_batch, micro_batches
 
 
 def test_each_example_is_seen_equally_often() -> None:

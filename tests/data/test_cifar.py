@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shiftbench.core.errors import InputError
+from shiftbench.data.cifar import Cifar10, Cifar10C, Cifar101, Cifar102
 
-from benchmark.data.cifar import Cifar10, Cifar10C, Cifar101, Cifar102
-from benchmark.errors import InputError
 from tests.data import layouts
 
 

@@ -13,11 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-
-from benchmark.data import fetch as module
-from benchmark.data.fetch import CATALOGUE, Download, Remote, fetch
-from benchmark.data.sources import Source
-from benchmark.errors import InputError
+from shiftbench.core.errors import InputError
+from shiftbench.data import fetch as module
+from shiftbench.data.fetch import CATALOGUE, Download, Remote, fetch
+from shiftbench.data.sources import Source
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB: several blocks
 

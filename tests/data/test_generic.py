@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shiftbench.core.errors import InputError
+from shiftbench.data import parquet as module
+from shiftbench.data.folder import ImageFolder
+from shiftbench.data.parquet import Parquet
 
-from benchmark.data import parquet as module
-from benchmark.data.folder import ImageFolder
-from benchmark.data.parquet import Parquet
-from benchmark.errors import InputError
 from tests.data import layouts
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
-from benchmark.data.imagenet import (
+from shiftbench.core.errors import InputError
+from shiftbench.data.imagenet import (
     ImageNet,
     ImageNetA,
     ImageNetC,
@@ -18,7 +18,7 @@ from benchmark.data.imagenet import (
     ImageNetV2,
     ObjectNet,
 )
-from benchmark.errors import InputError
+
 from tests.data import layouts
 from tests.data.layouts import WNIDS
 

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-
-from benchmark.data import parquet
-from benchmark.data.parquet import Parquet
+from shiftbench.data import parquet
+from shiftbench.data.parquet import Parquet
 
 N = 200
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-
-from benchmark.data.prompts import (
+from shiftbench.core.errors import InputError
+from shiftbench.data.prompts import (
     check_template,
     prompts,
     resolve_classes,
     resolve_templates,
 )
-from benchmark.errors import InputError
 
 
 def test_imagenet_names_and_templates_are_open_clips() -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from benchmark.data import miniature, roots
-from benchmark.errors import InputError
+from shiftbench.core import locations
+from shiftbench.core.errors import InputError
+from shiftbench.data import miniature, roots
 
 
 def test_cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SHIFTBENCH_CACHE", str(tmp_path / "here"))
-    assert roots.cache_dir() == tmp_path / "here"
+    assert locations.cache_dir() == tmp_path / "here"
     monkeypatch.delenv("SHIFTBENCH_CACHE")
-    assert roots.cache_dir() == Path.home() / ".cache" / "shiftbench"
+    assert locations.cache_dir() == Path.home() / ".cache" / "shiftbench"
 
 
 def test_resolve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -37,10 +37,10 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_join() -> None:
-    assert roots.join("/data/", "a/b") == "/data/a/b"
-    assert roots.join("s3://bucket", "a") == "s3://bucket/a"
-    assert roots.join("/data", "/other/a") == "/other/a"
-    assert roots.join("/data", "gs://bucket/a") == "gs://bucket/a"
+    assert locations.join("/data/", "a/b") == "/data/a/b"
+    assert locations.join("s3://bucket", "a") == "s3://bucket/a"
+    assert locations.join("/data", "/other/a") == "/other/a"
+    assert locations.join("/data", "gs://bucket/a") == "gs://bucket/a"
 
 
 @pytest.mark.parametrize("prefix", ["", "file://"])
@@ -49,19 +49,19 @@ def test_local_and_remote_files_alike(tmp_path: Path, prefix: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / ".hidden").write_bytes(b"")
     root = f"{prefix}{tmp_path}"
-    assert roots.entries(root) == [("a", 0, True), ("b.txt", 5, False)]
-    assert roots.kind_of(f"{root}/a") == "folder"
-    assert roots.kind_of(f"{root}/b.txt") == "file"
-    assert roots.kind_of(f"{root}/c") is None
-    assert roots.read(f"{root}/b.txt") == b"12345"
-    for read in (roots.read, roots.file_digest, roots.entries):
+    assert locations.entries(root) == [("a", 0, True), ("b.txt", 5, False)]
+    assert locations.kind_of(f"{root}/a") == "folder"
+    assert locations.kind_of(f"{root}/b.txt") == "file"
+    assert locations.kind_of(f"{root}/c") is None
+    assert locations.read(f"{root}/b.txt") == b"12345"
+    for read in (locations.read, locations.file_digest, locations.entries):
         with pytest.raises(InputError, match=r"/c"):
             read(f"{root}/c")
 
 
 def test_an_unknown_kind_of_uri() -> None:
     with pytest.raises(InputError, match="nope://x"):
-        roots.filesystem("nope://x/y")
+        locations.filesystem("nope://x/y")
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 3_000_000])
@@ -69,12 +69,12 @@ def test_digests_of_small_files_depend_on_every_byte(tmp_path: Path, size: int) 
     file = tmp_path / "a"
     content = bytearray(size)
     file.write_bytes(content)
-    digests = {roots.file_digest(str(file))}
+    digests = {locations.file_digest(str(file))}
     places = range(0, size, max(size // 50, 1))
     for place in places:
         content[place] = 1
         file.write_bytes(content)
-        digests.add(roots.file_digest(str(file)))
+        digests.add(locations.file_digest(str(file)))
     assert len(digests) == 1 + len(places)
 
 
@@ -83,5 +83,5 @@ def test_digests_of_large_files_depend_on_size_and_spread_blocks(tmp_path: Path)
     digests = set()
     for size, byte in ((20_000_000, 0), (20_000_000, 1), (20_000_001, 0)):
         file.write_bytes(bytes([byte]) * size)
-        digests.add(roots.file_digest(str(file)))
+        digests.add(locations.file_digest(str(file)))
     assert len(digests) == 3

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
+from shiftbench.core.errors import InputError
+from shiftbench.data.base import AbsentError, SourceBase
+from shiftbench.data.sources import Source
 
-from benchmark.data.base import AbsentError, SourceBase
-from benchmark.data.sources import Source
-from benchmark.errors import InputError
 from tests.data import layouts
 
 

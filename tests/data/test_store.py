@@ -16,12 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
-from benchmark.data import store as module
-from benchmark.data.images import ImageSet
-from benchmark.data.store import PixelFile, RawImages, Store
-from benchmark.errors import InputError
-from benchmark.models.preprocessing import Preprocessing
+from shiftbench.core.errors import InputError
+from shiftbench.data import store as module
+from shiftbench.data.images import ImageSet
+from shiftbench.data.preprocessing import Preprocessing
+from shiftbench.data.store import PixelFile, RawImages, Store
 
 PREPROCESSING = Preprocessing(16)
 

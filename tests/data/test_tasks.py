@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
-
-from benchmark.data.base import draw, part_of, rank_within_class
-from benchmark.data.imagenet import ALL_CORRUPTIONS, STANDARD_CORRUPTIONS
-from benchmark.data.images import ImageSet, ImageSubset, Projection
-from benchmark.data.sources import ImageNetC
-from benchmark.data.tasks import (
+from shiftbench.core.errors import InputError
+from shiftbench.data.base import draw, part_of, rank_within_class
+from shiftbench.data.imagenet import ALL_CORRUPTIONS, STANDARD_CORRUPTIONS
+from shiftbench.data.images import ImageSet, ImageSubset, Projection
+from shiftbench.data.sources import ImageNetC
+from shiftbench.data.tasks import (
     BUILTIN_TASKS,
     EvaluationSet,
     Task,
@@ -25,7 +25,7 @@ from benchmark.data.tasks import (
     split_holdout,
     task_classes,
 )
-from benchmark.errors import InputError
+
 from tests.data import layouts
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -90,7 +90,7 @@ def test_ood_validation_has_the_sizes_of_autoft() -> None:
 
 
 def test_miniature_tasks_differ_in_classes_and_little_else() -> None:
-    from benchmark.data.miniature import CLASSES
+    from shiftbench.data.miniature import CLASSES
 
     for name, task in miniature_tasks().items():
         assert task.classes == CLASSES[name]

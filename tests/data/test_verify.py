@@ -6,16 +6,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from shiftbench.cli.data import app
+from shiftbench.core.errors import InputError
+from shiftbench.data.base import Documented, compare
+from shiftbench.data.cifar import Cifar10C, Cifar101
+from shiftbench.data.folder import ImageFolder
+from shiftbench.data.imagenet import ImageNet, ImageNetSketch, ImageNetV2
+from shiftbench.data.tasks import BUILTIN_TASKS, Task
+from shiftbench.data.verify import check, distinct_sources, verify
 from typer.testing import CliRunner
 
-from benchmark.cli.data import app
-from benchmark.data.base import Documented, compare
-from benchmark.data.cifar import Cifar10C, Cifar101
-from benchmark.data.folder import ImageFolder
-from benchmark.data.imagenet import ImageNet, ImageNetSketch, ImageNetV2
-from benchmark.data.tasks import BUILTIN_TASKS, Task
-from benchmark.data.verify import check, distinct_sources, verify
-from benchmark.errors import InputError
 from tests.data import layouts
 from tests.data.test_tasks import image_set
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from shiftbench.core.errors import InputError
+from shiftbench.data.prompts import FMOW_CATEGORIES
+from shiftbench.data.wilds import FMoW, IWildCam, Split, fmow_splits, years
 
-from benchmark.data.prompts import FMOW_CATEGORIES
-from benchmark.data.wilds import FMoW, IWildCam, Split, fmow_splits, years
-from benchmark.errors import InputError
 from tests.data import layouts
 
 SPLITS: tuple[Split, ...] = ("train", "id_val", "id_test", "val", "test")

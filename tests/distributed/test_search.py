@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
+from shiftbench.core.errors import RunFailedError
+from shiftbench.distributed.search import TRIALS, _asha, _best_finalist, draw, finalists
+from shiftbench.leaderboard.runfolder import SearchFolder
+from shiftbench.leaderboard.store import read
+from shiftbench.methods.builtin.autoft import AutoFt, AutoFtConfig
+from shiftbench.methods.search import SearchConfig
 
-from benchmark.distributed.search import TRIALS, _asha, _best_finalist, draw, finalists
-from benchmark.errors import RunFailedError
-from benchmark.leaderboard.store import read
-from benchmark.methods.autoft import AutoFt, AutoFtConfig
-from benchmark.methods.search import SearchConfig
-from benchmark.runfolder import SearchFolder
 from tests.test_end_to_end import command, shiftbench
 
 SUITE = """

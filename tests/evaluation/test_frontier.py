@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from benchmark.evaluation.frontier import area, gain_per_gpu_hour, pareto
+from shiftbench.evaluation.frontier import area, gain_per_gpu_hour, pareto
 
 GRID = st.integers(0, 8)
 POINTS = st.lists(st.tuples(GRID, GRID), min_size=1, max_size=12)

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 from scipy.stats import binomtest, ttest_1samp
-
-from benchmark.evaluation.intervals import (
+from shiftbench.evaluation.intervals import (
     bootstrap_clusters,
     bootstrap_examples,
     clopper_pearson,
@@ -109,7 +108,7 @@ def test_blocks_do_not_change_how_many_resamples_there_are(monkeypatch):
         seen.append(len(counts))
         return counts[:, 0]
 
-    monkeypatch.setattr("benchmark.evaluation.intervals.BLOCK", 300)
+    monkeypatch.setattr("shiftbench.evaluation.intervals.BLOCK", 300)
     bootstrap_examples(np.array([5, 5]), statistic)
     assert sum(seen) == 1000
     assert len(seen) > 1
@@ -209,7 +208,7 @@ def test_counts_of_draws_are_those_of_drawing():
 
 def test_counts_of_draws_do_not_depend_on_blocks(monkeypatch):
     whole = np.concatenate([*resampled_counts(9, 50)])
-    monkeypatch.setattr("benchmark.evaluation.intervals.CACHED", 30)
+    monkeypatch.setattr("shiftbench.evaluation.intervals.CACHED", 30)
     blocks = [*resampled_counts(9, 50)]
     assert len(blocks) == 17
     assert np.concatenate(blocks).tolist() == whole.tolist()

@@ -3,9 +3,8 @@ from typing import get_args
 
 import numpy as np
 import pytest
-
-from benchmark.errors import InputError
-from benchmark.evaluation.metrics import METRICS, metrics_for, needed_columns, score
+from shiftbench.core.errors import InputError
+from shiftbench.evaluation.metrics import METRICS, metrics_for, needed_columns, score
 
 
 def slow_macro_f1(labels, predictions):
@@ -209,7 +208,7 @@ def test_bad_input_is_refused():
 
 
 def test_tasks_and_metrics_know_the_same_names():
-    from benchmark.data.tasks import Metric
+    from shiftbench.data.tasks import Metric
 
     assert set(get_args(Metric)) == set(METRICS)
 

@@ -3,11 +3,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from benchmark.data.images import ImageSet
-from benchmark.errors import InputError, RunFailedError
-from benchmark.evaluation.metrics import score
-from benchmark.evaluation.predictions import SCHEMA, read, rescore, to_table, top_k, write
+from shiftbench.core.errors import InputError, RunFailedError
+from shiftbench.data.images import ImageSet
+from shiftbench.evaluation.metrics import score
+from shiftbench.evaluation.predictions import SCHEMA, read, rescore, to_table, top_k, write
 
 
 def image_set(labels, **metadata):
@@ -39,7 +38,7 @@ def test_top_k_leaves_its_input_alone_and_works_in_blocks(drawn, monkeypatch):
     _, logits = drawn
     before = logits.copy()
     whole = top_k(logits, 3)
-    monkeypatch.setattr("benchmark.evaluation.predictions.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("shiftbench.evaluation.predictions.ROWS_AT_ONCE", 7)
     blocks = top_k(logits, 3)
 
     assert (logits == before).all()

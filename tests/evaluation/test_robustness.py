@@ -5,9 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.special import expit, logit
-
-from benchmark.errors import InputError
-from benchmark.evaluation.robustness import (
+from shiftbench.core.errors import InputError
+from shiftbench.evaluation.robustness import (
     AXES,
     ID,
     KNOT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmark.evaluation.scoring import best_variant, selections
+from shiftbench.evaluation.scoring import best_variant, selections
 
 
 def test_a_single_variant_is_fixed() -> None:

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chi2
-
-from benchmark.data.images import ImageSet
-from benchmark.errors import InputError
-from benchmark.evaluation.metrics import METRICS, score
-from benchmark.evaluation.predictions import to_table
-from benchmark.evaluation.statistics import (
+from shiftbench.core.errors import InputError
+from shiftbench.data.images import ImageSet
+from shiftbench.evaluation.metrics import METRICS, score
+from shiftbench.evaluation.predictions import to_table
+from shiftbench.evaluation.statistics import (
     EXACT_UP_TO,
     Difference,
     Examples,
@@ -253,7 +252,7 @@ def test_the_value_is_that_of_the_metric(metric, with_locations, seed):
 @pytest.mark.parametrize("dense", [0.0, 1.0])
 def test_a_draw_is_the_metric_of_the_drawn_examples(metric, with_locations, dense, monkeypatch):
     """The same draws, made slowly: each resample is written out and scored as a set."""
-    monkeypatch.setattr("benchmark.evaluation.statistics.DENSE", dense)
+    monkeypatch.setattr("shiftbench.evaluation.statistics.DENSE", dense)
     location = np.random.default_rng(3).integers(0, 8, size=80)
     metadata = {"region": np.array(["Asia", "Other", "Africa"])[np.arange(80) % 3]}
     if with_locations:
@@ -278,7 +277,7 @@ def test_a_draw_is_the_metric_of_the_drawn_examples(metric, with_locations, dens
 
 def test_blocks_do_not_change_the_draws(monkeypatch):
     whole = resample(examples(), "macro-f1", resamples=50)
-    monkeypatch.setattr("benchmark.evaluation.intervals.CACHED", 1000)
+    monkeypatch.setattr("shiftbench.evaluation.intervals.CACHED", 1000)
     assert resample(examples(), "macro-f1", resamples=50).draws == pytest.approx(whole.draws)
 
 

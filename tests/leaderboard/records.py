@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-
-from benchmark.evaluation.metrics import Score
-from benchmark.leaderboard.schema import Result, RunInfo, Selection, to_table
-from benchmark.provenance import Provenance
+from shiftbench.core.provenance import Provenance
+from shiftbench.evaluation.metrics import Score
+from shiftbench.leaderboard.schema import Result, RunInfo, Selection, to_table
 
 PROVENANCE = Provenance("0.1.0", "a" * 40, True, {"torch": "2.15"}, {"cpu": "abacus", "gpus": []})
 

@@ -16,17 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shiftbench.core.errors import InputError
+from shiftbench.core.provenance import Provenance
+from shiftbench.evaluation import predictions
+from shiftbench.leaderboard import bundle, store
+from shiftbench.leaderboard.archive import opened as opened_archive
+from shiftbench.leaderboard.bundle import export, make_manifest, take
+from shiftbench.leaderboard.redact import clean, clean_value, public
+from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.schema import failed
+from shiftbench.leaderboard.verify import select, verify_run
 
-from benchmark.errors import InputError
-from benchmark.evaluation import predictions
-from benchmark.leaderboard import bundle, store
-from benchmark.leaderboard.archive import opened as opened_archive
-from benchmark.leaderboard.bundle import export, make_manifest, take
-from benchmark.leaderboard.redact import clean, clean_value, public
-from benchmark.leaderboard.schema import failed
-from benchmark.leaderboard.verify import select, verify_run
-from benchmark.provenance import Provenance
-from benchmark.runfolder import RunFolder
 from tests.leaderboard.records import info
 from tests.leaderboard.test_verify import HERE, image_set, rewrite, store_run
 

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from shiftbench.cli import main
+from shiftbench.core.errors import InputError
+from shiftbench.leaderboard import store
+from shiftbench.leaderboard.schema import SCHEMA, VERSION_KEY, failed, to_table
+from shiftbench.leaderboard.store import COPY, compact, folder, read, read_runs, write_run
 
-from benchmark.cli import main
-from benchmark.errors import InputError
-from benchmark.leaderboard import store
-from benchmark.leaderboard.schema import SCHEMA, VERSION_KEY, failed, to_table
-from benchmark.leaderboard.store import COPY, compact, folder, read, read_runs, write_run
 from tests.leaderboard.records import info, results, run
 
 SETS = {"id-test": 0.5, "imagenet-r": 0.25}

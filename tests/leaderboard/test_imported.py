@@ -11,13 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from benchmark.data.images import ImageSet, Projection
-from benchmark.data.tasks import EvaluationSet, Holdout, Task, open_task
-from benchmark.errors import InputError
-from benchmark.evaluation import predictions
-from benchmark.leaderboard import store
-from benchmark.leaderboard.imported import (
+from shiftbench.core.errors import InputError
+from shiftbench.data.images import ImageSet, Projection
+from shiftbench.data.tasks import EvaluationSet, Holdout, Task, open_task
+from shiftbench.evaluation import predictions
+from shiftbench.leaderboard import store
+from shiftbench.leaderboard.imported import (
     OpenedSet,
     Target,
     class_positions,
@@ -27,10 +26,11 @@ from benchmark.leaderboard.imported import (
     read_answers,
     rows_in_order,
 )
-from benchmark.leaderboard.ranking import rankings
-from benchmark.leaderboard.schema import digest
-from benchmark.leaderboard.verify import verify_run
-from benchmark.runfolder import RunFolder
+from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.schema import digest
+from shiftbench.leaderboard.verify import verify_run
+from shiftbench.report.ranking import rankings
+
 from tests.data import layouts
 
 NAMES = ("ant", "bee", "cow", "dog")

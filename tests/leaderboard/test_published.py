@@ -9,10 +9,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from benchmark.data.tasks import BUILTIN_TASKS
-from benchmark.errors import InputError
-from benchmark.leaderboard.published import (
+from shiftbench.core.errors import InputError
+from shiftbench.data.tasks import BUILTIN_TASKS
+from shiftbench.leaderboard.published import (
     CONVERTERS,
     NOT_RESULTS,
     ORACLE_PER_COLUMN,
@@ -24,11 +23,11 @@ from benchmark.leaderboard.published import (
     main,
     published_lines,
     read_published,
-    write,
 )
-from benchmark.leaderboard.schema import SCHEMA
-from benchmark.leaderboard.store import write_run
-from benchmark.plugins import entries
+from shiftbench.leaderboard.schema import SCHEMA
+from shiftbench.leaderboard.store import write_run
+from shiftbench.methods.registry import METHODS
+
 from tests.leaderboard.records import run
 
 ROOT = Path(__file__).parents[2]
@@ -170,7 +169,7 @@ def test_the_vocabulary_is_ours(rows):
         of_task = [r for r in papers if r["task"] == name and r["evaluation_set"] in sets]
         assert {row["evaluation_set"] for row in of_task} == sets.keys() - {"ood-val"}
         assert all(row["metric"] == sets[row["evaluation_set"]].metric for row in of_task)
-    ours = entries("methods").keys()
+    ours = METHODS.entries().keys()
     others = {"carot", "clipood", "coop", "drm", "lipsum-ft", "partial-ft-top4", "tpgm"}
     assert {row["method"] for row in papers} - others <= ours
     assert not ours & others
@@ -343,7 +342,7 @@ def paper_says(row, column, text):
 def test_what_is_no_result_is_in_the_package():
     """The names of iWildCam's classes ship with the task."""
     assert {path.stem for path in CSV.glob("*.csv")} == {*CONVERTERS, *NOT_RESULTS}
-    shipped = (ROOT / "benchmark/data/iwildcam_labels.csv").read_text()
+    shipped = (ROOT / "benchmark/shiftbench/data/iwildcam_labels.csv").read_text()
     assert (CSV / "iwildcam-labels.csv").read_text() == shipped
 
 
@@ -394,23 +393,11 @@ def test_unknown_csv_files(tmp_path, capsys):
 # Finding and reading
 
 
-def test_where_they_are_looked_for(tmp_path, monkeypatch):
+def test_the_shipped_ones_are_read_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_published() == FOLDER
-    here = tmp_path / "results" / "published"
-    write({"papers": PUBLISHED_SCHEMA.empty_table()}, here)
-    assert find_published().resolve() == here
-    assert read_published().num_rows == 0
     with pytest.raises(InputError, match="no published results"):
         read_published(tmp_path)
-
-
-def test_a_wheel_has_none(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    installed = tmp_path / "site-packages" / "benchmark" / "leaderboard" / "published.py"
-    monkeypatch.setattr("benchmark.leaderboard.published.__file__", str(installed))
-    with pytest.raises(InputError, match="--published FOLDER says where"):
-        find_published()
 
 
 def test_files_of_something_else(tmp_path):

@@ -6,11 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
-
-from benchmark.cli import main
-from benchmark.errors import InputError
-from benchmark.leaderboard.schema import failed
-from benchmark.leaderboard.store import (
+from shiftbench.cli import main
+from shiftbench.core.errors import InputError
+from shiftbench.leaderboard.schema import failed
+from shiftbench.leaderboard.store import (
     check_writable,
     compact,
     exists,
@@ -18,6 +17,7 @@ from benchmark.leaderboard.store import (
     read_runs,
     write_run,
 )
+
 from tests.leaderboard.records import info, run
 
 SETS = {"id-test": 0.5, "imagenet-r": 0.25}

@@ -3,9 +3,9 @@ from dataclasses import fields, replace
 from datetime import datetime
 
 import pytest
-
-from benchmark.evaluation.metrics import Score
-from benchmark.leaderboard.schema import (
+from shiftbench.core.provenance import Provenance
+from shiftbench.evaluation.metrics import Score
+from shiftbench.leaderboard.schema import (
     SCHEMA,
     VERSION,
     VERSION_KEY,
@@ -16,7 +16,7 @@ from benchmark.leaderboard.schema import (
     role_of,
     to_table,
 )
-from benchmark.provenance import Provenance
+
 from tests.leaderboard.records import info, results
 
 

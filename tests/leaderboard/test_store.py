@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shiftbench.core.errors import InputError
+from shiftbench.leaderboard.schema import SCHEMA, VERSION_KEY, failed, to_table
+from shiftbench.leaderboard.store import check_writable, folder, read, read_runs, relabel, write_run
 
-from benchmark.errors import InputError
-from benchmark.leaderboard.schema import SCHEMA, VERSION_KEY, failed, to_table
-from benchmark.leaderboard.store import check_writable, folder, read, read_runs, relabel, write_run
 from tests.leaderboard.records import info, results, run
 
 SETS = {"id-test": 0.5, "imagenet-r": 0.25}

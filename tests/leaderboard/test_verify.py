@@ -12,18 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from rich.console import Console
+from shiftbench.core.errors import InputError
+from shiftbench.core.provenance import Provenance, cpu_name, package_versions
+from shiftbench.data.images import ImageSet
+from shiftbench.evaluation import predictions
+from shiftbench.evaluation.scoring import Prediction, results_of, selections
+from shiftbench.leaderboard import store
+from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.schema import failed, to_table
+from shiftbench.leaderboard.verify import changes, only, rerun, same_numerics, select, verify_run
+from shiftbench.suite.plan import Plan
+from shiftbench.suite.suite import Suite
 
-from benchmark.data.images import ImageSet
-from benchmark.errors import InputError
-from benchmark.evaluation import predictions
-from benchmark.evaluation.scoring import Prediction, results_of, selections
-from benchmark.leaderboard import store
-from benchmark.leaderboard.schema import failed, to_table
-from benchmark.leaderboard.verify import changes, only, rerun, same_numerics, select, verify_run
-from benchmark.plan import Plan
-from benchmark.provenance import Provenance, cpu_name, package_versions
-from benchmark.runfolder import RunFolder
-from benchmark.suite import Suite
 from tests.leaderboard.records import info
 
 HERE = Provenance("0.1.0", "a" * 40, False, package_versions(), {"cpu": cpu_name(), "gpus": []})
@@ -281,7 +281,7 @@ def test_a_repetition_is_compared_and_changes_nothing(suite, tmp_path, monkeypat
         asked.append((small, folder, *arguments))
         store_run(folder, run_id, ("0", "1"), finished=datetime.now(UTC))
 
-    monkeypatch.setattr("benchmark.distributed.launch.launch", launch)
+    monkeypatch.setattr("shiftbench.execution.launch.launch", launch)
     console = Console(quiet=True)
     (verdict,) = rerun(suite, [run_id], results, into, console)
     assert verdict.problems == ()
@@ -294,14 +294,14 @@ def test_a_repetition_is_compared_and_changes_nothing(suite, tmp_path, monkeypat
     def other(small, folder, *arguments):
         store_run(folder, run_id, ("0", "1"), seed=1)
 
-    monkeypatch.setattr("benchmark.distributed.launch.launch", other)
+    monkeypatch.setattr("shiftbench.execution.launch.launch", other)
     (verdict,) = rerun(suite, [run_id], results, into, console)
     assert any("this time 0." in problem for problem in verdict.problems)
 
     def broken(small, folder, *arguments):
         store.write_run(folder, run_id, failed(info(run_id), "loss is NaN"))
 
-    monkeypatch.setattr("benchmark.distributed.launch.launch", broken)
+    monkeypatch.setattr("shiftbench.execution.launch.launch", broken)
     (verdict,) = rerun(suite, [run_id], results, into, console)
     assert verdict.problems == ("failed this time: loss is NaN",)
 

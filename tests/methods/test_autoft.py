@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from shiftbench.core.document import Place, tree, validate
+from shiftbench.core.errors import InputError
+from shiftbench.data.batches import World
+from shiftbench.execution.schedule import make_schedule
+from shiftbench.execution.training import Trainer
+from shiftbench.methods import objective as o
+from shiftbench.methods.base import Architecture
+from shiftbench.methods.builtin.autoft import AutoFt, AutoFtConfig
+from shiftbench.methods.contrastive import contrastive_loss
+from shiftbench.methods.objective import LOSSES, RELEASED, LossName, Objective, objective_of
+from shiftbench.methods.search import Integer, LogUniform, SearchConfig, Uniform
+from shiftbench.models.classifier import ImageClassifier
 
-from benchmark.data.batches import World
-from benchmark.document import Place, tree, validate
-from benchmark.errors import InputError
-from benchmark.methods import objective as o
-from benchmark.methods.autoft import AutoFt, AutoFtConfig
-from benchmark.methods.base import Architecture
-from benchmark.methods.contrastive import contrastive_loss
-from benchmark.methods.objective import LOSSES, RELEASED, LossName, Objective, objective_of
-from benchmark.methods.search import Integer, LogUniform, SearchConfig, Uniform
-from benchmark.models.classifier import ImageClassifier
-from benchmark.schedule import make_schedule
-from benchmark.training import Trainer
 from tests.methods.toys import EXAMPLES, make_batch, make_batches, make_context, make_model
 
 WEIGHTS: dict[str, float] = {

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from shiftbench.methods.builtin.ema import Averaging, Ema, EmaConfig, ema_share
+from shiftbench.methods.builtin.swa import Swa, SwaConfig, averaged_steps
+from shiftbench.models.checkpoints import load_state, save_state
+from shiftbench.models.classifier import ImageClassifier
 from torch import nn
 
-from benchmark.methods.ema import Averaging, Ema, EmaConfig, ema_share
-from benchmark.methods.swa import Swa, SwaConfig, averaged_steps
-from benchmark.models.checkpoints import load_state, save_state
-from benchmark.models.classifier import ImageClassifier
 from tests.methods.toys import make_context, make_model
 
 Path = list[dict[str, np.ndarray]]

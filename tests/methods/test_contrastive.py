@@ -11,13 +11,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from pydantic import ValidationError
+from shiftbench.methods.base import Batch, Method
+from shiftbench.methods.builtin.autoft import AutoFt, AutoFtConfig
+from shiftbench.methods.builtin.flyp import Flyp, FlypConfig
+from shiftbench.methods.contrastive import Duplicates, contrastive_loss, gather
+from shiftbench.methods.objective import Objective
 from torch import Tensor
 
-from benchmark.methods.autoft import AutoFt, AutoFtConfig
-from benchmark.methods.base import Batch, Method
-from benchmark.methods.contrastive import Duplicates, contrastive_loss, gather
-from benchmark.methods.flyp import Flyp, FlypConfig
-from benchmark.methods.objective import Objective
 from tests.methods.toys import make_batch, make_context, make_model
 
 MODES: tuple[Duplicates, ...] = ("keep", "mask", "soft")

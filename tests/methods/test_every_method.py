@@ -11,15 +11,15 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from shiftbench.data.batches import World
+from shiftbench.execution.schedule import make_schedule
+from shiftbench.execution.training import Trained, Trainer
+from shiftbench.methods import registry
+from shiftbench.methods.base import Method, TrainingConfig
+from shiftbench.models.classifier import ImageClassifier
+from shiftbench.models.weights import apply_sparse_delta, sparse_delta
 from torch import Tensor
 
-from benchmark import plugins
-from benchmark.data.batches import World
-from benchmark.methods.base import Method, TrainingConfig
-from benchmark.models.classifier import ImageClassifier
-from benchmark.models.weights import apply_sparse_delta, sparse_delta
-from benchmark.schedule import make_schedule
-from benchmark.training import Trained, Trainer
 from tests.methods.settings import SETTINGS
 from tests.methods.toys import (
     EXAMPLES,
@@ -74,7 +74,7 @@ def final(model: ImageClassifier, method: Method[TrainingConfig]) -> dict[str, T
 
 
 def test_the_table_has_every_built_in_method() -> None:
-    builtin = {name for name, entry in plugins.methods().items() if entry.builtin}
+    builtin = {name for name, entry in registry.METHODS.entries().items() if entry.builtin}
     assert set(SETTINGS) == builtin
 
 

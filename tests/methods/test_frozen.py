@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from shiftbench.core.errors import RunFailedError
+from shiftbench.methods.base import Method, TrainingConfig
+from shiftbench.methods.builtin.bitfit import BitFit, BitFitConfig, is_bias
+from shiftbench.methods.builtin.freeze_embedding import FreezeEmbedding, FreezeEmbeddingConfig
+from shiftbench.models.classifier import ImageClassifier
 from torch import nn
 
-from benchmark.errors import RunFailedError
-from benchmark.methods.base import Method, TrainingConfig
-from benchmark.methods.bitfit import BitFit, BitFitConfig, is_bias
-from benchmark.methods.freeze_embedding import FreezeEmbedding, FreezeEmbeddingConfig
-from benchmark.models.classifier import ImageClassifier
 from tests.methods.toys import make_batch, make_context, make_model
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from shiftbench.core.errors import RunFailedError
+from shiftbench.methods.builtin.lora import Lora, LoraConfig, adapted_layers
+from shiftbench.models.classifier import ImageClassifier
 from torch import Tensor, nn
 
-from benchmark.errors import RunFailedError
-from benchmark.methods.lora import Lora, LoraConfig, adapted_layers
-from benchmark.models.classifier import ImageClassifier
 from tests.methods.toys import ToyTower, make_batch, make_context, make_examples, make_model
 
 ATTENTION = {"visual.block.attn.in_proj_weight", "visual.block.attn.out_proj.weight"}

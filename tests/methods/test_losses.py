@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from shiftbench.methods.base import Batch
+from shiftbench.methods.builtin.l2_sp import squared_distance
+from shiftbench.methods.builtin.wise_ft import WiseFtConfig
 
-from benchmark.methods.base import Batch
-from benchmark.methods.l2_sp import squared_distance
-from benchmark.methods.wise_ft import WiseFtConfig
 from tests.methods.toys import make_context, make_examples, make_method, make_model
 
 

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from shiftbench.core.errors import InputError
+from shiftbench.methods import objective as o
+from shiftbench.methods.objective import LOSSES, RELEASED, LossName, Objective
 from torch import Tensor
-
-from benchmark.errors import InputError
-from benchmark.methods import objective as o
-from benchmark.methods.objective import LOSSES, RELEASED, LossName, Objective
 
 N, CLASSES = 7, 4
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
+from shiftbench.methods.builtin.output_ensemble import OutputEnsemble, OutputEnsembleConfig
 
-from benchmark.methods.output_ensemble import OutputEnsemble, OutputEnsembleConfig
 from tests.methods.toys import make_model
 
 

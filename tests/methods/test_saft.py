@@ -14,12 +14,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from pydantic import ValidationError
-from torch import Tensor, nn
-
-from benchmark.data.batches import World
-from benchmark.errors import RunFailedError
-from benchmark.methods.base import Architecture, Batch
-from benchmark.methods.saft import (
+from shiftbench.core.errors import RunFailedError
+from shiftbench.data.batches import World
+from shiftbench.execution.schedule import make_schedule
+from shiftbench.execution.training import Trainer
+from shiftbench.methods.base import Architecture, Batch
+from shiftbench.methods.builtin.saft import (
     Saft,
     SaftConfig,
     balanced,
@@ -27,11 +27,11 @@ from benchmark.methods.saft import (
     mean_gradient,
     mean_over_examples,
 )
-from benchmark.models.checkpoints import load, save
-from benchmark.models.classifier import ImageClassifier
-from benchmark.models.weights import apply_sparse_delta, sparse_delta
-from benchmark.schedule import make_schedule
-from benchmark.training import Trainer
+from shiftbench.models.checkpoints import load, save
+from shiftbench.models.classifier import ImageClassifier
+from shiftbench.models.weights import apply_sparse_delta, sparse_delta
+from torch import Tensor, nn
+
 from tests.methods.toys import (
     CLASSES,
     EXAMPLES,

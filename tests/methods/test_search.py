@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
-
-from benchmark.document import Place, tree, validate
-from benchmark.errors import InputError
-from benchmark.methods.search import Choice, Domain, SearchConfig
+from shiftbench.core.document import Place, tree, validate
+from shiftbench.core.errors import InputError
+from shiftbench.methods.search import Choice, Domain, SearchConfig
 
 
 @pytest.mark.parametrize(

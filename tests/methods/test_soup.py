@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from shiftbench.methods.builtin.soup import Soup, SoupConfig, greedy_ingredients
 from torch import Tensor
-
-from benchmark.methods.soup import Soup, SoupConfig, greedy_ingredients
 
 Weights = Mapping[str, Tensor]
 

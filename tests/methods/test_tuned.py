@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from benchmark.document import Place, tree, validate
-from benchmark.errors import InputError
-from benchmark.methods.base import TrainingConfig
-from benchmark.methods.full import Full
-from benchmark.methods.linear_probe import LinearProbe
-from benchmark.methods.lp_ft import LpFtConfig
-from benchmark.methods.search import Choice, Integer, LogUniform, SearchConfig, Uniform
-from benchmark.methods.tuned import Tuned, TunedConfig
+from shiftbench.core.document import Place, tree, validate
+from shiftbench.core.errors import InputError
+from shiftbench.methods.base import TrainingConfig
+from shiftbench.methods.builtin.full import Full
+from shiftbench.methods.builtin.linear_probe import LinearProbe
+from shiftbench.methods.builtin.lp_ft import LpFtConfig
+from shiftbench.methods.builtin.tuned import Tuned, TunedConfig
+from shiftbench.methods.search import Choice, Integer, LogUniform, SearchConfig, Uniform
 
 LR = {"kind": "log-uniform", "low": 1e-5, "high": 1e-3}
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
+from shiftbench.data.batches import World, caption_templates, micro_batches
+from shiftbench.execution.schedule import Schedule
+from shiftbench.methods.base import Architecture, Batch, Context, Method, TrainingConfig
+from shiftbench.methods.registry import METHODS
+from shiftbench.models.classifier import ImageClassifier
 from torch import Tensor, nn
 
-from benchmark import plugins
-from benchmark.data.batches import World, caption_templates, micro_batches
-from benchmark.methods.base import Architecture, Batch, Context, Method, TrainingConfig
-from benchmark.models.classifier import ImageClassifier
-from benchmark.schedule import Schedule
 from tests.methods.settings import SETTINGS
 
 CLASSES = 3
@@ -64,7 +64,7 @@ class ToyText(nn.Module):
 
 def make_method(name: str, **changes: object) -> Method[TrainingConfig]:
     """A method with its setting of the table."""
-    cls = plugins.method(name)
+    cls = METHODS.load(name)
     return cls(cls.Config(**{**SETTINGS[name], **changes}))  # type: ignore[arg-type, return-value]
 
 

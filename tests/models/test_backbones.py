@@ -9,16 +9,16 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-
-from benchmark.errors import InputError
-from benchmark.models import backbones
-from benchmark.models.backbones import (
+from shiftbench.core.errors import InputError
+from shiftbench.data.preprocessing import Preprocessing
+from shiftbench.models import backbones
+from shiftbench.models.backbones import (
     backbone_identity,
     check_backbone,
     find_pretrained,
     load_backbone,
 )
-from benchmark.models.preprocessing import Preprocessing
+
 from tests.models.tiny import RESNET, config, save_backbone
 
 
@@ -76,7 +76,7 @@ def test_identity_of_published_weights_is_their_name_in_one_spelling():
 
 def test_identity_needs_neither_torch_nor_open_clip(directory):
     script = (
-        "import sys; from benchmark.models.backbones import backbone_identity as i; "
+        "import sys; from shiftbench.models.backbones import backbone_identity as i; "
         f"i('openai/ViT-B-16'); i({str(directory)!r}); i('miniature'); "
         "assert not {'torch', 'open_clip'} & set(sys.modules), 'heavy'"
     )

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from shiftbench.core.errors import InputError, RunFailedError
+from shiftbench.models import checkpoints
+from shiftbench.models.checkpoints import load, load_state, save, save_state
 from torch import nn
-
-from benchmark.errors import InputError, RunFailedError
-from benchmark.models import checkpoints
-from benchmark.models.checkpoints import load, load_state, save, save_state
 
 WEIGHTS = {
     "visual.w": torch.randn(5, 3, generator=torch.Generator().manual_seed(0)),

@@ -5,16 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
-from benchmark.errors import InputError
-from benchmark.models.backbones import Backbone, load_backbone
-from benchmark.models.classifier import (
+from shiftbench.core.errors import InputError
+from shiftbench.models.backbones import Backbone, load_backbone
+from shiftbench.models.classifier import (
     ImageClassifier,
     text_head,
     zero_shot_classifier,
     zero_shot_head,
 )
+from torch import nn
+
 from tests.models.tiny import RESNET, config, save_backbone
 
 PROMPTS = [

@@ -8,12 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from torch import Tensor, nn
-from torch.optim import AdamW
-
-from benchmark.errors import RunFailedError
-from benchmark.models import sparse
-from benchmark.models.sparse import (
+from shiftbench.core.errors import RunFailedError
+from shiftbench.models import sparse
+from shiftbench.models.sparse import (
     SparseParameters,
     join_positions,
     sampled,
@@ -21,6 +18,8 @@ from benchmark.models.sparse import (
     selected_count,
     split_positions,
 )
+from torch import Tensor, nn
+from torch.optim import AdamW
 
 # Few distinct values, neighbours in the last bit, both zeros and subnormals: many ties.
 NEIGHBOURS = [0.0, -0.0, 1e-45, 1e-40, 1.0, float(np.nextafter(np.float32(1), np.float32(2)))]

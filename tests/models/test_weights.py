@@ -8,10 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from torch import nn
-
-from benchmark.errors import InputError
-from benchmark.models.weights import (
+from shiftbench.core.errors import InputError
+from shiftbench.models.weights import (
     apply_delta,
     apply_sparse_delta,
     average,
@@ -19,6 +17,7 @@ from benchmark.models.weights import (
     interpolate,
     sparse_delta,
 )
+from torch import nn
 
 FINITE = st.floats(-1e6, 1e6, width=32, allow_subnormal=False)
 PAIR = arrays.arrays(np.float32, (2, 3, 4), elements=FINITE)

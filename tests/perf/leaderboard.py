@@ -27,12 +27,12 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from shiftbench.evaluation.metrics import Score
+from shiftbench.leaderboard.schema import SCHEMA, Result, to_table
+from shiftbench.leaderboard.store import COPY, compact, folder, read, write_run
+from shiftbench.report.findings import base_to_new, leaks, movements, searches
+from shiftbench.report.ranking import failures, incomplete_data, overall, rankings
 
-from benchmark.evaluation.metrics import Score
-from benchmark.leaderboard.findings import base_to_new, leaks, movements, searches
-from benchmark.leaderboard.ranking import failures, incomplete_data, overall, rankings
-from benchmark.leaderboard.schema import SCHEMA, Result, to_table
-from benchmark.leaderboard.store import COPY, compact, folder, read, write_run
 from tests.leaderboard.records import info
 from tests.leaderboard.test_compact import everyone_at_once
 

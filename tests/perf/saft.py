@@ -26,18 +26,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from shiftbench.data.batches import World
+from shiftbench.execution.schedule import Schedule
+from shiftbench.execution.training import Trainer
+from shiftbench.methods.base import Batch, Context, Method, TrainingConfig
+from shiftbench.methods.builtin.saft import Saft, SaftConfig, candidates
+from shiftbench.models.backbones import load_backbone
+from shiftbench.models.checkpoints import save
+from shiftbench.models.classifier import ImageClassifier
+from shiftbench.models.sparse import select_mask, selected_count
+from shiftbench.models.weights import sparse_delta
 from torch import Tensor, nn
-
-from benchmark.data.batches import World
-from benchmark.methods.base import Batch, Context, Method, TrainingConfig
-from benchmark.methods.saft import Saft, SaftConfig, candidates
-from benchmark.models.backbones import load_backbone
-from benchmark.models.checkpoints import save
-from benchmark.models.classifier import ImageClassifier
-from benchmark.models.sparse import select_mask, selected_count
-from benchmark.models.weights import sparse_delta
-from benchmark.schedule import Schedule
-from benchmark.training import Trainer
 
 CLASSES = 10
 TEMPLATES = 2

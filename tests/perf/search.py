@@ -17,15 +17,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
-
-from benchmark.distributed.session import session
-from benchmark.methods.search import Values
-from benchmark.plan import Plan, Run
-from benchmark.remarks import Remarks
-from benchmark.runfolder import Found, SearchFolder
-from benchmark.runner import Runner
-from benchmark.suite import Suite
-from benchmark.trial import Trials
+from shiftbench.distributed.session import session
+from shiftbench.execution.remarks import Remarks
+from shiftbench.execution.runner import Runner
+from shiftbench.execution.trial import Trials
+from shiftbench.leaderboard.runfolder import Found, SearchFolder
+from shiftbench.methods.search import Values
+from shiftbench.suite.plan import Plan, Run
+from shiftbench.suite.suite import Suite
 
 SUITE = """
 data: miniature
@@ -58,8 +57,8 @@ def main() -> None:
 def early_stopping(plan: Plan, results: Path) -> None:
     """Search with ASHA and without; print what each did."""
     with session(None, plan.suite.resources):
-        from benchmark.distributed.search import search
-        from benchmark.distributed.workers import Setup
+        from shiftbench.distributed.search import search
+        from shiftbench.distributed.workers import Setup
 
         suite = plan.suite
         setup = Setup("perf", plan.runs, results, "miniature", suite.resources, Remarks())
@@ -121,7 +120,7 @@ def one_trial(trials: Trials, values: Values) -> None:
 
 
 def point(run: Run, seed: int) -> Values:
-    from benchmark.distributed.search import draw
+    from shiftbench.distributed.search import draw
 
     search = run.create().search()
     assert search is not None

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
-from benchmark.data.images import Images, ImageSet
-from benchmark.data.store import Store
-from benchmark.models.preprocessing import Preprocessing
+from shiftbench.data.images import Images, ImageSet
+from shiftbench.data.preprocessing import Preprocessing
+from shiftbench.data.store import Store
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import statistics
 import tempfile
 import time
 
-from benchmark.distributed.session import session
-from benchmark.suite import Resources
+from shiftbench.distributed.session import session
+from shiftbench.suite.suite import Resources
 
 REPEATS = 5
 

@@ -13,12 +13,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from shiftbench.data.miniature import CLASSES, backbone_dir, iwildcam
+from shiftbench.data.miniature.captions import task_captions
+from shiftbench.data.miniature.tokenizer import CompactTokenizer
 from torch import Tensor
 from torch.nn.functional import normalize
-
-from benchmark.data.miniature import CLASSES, backbone_dir, iwildcam
-from benchmark.data.miniature.captions import task_captions
-from benchmark.data.miniature.tokenizer import CompactTokenizer
 
 Transform = Callable[[Image.Image], Tensor]
 Backbone = tuple[open_clip.CLIP, Transform]

@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-
-from benchmark.data import miniature
-from benchmark.data.miniature import cifar, layout
+from shiftbench.data import miniature
+from shiftbench.data.miniature import cifar, layout
 
 
 def _bytes(root: Path) -> dict[str, bytes]:
@@ -113,7 +112,7 @@ def test_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_is_light() -> None:
-    code = "import sys, benchmark.data.miniature; print('numpy' in sys.modules)"
+    code = "import sys, shiftbench.data.miniature; print('numpy' in sys.modules)"
     began = time.monotonic()
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
-from benchmark.data.miniature import CLASSES, VERSION, imagenet
-from benchmark.data.miniature.corruptions import CORRUPTIONS
+from shiftbench.data.miniature import CLASSES, VERSION, imagenet
+from shiftbench.data.miniature.corruptions import CORRUPTIONS
 
 
 def _files(folder: Path) -> list[Path]:

@@ -13,10 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from shiftbench.data.miniature import pretrain
+from shiftbench.data.miniature.captions import (
+    caption,
+    colour_name,
+    fmow_captions,
+    iwildcam_captions,
+)
 from torch.nn.functional import normalize
-
-from benchmark.data.miniature import pretrain
-from benchmark.data.miniature.captions import caption, colour_name, fmow_captions, iwildcam_captions
 
 SMALL = ["--epochs", "1", "--batch", "16", "--width", "32", "--layers", "1"]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import open_clip
 import pytest
 import torch
-
-from benchmark.data.miniature import CLASSES, backbone_dir
-from benchmark.data.miniature.captions import general_captions, task_captions, vocabulary
-from benchmark.data.miniature.tokenizer import (
+from shiftbench.data.miniature import CLASSES, backbone_dir
+from shiftbench.data.miniature.captions import general_captions, task_captions, vocabulary
+from shiftbench.data.miniature.tokenizer import (
     PADDING,
     START,
     UNKNOWN,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from benchmark.data.miniature import CLASSES, broad, styles
-from benchmark.data.miniature.corruptions import CORRUPTIONS, corrupt
-from benchmark.data.miniature.glyphs import INDEX, NAMES, RESOLUTION, fields, glyphs_of
-from benchmark.data.miniature.world import concatenate, render
+from shiftbench.data.miniature import CLASSES, broad, styles
+from shiftbench.data.miniature.corruptions import CORRUPTIONS, corrupt
+from shiftbench.data.miniature.glyphs import INDEX, NAMES, RESOLUTION, fields, glyphs_of
+from shiftbench.data.miniature.world import concatenate, render
 
 
 def test_every_class_has_a_glyph_of_its_own() -> None:

@@ -1,8 +1,0 @@
-"""``python -m benchmark`` is ``shiftbench``."""
-
-import sys
-
-from benchmark.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,170 @@
+"""``shiftbench compare``: our results beside published ones."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shiftbench.cli.common import RESULTS, Data, Overrides, ReadResults, existing, load_suite
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from rich.console import Console
+
+    from shiftbench.leaderboard.store import Location
+    from shiftbench.report.ranking import Estimate
+    from shiftbench.report.references import Comparison, Reference
+
+EPILOG = """[bold]Examples[/bold]
+
+Everything in ./results:
+
+  shiftbench compare
+
+The runs of one suite, where a difference of one point still counts as reproduced:
+
+  shiftbench compare suites/nine-shifts.yaml --data ~/data --tolerance 1
+"""
+NONE = "–"
+STYLES = {"reproduced": "green", "differs": "red", "not comparable": "yellow"}
+
+
+def compare(
+    suite: Annotated[
+        str | None,
+        typer.Argument(metavar="[SUITE]", help="Suite whose runs to compare; else all there are."),
+    ] = None,
+    results: ReadResults = str(RESULTS),
+    published: Annotated[
+        Path | None,
+        typer.Option("--published", help="Folder of published results; else results/published."),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            "--tolerance", help="Largest difference, in points, that always counts as reproduced."
+        ),
+    ] = 0.5,
+    data: Data = None,
+    overrides: Overrides = None,
+) -> None:
+    """Put published values beside our results, and say which are reproduced."""
+    from rich.console import Console
+
+    from shiftbench.core.errors import InputError
+    from shiftbench.leaderboard.published import read_published
+    from shiftbench.report.references import compare as compared
+    from shiftbench.report.references import golden_faults, left_out
+
+    if not 0 <= tolerance <= 100:
+        raise InputError(f"--tolerance {tolerance:g} is not a number of points from 0 to 100")
+    if suite is None and (data is not None or overrides):
+        raise InputError("--data and --set say which runs a suite means; name the suite")
+    place = existing(results)
+    references = read_published(published)
+    table = _read(place, suite, overrides, data)
+    console = Console(highlight=False)
+    found = compared(table, references, tolerance / 100)
+    for _, group in groupby(found, key=lambda c: (c.task, c.backbone, c.shots)):
+        _print_table(console, [*group])
+    _print_summary(console, found, tolerance)
+    for fault in golden_faults(table, references):
+        console.print(f"[red]golden row[/red] {fault}", soft_wrap=True)
+    others = left_out(table)
+    if others:
+        noun = "run of the miniature world is" if others == 1 else "runs of the miniature world are"
+        console.print(f"{others} {noun} left out: published values are of real data.")
+
+
+def _read(
+    results: Location, suite: str | None, overrides: list[str] | None, data: str | None
+) -> pa.Table:
+    """All rows, or those of a suite's runs under the labels that it gives them."""
+    from shiftbench.leaderboard.store import read, relabel
+
+    if suite is None:
+        return read(results)
+    from shiftbench.suite.plan import Plan
+
+    plan = Plan.build(load_suite(suite, overrides, data))
+    labels = {run_id: run.label for run_id, run in plan.runs.items()}
+    return relabel(read(results, labels), labels)
+
+
+def _print_table(console: Console, comparisons: list[Comparison]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    first = comparisons[0]
+    shots = "all training data" if first.shots is None else f"{first.shots} shots"
+    console.print(f"[bold]{escape(f'{first.task} · {first.backbone} · {shots}')}[/bold]")
+    table = Table(box=None, collapse_padding=True, pad_edge=False)
+    for header in ("method", "set", "ours", "published", "difference", "verdict", "source"):
+        numbers = header in ("ours", "published", "difference")
+        table.add_column(
+            header,
+            justify="right" if numbers else "left",
+            no_wrap=numbers,
+            overflow="fold",
+        )
+    last = None
+    for comparison in comparisons:
+        method = " · ".join(filter(None, (comparison.label, comparison.variant)))
+        start = ["" if method == last else method, comparison.evaluation_set]
+        start.append(_ours(comparison.ours))
+        last = method
+        rows = [_cells(comparison, reference) for reference in comparison.references]
+        for row in rows or [[NONE, NONE, "nothing published", comparison.remark or ""]]:
+            verdict = row[2]
+            style = STYLES.get(verdict, "dim")
+            texts = [*map(escape, (*start, *row[:2])), f"[{style}]{verdict}[/{style}]"]
+            table.add_row(*texts, escape(row[3]))
+            start = ["", "", ""]
+    console.print(table)
+    console.print()
+
+
+def _cells(comparison: Comparison, reference: Reference) -> list[str]:
+    difference = _percent(reference.difference, "+")
+    difference += _interval(reference.low, reference.high, "+")
+    marked = reference.second_hand and "second-hand" not in reference.source
+    kind = "second-hand" if marked else None
+    told = "; ".join(filter(None, (reference.source, kind, reference.note, comparison.remark)))
+    return [_percent(reference.value), difference, reference.verdict, told]
+
+
+def _ours(estimate: Estimate) -> str:
+    return f"{_percent(estimate.mean)}{_interval(estimate.low, estimate.high)}"
+
+
+def _interval(low: float | None, high: float | None, sign: str = "") -> str:
+    if low is None or high is None:
+        return ""
+    return f" [{_percent(low, sign)}, {_percent(high, sign)}]"
+
+
+def _percent(value: float, sign: str = "") -> str:
+    return f"{round(100 * value, 1) + 0.0:{sign}.1f}"  # no -0.0
+
+
+def _print_summary(console: Console, found: list[Comparison], tolerance: float) -> None:
+    from collections import Counter
+
+    if not found:
+        console.print("No run on real data has finished yet.")
+        return
+    verdicts = Counter[str](reference.verdict for c in found for reference in c.references)
+    parts = [f"{verdicts[name]} {name}" for name in STYLES if verdicts[name]]
+    nothing = sum(not c.references for c in found)
+    parts += [f"{nothing} with nothing published"] if nothing else []
+    console.print(", ".join(parts))
+    console.print(
+        "[dim]Percent. Ours: mean over seeds, with its 95 % interval (Student's t over seeds, or "
+        "with one seed that of the evaluation set). Difference: ours minus published; its interval "
+        "has the published value's too where that is known. Reproduced: the difference is at most "
+        f"{tolerance:g} points or half the width of its interval, whichever is larger. Not "
+        "comparable: ours is not of all the images.[/dim]"
+    )

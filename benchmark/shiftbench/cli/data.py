@@ -1,0 +1,192 @@
+"""``shiftbench data``: check, download and draw the data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from shiftbench.data.fetch import Progress
+    from shiftbench.data.tasks import Task
+
+app = typer.Typer(
+    name="data",
+    help="Check, download and draw the data sets.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+_VERIFY_EPILOG = """[bold]Examples[/bold]
+
+All sets of the nine shifts under one folder:
+
+  shiftbench data verify --data ~/data
+
+The sets that one suite, or one task, needs:
+
+  shiftbench data verify suites/pacs.yaml --data ~/data
+
+  shiftbench data verify --task cifar10 --data ~/data
+
+Every single image, before a week of training:
+
+  shiftbench data verify --deep --data ~/data
+"""
+
+_FETCH_EPILOG = """[bold]Examples[/bold]
+
+  shiftbench data fetch cifar10 cifar10.1 cifar10.2 --to ~/data
+
+  shiftbench data fetch imagenet-r --to ~/data
+
+An interrupted download goes on when the same is typed again.
+"""
+
+_MINIATURE_EPILOG = """[bold]Examples[/bold]
+
+  shiftbench data miniature
+
+  shiftbench data miniature --to ./miniature
+"""
+
+_STYLES = {"ok": "green", "incomplete": "yellow", "absent": "red"}
+
+
+@app.command(epilog=_VERIFY_EPILOG)
+def verify(
+    suite: Annotated[
+        Path | None, typer.Argument(help="Suite whose tasks to check; else the nine shifts'.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Folder or URI of the data sets, or 'miniature'.")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only this task; may be given several times.")
+    ] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every image.")] = False,
+) -> None:
+    """Check files, counts, labels and images: one line a set, exit code 1 unless all are ok."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from shiftbench.data import roots
+    from shiftbench.data.verify import verify as findings
+
+    tasks, where = _tasks(suite, data, task or [])
+    console = Console(soft_wrap=True)
+    root = roots.resolve(where, lambda name: console.print(f"drawing {name}", style="dim"))
+    complete = True
+    for finding in findings(tasks, root, deep):
+        style = _STYLES[finding.status]
+        console.print(
+            f"[{style}]{finding.status:10}[/{style}] {escape(finding.name)}: "
+            f"{escape(finding.detail)}",
+            highlight=False,
+        )
+        complete = complete and finding.status == "ok"
+    if not complete:
+        raise typer.Exit(1)
+
+
+def _tasks(suite: Path | None, data: str | None, names: list[str]) -> tuple[list[Task], str]:
+    """The tasks to check, and where their data are."""
+    from shiftbench.core.errors import InputError
+    from shiftbench.core.words import nearest
+    from shiftbench.data.registry import TASKS
+
+    if suite is not None:
+        from shiftbench.suite.suite import Suite
+
+        loaded = Suite.load(suite, data=data)
+        tasks, where = dict(loaded.tasks), loaded.require_data()
+    else:
+        from shiftbench.data.tasks import BUILTIN_TASKS, miniature_tasks
+
+        if data is None:
+            raise InputError("no data: add --data FOLDER, or --data miniature for a small copy")
+        tasks, where = (miniature_tasks() if data == "miniature" else dict(BUILTIN_TASKS)), data
+        tasks |= {
+            name: TASKS.load(name) for name in names if name in TASKS.entries().keys() - tasks
+        }
+    for name in names:
+        if name not in tasks:
+            raise InputError(f'--task: there is no task "{name}"{nearest(name, tasks)}')
+    return [tasks[name] for name in names or tasks], where
+
+
+@app.command(epilog=_FETCH_EPILOG)
+def fetch(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="cifar10, cifar10.1, cifar10.2, imagenet-v2, imagenet-r, imagenet-a or "
+            "imagenet-sketch."
+        ),
+    ],
+    to: Annotated[Path, typer.Option(help="The data root, made when it is not there.")],
+) -> None:
+    """Download data sets that are free to download, and check what came."""
+    from shiftbench.core.errors import InputError
+    from shiftbench.data.fetch import CATALOGUE
+    from shiftbench.data.fetch import fetch as download
+
+    for name in names:
+        if name not in CATALOGUE:
+            raise InputError(f'"{name}" cannot be downloaded; these can: {", ".join(CATALOGUE)}')
+    for name in names:
+        with _shown() as progress:
+            new = download(name, to.expanduser(), progress)
+        typer.echo(f"{name}: {'downloaded' if new else 'was there already'}")
+    typer.echo(f"check it with: shiftbench data verify --data {to}")
+
+
+@contextmanager
+def _shown() -> Iterator[Progress]:
+    """A progress bar for each file."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn()) as bars:
+        known: dict[str, object] = {}
+
+        def show(name: str, done: int, total: int | None) -> None:
+            if name not in known:
+                known[name] = bars.add_task(name, total=total)
+            bars.update(known[name], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield show
+
+
+@app.command(epilog=_MINIATURE_EPILOG)
+def miniature(
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to make; by default one in the cache.")
+    ] = None,
+) -> None:
+    """Draw the miniature world, in the real data sets' layouts, and print where it is."""
+    from shiftbench.core.errors import InputError
+    from shiftbench.data import miniature as world
+    from shiftbench.data import roots
+
+    def say(name: str) -> None:
+        typer.echo(f"drawing {name}", err=True)
+
+    if to is None:
+        typer.echo(roots.resolve("miniature", say))
+        return
+    try:
+        world.generate(to.expanduser(), say)
+    except OSError as error:
+        raise InputError(f"--to {to}: {error}") from error
+    typer.echo(str(to))

@@ -1,0 +1,177 @@
+"""``shiftbench import``: take in what was computed elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from shiftbench.cli.common import RESULTS, Data, Results
+
+if TYPE_CHECKING:
+    from shiftbench.data.tasks import Task
+
+app = typer.Typer(
+    name="import",
+    help="Take in predictions of your own, or a bundle of results.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    epilog="""[bold]Examples[/bold]
+
+Score the predictions of a model that was trained elsewhere:
+
+  shiftbench import predictions mine.csv --task cifar10 --set cifar10.1 --method mine
+  --backbone openai/ViT-B-16 --data ~/data
+
+What somebody has submitted:
+
+  shiftbench import bundle submission.zip
+""",
+)
+
+_PREDICTIONS_EPILOG = """[bold]Examples[/bold]
+
+A CSV file with the columns id and prediction, of one evaluation set:
+
+  shiftbench import predictions mine.csv --task cifar10 --set cifar10.1 --method mine
+  --backbone openai/ViT-B-16 --data ~/data
+
+All evaluation sets in one file, with a column "set", of a suite's task and image budget:
+
+  shiftbench import predictions mine.parquet --task cifar10 --suite suites/miniature.yaml
+  --method mine --backbone miniature --seed 1
+
+[bold]The file[/bold]
+
+Parquet, CSV or npz, with a row for each example: "id" (as in a run's predictions.parquet) or
+"index" (from 0, in the order of the set); and "prediction", the class as its name or its position,
+or "logits" (in CSV the columns logit_0, logit_1, …), which are projected if they are over all
+classes of the task.
+"""
+
+_BUNDLE_EPILOG = """[bold]Examples[/bold]
+
+  shiftbench import bundle submission.zip
+
+  shiftbench import bundle submission.tar --results all
+
+Everything in it is checked before anything is written: hashes, names and sizes, that every value
+follows from the predictions, and that no run which is there already has other rows.
+"""
+
+
+@app.command(epilog=_PREDICTIONS_EPILOG)
+def predictions(
+    file: Annotated[Path, typer.Argument(help="Parquet, CSV or npz file of predictions.")],
+    task: Annotated[str, typer.Option("--task", help="Registered task, or one of the suite.")],
+    method: Annotated[str, typer.Option("--method", help="What to call the method.")],
+    backbone: Annotated[str, typer.Option("--backbone", help="What was fine-tuned.")],
+    evaluation_set: Annotated[
+        str | None,
+        typer.Option(
+            "--set",
+            metavar="NAME",
+            help='Evaluation set, such as id-test or cifar10.1; else the column "set" says.',
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the training; runs are averaged over seeds.")
+    ] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=1, help="Training images per class; by default all.")
+    ] = None,
+    selection: Annotated[
+        Literal["fixed", "id-val", "ood-val", "oracle"],
+        typer.Option(help="What the weights were chosen on."),
+    ] = "fixed",
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="Suite whose task and image budget are meant.")
+    ] = None,
+    data: Data = None,
+    results: Results = RESULTS,
+) -> None:
+    """Score predictions of your own and add them to the leaderboard."""
+    from shiftbench.core.errors import InputError
+    from shiftbench.leaderboard.imported import Target, import_predictions
+
+    for option, value in (("--method", method), ("--backbone", backbone)):
+        if not value.strip() or not value.isprintable():
+            raise InputError(f"{option}: must be a name")
+    known, images, where, world, name = _meant(suite, task, data)
+    target = Target(
+        task=known,
+        world=world,
+        root=where,
+        suite=name,
+        label=method,
+        backbone=backbone,
+        seed=seed,
+        shots=shots,
+        images=images,
+        selection=selection,
+    )
+    imported = import_predictions(file, target, results, evaluation_set)
+    for row in imported.table.to_pylist():
+        low, high = 100 * row["low"], 100 * row["high"]
+        typer.echo(
+            f"{row['evaluation_set']}: {row['metric']} {100 * row['value']:.2f} % "
+            f"({low:.2f} to {high:.2f}), {row['n']:,} examples"
+        )
+    if imported.new:
+        typer.echo(f"run {imported.run_id} is in {results}; shiftbench report shows it")
+    else:
+        typer.echo(f"run {imported.run_id} was in {results} already")
+
+
+def _meant(
+    suite: str | None, task: str, data: str | None
+) -> tuple[Task, int | None, str, str, str]:
+    """The task, the most images of a set, the data root, the world and the suite's name.
+
+    Raises:
+        InputError: there is no such task, or nothing says where the data are.
+    """
+    from shiftbench.core.errors import InputError
+    from shiftbench.core.words import nearest
+    from shiftbench.data.roots import resolve
+
+    def drawn(name: str) -> None:
+        typer.echo(f"drawing {name} (once)", err=True)
+
+    if suite is not None:
+        from shiftbench.cli.common import load_suite
+
+        loaded = load_suite(suite, None, data)
+        if task not in loaded.tasks:
+            raise InputError(f'--task: {suite} has no task "{task}"{nearest(task, loaded.tasks)}')
+        root = resolve(loaded.require_data(), drawn)
+        images = loaded.budget.evaluation_images
+        return loaded.tasks[task], images, root, loaded.world, loaded.name
+    from shiftbench.data.registry import TASKS
+
+    if data is None:
+        raise InputError("no data: add --data FOLDER, or --data miniature for a small copy")
+    if data == "miniature":
+        from shiftbench.data.miniature import VERSION
+        from shiftbench.data.tasks import miniature_tasks
+
+        tasks = miniature_tasks()
+        if task in tasks:
+            return tasks[task], None, resolve(data, drawn), f"miniature/{VERSION}", "imported"
+    return TASKS.load(task), None, resolve(data, drawn), "real", "imported"
+
+
+@app.command(epilog=_BUNDLE_EPILOG)
+def bundle(
+    file: Annotated[Path, typer.Argument(help="What shiftbench export has written.")],
+    results: Results = RESULTS,
+) -> None:
+    """Take in the runs of a bundle: all of them, or none."""
+    from shiftbench.leaderboard.bundle import take
+
+    taken = take(file, results)
+    for run_id in taken.new:
+        typer.echo(f"{run_id}: taken in")
+    for run_id in taken.known:
+        typer.echo(f"{run_id}: was there already")

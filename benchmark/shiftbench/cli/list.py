@@ -1,0 +1,104 @@
+"""``shiftbench list``: the methods, tasks, backbones and suites there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from shiftbench.core.plugins import Kind, Registry
+
+EPILOG = """[bold]Examples[/bold]
+
+  shiftbench list methods
+
+  shiftbench list suites
+
+A method of your own, before it is packaged:
+
+  SHIFTBENCH_PLUGINS=smooth=mylab.smooth:Smooth shiftbench list methods
+"""
+
+Row = tuple[str, str, str]
+
+
+def list_registered(
+    what: Annotated[
+        Literal["methods", "tasks", "backbones", "suites"],
+        typer.Argument(metavar="WHAT", help="methods, tasks, backbones or suites."),
+    ],
+) -> None:
+    """List what a suite can name, where it comes from, and what it is."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("name", "from", "what it is", box=None, pad_edge=False, header_style="bold")
+    for row in _suites() if what == "suites" else _registered(what):
+        style = "red" if row[2].startswith("broken: ") else None
+        table.add_row(*map(escape, row), style=style)
+    console = Console()
+    console.print(table)
+    if what == "backbones":
+        console.print(
+            "Also any pretrained/model of open_clip, such as openai/ViT-B-16, and any folder with "
+            "open_clip_config.json and open_clip_model.safetensors.",
+            highlight=False,
+        )
+
+
+def _registered(kind: Kind) -> Iterator[Row]:
+    from shiftbench.core.errors import InputError
+
+    registry = _registry(kind)
+    for name, entry in registry.entries().items():
+        origin = "built in" if entry.builtin else f"plugin {entry.origin}"
+        try:
+            description = _describe(registry.load(name))
+        except InputError as error:
+            typer.echo(f"warning: {error}", err=True)
+            description = f"broken: {error}"
+        yield name, origin, description
+
+
+def _registry(kind: Kind) -> Registry[object]:
+    match kind:
+        case "methods":
+            from shiftbench.methods.registry import METHODS
+
+            return METHODS
+        case "tasks":
+            from shiftbench.data.registry import TASKS
+
+            return TASKS
+        case _:
+            from shiftbench.models.registry import BACKBONES
+
+            return BACKBONES
+
+
+def _describe(loaded: object) -> str:
+    """One line on a registered object: a task's sets, else the first line of its docstring."""
+    from shiftbench.data.tasks import Task
+
+    if not isinstance(loaded, Task):
+        return (getattr(loaded, "__doc__", None) or "").strip().partition("\n")[0]
+    shifts = ", ".join(loaded.shifts) or "no shifts"
+    return f"{loaded.train.title} → {shifts}"
+
+
+def _suites() -> Iterator[Row]:
+    from shiftbench.cli.common import suite_folders, suites_in
+    from shiftbench.core.errors import InputError
+    from shiftbench.suite.suite import Suite
+
+    for folder in suite_folders():
+        for file in suites_in(folder):
+            try:
+                description = Suite.load(file).description
+            except InputError as error:
+                typer.echo(f"warning: {error}", err=True)
+                description = f"broken: {error}"
+            yield file.stem, str(folder), description

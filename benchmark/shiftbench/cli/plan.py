@@ -1,0 +1,120 @@
+"""``shiftbench plan``: what a suite asks for, what of it is done, what the rest will cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shiftbench.cli.common import RESULTS, Data, Overrides, Results, SuiteArgument, load_suite
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from shiftbench.execution.cost import Cost, Progress
+    from shiftbench.suite.suite import Suite
+
+EPILOG = """[bold]Examples[/bold]
+
+What is done, what is left and what it will cost:
+
+  shiftbench plan suites/miniature.yaml
+
+With real data, another learning rate and one method less:
+
+  shiftbench plan nine-shifts --data ~/data --set methods.full.lr=1e-5 --set methods.l2-sp=null
+
+Everything that a suite means, inherited values and defaults included, as a suite:
+
+  shiftbench plan suites/quickstart.yaml --resolved
+"""
+
+
+def plan(
+    suite: SuiteArgument,
+    overrides: Overrides = None,
+    data: Data = None,
+    results: Results = RESULTS,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print the suite with everything spelled out.")
+    ] = False,
+) -> None:
+    """Show what a suite asks for, what of it is done, and what the rest will cost."""
+    from rich.console import Console
+
+    loaded = load_suite(suite, overrides, data)
+    if resolved:
+        typer.echo(loaded.dump(), nl=False)
+        return
+    from shiftbench.execution.cost import progress
+    from shiftbench.suite.plan import Plan
+
+    planned = Plan.build(loaded)
+    show(Console(), loaded, progress(planned, results, data_root(loaded)))
+
+
+def data_root(suite: Suite) -> str | None:
+    """Where the suite's data are, drawing the miniature world when it is not there yet."""
+    from shiftbench.data.roots import resolve
+
+    if suite.data is None:
+        return None
+    return resolve(suite.data, lambda name: typer.echo(f"drawing {name} (once)", err=True))
+
+
+def show(console: Console, suite: Suite, progress: Progress) -> None:
+    """Print a line for each task, backbone and method, and the totals."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    from shiftbench.execution.cost import STATES
+
+    console.print(f"[bold]{escape(suite.name)}[/bold] {escape(suite.description)}", highlight=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("method", overflow="fold")
+    for name in (*STATES, "steps", "trained", "predicted", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    previous = ("", "")
+    for line in progress.lines:
+        heading = (line.task, line.backbone)
+        if heading != previous:
+            if any(previous):
+                table.add_row()
+            table.add_row(f"[bold]{escape(line.task)}[/bold] {escape(line.backbone)}")
+            previous = heading
+        counts = (str(line.done), str(line.failed), str(line.left))
+        table.add_row(f"  {escape(line.label)}", *counts, *cells(line.cost))
+    table.add_section()
+    totals = (str(progress.count(state)) for state in STATES)
+    table.add_row("all", *totals, *cells(progress.cost), style="bold")
+    console.print(table)
+    console.print(_remark(suite, progress), style="dim", highlight=False)
+
+
+def cells(cost: Cost) -> tuple[str, str, str, str]:
+    """Steps, images trained on, images predicted and time, for people."""
+    counts = (cost.steps, cost.images, cost.predictions)
+    steps, images, predictions = ("?" if n is None else f"{n:,}" for n in counts)
+    return steps, images, predictions, "?" if cost.seconds is None else duration(cost.seconds)
+
+
+def duration(seconds: float) -> str:
+    """Such as ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h"
+
+
+def _remark(suite: Suite, progress: Progress) -> str:
+    parts = ["Steps, images trained on and predicted, and time: of the runs that are not done."]
+    if progress.cost.predictions is None or progress.cost.images is None:
+        where = "not named: add --data" if suite.data is None else f"not all in {suite.data}"
+        parts.append(f"Some sizes are unknown, since the data are {where}.")
+    elif progress.cost.seconds is None:
+        parts.append("Times are unknown until something like it has run.")
+    else:
+        parts.append("The time is that of one run after the other.")
+    return " ".join(parts)

@@ -1,0 +1,209 @@
+"""``shiftbench report``: rank what has been run."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shiftbench.cli.common import RESULTS, ReadResults, existing, find_suite
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from shiftbench.leaderboard.store import Location
+    from shiftbench.report.html.data import Page
+    from shiftbench.suite.plan import Plan
+
+EPILOG = """[bold]Examples[/bold]
+
+Everything in ./results, in the terminal and in results/report.md:
+
+  shiftbench report
+
+The runs of one suite:
+
+  shiftbench report suites/miniature.yaml --results results
+
+A suite that was run on other data needs the same flag here:
+
+  shiftbench report suites/nine-shifts.yaml --data ~/data
+
+One task, in a file of your own:
+
+  shiftbench report --task imagenet --markdown imagenet.md
+
+A page with charts that opens in any browser, without a network:
+
+  shiftbench report --html report.html
+
+Numbers for a spreadsheet, tables and figures for a paper:
+
+  shiftbench report --csv report.csv --latex report.tex --figures figures
+"""
+
+
+SLOW_S = 5.0  # of reading, after which a hint is given
+
+
+def report(
+    suite: Annotated[
+        Path | None, typer.Argument(help="Suite whose runs to rank; else all in the folder.")
+    ] = None,
+    results: ReadResults = str(RESULTS),
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only this task; may be given several times.")
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(help="File to write; by default in the folder of the results, if it is one."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with charts too.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write all numbers as CSV too.")
+    ] = None,
+    latex: Annotated[
+        Path | None, typer.Option("--latex", metavar="FILE", help="Write LaTeX tables too.")
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", metavar="FOLDER", help="Write charts as SVG and PNG too."),
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="As given to run; only with a suite.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="As given to run; only with a suite."),
+    ] = None,
+) -> None:
+    """Rank the methods of every task, and write the same as Markdown."""
+    from rich.console import Console
+
+    from shiftbench.core.errors import InputError
+    from shiftbench.leaderboard.store import read
+    from shiftbench.report.terminal import print_report, write_markdown
+
+    console = Console()
+    if suite is None and (data is not None or overrides):
+        raise InputError("--data and --set say which runs a suite means; name the suite")
+    plan = None if suite is None else _plan(suite, overrides or [], data)
+    place = existing(results)
+    folder = place if isinstance(place, Path) else None
+    started = time.monotonic()
+    found = read(place) if plan is None else _read_plan(place, plan)
+    if time.monotonic() - started > SLOW_S:
+        console.print("[dim]so many files take long to read: shiftbench compact copies them[/dim]")
+    table = _of_tasks(found, task or [])
+    name = None if plan is None else plan.suite.name
+    heading = f"Leaderboard: {name}" if name else "Leaderboard"
+    page = _page(table, folder, heading, suite, recipes=html is not None)
+    print_report(console, table, page.boards)
+    if plan is not None:
+        console.print(_progress(found, len(plan.runs)))
+    file = markdown or (folder or Path()) / f"{name or 'report'}.md"
+    wanted = {"html": html, "csv": csv, "latex": latex, "figures": figures}
+    with _written(file):
+        write_markdown(file, table, heading, page.boards)
+    written = [file, *_write_more(wanted, page)]
+    for path in written:
+        console.print(f"Written to {path}", style="dim", highlight=False, soft_wrap=True)
+
+
+def _page(
+    table: pa.Table, results: Path | None, heading: str, suite: Path | None, *, recipes: bool
+) -> Page:
+    """All that is known beside the rankings; with the command of every run if they are wanted."""
+    from shiftbench.core.errors import InputError
+    from shiftbench.leaderboard.published import read_published
+    from shiftbench.report.html.data import page_data
+
+    def find(name: str) -> Path:
+        return suite if suite is not None and suite.stem == name else find_suite(name)
+
+    try:
+        published = read_published()
+    except InputError:  # the page says that there are none
+        published = None
+    finder = find if recipes else None  # planning every suite takes a while
+    return page_data(table, results, title=heading, published=published, find=finder)
+
+
+def _write_more(wanted: Mapping[str, Path | None], page: Page) -> list[Path]:
+    """Write what was asked for beside the Markdown."""
+    from shiftbench.report.tables import to_csv, to_latex, write_text
+
+    if html := wanted["html"]:
+        from shiftbench.report.html.page import write_html
+
+        with _written(html):
+            write_html(html, page)
+    if csv := wanted["csv"]:
+        with _written(csv):
+            write_text(csv, to_csv(page))
+    if latex := wanted["latex"]:
+        with _written(latex):
+            write_text(latex, to_latex(page))
+    if figures := wanted["figures"]:
+        from shiftbench.report.html.figures import write_figures
+
+        with _written(figures):
+            write_figures(figures, page)
+    return [path for path in wanted.values() if path is not None]
+
+
+@contextmanager
+def _written(file: Path) -> Iterator[None]:
+    """Say in one line why a file cannot be written.
+
+    Raises:
+        InputError: it cannot.
+    """
+    from shiftbench.core.errors import InputError
+
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({error.strerror})") from error
+
+
+def _plan(suite: Path, overrides: list[str], data: str | None) -> Plan:
+    from shiftbench.suite.plan import Plan
+    from shiftbench.suite.suite import Suite
+
+    return Plan.build(Suite.load(suite, overrides, data))
+
+
+def _read_plan(results: Location, plan: Plan) -> pa.Table:
+    """The rows of a suite's runs, under the labels that it gives them."""
+    from shiftbench.leaderboard.store import read, relabel
+
+    labels = {run_id: run.label for run_id, run in plan.runs.items()}
+    return relabel(read(results, labels), labels)
+
+
+def _of_tasks(table: pa.Table, tasks: list[str]) -> pa.Table:
+    """The rows of some tasks; all if none is named."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from shiftbench.core.errors import InputError
+    from shiftbench.core.words import nearest
+
+    known = set(table["task"].unique().to_pylist())
+    for name in tasks:
+        if name not in known:
+            raise InputError(f'--task: no run of a task "{name}"{nearest(name, known)}')
+    return table.filter(pc.is_in(table["task"], pa.array(tasks))) if tasks else table
+
+
+def _progress(table: pa.Table, asked: int) -> str:
+    status = dict(zip(table["run_id"].to_pylist(), table["status"].to_pylist(), strict=True))
+    counts = Counter(status.values())
+    left = asked - len(status)
+    return f"{counts['done']} of {asked} runs done, {counts['failed']} failed, {left} left"

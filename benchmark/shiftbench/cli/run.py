@@ -1,0 +1,59 @@
+"""``shiftbench run``: do what is left of a suite."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from shiftbench.cli.common import RESULTS, Data, Overrides, Results, SuiteArgument, load_suite
+
+EPILOG = """[bold]Examples[/bold]
+
+On this machine, without any data or weights:
+
+  shiftbench run suites/quickstart.yaml
+
+The real nine shifts, on one GPU:
+
+  shiftbench run suites/nine-shifts.yaml --data ~/data --set resources.gpus_per_worker=1
+
+On a Ray cluster, 8 workers for each training:
+
+  ray job submit -- shiftbench run suites/nine-shifts.yaml --data /shared/data
+  --results /shared/results --set resources.workers=8 --set resources.gpus_per_worker=1
+
+The same command goes on after any interruption, and does nothing when all is done.
+"""
+
+
+def run(
+    suite: SuiteArgument,
+    data: Data = None,
+    results: Results = RESULTS,
+    overrides: Overrides = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join; by default one on this machine.")
+    ] = None,
+    allow_incomplete: Annotated[
+        bool, typer.Option("--allow-incomplete", help="Go on with data sets that lack files.")
+    ] = False,
+) -> None:
+    """Fine-tune, evaluate and rank: do what is left of a suite."""
+    from rich.console import Console
+
+    from shiftbench.execution.launch import launch
+    from shiftbench.leaderboard.store import read, relabel
+    from shiftbench.report.terminal import print_report, write_markdown
+
+    console = Console()
+    loaded = load_suite(suite, overrides, data)
+    outcome = launch(loaded, results, console, address, allow_incomplete)
+    runs = outcome.plan.runs
+    table = relabel(read(results, runs), {run_id: run.label for run_id, run in runs.items()})
+    print_report(console, table)
+    markdown = results / f"{loaded.name}.md"
+    write_markdown(markdown, table, f"Leaderboard: {loaded.name}")
+    console.print(f"Results: {results}/leaderboard · report: {markdown}", highlight=False)
+    if outcome.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,163 @@
+"""Files and folders that may be local or remote, and the cache directory.
+
+A location is a local path or a URI such as ``s3://bucket/folder``. Local files are read with the
+standard library; remote ones through the file systems of pyarrow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
+
+from shiftbench.core.errors import InputError, first_line
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+CACHE_VARIABLE = "SHIFTBENCH_CACHE"
+_BLOCK = 64 * 1024
+
+
+class Entry(NamedTuple):
+    """One entry of a folder; ``size`` is in bytes, 0 for a folder."""
+
+    name: str
+    size: int
+    is_folder: bool
+
+
+def cache_dir() -> Path:
+    """Where decoded images and the miniature world are kept: $SHIFTBENCH_CACHE or ~/.cache."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "shiftbench"
+
+
+def is_remote(location: str) -> bool:
+    """Whether a location is a URI."""
+    return "://" in location
+
+
+def join(root: str, path: str) -> str:
+    """The location of ``path`` under ``root``; absolute paths and URIs stay as they are."""
+    if is_remote(path) or Path(path).is_absolute():
+        return path
+    return f"{root.rstrip('/')}/{path}"
+
+
+def filesystem(location: str) -> tuple[FileSystem, str]:
+    """The pyarrow file system of a location, and the path on it.
+
+    Raises:
+        InputError: the URI is of no kind that pyarrow knows, or cannot be reached.
+    """
+    from pyarrow import ArrowInvalid, fs
+
+    if not is_remote(location):
+        return fs.LocalFileSystem(), location
+    try:
+        found: tuple[FileSystem, str] = fs.FileSystem.from_uri(location)
+    except (ArrowInvalid, OSError, ValueError) as error:
+        raise InputError(f"{location}: {first_line(error)}") from error
+    return found
+
+
+def kind_of(location: str) -> Literal["file", "folder"] | None:
+    """Whether a file or a folder is there, or nothing."""
+    if not is_remote(location):
+        if os.path.isdir(location):  # noqa: PTH112 - locations are strings
+            return "folder"
+        return "file" if os.path.isfile(location) else None  # noqa: PTH113
+    from pyarrow.fs import FileType
+
+    system, path = filesystem(location)
+    try:
+        found = system.get_file_info(path).type
+    except OSError as error:
+        raise InputError(f"{location}: {first_line(error)}") from error
+    return {FileType.File: "file", FileType.Directory: "folder"}.get(found)  # type: ignore[return-value]
+
+
+def entries(location: str) -> list[Entry]:
+    """What a folder holds, sorted by name; hidden files are left out.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    try:
+        found = _remote_entries(location) if is_remote(location) else _local_entries(location)
+    except OSError as error:
+        raise InputError(f"{location}: {error.strerror or first_line(error)}") from error
+    return sorted(entry for entry in found if not entry.name.startswith("."))
+
+
+def _local_entries(location: str) -> list[Entry]:
+    with os.scandir(location) as scan:
+        return [
+            Entry(item.name, 0, True)
+            if item.is_dir()
+            else Entry(item.name, item.stat().st_size, False)
+            for item in scan
+        ]
+
+
+def _remote_entries(location: str) -> list[Entry]:
+    from pyarrow.fs import FileSelector, FileType
+
+    system, path = filesystem(location)
+    return [
+        Entry(info.base_name, info.size or 0, info.type == FileType.Directory)
+        for info in system.get_file_info(FileSelector(path))
+    ]
+
+
+def opened(location: str) -> BinaryIO:
+    """A file to read from, with random access.
+
+    Raises:
+        OSError: it is not there or cannot be read.
+    """
+    if not is_remote(location):
+        return open(location, "rb")  # noqa: PTH123
+    system, path = filesystem(location)
+    file: Any = system.open_input_file(path)
+    return file  # type: ignore[no-any-return]
+
+
+def read(location: str) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        InputError: it is not there or cannot be read.
+    """
+    try:
+        with opened(location) as file:
+            return file.read()
+    except OSError as error:
+        raise InputError(f"{location}: {error.strerror or first_line(error)}") from error
+
+
+def file_digest(location: str) -> str:
+    """Hex digest of a file's size and of blocks spread over it: its ends, when it is remote.
+
+    A local file of up to 4 MiB is read whole, a larger one at 64 places, so that arrays of fixed
+    size that hold other images get another digest without reading gigabytes.
+
+    Raises:
+        InputError: the file is not there or cannot be read.
+    """
+    blocks = 2 if is_remote(location) else 64
+    digest = hashlib.sha256()
+    try:
+        with opened(location) as file:
+            size = file.seek(0, os.SEEK_END)
+            digest.update(str(size).encode())
+            last = max(size - _BLOCK, 0)
+            step = max(last // (blocks - 1), 1 if blocks == 2 else _BLOCK)
+            for start in (*range(0, last, step), last):
+                file.seek(start)
+                digest.update(file.read(_BLOCK))
+    except OSError as error:
+        raise InputError(f"{location}: {error.strerror or first_line(error)}") from error
+    return digest.hexdigest()

@@ -1,0 +1,141 @@
+"""What computed a result: the code, the packages and the machine. Light to import."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shiftbench import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = (
+    *("torch", "torchvision", "open_clip_torch", "ray", "wilds"),
+    *("numpy", "scipy", "pillow", "pyarrow", "pandas", "safetensors"),
+)
+GIT_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What computed a result.
+
+    Attributes:
+        shiftbench_version: of this package.
+        git_sha: of the commit that is checked out, if the package runs from a checkout.
+        git_dirty: whether the package's files differ from that commit.
+        versions: of Python and of the packages that can change a number, by name.
+        hardware: ``cpu``, ``cores``, ``memory_bytes`` and the names of the ``gpus``.
+    """
+
+    shiftbench_version: str
+    git_sha: str | None
+    git_dirty: bool | None
+    versions: Mapping[str, str]
+    hardware: Mapping[str, Any]
+
+
+@lru_cache(maxsize=1)
+def collect() -> Provenance:
+    """The provenance of what this process computes."""
+    sha, dirty = git_state(Path(__file__).parent)
+    return Provenance(__version__, sha, dirty, package_versions(), hardware())
+
+
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """Commit, and whether the files of ``folder`` differ from it; ``None`` outside a checkout.
+
+    A folder that git ignores, such as an environment inside some project, is outside.
+    """
+    if not _git(folder, "ls-files", "--", "."):
+        return None, None
+    sha = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--", ".")
+    return sha, None if changes is None else bool(changes)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the installed ``PACKAGES``."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def hardware() -> dict[str, Any]:
+    """CPU model, usable cores, memory in bytes, and the names of the GPUs that torch sees."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "cpu": cpu_name(),
+        "cores": _usable_cores(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": gpus,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The model of a GPU, or of the CPU."""
+    import torch
+
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return cpu_name()
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory so far: allocated on a GPU, or resident for this process."""
+    import resource
+
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+@lru_cache(maxsize=1)
+def cpu_name() -> str:
+    """The model of the CPU, as the system names it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints, stripped; ``None`` where there is no git or it fails."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=GIT_TIMEOUT_S,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,60 @@
+"""Any image folder: one folder a class, no code needed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from shiftbench.core import locations
+from shiftbench.core.errors import InputError
+from shiftbench.data.base import AbsentError, FileImages, SourceBase, folders, image_files
+from shiftbench.data.images import ImageSet
+
+
+class Custom(SourceBase):
+    """A set whose labels have names of their own, matched to the task's classes by name."""
+
+    path: Annotated[str, Field(min_length=1, description="relative to the data root, or a URI")]
+    rename: Annotated[
+        dict[str, str | None],
+        Field(
+            default_factory=dict,
+            description="the task's class for labels called otherwise; null leaves them out",
+        ),
+    ]
+
+    fixed_labels = False
+
+    @property
+    def title(self) -> str:
+        """Kind and path."""
+        return f"{self.kind} {self.path}"
+
+
+class ImageFolder(Custom):
+    """``path/<class>/…`` with images of any common format; labels are the sorted folder names."""
+
+    kind: Literal["image-folder"] = "image-folder"
+
+    def read(self, root: str) -> ImageSet:
+        """All images, folder by folder."""
+        folder = self._folder(root)
+        names = folders(folder)
+        if not names:
+            raise InputError(f"{self.title}: {folder} has no class folders")
+        ids, labels, digest = image_files(folder, names)
+        if not len(ids):
+            raise InputError(f"{self.title}: there are no images in the folders of {folder}")
+        return ImageSet(ids, labels.astype(np.int64), FileImages(folder, ids), digest)
+
+    def label_names(self, root: str) -> tuple[str, ...] | None:
+        """The sorted names of the class folders."""
+        return tuple(folders(self._folder(root)))
+
+    def _folder(self, root: str) -> str:
+        folder = locations.join(root, self.path)
+        if locations.kind_of(folder) != "folder":
+            raise AbsentError(f"{self.title}: there is no folder {folder}")
+        return folder

@@ -1,0 +1,39 @@
+"""The data root: what ``--data`` or a suite's ``data`` means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from shiftbench.core.errors import InputError
+from shiftbench.core.locations import CACHE_VARIABLE, cache_dir, is_remote
+
+
+def resolve(data: str, progress: Callable[[str], None] | None = None) -> str:
+    """The data root that ``data`` means.
+
+    Args:
+        data: a folder, a URI, or ``miniature``, which is drawn into the cache on first use.
+        progress: called with the name of each data set while the miniature world is drawn.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if data == "miniature":
+        from shiftbench.data import miniature
+
+        root = cache_dir() / f"miniature-{miniature.VERSION}"
+        try:
+            miniature.generate(root, progress)
+        except OSError as error:
+            raise InputError(
+                f"the miniature world cannot be drawn into {root}: {error}; "
+                f"set {CACHE_VARIABLE} to a folder that can be written"
+            ) from error
+        return str(root)
+    if is_remote(data):
+        return data.rstrip("/")
+    root = Path(data).expanduser()
+    if not root.is_dir():
+        raise InputError(f'data: "{data}" is not a folder; give one, a URI, or "miniature"')
+    return str(root)

@@ -1,0 +1,389 @@
+"""The decode-once store: what decoding images costs is paid once on a machine.
+
+An entry is a directory of flat files that every process maps into memory, so that runs, epochs and
+workers share the same pages:
+
+- an evaluation set for one preprocessing, ``pixels.npy``, uint8 (n, size, size, 3);
+- a training set at full resolution, ``pixels.bin``, one image's uint8 (height, width, 3) after the
+  other, and ``index.npy``, int64 (n, 3): where each starts in bytes, its height and its width.
+
+The directory is named by what it holds: the examples, the fingerprint of their files and the
+preprocessing. ``manifest.json`` beside the arrays says how they were made and how to tell that they
+are whole; an entry that another version made, or that is damaged, is made again. An entry appears
+by a rename, complete; of several processes that want the same one, one builds and the others wait.
+The whole directory may be deleted whenever nothing runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import struct
+import uuid
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shiftbench.core.errors import InputError
+from shiftbench.data.preprocessing import Pixels, Preprocessing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from shiftbench.data.images import Images, ImageSet
+
+VERSION = 1
+MANIFEST, PIXELS, RAW_PIXELS, INDEX = "manifest.json", "pixels.npy", "pixels.bin", "index.npy"
+
+Progress = Callable[[int, int], None]
+Build = Callable[[Path], None]
+
+_CHUNK = 8  # images decoded by a thread at a time
+_SAMPLE = 64  # images, or up to twice as many, decoded to estimate the size of a training set
+_BLOCKS, _BLOCK = 64, 4096  # how many places, of how many bytes, a checksum looks at
+# What Pillow and the readers raise for a broken file; IndexError, for instance, would be a bug.
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PixelFile:
+    """An array of a .npy file in memory-mapped pages; pickles as its path.
+
+    Attributes:
+        path: of the file; uint8 (n, size, size, 3).
+    """
+
+    path: Path
+
+    @cached_property
+    def array(self) -> Pixels:
+        """The whole array, read-only; its pages are read when they are looked at."""
+        return np.asarray(np.load(self.path, mmap_mode="r"))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, size, size, 3)."""
+        return self.array.shape
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, index: int | slice | npt.NDArray[np.integer]) -> Pixels:
+        part: Pixels = self.array[index]
+        return part
+
+    def __reduce__(self) -> tuple[type[PixelFile], tuple[Path]]:
+        return PixelFile, (self.path,)
+
+
+@dataclass(frozen=True)
+class RawImages:
+    """Decoded images of any sizes in memory-mapped pages; pickles as its path.
+
+    Attributes:
+        directory: of a store entry, with ``pixels.bin`` and ``index.npy``.
+    """
+
+    directory: Path
+
+    @cached_property
+    def _index(self) -> npt.NDArray[np.int64]:
+        index: npt.NDArray[np.int64] = np.load(self.directory / INDEX)
+        return index
+
+    @cached_property
+    def _bytes(self) -> Pixels:
+        return np.asarray(np.memmap(self.directory / RAW_PIXELS, np.uint8, mode="r"))
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> Image:
+        from PIL import Image as Pillow
+
+        start, height, width = (int(v) for v in self._index[index])
+        pixels = self._bytes[start : start + height * width * 3]
+        return Pillow.fromarray(pixels.reshape(height, width, 3))
+
+    def __reduce__(self) -> tuple[type[RawImages], tuple[Path]]:
+        return RawImages, (self.directory,)
+
+
+class Store:
+    """A directory of decoded image sets.
+
+    Args:
+        root: the directory; made when something is first stored.
+        threads: that decode at once; by default the processors this process may use. Pillow
+            decodes and resizes without holding the interpreter's lock.
+    """
+
+    def __init__(self, root: Path, threads: int | None = None) -> None:
+        self.root = Path(root)
+        self.threads = threads or _processors()
+
+    def evaluation(
+        self, images: ImageSet, preprocessing: Preprocessing, progress: Progress | None = None
+    ) -> PixelFile:
+        """The evaluation inputs of ``images``, decoded now if they are not there yet.
+
+        Args:
+            images: what to decode; its fingerprint and ids name the entry.
+            preprocessing: gives the pixels.
+            progress: called with the number of images decoded and of all.
+
+        Raises:
+            InputError: an image cannot be decoded (the message names it), the set is empty, there
+                is too little space, or the directory cannot be written.
+        """
+        shape = (len(images), preprocessing.size, preprocessing.size, 3)
+        key = preprocessing.key()
+
+        def build(directory: Path) -> None:
+            self._check_space(int(np.prod(shape)), shape[0])
+            decoded = self._decoded(images, preprocessing.pixels, progress)
+            with (directory / PIXELS).open("wb") as file:
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for pixels in decoded:
+                    file.write(pixels.data)
+
+        return PixelFile(self._entry("evaluation", key, images, (PIXELS,), build) / PIXELS)
+
+    def raw(self, images: ImageSet, limit_bytes: int, progress: Progress | None = None) -> Images:
+        """The images at full resolution, decoded once, if they fit; else ``images.images``.
+
+        Args:
+            images: a training set.
+            limit_bytes: how much the decoded pixels may take, estimated from a sample.
+            progress: called with the number of images decoded and of all.
+
+        Raises:
+            InputError: as for ``evaluation``.
+        """
+        files = (RAW_PIXELS, INDEX)
+        if (known := self._find("raw", "", images, files)) is not None:
+            return RawImages(known)
+        size = self._estimated_bytes(images)
+        if size > limit_bytes:
+            return images.images
+
+        def build(directory: Path) -> None:
+            self._check_space(size, len(images))
+            index = np.zeros((len(images), 3), dtype=np.int64)
+            start = 0
+            with (directory / RAW_PIXELS).open("wb") as file:
+                for i, pixels in enumerate(self._decoded(images, _rgb, progress)):
+                    index[i] = start, *pixels.shape[:2]
+                    start += file.write(pixels.data)
+            np.save(directory / INDEX, index)
+
+        return RawImages(self._entry("raw", "", images, files, build))
+
+    def _find(
+        self, kind: str, preprocessing: str, images: ImageSet, files: Sequence[str]
+    ) -> Path | None:
+        """The directory of an entry that is there and sound."""
+        if not len(images):
+            raise InputError("an image set without images cannot be evaluated or trained on")
+        directory = self.root / _name(kind, preprocessing, images)
+        return directory if directory.exists() and not _defect(directory, files) else None
+
+    def _entry(
+        self, kind: str, preprocessing: str, images: ImageSet, files: Sequence[str], build: Build
+    ) -> Path:
+        """The directory of an entry; ``build`` fills it if it is missing, stale or damaged."""
+        if (known := self._find(kind, preprocessing, images, files)) is not None:
+            return known
+        directory = self.root / _name(kind, preprocessing, images)
+        source = {"kind": kind, "n": len(images), "fingerprint": images.fingerprint}
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with _locked(self.root / f"{directory.name}.lock") as alone:
+                if directory.exists():
+                    defect = _defect(directory, files)
+                    if defect is None:
+                        return directory
+                    _log.warning("decoding %s again: %s", directory, defect)
+                if alone:
+                    for leftover in self.root.glob(f".{directory.name}.*"):
+                        shutil.rmtree(leftover, ignore_errors=True)
+                temporary = self.root / f".{directory.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
+                temporary.mkdir()
+                try:
+                    build(temporary)
+                    _write_manifest(temporary, files, source | {"preprocessing": preprocessing})
+                    _publish(temporary, directory)
+                finally:
+                    shutil.rmtree(temporary, ignore_errors=True)
+        except OSError as error:
+            raise InputError(
+                f"{self.root}: cannot store decoded images: {error.strerror or error}; "
+                "SHIFTBENCH_CACHE names another place"
+            ) from error
+        return directory
+
+    def _decoded(
+        self, images: ImageSet, convert: Callable[[Image], Pixels], progress: Progress | None
+    ) -> Iterator[Pixels]:
+        """``convert(image)`` for every image, in order, decoded ahead by threads, a few at once."""
+        n = len(images)
+
+        def decode(indices: range) -> list[Pixels]:
+            return [_decode(images, i, convert) for i in indices]
+
+        chunks = (range(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK))
+        with ThreadPoolExecutor(self.threads) as pool:
+            ahead = islice(chunks, 2 * self.threads)
+            waiting = deque(pool.submit(decode, chunk) for chunk in ahead)
+            done = 0
+            try:
+                while waiting:
+                    decoded = waiting.popleft().result()
+                    waiting.extend(pool.submit(decode, chunk) for chunk in islice(chunks, 1))
+                    yield from decoded
+                    done += len(decoded)
+                    if progress is not None:
+                        progress(done, n)
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _estimated_bytes(self, images: ImageSet) -> int:
+        """About how many bytes all decoded images take, from evenly spaced ones."""
+        n = len(images)
+        sample = range(0, n, max(n // _SAMPLE, 1))
+        sizes = [_decode(images, index, _rgb).nbytes for index in sample]
+        return round(float(np.mean(sizes)) * n)
+
+    def _check_space(self, needed: int, n: int) -> None:
+        free = shutil.disk_usage(self.root).free
+        if needed > free:
+            raise InputError(
+                f"{self.root}: {n:,} decoded images need {needed / 2**30:.1f} GiB, but "
+                f"{free / 2**30:.1f} GiB are free; SHIFTBENCH_CACHE names another place"
+            )
+
+
+def _rgb(image: Image) -> Pixels:
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def _decode(images: ImageSet, index: int, convert: Callable[[Image], Pixels]) -> Pixels:
+    """One image's pixels; whatever a broken file makes the decoder raise names the example."""
+    from PIL import Image as Pillow
+
+    try:
+        return np.ascontiguousarray(convert(images.images[index]))
+    except InputError:
+        raise
+    except (*_DECODE_ERRORS, Pillow.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"image {str(images.ids[index])!r} cannot be decoded: {reason}") from error
+
+
+def _name(kind: str, preprocessing: str, images: ImageSet) -> str:
+    """The directory of an entry: what it is, and a digest of the rest that decides its content."""
+    digest = hashlib.sha256(json.dumps([images.fingerprint, preprocessing]).encode())
+    digest.update("\0".join(images.ids.tolist()).encode())
+    return f"{kind}-{digest.hexdigest()[:32]}"
+
+
+def _made_by() -> dict[str, Any]:
+    """The versions that the pixels depend on."""
+    import PIL
+    from PIL import features
+
+    libraries = ("jpg", "libjpeg_turbo", "zlib", "webp")
+    versions = {name: features.version(name) for name in libraries}
+    return {"store": VERSION, "pillow": PIL.__version__, **versions}
+
+
+def _write_manifest(directory: Path, files: Sequence[str], source: dict[str, Any]) -> None:
+    data = {name: _summary(directory / name) for name in files}
+    document = {"source": source, "made_by": _made_by(), "files": data}
+    (directory / MANIFEST).write_text(json.dumps(document, indent=1), encoding="utf-8")
+
+
+def _defect(directory: Path, files: Sequence[str]) -> str | None:
+    """Why an entry has to be made again, if so."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        made_by, recorded = manifest["made_by"], manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its manifest is missing or damaged"
+    if made_by != _made_by():
+        return f"made by {made_by}, now {_made_by()}"
+    for name in files:
+        path = directory / name
+        if not path.is_file() or recorded.get(name) != _summary(path):
+            return f"{name} is missing, truncated or changed"
+    return None
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """Size of a file and a digest of its header and of blocks spread over it: quick to check."""
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for start in np.linspace(0, max(size - _BLOCK, 0), _BLOCKS).astype(np.int64):
+            file.seek(int(start))
+            digest.update(file.read(_BLOCK))
+    return {"bytes": size, "sampled_sha256": digest.hexdigest()}
+
+
+def _publish(temporary: Path, directory: Path) -> None:
+    """Give a finished entry its name, in place of a defective one."""
+    if directory.exists():
+        old = temporary.with_name(f"{temporary.name}-old")
+        directory.rename(old)
+        shutil.rmtree(old)
+    try:
+        temporary.rename(directory)
+    except OSError:
+        # Where files cannot be locked, another process may have been as quick.
+        if not directory.exists():
+            raise
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold a file's lock, which the system releases if this process dies.
+
+    Yields whether this process is alone: some network file systems have no locks.
+    """
+    import fcntl
+
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.info("waiting for another process to decode %s", path.stem)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            _log.info("%s cannot be locked (%s)", path, error.strerror)
+            yield False
+            return
+        yield True
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,232 @@
+"""iWildCam and FMoW, from the tables that the WILDS package ships its data with.
+
+Splits, labels and metadata are those of ``wilds.datasets.IWildCamDataset`` and ``FMoWDataset``
+(wilds 2.0, split scheme "official"); a test compares them. The package itself is not imported,
+because it brings torch, and because it cannot read FMoW's two forms of time stamps with pandas 3.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from shiftbench.core import locations
+from shiftbench.core.errors import InputError
+from shiftbench.data.base import (
+    DataSet,
+    Documented,
+    FileImages,
+    Names,
+    fingerprint,
+    miniature_count,
+)
+from shiftbench.data.images import ImageSet
+from shiftbench.data.prompts import FMOW_CATEGORIES
+
+Split = Literal["train", "id_val", "id_test", "val", "test"]
+Columns = dict[str, list[str]]
+
+OTHER = "Other"
+"""The region of countries that the mapping lacks; worst-region accuracy leaves it out."""
+
+UNUSED_Y = 99999
+"""The y of iWildCam categories without images."""
+
+FIRST_VAL_YEAR, FIRST_TEST_YEAR = 2013, 2016
+"""FMoW's OOD validation begins with the one, its OOD test with the other."""
+
+_TIME = re.compile(r"(\d{4})-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00)?")
+
+
+def read_table(location: str, wanted: Iterable[str]) -> Columns:
+    """Some columns of a CSV file, as text.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, or a row has another length.
+    """
+    try:
+        rows = csv.reader(io.StringIO(locations.read(location).decode("utf-8-sig"), newline=""))
+        header = next(rows, [])
+        missing = [name for name in wanted if name not in header]
+        if missing:
+            raise InputError(f'{location}: there is no column "{missing[0]}"')
+        places = {name: header.index(name) for name in wanted}
+        columns: Columns = {name: [] for name in wanted}
+        for number, row in enumerate(rows, start=2):
+            if row and len(row) != len(header):
+                raise InputError(f"{location}: row {number} has {len(row)} of {len(header)} fields")
+            if row:
+                for name, place in places.items():
+                    columns[name].append(row[place])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{location}: not a CSV file: {error}") from error
+    return columns
+
+
+def _integers(location: str, name: str, texts: list[str]) -> npt.NDArray[np.int64]:
+    try:
+        return np.array([int(text) for text in texts], np.int64)
+    except ValueError as error:
+        raise InputError(f"{location}: column {name}: {error}") from error
+
+
+def years(location: str, column: str, times: list[str]) -> npt.NDArray[np.int64]:
+    """The years of UTC time stamps, with or without fractions of a second."""
+    found = [_TIME.fullmatch(time) for time in times]
+    for row, match in enumerate(found):
+        if match is None:
+            raise InputError(f'{location}: {column} {row + 1} is "{times[row]}", not a UTC time')
+    return np.array([int(match.group(1)) for match in found if match], np.int64)
+
+
+class _Wilds(DataSet):
+    """A WILDS data set: a table beside a folder of images, split by the table."""
+
+    split: Split
+
+    @property
+    def title(self) -> str:
+        """The set with its split."""
+        return f"{self.kind} ({self.split})"
+
+    def _set(
+        self,
+        folder: str,
+        names: Names,
+        labels: npt.NDArray[np.int64],
+        metadata: dict[str, npt.NDArray[np.generic]],
+        digest: str,
+    ) -> ImageSet:
+        """The examples whose image files are there; ``check`` tells of the others."""
+        if locations.kind_of(folder) != "folder":
+            raise InputError(f"{self.title}: there is no folder {folder}")
+        sizes = {entry.name: entry.size for entry in locations.entries(folder)}
+        there = np.array([name in sizes for name in names.tolist()], bool)
+        listing = "\n".join(f"{name}\t{sizes[name]}" for name in names[there].tolist())
+        return ImageSet(
+            ids=names[there],
+            labels=labels[there],
+            images=FileImages(folder, names[there]),
+            fingerprint=fingerprint(digest, self.split, listing),
+            metadata={name: column[there] for name, column in metadata.items()},
+        )
+
+
+class IWildCam(_Wilds):
+    """WILDS iWildCam 2.0: ``metadata.csv``, and the images of all splits in ``train/``."""
+
+    kind: Literal["iwildcam"] = "iwildcam"
+
+    places = ("iwildcam_v2.0",)
+    home = "https://wilds.stanford.edu/datasets/#iwildcam"
+
+    def read(self, root: str) -> ImageSet:
+        """The rows of the split in the order of the table, with ``location`` and ``year``."""
+        base = self.folder(root)
+        table = f"{base}/metadata.csv"
+        columns = read_table(table, ["split", "location_remapped", "y", "datetime", "filename"])
+        rows = np.array(columns["split"], np.str_) == self.split
+        metadata: dict[str, npt.NDArray[np.generic]] = {
+            "location": np.array(columns["location_remapped"], np.str_)[rows],
+            "year": years(table, "datetime", columns["datetime"])[rows],
+        }
+        names = np.array(columns["filename"], np.str_)[rows]
+        labels = _integers(table, "y", columns["y"])[rows]
+        return self._set(f"{base}/train", names, labels, metadata, locations.file_digest(table))
+
+    def documented(self, root: str) -> Documented:
+        """Sizes of the splits of version 2.0, as FLYP's code asserts them."""
+        counts = {
+            "train": 129_809,
+            "val": 14_961,
+            "test": 42_791,
+            "id_val": 7_314,
+            "id_test": 8_154,
+        }
+        return miniature_count(root, f"iwildcam/{self.split}") or Documented(counts[self.split])
+
+    def label_names(self, root: str) -> tuple[str, ...] | None:
+        """The (Latin) names in ``categories.csv``, by y, without the unused ones."""
+        location = f"{self.folder(root)}/categories.csv"
+        columns = read_table(location, ["y", "name"])
+        name_of = dict(zip(_integers(location, "y", columns["y"]), columns["name"], strict=True))
+        name_of.pop(UNUSED_Y, None)
+        if set(name_of) != set(range(len(name_of))):
+            raise InputError(f"{location}: the y of its categories are not 0, 1, 2, …")
+        return tuple(name_of[y] for y in range(len(name_of)))
+
+
+class FMoW(_Wilds):
+    """WILDS FMoW 1.1: ``rgb_metadata.csv``, and row i's image in ``images/rgb_img_<i>.png``."""
+
+    kind: Literal["fmow"] = "fmow"
+
+    places = ("fmow_v1.1",)
+    home = "https://wilds.stanford.edu/datasets/#fmow"
+
+    def read(self, root: str) -> ImageSet:
+        """The rows of the split in the order of the table, with ``region`` and ``year``."""
+        base = self.folder(root)
+        table, countries = f"{base}/rgb_metadata.csv", f"{base}/country_code_mapping.csv"
+        columns = read_table(table, ["split", "category", "country_code", "timestamp"])
+        codes = read_table(countries, ["alpha-3", "region"])
+        region_of = dict(zip(codes["alpha-3"], codes["region"], strict=True))
+        regions = [region_of.get(code) or OTHER for code in columns["country_code"]]
+        year = years(table, "timestamp", columns["timestamp"])
+        rows = np.flatnonzero(fmow_splits(np.array(columns["split"], np.str_), year) == self.split)
+        metadata: dict[str, npt.NDArray[np.generic]] = {
+            "region": np.array(regions, np.str_)[rows],
+            "year": year[rows],
+        }
+        names = np.array([f"rgb_img_{row}.png" for row in rows], np.str_)
+        digest = fingerprint(locations.file_digest(table), locations.file_digest(countries))
+        labels = self._labels(table, columns["category"])[rows]
+        return self._set(f"{base}/images", names, labels, metadata, digest)
+
+    @staticmethod
+    def _labels(table: str, categories: list[str]) -> npt.NDArray[np.int64]:
+        position = {name: k for k, name in enumerate(FMOW_CATEGORIES)}
+        unknown = next((name for name in categories if name not in position), None)
+        if unknown is not None:
+            raise InputError(f'{table}: FMoW has no category "{unknown}"')
+        return np.array([position[name] for name in categories], np.int64)
+
+    def documented(self, root: str) -> Documented:
+        """Sizes of train and OOD test, as FLYP's code asserts them; the others are computed."""
+        counts = {"train": 76_863, "test": 22_108}
+        return miniature_count(root, f"fmow/{self.split}") or Documented(counts.get(self.split))
+
+    def label_names(self, root: str) -> tuple[str, ...] | None:
+        """The 62 categories."""
+        del root
+        return FMOW_CATEGORIES
+
+
+def fmow_splits(splits: Names, year: npt.NDArray[np.int64]) -> Names:
+    """The WILDS split of every row of FMoW's table, "" for rows that belong to none.
+
+    WILDS compares whole time stamps with 1 January; years say the same.
+
+    Args:
+        splits: (n,) the table's own ``split``: train, val, test or seq.
+        year: (n,) of the time stamps, UTC.
+    """
+    before = year < FIRST_VAL_YEAR
+    after = year >= FIRST_TEST_YEAR
+    return np.select(
+        [
+            (splits == "train") & before,
+            (splits == "val") & before,
+            (splits == "test") & before,
+            (splits == "val") & ~before & ~after,
+            (splits == "test") & after,
+        ],
+        ["train", "id_val", "id_test", "val", "test"],
+        default="",
+    )

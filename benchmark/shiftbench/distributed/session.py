@@ -1,0 +1,103 @@
+"""Joining a Ray cluster, or starting one on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from shiftbench.core.errors import InputError
+from shiftbench.suite.suite import Resources
+
+# Ray reads these when it is imported, and passes the RAY_TRAIN_ ones on to its workers.
+DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # The controller sees a report only when it polls; 2 s would dominate short runs.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    # A worker that asks for no GPU must not see one.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    # Paths in suites are relative to where the command was given, for the trials of a search too.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+CONNECT_S = 10
+OBJECT_STORE_BYTES = 256 * 2**20  # of a local cluster; images and weights travel as files
+
+
+@contextmanager
+def session(address: str | None, resources: Resources) -> Iterator[None]:
+    """A connection to Ray for the duration of the block.
+
+    Args:
+        address: of a running cluster; ``None`` joins the one that a submitted job runs in
+            (``RAY_ADDRESS``), or else starts a cluster on this machine.
+        resources: what the suite asks for.
+
+    Raises:
+        InputError: when no cluster answers, or the cluster is too small for ``resources``.
+    """
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address:
+        _check_listening(address)
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(f"--address {address}: no Ray cluster answers ({error})") from error
+    else:
+        ray.init(
+            address="local",
+            num_cpus=os.cpu_count(),
+            object_store_memory=OBJECT_STORE_BYTES,
+            # Only Train's worker groups ask the dashboard's state API anything.
+            include_dashboard=resources.workers > 1,
+            **quiet,
+        )
+    try:
+        check_resources(ray.cluster_resources(), resources)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_listening(address: str) -> None:
+    """See that something listens at ``host:port``; Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # "auto" and the like, which Ray looks up
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(f"--address {address}: no Ray cluster answers ({error})") from error
+
+
+def check_resources(available: dict[str, float], resources: Resources) -> None:
+    """Refuse what the cluster can never give: Ray would wait for it for ever.
+
+    Raises:
+        InputError: more CPUs or GPUs are asked for than the cluster has.
+    """
+    for kind, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
+        asked, there = each * resources.workers, available.get(kind, 0.0)
+        if asked > there:
+            raise InputError(
+                f"resources: {resources.workers} workers with {each:g} {kind}s each are "
+                f"{asked:g} {kind}s, but the cluster has {there:g}"
+            )
+
+
+def pool_size(available: dict[str, float], resources: Resources) -> int:
+    """How many single workers fit on the cluster at once, at least one."""
+    fits = [available.get("CPU", 1.0) / resources.cpus_per_worker]
+    if resources.gpus_per_worker:
+        fits.append(available.get("GPU", 0.0) / resources.gpus_per_worker)
+    return max(1, int(min(fits)))

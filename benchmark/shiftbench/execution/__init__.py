@@ -1,0 +1,1 @@
+"""From a plan to finished runs: checks, the stages of a run, training, cost. No ray."""

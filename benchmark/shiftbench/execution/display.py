@@ -1,0 +1,115 @@
+"""What a person sees while runs execute: a bar, and a line for every run that ends."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from shiftbench.execution.jobs import Job
+    from shiftbench.suite.plan import Run
+
+HEARTBEAT_S = 15  # between two lines where there is no terminal to draw a bar on
+
+
+class Display:
+    """Progress of an execution; use it as a context manager.
+
+    Args:
+        console: where to draw.
+        runs: all runs by id.
+        jobs: the jobs that will be done.
+    """
+
+    def __init__(self, console: Console, runs: Mapping[str, Run], jobs: list[Job]) -> None:
+        self._console = console
+        self._runs = runs
+        self._left = Counter(job.run_id for job in jobs)
+        self._started = time.monotonic()
+        self._last_line = self._started
+        self._total = len(jobs)
+        self._done = 0
+        self._activity = "starting workers"
+        self._progress = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._progress.add_task(self._activity, total=self._total)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def note(self, text: str) -> None:
+        """Say what takes a while."""
+        self._activity = text
+        self._progress.update(self._bar, description=escape(text))
+        self._line(f"[dim]{escape(text)}[/dim]")
+
+    def warn(self, text: str) -> None:
+        """Say what looks wrong, while there is time to stop."""
+        self._line(f"[red]{escape(text)}[/red]")
+
+    def done(self, job: Job) -> None:
+        """A job is done; the last one of a run is worth a line."""
+        self._done += 1
+        self._left[job.run_id] -= 1
+        self._activity = "evaluating"
+        self._progress.update(self._bar, completed=self._done)
+        if not self._left[job.run_id]:
+            self._line(f"[green]done[/green]    {escape(name_of(self._runs[job.run_id]))}")
+
+    def failed(self, run_id: str, reason: str) -> None:
+        """A run failed."""
+        self._done += self._left.pop(run_id, 0)
+        self._progress.update(self._bar, completed=self._done)
+        self._line(f"[red]failed[/red]  {escape(name_of(self._runs[run_id]))}: {escape(reason)}")
+
+    def steps(self, steps: Mapping[str, tuple[int, int]]) -> None:
+        """How far the trainings are."""
+        under_way = [
+            f"{name_of(self._runs[run_id])} {step}/{total}"
+            for run_id, (step, total) in steps.items()
+            if step < total and self._left[run_id]
+        ]
+        text = " · ".join(under_way) or self._activity
+        self._progress.update(self._bar, description=escape(text))
+        if not self._console.is_terminal and time.monotonic() - self._last_line > HEARTBEAT_S:
+            self._line(f"[dim]{self._done}/{self._total} jobs · {escape(text)}[/dim]")
+
+    def busy(self, text: str) -> None:
+        """Say how far something long is."""
+        self._activity = text
+        self._progress.update(self._bar, description=escape(text))
+        if not self._console.is_terminal and time.monotonic() - self._last_line > HEARTBEAT_S:
+            self._line(f"[dim]{escape(text)}[/dim]")
+
+    def _line(self, text: str) -> None:
+        self._last_line = time.monotonic()
+        elapsed = self._last_line - self._started
+        self._progress.console.print(f"[dim]{elapsed:6.0f} s[/dim]  {text}", soft_wrap=True)
+
+
+def name_of(run: Run) -> str:
+    """What a person calls a run."""
+    shots = "" if run.shots is None else f" · {run.shots}-shot"
+    return f"{run.task.name} · {run.backbone} · {run.label}{shots} · seed {run.seed}"

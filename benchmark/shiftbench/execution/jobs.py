@@ -1,0 +1,119 @@
+"""Which stage of which run may start when. No ray, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from shiftbench.suite.plan import Run
+
+Stage = Literal["search", "fit", "predict", "score"]
+
+
+class Job(NamedTuple):
+    """One stage of a run; ``predict`` is for one variant and one evaluation set.
+
+    A search that several runs share is the job of the first of them.
+    """
+
+    stage: Stage
+    run_id: str
+    variant: str = ""
+    evaluation_set: str = ""
+
+
+def job_graph(
+    runs: Mapping[str, Run],
+    todo: set[str],
+    fitted: Callable[[str], bool],
+    found: Callable[[str], bool],
+    trains: Callable[[Run], bool],
+    variants: Callable[[Run], tuple[str, ...]],
+    evaluation_sets: Callable[[Run], tuple[str, ...]],
+) -> dict[Job, set[Job]]:
+    """The jobs that finish the runs in ``todo``, each with the jobs it waits for.
+
+    A run that is done but whose weights are gone is fitted again when a run to do derives from it,
+    and neither predicted nor scored again.
+
+    Args:
+        runs: all runs by id.
+        todo: ids of the runs to finish.
+        fitted: whether a run's trained weights are there.
+        found: whether a search has finished, by its id.
+        trains: whether a run trains, rather than only deriving weights.
+        variants: the variants of a run.
+        evaluation_sets: names of the sets a run is evaluated on.
+    """
+    graph: dict[Job, set[Job]] = {}
+    searches: dict[str, Job] = {}
+
+    def settings_of(run: Run, above: set[Job]) -> set[Job]:
+        """What must be done, after ``above``, before the settings of ``run`` are known."""
+        if run.search is None or found(run.search.id):
+            return set()
+        job = searches.setdefault(run.search.id, Job("search", run.id))
+        graph.setdefault(job, set()).update(above)
+        return {job}
+
+    def weights_of(run: Run) -> set[Job]:
+        """What must be done before the weights of ``run`` can be had."""
+        if trains(run) and fitted(run.id):
+            return set()
+        above = set().union(*(weights_of(runs[parent]) for _, parent in run.parents))
+        if not trains(run):
+            return above
+        fit = Job("fit", run.id)
+        graph[fit] = above | settings_of(run, above)
+        return {fit}
+
+    for run_id in runs:
+        if run_id not in todo:
+            continue
+        run = runs[run_id]
+        needed = weights_of(run)
+        score = Job("score", run_id)
+        graph[score] = set()
+        for variant in variants(run):
+            for evaluation_set in evaluation_sets(run):
+                predict = Job("predict", run_id, variant, evaluation_set)
+                graph[predict] = set(needed)
+                graph[score].add(predict)
+    return graph
+
+
+class Agenda:
+    """The jobs of a graph, given out as they become ready.
+
+    When a run fails, so does every run that waits for one of its jobs.
+
+    Attributes:
+        failed: why runs failed, by id.
+    """
+
+    def __init__(self, graph: Mapping[Job, set[Job]]) -> None:
+        self._graph = graph
+        self._sorter = TopologicalSorter(graph)
+        self._sorter.prepare()
+        self.failed: dict[str, str] = {}
+
+    def ready(self) -> list[Job]:
+        """Jobs that may start now and were not given out before."""
+        return list(self._sorter.get_ready())
+
+    def done(self, job: Job) -> None:
+        """A job has finished."""
+        self._sorter.done(job)
+
+    def fail(self, run_id: str, reason: str) -> list[str]:
+        """A run cannot be finished, nor can what builds on it; the runs that failed with this."""
+        if run_id in self.failed:
+            return []
+        self.failed[run_id] = reason
+        failed = [run_id]
+        for job, above in self._graph.items():
+            if any(before.run_id == run_id for before in above):
+                failed += self.fail(job.run_id, f"it builds on run {run_id}, which failed")
+        return failed

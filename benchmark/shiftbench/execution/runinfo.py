@@ -1,0 +1,79 @@
+"""What all rows of a run say about it, whether it is done or has failed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from shiftbench.core.provenance import collect, device_name
+from shiftbench.leaderboard.schema import RunInfo, digest
+from shiftbench.methods.registry import METHODS
+from shiftbench.suite.plan import Run
+
+if TYPE_CHECKING:
+    import torch
+
+    from shiftbench.leaderboard.runfolder import Fit, Found
+
+
+def run_info(
+    suite: str,
+    run: Run,
+    device: torch.device | None = None,
+    fit: Fit | None = None,
+    found: Found | None = None,
+    train_fingerprint: str | None = None,
+    leakage: str | None = None,
+) -> RunInfo:
+    """The shared columns of a run's rows.
+
+    Args:
+        suite: its name.
+        run: what was asked for.
+        device: that computed it, if anything was computed.
+        fit: the record of its training; ``None`` for a run that trains nothing, or has failed.
+        found: by its search.
+        train_fingerprint: of the training set, where it is known.
+        leakage: test images that the method has seen.
+    """
+    now = datetime.now(UTC)
+    untrained = None if device is None else 0
+    settings = run.config.model_dump(mode="json")
+    return RunInfo(
+        run_id=run.id,
+        suite=suite,
+        task=run.task.name,
+        task_digest=digest(run.task.model_dump(mode="json")),
+        world=run.world,
+        backbone=run.backbone,
+        method=run.method,
+        label=run.label,
+        origin=METHODS.entry(run.method).origin,
+        config=settings,
+        budget=run.budget.model_dump(mode="json"),
+        parents=run.parents,
+        seed=run.seed,
+        seeded=run.create().seeded,
+        shots=run.shots,
+        started=now if fit is None else datetime.fromisoformat(fit.started),
+        finished=now,
+        provenance=collect(),
+        device=None if device is None else device_name(device),
+        train_seconds=untrained if fit is None else fit.seconds,
+        train_images=untrained if fit is None else fit.images,
+        train_steps=untrained if fit is None else len(fit.losses),
+        world_size=None if fit is None else fit.world_size,
+        precision=settings.get("precision", "fp32"),
+        batch_size=settings.get("batch_size"),
+        peak_memory_bytes=None if fit is None else fit.peak_memory_bytes,
+        train_fingerprint=train_fingerprint,
+        distance=None if fit is None else fit.distance,
+        details={} if fit is None else fit.details | {"step": fit.step},
+        search_id=None if run.search is None else run.search.id,
+        searched=None if found is None else dict(found.values),
+        search_evaluations=None if found is None else found.evaluations,
+        search_steps=None if found is None else found.steps,
+        search_images=None if found is None else found.images,
+        search_seconds=None if found is None else found.seconds,
+        leakage=leakage,
+    )

@@ -1,0 +1,80 @@
+"""How long a run trains, how its steps are cut up, and the learning rate of each. No torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shiftbench.core.errors import InputError
+
+if TYPE_CHECKING:
+    from shiftbench.methods.base import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The steps of one run.
+
+    Attributes:
+        steps: optimizer steps in all.
+        batch_size: examples of one step, over all workers.
+        micro_batch: examples that one worker holds in memory at a time.
+        save_every: steps between two saved states; an epoch.
+        constant: whether the learning rate stays at its peak, with neither warm-up nor decay.
+    """
+
+    steps: int
+    batch_size: int
+    micro_batch: int
+    save_every: int
+    constant: bool = False
+
+    def learning_rate(self, step: int, config: TrainingConfig) -> float:
+        """The rate of the step after ``step`` steps."""
+        if self.constant:
+            return config.lr
+        return learning_rate(step, self.steps, config.lr, config.warmup_steps)
+
+
+def make_schedule(
+    n: int,
+    config: TrainingConfig,
+    workers: int = 1,
+    micro_batch: int | None = None,
+    max_steps: int | None = None,
+) -> Schedule:
+    """The schedule of a training set of ``n`` examples.
+
+    The global batch is B = min(batch_size, n), the number of steps ⌈epochs · n / B⌉, at most
+    ``max_steps``. ``micro_batch`` examples go through a worker at a time (``None``: its whole
+    share), and their gradients are accumulated.
+
+    Raises:
+        InputError: the batch cannot be divided over workers and micro-batches.
+    """
+    batch = min(config.batch_size, n)
+    if batch % workers:
+        raise InputError(f"a global batch of {batch} cannot be divided over {workers} workers")
+    share = batch // workers
+    micro = micro_batch or share
+    if share % micro:
+        raise InputError(
+            f"resources.micro_batch {micro} does not divide the {share} examples that each of "
+            f"{workers} workers has of a global batch of {batch}"
+        )
+    steps = math.ceil(config.epochs * n / batch)
+    if max_steps is not None:
+        steps = min(steps, max_steps)
+    return Schedule(steps, batch, micro, save_every=math.ceil(n / batch))
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
+    """Linear warm-up by steps, then a cosine to zero at every step (WiSE-FT, App. D.2).
+
+    ``peak · (step + 1) / warmup`` while ``step < warmup``, then
+    ``peak · (1 + cos(π (step - warmup) / (steps - warmup))) / 2``.
+    """
+    if step < warmup:
+        return peak * ((step + 1) / warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))

@@ -1,0 +1,210 @@
+"""The one training loop: any method, any number of workers, exact resume, no ray."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from shiftbench.core.errors import RunFailedError
+from shiftbench.data.batches import World
+from shiftbench.execution.schedule import Schedule
+from shiftbench.models.checkpoints import load_state, save_state
+
+if TYPE_CHECKING:
+    from shiftbench.methods.base import Batch, Method, MethodConfig
+    from shiftbench.models.classifier import ImageClassifier
+
+
+@dataclass
+class Trained:
+    """What a training run did.
+
+    Attributes:
+        losses: mean loss over the global batch, of every step.
+        images: examples seen, repetitions included.
+        seconds: wall time in the loop, interrupted attempts included up to their last saved state.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    images: int = 0
+    seconds: float = 0.0
+
+
+class Objective(nn.Module):
+    """A method's loss as a module, so that DDP sees one forward pass."""
+
+    def __init__(self, method: Method[MethodConfig], model: ImageClassifier) -> None:
+        super().__init__()
+        self.model = model
+        self._method = method
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The scalar loss of a batch."""
+        return self._method.loss(self.model, batch)["loss"]
+
+
+class Trainer:
+    """Trains ``model`` in place, from the last state saved in ``state_file`` if there is one.
+
+    Every random draw comes from the seed and the step, so a resumed run equals an undisturbed one
+    bit for bit. With several workers, ``torch.distributed`` must be initialised; gradients are
+    averaged over them, so the result depends on their number only through rounding.
+
+    Args:
+        model: on its device, already prepared by the method.
+        method: gives the loss and the settings.
+        schedule: of ``make_schedule``.
+        batches: this worker's micro-batches of a range of steps, on the model's device; inputs as
+            the method's ``loss`` wants them, ``batch_size / world.size / micro_batch`` a step.
+        seed: of this run.
+        world: this worker among those that share the run.
+        state_file: where rank 0 saves, every ``schedule.save_every`` steps, what a resume needs.
+        on_step: called with the number of steps done.
+        on_save: called with the number of steps done before a state is saved, in eval mode.
+
+    Attributes:
+        done: what was trained so far, up to the last saved state.
+    """
+
+    def __init__(
+        self,
+        model: ImageClassifier,
+        method: Method[MethodConfig],
+        schedule: Schedule,
+        batches: Callable[[range], Iterator[Batch]],
+        *,
+        seed: int,
+        world: World = World(),
+        state_file: Path | None = None,
+        on_step: Callable[[int], None] = lambda step: None,
+        on_save: Callable[[int], None] = lambda step: None,
+    ) -> None:
+        self._model = model
+        self._method = method
+        self._schedule = schedule
+        self._batches = batches
+        self._seed = seed
+        self._world = world
+        self._state_file = state_file
+        self._on_step = on_step
+        self._on_save = on_save
+        self._parameters = method.parameters(model)
+        self._optimizer = method.optimizer(self._parameters)
+        self.done = self._resume()
+        self._objective: nn.Module = Objective(method, model)
+        if world.size > 1:
+            self._objective = DistributedDataParallel(self._objective)
+
+    def run(self, until: int | None = None) -> Trained:
+        """Train up to a number of steps in all; ``None``: to the end.
+
+        Raises:
+            RunFailedError: when a loss or gradient is not finite.
+        """
+        end = self._schedule.steps if until is None else min(until, self._schedule.steps)
+        steps = range(len(self.done.losses), end)
+        stream = self._batches(steps)
+        pending: list[Tensor] = []
+        started = time.monotonic()
+        self._model.train()
+        for step in steps:
+            pending.append(self._step(step, stream, last=step + 1 == end))
+            self._on_step(step + 1)
+            if (step + 1) % self._schedule.save_every == 0 or step + 1 == end:
+                self.done.losses += _mean_over_workers(pending, self._world)
+                self.done.images = len(self.done.losses) * self._schedule.batch_size
+                self.done.seconds += time.monotonic() - started
+                pending = []
+                self._model.eval()
+                self._on_save(step + 1)
+                self._save()
+                self._model.train()
+                started = time.monotonic()
+        self._model.eval()
+        return self.done
+
+    def _step(self, step: int, stream: Iterator[Batch], *, last: bool) -> Tensor:
+        """One optimizer step; this worker's mean loss, detached."""
+        config, schedule = self._method.training, self._schedule
+        device = self._parameters[0].device.type
+        torch.manual_seed(_step_seed(self._seed, step, self._world.rank))
+        for group in self._optimizer.param_groups:
+            group["lr"] = schedule.learning_rate(step, config)
+        accumulate = schedule.batch_size // self._world.size // schedule.micro_batch
+        loss = _backward(self._objective, stream, accumulate, device, config.precision)
+        self._method.before_step(self._model)
+        norm = _clip(self._parameters, config.clip)
+        # Looking at a value on a GPU waits for it, so there not at every step.
+        saving = last or (step + 1) % schedule.save_every == 0
+        if (saving or device == "cpu" or step % 50 == 0) and not torch.isfinite(norm):
+            raise RunFailedError(f"the loss or its gradient is not finite at step {step + 1}")
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._model.zero_grad()
+        self._method.after_step(self._model, step + 1)
+        return loss
+
+    def _save(self) -> None:
+        if self._state_file is None or self._world.rank > 0:
+            return
+        state = {
+            "model": dict(self._model.state_dict()),
+            "optimizer": self._optimizer.state_dict(),
+            "method": self._method.state(),
+            "done": asdict(self.done),
+        }
+        save_state(self._state_file, state)
+
+    def _resume(self) -> Trained:
+        if self._state_file is None or not self._state_file.exists():
+            return Trained()
+        state = load_state(self._state_file)
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._method.restore(state["method"])
+        return Trained(**state["done"])
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return (seed * 1_000_000_007 + step) * 65_537 + rank
+
+
+def _backward(
+    objective: nn.Module, stream: Iterator[Batch], accumulate: int, device: str, precision: str
+) -> Tensor:
+    """Accumulate the gradient of one step; this worker's mean loss, detached."""
+    losses: list[Tensor] = []
+    for part in range(accumulate):
+        batch = next(stream)
+        local: AbstractContextManager[None] = nullcontext()
+        if isinstance(objective, DistributedDataParallel) and part < accumulate - 1:
+            local = objective.no_sync()  # averaged over workers once, in the last backward pass
+        with local:
+            with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+                loss = objective(batch) / accumulate
+            loss.backward()
+        losses.append(loss.detach())
+    return torch.stack(losses).sum()
+
+
+def _clip(parameters: Sequence[nn.Parameter], limit: float | None) -> Tensor:
+    """Clip to a global norm in place; the norm before clipping."""
+    return nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
+
+
+def _mean_over_workers(losses: list[Tensor], world: World) -> list[float]:
+    stacked = torch.stack(losses)
+    if world.size > 1:
+        dist.all_reduce(stacked)
+        stacked /= world.size
+    return [float(loss) for loss in stacked]

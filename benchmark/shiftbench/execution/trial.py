@@ -1,0 +1,106 @@
+"""Trials of a search, one after the other in one process that keeps all they share. No ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from shiftbench.core.errors import RunFailedError
+from shiftbench.data.batches import World
+from shiftbench.execution.schedule import make_schedule
+from shiftbench.execution.training import Trainer
+
+if TYPE_CHECKING:
+    from shiftbench.execution.runner import Runner
+    from shiftbench.methods.base import Method, TrainingConfig
+    from shiftbench.methods.search import Search, Values
+    from shiftbench.models.classifier import ImageClassifier
+    from shiftbench.suite.plan import Run
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a trial is.
+
+    Attributes:
+        score: headline metric on OOD validation; 0 when training failed.
+        steps: optimizer steps done.
+        images: examples trained on.
+        seconds: training and scoring, since the trial began.
+        error: why it failed; empty when it did not.
+    """
+
+    score: float
+    steps: int
+    images: int
+    seconds: float
+    error: str = ""
+
+
+class Trials:
+    """Trains candidates from the same start and scores them on OOD validation.
+
+    Backbone, data and decoded images are loaded once. The model is reset in place: a new one is
+    made only when a method has changed the model's structure. The learning rate of a trial is
+    constant: a warm-up or decay made for the whole training would say little of a few steps of it.
+
+    Args:
+        runner: of the process.
+        run: one whose method has a search.
+    """
+
+    def __init__(self, runner: Runner, run: Run) -> None:
+        search = run.create().search()
+        if search is None or run.search is None or run.search.ood_val is None:
+            raise ValueError(f"{run.label} has no search")
+        self.search: Search = search
+        self._runner = runner
+        self._run = replace(run, seed=run.search.seed)
+        self._metric, self._images = runner.ood_val(run, run.search.ood_val)
+        self._model: ImageClassifier | None = None
+
+    def start(self, values: Values, seed: int) -> None:
+        """Begin a trial of some values, with the data order of a seed."""
+        runner, run = self._runner, self._run
+        self._begun = time.monotonic()
+        self._method: Method[TrainingConfig] = self.search.candidate(values)
+        self._model = model = self._reset()
+        steps = self.search.config.inner_steps
+        config = self._method.training
+        schedule = make_schedule(
+            len(runner.data(run).train), config, 1, runner.micro_batch(self._method)
+        )
+        schedule = replace(schedule, steps=steps, save_every=steps, constant=True)
+        self._method.prepare(model, runner.context(run, self._method, World(), steps))
+        batches = runner.batches(run, self._method, schedule, order_seed=seed)
+        self._trainer = Trainer(model, self._method, schedule, batches, seed=seed)
+        self._batch_size = schedule.batch_size
+
+    def advance(self, steps: int) -> Progress:
+        """Train up to a number of steps in all, and score."""
+        if self._model is None:
+            raise ValueError("no trial has been started")
+        error, score = "", 0.0
+        try:
+            self._trainer.run(until=steps)
+            score = self._runner.score_in_training(
+                self._run, self._method, self._model, self._metric, self._images
+            )
+        except RunFailedError as failure:
+            error = str(failure)
+        done = len(self._trainer.done.losses)
+        seconds = time.monotonic() - self._begun
+        return Progress(score, done, done * self._batch_size, seconds, error)
+
+    def _reset(self) -> ImageClassifier:
+        """A model as it was before any trial."""
+        run, model = self._run, self._model
+        fresh: Mapping[str, object] = self._runner.pretrained(run).state_dict()
+        if model is None or model.state_dict().keys() != fresh.keys():
+            return self._runner.model(run)
+        model.load_state_dict(dict(fresh))
+        model.requires_grad_(True).zero_grad()
+        model.head.requires_grad_(self._runner.architecture(run).head == "linear")
+        return model.eval()

@@ -1,0 +1,191 @@
+"""Where a run keeps its files, and what of it is done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from shiftbench.core.files import written_atomically
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The record of a finished training.
+
+    Attributes:
+        losses: mean loss over the global batch, of every step.
+        images: examples seen, repetitions included.
+        seconds: wall time of the training loop.
+        peak_memory_bytes: of the process (on a CPU) or the device (on a GPU).
+        world_size: workers that shared the run.
+        started: UTC, ISO 8601.
+        step: the step whose weights were kept.
+        distance: ‖θ - θ0‖₂ between those weights and the pretrained ones.
+        details: what else the method says of the training.
+    """
+
+    losses: list[float]
+    images: int
+    seconds: float
+    peak_memory_bytes: int
+    world_size: int
+    started: str
+    step: int
+    distance: float
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        values: of the chosen configuration.
+        score: its mean score over the finalists' fresh seeds, or in its trial if there were none;
+            ``None`` where nothing was tried.
+        evaluations: configurations tried, those that failed included.
+        steps: optimizer steps of all trials.
+        images: examples trained on in all trials.
+        seconds: time of all trials, training and scoring, interrupted ones not included.
+    """
+
+    values: dict[str, Any]
+    score: float | None
+    evaluations: int
+    steps: int
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SearchFolder:
+    """The files of a search, which several runs may share."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, results: Path, search_id: str) -> SearchFolder:
+        """The folder of a search in a results folder."""
+        return cls(results / "searches" / search_id)
+
+    @property
+    def journal(self) -> Path:
+        """Every trial as it happens; what an interrupted search goes on from."""
+        return self.path / "journal.log"
+
+    @property
+    def trials(self) -> Path:
+        """Every trial, as a table; there when the search has finished."""
+        return self.path / "trials.parquet"
+
+    @property
+    def exported(self) -> Path:
+        """What was found, as YAML that a suite can hold or load."""
+        return self.path / "found.yaml"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the search has finished."""
+        return self._found.exists()
+
+    def write_found(self, found: Found) -> None:
+        """Record that the search has finished; its other files must be there already."""
+        with written_atomically(self._found) as temporary:
+            temporary.write_text(json.dumps(asdict(found)))
+
+    def read_found(self) -> Found:
+        """What the search found."""
+        return Found(**json.loads(self._found.read_text()))
+
+    def claim(self, fingerprints: Mapping[str, str]) -> None:
+        """As ``RunFolder.claim``."""
+        _claim(self.path, fingerprints)
+
+    @property
+    def _found(self) -> Path:
+        return self.path / "found.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's files. What stands under its final name is whole, so a finished stage can be seen."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, results: Path, run_id: str) -> RunFolder:
+        """The folder of a run in a results folder."""
+        return cls(results / "runs" / run_id)
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """While training, the weights that did best on ID validation so far."""
+        return self.path / "best.safetensors"
+
+    @property
+    def state(self) -> Path:
+        """What an interrupted training goes on from."""
+        return self.path / "state.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        """The predictions of all variants on all sets; there when the run has been scored."""
+        return self.path / "predictions.parquet"
+
+    @property
+    def fitted(self) -> bool:
+        """Whether training has finished."""
+        return self._fit.exists()
+
+    def part(self, variant: str, evaluation_set: str) -> Path:
+        """The predictions of one variant on one set, until the run is scored."""
+        return self.path / "parts" / (variant or "weights") / f"{evaluation_set}.parquet"
+
+    def drop_parts(self) -> None:
+        """Forget the parts, once ``predictions`` holds them all."""
+        shutil.rmtree(self.path / "parts", ignore_errors=True)
+
+    def claim(self, fingerprints: Mapping[str, str]) -> None:
+        """Begin or go on with work on these data files; what was begun on others is forgotten.
+
+        Args:
+            fingerprints: of the training set and of every evaluation set, by name.
+        """
+        _claim(self.path, fingerprints)
+
+    def delete(self) -> None:
+        """Forget everything about the run."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def write_fit(self, fit: Fit) -> None:
+        """Record that training has finished; the weights must be there already."""
+        with written_atomically(self._fit) as temporary:
+            temporary.write_text(json.dumps(asdict(fit)))
+        self.state.unlink(missing_ok=True)
+        self.best.unlink(missing_ok=True)
+
+    def read_fit(self) -> Fit:
+        """The record of the training."""
+        return Fit(**json.loads(self._fit.read_text()))
+
+    @property
+    def _fit(self) -> Path:
+        return self.path / "fit.json"
+
+
+def _claim(folder: Path, fingerprints: Mapping[str, str]) -> None:
+    marker, text = folder / "data.json", json.dumps(dict(fingerprints), sort_keys=True)
+    if marker.exists() and marker.read_text() == text:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    with written_atomically(marker) as temporary:
+        temporary.write_text(text)

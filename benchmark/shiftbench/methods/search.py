@@ -1,0 +1,112 @@
+"""What a method says about the search for its settings; how it is run is in ``distributed``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
+
+from pydantic import Field, model_validator
+
+from shiftbench.methods.base import MethodConfig
+
+if TYPE_CHECKING:
+    from shiftbench.methods.base import Method, TrainingConfig
+
+
+class SearchConfig(MethodConfig):
+    """Settings of a search on OOD validation data; defaults are AutoFT's (arXiv 2401.10220)."""
+
+    evaluations: Annotated[
+        int, Field(ge=0, description="configurations that are tried; 0: one is drawn and not tried")
+    ] = 500
+    inner_steps: Annotated[int, Field(ge=1, description="steps that each trains at most")] = 10
+    sampler: Annotated[
+        Literal["tpe", "random"], Field(description="what proposes the next one")
+    ] = "tpe"
+    startup: Annotated[int, Field(ge=1, description="random ones before TPE begins")] = 10
+    scheduler: Annotated[
+        Literal["asha", "none"], Field(description="whether bad ones are stopped early")
+    ] = "asha"
+    rungs: Annotated[int, Field(ge=1, description="times that each is scored at most")] = 3
+    reduction: Annotated[
+        int, Field(ge=2, description="a rung lets one in so many go on, and is so much longer")
+    ] = 3
+    finalists: Annotated[
+        int, Field(ge=0, description="best ones that are tried again on fresh seeds; 0: none")
+    ] = 5
+    repeats: Annotated[int, Field(ge=1, description="fresh seeds for each finalist")] = 3
+    seed: Annotated[int, Field(ge=0, description="of the proposals")] = 0
+    per_seed: Annotated[
+        bool, Field(description="a search for every seed of the suite, not one for all of them")
+    ] = False
+
+    def milestones(self) -> tuple[int, ...]:
+        """Steps after which a configuration is scored: ⌈S / ηᵏ⌉ for k = rungs - 1, …, 0."""
+        steps = (
+            math.ceil(self.inner_steps / self.reduction**k) for k in reversed(range(self.rungs))
+        )
+        return tuple(dict.fromkeys(steps))
+
+
+class _Range(MethodConfig):
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low} must be below high {self.high}")
+        return self
+
+
+class Uniform(_Range):
+    """A setting drawn from [low, high]."""
+
+    kind: Literal["uniform"] = "uniform"
+
+
+class LogUniform(_Range):
+    """A setting whose logarithm is drawn uniformly."""
+
+    kind: Literal["log-uniform"] = "log-uniform"
+    low: Annotated[float, Field(gt=0)]
+
+
+class Integer(_Range):
+    """A whole number from low to high, both included."""
+
+    kind: Literal["integer"] = "integer"
+    low: int
+    high: int
+
+
+class Choice(MethodConfig):
+    """One of some values."""
+
+    kind: Literal["choice"] = "choice"
+    values: Annotated[tuple[str | int | float | bool, ...], Field(min_length=2)]
+
+
+Domain: TypeAlias = Annotated[Uniform | LogUniform | Integer | Choice, Field(discriminator="kind")]
+Values: TypeAlias = Mapping[str, str | float | int | bool]
+"""What a search tries: a value for every setting of its space."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search: where to look, and what a point of that space means.
+
+    Attributes:
+        config: how long and how to look.
+        space: domain of every setting, by name.
+        candidate: the method that trains with some values. The value called ``seed``, if the space
+            has one, is the seed of the trial's data order.
+        export: some values as YAML that a suite can hold or load.
+    """
+
+    config: SearchConfig
+    space: Mapping[str, Domain]
+    candidate: Callable[[Values], Method[TrainingConfig]]
+    export: Callable[[Values], str]

@@ -1,0 +1,241 @@
+"""An image classifier made of a backbone's image tower and a linear head.
+
+The head starts as the zero-shot classifier: class embeddings from the text tower, scaled by the
+backbone's temperature (WiSE-FT, arXiv 2109.01903, §2; its ``zeroshot.py``).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (its name everywhere)
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from shiftbench.core.errors import InputError
+
+if TYPE_CHECKING:
+    from shiftbench.models.backbones import Backbone
+
+
+class ImageClassifier(nn.Module):
+    """Image tower and head, and the text tower for methods that train it.
+
+    Features are L2-normalised, so the head holds the temperature. The state dict has the keys
+    ``visual.…``, ``head.weight``, ``head.bias`` and, with a text tower, ``text.…``. Under autocast
+    the towers run in the lower precision, the normalisation and the head in fp32: logits of CLIP's
+    scale would lose three digits in bf16.
+
+    Attributes:
+        visual: image tower, (n, 3, size, size) to (n, width).
+        head: linear, width to classes, with bias.
+        text: the backbone without its image tower, or ``None``; it has open_clip's ``encode_text``
+            and ``logit_scale``.
+        prompts: token ids of every class in every template, (templates, classes, context) int64;
+            there when the text tower is.
+        chunk: examples or texts encoded at a time while training, whose activations are then
+            computed again in the backward pass; ``None`` for all at once.
+    """
+
+    def __init__(
+        self,
+        visual: nn.Module,
+        head: nn.Linear,
+        text: nn.Module | None = None,
+        prompts: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.visual = visual
+        self.head = head
+        self.text = text
+        self.prompts: Tensor | None
+        self.register_buffer("prompts", prompts, persistent=False)
+        self.chunk: int | None = None
+
+    def features(self, images: Tensor) -> Tensor:
+        """L2-normalised features, fp32 (n, width), of images (n, 3, size, size)."""
+        visual: Callable[[Tensor], Tensor] = self.visual
+        return F.normalize(self._in_chunks(visual, images, self.chunk).float(), dim=-1)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits, fp32 (n, classes), of normalised features (n, width)."""
+        with torch.autocast(features.device.type, enabled=False):
+            logits: Tensor = self.head(features.float())
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, fp32 (n, classes), of images (n, 3, size, size)."""
+        return self.classify(self.features(images))
+
+    def encode_text(self, tokens: Tensor, chunk: int | None = None) -> Tensor:
+        """L2-normalised embeddings, fp32 (n, width), of texts (n, context), with gradient.
+
+        Args:
+            tokens: ids from the backbone's tokenizer.
+            chunk: texts encoded at a time, as ``self.chunk``, which is the default.
+        """
+        encode: Callable[[Tensor], Tensor] = self.text_tower.encode_text  # type: ignore[assignment]
+        return F.normalize(self._in_chunks(encode, tokens, chunk or self.chunk).float(), dim=-1)
+
+    def class_embeddings(self, template: int, chunk: int | None = None) -> Tensor:
+        """Normalised embeddings (classes, width) of all classes in one template, with gradient."""
+        if self.prompts is None:
+            raise TypeError("this model has no prompts")
+        return self.encode_text(self.prompts[template], chunk)
+
+    @property
+    def text_tower(self) -> nn.Module:
+        """The text tower, where the method's architecture asks for one."""
+        if self.text is None:
+            raise TypeError("this model has no text tower: Architecture(text=True) gives it one")
+        return self.text
+
+    @property
+    def temperature(self) -> Tensor:
+        """What cosines are multiplied with: exp(logit_scale), scalar."""
+        scale: Tensor = self.text_tower.logit_scale  # type: ignore[assignment]
+        return scale.exp()
+
+    def _in_chunks(
+        self, encode: Callable[[Tensor], Tensor], inputs: Tensor, chunk: int | None
+    ) -> Tensor:
+        if chunk is None or len(inputs) <= chunk or not torch.is_grad_enabled():
+            return encode(inputs)
+        parts = [
+            checkpoint(encode, part, use_reentrant=False) for part in torch.split(inputs, chunk)
+        ]
+        return torch.cat(parts)
+
+
+@torch.no_grad()
+def zero_shot_head(
+    backbone: Backbone, prompts: Sequence[Sequence[str]], *, batch_size: int = 256
+) -> nn.Linear:
+    """The zero-shot classifier of classes described by ``prompts``, as a trainable linear layer.
+
+    Each prompt's embedding is L2-normalised, their mean for a class again, and the result times
+    ``exp(logit_scale)`` is that class's row, fp32; the bias is zero. Prompts are encoded
+    ``batch_size`` at a time on the device the backbone is on; the head is on the CPU.
+
+    Args:
+        backbone: its text tower and tokenizer are used, and left as they are.
+        prompts: one or more texts for each class, in the order of the classes.
+        batch_size: texts encoded at once.
+
+    Raises:
+        InputError: no classes, or a class without prompts.
+    """
+    if not prompts:
+        raise InputError("a classifier needs at least one class")
+    if empty := [i for i, texts in enumerate(prompts) if not texts]:
+        raise InputError(f"class {empty[0]} has no prompts")
+    # Classes of one name share a row bit for bit, so that their logits tie.
+    unique = {of_class: i for i, of_class in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    rows = [unique[tuple(of_class)] for of_class in prompts]
+    tokens = backbone.tokenizer([text for of_class in unique for text in of_class])
+    groups = torch.split(tokens, [len(of_class) for of_class in unique])
+    return _head_of(backbone.clip, groups, batch_size, rows)
+
+
+@torch.no_grad()
+def _head_of(
+    tower: nn.Module, groups: Sequence[Tensor], batch_size: int, rows: Sequence[int] | None = None
+) -> nn.Linear:
+    """The head whose rows are the mean embeddings of groups of texts.
+
+    Args:
+        tower: has ``encode_text`` and ``logit_scale``.
+        groups: token ids (texts, context) of each group.
+        batch_size: texts encoded at once.
+        rows: the group of every class; ``None`` where each class has its own.
+    """
+    tokens = torch.cat(list(groups))
+    counts = torch.tensor([len(group) for group in groups])
+    owners = torch.repeat_interleave(torch.arange(len(groups)), counts)
+    scale: Tensor = tower.logit_scale  # type: ignore[assignment]
+    encode_text: Callable[..., Tensor] = tower.encode_text  # type: ignore[assignment]
+
+    def encode(batch: Tensor) -> Tensor:
+        return encode_text(batch.to(scale.device), normalize=True).double().cpu()
+
+    total: Tensor | None = None
+    for batch, owner in zip(
+        torch.split(tokens, batch_size), torch.split(owners, batch_size), strict=True
+    ):
+        encoded = encode(batch)
+        if total is None:
+            total = torch.zeros(len(groups), encoded.shape[1], dtype=torch.float64)
+        total.index_add_(0, owner, encoded)
+    if total is None:
+        raise InputError("a classifier needs at least one class")
+    embeddings = F.normalize(total / counts[:, None], dim=-1)
+    if rows is not None:
+        embeddings = embeddings[list(rows)]
+    # Made without its random initialisation, which would move the global generator.
+    head = nn.Linear(embeddings.shape[1], len(embeddings), device="meta").to_empty(device="cpu")
+    head.weight.copy_(embeddings * scale.double().exp().cpu())
+    head.bias.zero_()
+    return head
+
+
+def zero_shot_classifier(
+    backbone: Backbone, classes: Sequence[str], templates: Sequence[str], *, text: bool = False
+) -> ImageClassifier:
+    """The backbone as a classifier of ``classes``: a copy of its image tower, a zero-shot head.
+
+    Args:
+        backbone: left as it is.
+        classes: class names.
+        templates: prompts with ``{}`` where the class name goes.
+        text: whether to add a copy of the text tower, and the prompts.
+
+    Returns:
+        fp32, on the CPU, in eval mode, every parameter trainable.
+    """
+    from shiftbench.data.prompts import prompts
+
+    texts = [prompts(templates, name) for name in classes]
+    head = zero_shot_head(backbone, texts)
+    visual: nn.Module = copy.deepcopy(backbone.clip.visual).cpu()
+    if not text:
+        return ImageClassifier(visual, head).requires_grad_(True).eval()
+    tower, tokens = _text_tower(backbone), tokenized(backbone, classes, templates)
+    return ImageClassifier(visual, head, tower, tokens).requires_grad_(True).eval()
+
+
+def tokenized(backbone: Backbone, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Token ids (templates, classes, context) of every class in every template."""
+    from shiftbench.data.prompts import prompts
+
+    texts = [text for name in classes for text in prompts(templates, name)]
+    tokens = backbone.tokenizer(texts)
+    return tokens.view(len(classes), len(templates), -1).transpose(0, 1).contiguous()
+
+
+def text_head(
+    model: ImageClassifier, tokens: Tensor | None = None, *, batch_size: int = 256
+) -> nn.Linear:
+    """The head that the model's present text tower makes of its prompts, on the CPU.
+
+    The same as ``zero_shot_head``, for weights that have been trained.
+
+    Args:
+        model: with a text tower.
+        tokens: of ``tokenized``, for other classes than the model's own.
+        batch_size: texts encoded at once.
+    """
+    tokens = model.prompts if tokens is None else tokens
+    if tokens is None:
+        raise TypeError("this model has no prompts")
+    return _head_of(model.text_tower, list(tokens.unbind(1)), batch_size)
+
+
+def _text_tower(backbone: Backbone) -> nn.Module:
+    """A copy of a backbone without its image tower."""
+    shell = copy.copy(backbone.clip)
+    shell._modules = {name: m for name, m in shell._modules.items() if name != "visual"}
+    tower: nn.Module = copy.deepcopy(shell).cpu()
+    return tower

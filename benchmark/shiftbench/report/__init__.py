@@ -1,0 +1,1 @@
+"""What the leaderboard says: one model, and its printers."""

@@ -1,0 +1,1 @@
+"""Suites, their plans and identities."""

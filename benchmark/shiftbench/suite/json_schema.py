@@ -1,0 +1,128 @@
+"""The JSON schema of suite files, for editors: ``suites/suite.schema.json``.
+
+``python -m shiftbench.suite.json_schema`` writes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel
+
+from shiftbench.core.files import written_atomically
+from shiftbench.core.shipped import shipped
+from shiftbench.data.registry import TASKS
+from shiftbench.data.tasks import Task
+from shiftbench.methods.registry import METHODS
+from shiftbench.suite.suite import SuiteFile
+
+SCHEMA_FILE = shipped("suites") / "suite.schema.json"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a suite file, with the settings of every built-in method and task."""
+    schema = SuiteFile.model_json_schema()
+    definitions = schema["$defs"]
+
+    def define(model: type[BaseModel]) -> dict[str, Any]:
+        own: dict[str, Any] = model.model_json_schema(ref_template="#/$defs/{model}")
+        definitions.update(own.pop("$defs", {}))
+        return own
+
+    builtin = [name for name, entry in METHODS.entries().items() if entry.builtin]
+    for name in builtin:
+        settings = define(METHODS.load(name).Config)
+        settings["properties"]["method"] = {"type": "string", "description": "registered name"}
+        definitions[f"method {name}"] = settings
+    definitions["methods"] = _methods_schema(builtin)
+    task = define(Task)
+    task["required"] = []
+    task["properties"].pop("name")
+    # A patch of a registered task may give some keys of a set only, and null removes a shift.
+    patch = {**definitions["EvaluationSet"], "required": []}
+    task["properties"]["id_test"] = patch
+    task["properties"]["ood_val"] = {"anyOf": [patch, {"type": "null"}]}
+    task["properties"]["shifts"]["additionalProperties"] = {"anyOf": [patch, {"type": "null"}]}
+    task["properties"]["methods"] = {
+        "$ref": "#/$defs/methods",
+        "description": "settings that differ for this task; null: not for this task",
+    }
+    task["properties"]["from"] = {
+        "type": "string",
+        "description": "a registered task to start from, under a name of one's own",
+    }
+    definitions["task"] = task
+    names = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
+    entry = {"anyOf": [{"$ref": "#/$defs/task"}, {"type": "null"}]}
+    properties = schema["properties"]
+    properties["tasks"] = {
+        "description": "registered tasks (imagenet, cifar10, iwildcam, fmow, a plugin's), or your "
+        "own; in a suite that extends another, null removes one",
+        "anyOf": [
+            {**names, "description": "names: picks these, with all that is inherited for them"},
+            {
+                "type": "object",
+                "properties": {n: entry for n, e in TASKS.entries().items() if e.builtin},
+                "additionalProperties": entry,
+            },
+        ],
+    }
+    properties["methods"] = {
+        "description": "settings by label; the label is the method's name unless `method` says "
+        "otherwise; in a suite that extends another, null removes one",
+        "anyOf": [names, {"$ref": "#/$defs/methods"}],
+    }
+    schema["required"] = []  # an extended suite may say the rest
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "ShiftBench suite",
+        "description": "A grid of runs: tasks × backbones × methods × shots × seeds.",
+    }
+
+
+def _methods_schema(builtin: Iterable[str]) -> dict[str, Any]:
+    """Labels to settings; a label's own name or its ``method`` decides which settings there are."""
+    chosen = [
+        {
+            "if": {
+                "type": "object",
+                "properties": {"method": {"const": name}},
+                "required": ["method"],
+            },
+            "then": {"$ref": f"#/$defs/method {name}"},
+        }
+        for name in builtin
+    ]
+    own = {
+        name: {
+            "anyOf": [
+                {"type": "null"},
+                {"$ref": f"#/$defs/method {name}"},
+                {"type": "object", "required": ["method"], "allOf": chosen},
+            ]
+        }
+        for name in builtin
+    }
+    return {
+        "type": "object",
+        "properties": own,
+        "additionalProperties": {"type": ["object", "null"], "allOf": chosen},
+    }
+
+
+def schema_text() -> str:
+    """The JSON schema as the text of ``suites/suite.schema.json``."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def write() -> None:
+    """Write ``suites/suite.schema.json``."""
+    with written_atomically(SCHEMA_FILE) as temporary:
+        temporary.write_text(schema_text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()

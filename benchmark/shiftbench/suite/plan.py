@@ -1,0 +1,301 @@
+"""From a suite to its runs: a DAG, with an identity for each. No torch, no ray."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from shiftbench.core.errors import InputError
+from shiftbench.methods.registry import METHODS
+from shiftbench.models.backbones import backbone_identity
+
+if TYPE_CHECKING:
+    from shiftbench.data.tasks import EvaluationSet, Task
+    from shiftbench.methods.base import Method, MethodConfig
+    from shiftbench.suite.suite import Budget, Suite
+
+LABELS: Any = {"parent": True, "parents": True, "settings": {"parent", "parents"}}
+"""Settings that only name other runs, also those of a method that another one wraps."""
+
+IDENTITY_VERSION = 3  # raised whenever the same specification computes something else
+
+
+@dataclass(frozen=True)
+class SearchRun:
+    """The search that a run's settings come from; runs that differ in their seed may share one.
+
+    Attributes:
+        id: 16 hex digits, of everything that can change what the search finds.
+        seed: of the few-shot draw and of the parents that its trials use.
+        ood_val: what its trials are scored on; ``None`` where settings are drawn and not tried.
+    """
+
+    id: str
+    seed: int
+    ood_val: EvaluationSet | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """Task × backbone × method × shots × seed: the unit that is planned, trained and recorded.
+
+    Attributes:
+        id: 16 hex digits; see ``identity``.
+        task: what to train and evaluate on.
+        world: which data the registered tasks stand for, ``real`` or ``miniature/<version>``.
+        backbone: its name.
+        method: registered name.
+        label: what the suite calls this configuration of the method.
+        config: the method's settings.
+        parents: label and id of the runs whose weights this one needs.
+        seed: 0 where no seed can change the outcome.
+        shots: training images per class; ``None`` for all, or where they cannot matter.
+        budget: upper limits; those that cannot matter are ``None``.
+        search: where its settings come from; ``None`` where they are given.
+    """
+
+    id: str
+    task: Task
+    world: str
+    backbone: str
+    method: str
+    label: str
+    config: MethodConfig
+    parents: tuple[tuple[str, str], ...]
+    seed: int
+    shots: int | None
+    budget: Budget
+    search: SearchRun | None = None
+
+    @property
+    def searched(self) -> bool:
+        """Whether its settings are found on OOD validation data."""
+        return self.search is not None and self.search.ood_val is not None
+
+    def create(self) -> Method[MethodConfig]:
+        """The method with this run's settings."""
+        return METHODS.load(self.method)(self.config)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a suite by id, parents before children."""
+
+    suite: Suite
+    runs: Mapping[str, Run]
+
+    @classmethod
+    def build(cls, suite: Suite) -> Plan:
+        """Every run of the suite's grid, once: runs that cannot differ are the same run.
+
+        Raises:
+            InputError: a backbone is unknown, or two labels mean the same run.
+        """
+        runs: dict[str, Run] = {}
+        for (name, task), position, shots, seed in product(
+            suite.tasks.items(), range(len(suite.backbones)), suite.shots, suite.seeds
+        ):
+            cell = _Cell(suite, task, position, shots, seed)
+            for label in _parents_first(suite.methods[name]):
+                run = cell.run(label)
+                if runs.setdefault(run.id, run).label != label:
+                    first = runs[run.id].label
+                    message = f'the same as "{first}"; one of the two is enough'
+                    raise suite.error(message, "methods", label)
+        return cls(suite, runs)
+
+    def groups(self) -> Iterator[tuple[tuple[str, str, str], list[Run]]]:
+        """Runs by task, backbone and label, in the plan's order."""
+        groups: dict[tuple[str, str, str], list[Run]] = {}
+        for run in self.runs.values():
+            groups.setdefault((run.task.name, run.backbone, run.label), []).append(run)
+        yield from groups.items()
+
+
+def identity(
+    *,
+    task: Task,
+    world: str,
+    backbone: str,
+    method: str,
+    plugin: str | None,
+    config: MethodConfig,
+    parents: tuple[str, ...],
+    seed: int,
+    shots: int | None,
+    budget: Budget,
+    search: str | None = None,
+) -> dict[str, Any]:
+    """Everything that can change the outcome of a run, and nothing else, as JSON.
+
+    Args:
+        task: what to train and evaluate on.
+        world: see ``Suite.world``.
+        backbone: its ``backbone_identity``.
+        method: registered name.
+        plugin: distribution and version of a method that is not built in.
+        config: its settings; labels of parents, which are names only, are left out.
+        parents: ids of the parents' runs.
+        seed: of the run.
+        shots: training images per class.
+        budget: upper limits.
+        search: id of the search that its settings come from.
+    """
+    return {
+        "version": IDENTITY_VERSION,
+        "task": task.model_dump(mode="json"),
+        "world": world,
+        "backbone": backbone,
+        "method": method,
+        "plugin": plugin,
+        "config": config.model_dump(mode="json", exclude=LABELS),
+        "parents": parents,
+        "seed": seed,
+        "shots": shots,
+        "budget": budget.model_dump(mode="json"),
+        "search": search,
+    }
+
+
+def run_id(spec: Mapping[str, Any]) -> str:
+    """The first 16 hex digits of the SHA-256 of ``spec`` as JSON, however it is spelled.
+
+    The order of keys does not count, nor whether a whole number is written ``10`` or ``10.0``.
+    """
+    text = json.dumps(_plain(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _parents_first(methods: Mapping[str, Method[MethodConfig]]) -> list[str]:
+    """Labels in their order, except that parents come before what needs them."""
+    ordered: dict[str, None] = {}
+
+    def add(label: str) -> None:
+        for parent in methods[label].parents():
+            add(parent)
+        ordered.setdefault(label)
+
+    for label in methods:
+        add(label)
+    return list(ordered)
+
+
+class _Cell:
+    """One task, backbone, number of shots and seed: makes the runs of its methods, parents first.
+
+    Args:
+        suite: that asks for them.
+        task: of the cell. Only a search looks at its OOD validation data.
+        position: of the backbone in the suite.
+        shots: training images per class.
+        seed: of the cell.
+    """
+
+    def __init__(
+        self, suite: Suite, task: Task, position: int, shots: int | None, seed: int
+    ) -> None:
+        self._suite = suite
+        self._task = task.model_copy(update={"ood_val": None})
+        self._ood_val = task.ood_val
+        self._backbone = suite.backbones[position]
+        self._shots = shots
+        self._seed = seed
+        try:
+            self._backbone_identity = backbone_identity(self._backbone)
+        except InputError as error:
+            raise suite.error(str(error), "backbones", position) from error
+
+    def run(self, label: str) -> Run:
+        """The run of the method called ``label``."""
+        suite, task = self._suite, self._task
+        method = suite.methods[task.name][label]
+        parents = tuple((parent, self.run(parent).id) for parent in method.parents())
+        varies = self._varies(label)
+        seed, shots = (self._seed, self._shots) if varies else (0, None)
+        budget = suite.budget
+        if method.inputs not in ("images", "features"):
+            budget = budget.model_copy(update={"steps": None})
+        search = self._search(label, method, parents)
+        spec = self._spec(method, parents, seed, shots, budget, search.id if search else None)
+        return Run(
+            id=run_id(spec),
+            task=task,
+            world=suite.world,
+            backbone=self._backbone,
+            method=method.name,
+            label=label,
+            config=method.config,
+            parents=parents,
+            seed=seed,
+            shots=shots,
+            budget=budget,
+            search=search,
+        )
+
+    def _spec(
+        self,
+        method: Method[MethodConfig],
+        parents: tuple[tuple[str, str], ...],
+        seed: int,
+        shots: int | None,
+        budget: Budget,
+        search: str | None = None,
+    ) -> dict[str, Any]:
+        entry = METHODS.entry(method.name)
+        return identity(
+            task=self._task,
+            world=self._suite.world,
+            backbone=self._backbone_identity,
+            method=method.name,
+            plugin=None if entry.builtin else entry.origin,
+            config=method.config,
+            parents=tuple(parent_id for _, parent_id in parents),
+            seed=seed,
+            shots=shots,
+            budget=budget,
+            search=search,
+        )
+
+    def _search(
+        self, label: str, method: Method[MethodConfig], parents: tuple[tuple[str, str], ...]
+    ) -> SearchRun | None:
+        """The search of a method, one for all seeds unless its trials depend on the seed."""
+        search = method.search()
+        if search is None:
+            return None
+        ood_val = self._ood_val if search.config.evaluations else None
+        if search.config.evaluations and ood_val is None:
+            raise self._suite.error(
+                f'searches on OOD validation data, but task {self._task.name} has no "ood_val"',
+                "methods",
+                label,
+            )
+        own = search.config.per_seed or self._shots is not None or bool(parents)
+        seed = self._seed if own else 0
+        budget = self._suite.budget.model_copy(update={"steps": None})
+        spec = self._spec(method, parents, seed, self._shots, budget)
+        seen = None if ood_val is None else ood_val.model_dump(mode="json")
+        return SearchRun(run_id(spec | {"kind": "search", "ood_val": seen}), seed, ood_val)
+
+    def _varies(self, label: str) -> bool:
+        """Whether the seed can change the outcome: the method or an ancestor uses it."""
+        method = self._suite.methods[self._task.name][label]
+        return method.seeded or any(self._varies(parent) for parent in method.parents())
+
+
+def evaluation_metrics(task: Task) -> dict[str, str]:
+    """What a run is evaluated on: the headline metric of every set, by the set's name."""
+    metrics: dict[str, str] = {"id-val": task.id_test.metric}
+    return metrics | {name: item.metric for name, item in task.evaluation_sets().items()}

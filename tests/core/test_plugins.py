@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from shiftbench.core.errors import InputError
+from shiftbench.core.plugins import VARIABLE
+from shiftbench.data.registry import TASKS
+from shiftbench.data.tasks import BUILTIN_TASKS
+from shiftbench.methods.base import Method
+from shiftbench.methods.registry import METHODS
+from shiftbench.models.registry import BACKBONES
+
+REGISTRIES = {registry.kind: registry for registry in (METHODS, TASKS, BACKBONES)}
+
+MODULE = '''
+from shiftbench.data.tasks import BUILTIN_TASKS
+from shiftbench.methods.base import Method, MethodConfig
+
+
+class Smooth(Method[MethodConfig]):
+    """Smooths."""
+
+    name = "smooth"
+    Config = MethodConfig
+
+
+TASK = BUILTIN_TASKS["cifar10"].model_copy(update={"name": "birds"})
+
+
+def backbone():
+    return "/models/clip"
+'''
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of installed packages, with a module ``mylab`` of plugins."""
+    (tmp_path / "mylab.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mylab", raising=False)
+    return tmp_path
+
+
+def install(
+    site: Path, entry_points: str, name: str = "mylab-methods", version: str = "1.2"
+) -> None:
+    """Leave what pip leaves of a distribution."""
+    folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    folder.mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    (folder / "METADATA").write_text(metadata)
+    (folder / "entry_points.txt").write_text(entry_points)
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_every_builtin_name_loads(kind):
+    builtin = [name for name, entry in REGISTRIES[kind].entries().items() if entry.builtin]
+    assert builtin
+    for name in builtin:
+        REGISTRIES[kind].load(name)
+
+
+def test_builtin_methods_are_called_as_registered():
+    assert all(METHODS.load(name).name == name for name in METHODS.entries())
+
+
+def test_builtin_tasks_are_all_registered():
+    registered = {name for name, entry in TASKS.entries().items() if entry.builtin}
+    assert registered == set(BUILTIN_TASKS)
+    assert TASKS.load("fmow") is BUILTIN_TASKS["fmow"]
+
+
+def test_entry_points_of_every_kind_are_found_and_loaded_lazily(site):
+    install(
+        site,
+        "[shiftbench.methods]\nsmooth = mylab:Smooth\n"
+        "[shiftbench.tasks]\nbirds = mylab:TASK\n"
+        "[shiftbench.backbones]\nlab-clip = mylab:backbone\n",
+    )
+    entry = METHODS.entry("smooth")
+    assert (entry.origin, entry.builtin) == ("mylab-methods 1.2", False)
+    assert "mylab" not in sys.modules
+    assert issubclass(METHODS.load("smooth"), Method)
+    assert TASKS.load("birds").name == "birds"
+    assert BACKBONES.load("lab-clip")() == "/models/clip"
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("nowhere:Smooth", "No module named"),
+        ("mylab:Rough", "Rough"),
+        ("mylab:TASK", "not a subclass"),
+        ("mylab:backbone", "not a subclass"),
+        ("broken:Smooth", "boom"),
+    ],
+)
+def test_a_broken_plugin_says_why_and_harms_nothing_else(site, target, reason):
+    (site / "broken.py").write_text("raise RuntimeError('boom\\nboom')")
+    install(site, f"[shiftbench.methods]\nrough = {target}\n")
+    with pytest.raises(InputError) as caught:
+        METHODS.load("rough")
+    message = str(caught.value)
+    assert reason in message
+    assert "mylab-methods 1.2" in message
+    assert "\n" not in message
+    assert METHODS.load("full").name == "full"
+
+
+def test_a_class_must_be_registered_under_its_own_name(site):
+    install(site, "[shiftbench.methods]\nrough = mylab:Smooth\n")
+    with pytest.raises(InputError, match='calls itself "smooth"'):
+        METHODS.load("rough")
+
+
+def test_a_task_must_be_a_task(site):
+    install(site, "[shiftbench.tasks]\nbirds = mylab:Smooth\n")
+    with pytest.raises(InputError, match=r"not a shiftbench\.Task"):
+        TASKS.load("birds")
+
+
+def test_an_unknown_name_gets_the_nearest():
+    with pytest.raises(
+        InputError, match=r'unknown method "zeroshot" \(did you mean "zero-shot"\?\)'
+    ):
+        METHODS.load("zeroshot")
+    with pytest.raises(InputError, match="known: cifar10, fmow, imagenet, iwildcam"):
+        TASKS.load("xyz")
+
+
+def test_a_name_that_two_claim_is_usable_by_neither(site):
+    install(site, "[shiftbench.methods]\nsmooth = mylab:Smooth\nfull = mylab:Smooth\n")
+    install(site, "[shiftbench.methods]\nsmooth = mylab:Smooth\n", "other-methods", "3.0")
+    with pytest.raises(InputError, match=r"both mylab-methods 1\.2 and other-methods 3\.0"):
+        METHODS.load("smooth")
+    with pytest.raises(InputError, match=r"both shiftbench .* and mylab-methods 1\.2"):
+        METHODS.load("full")
+    assert METHODS.load("lp-ft").name == "lp-ft"
+
+
+def test_plugins_under_development_need_no_installation(site, monkeypatch):
+    monkeypatch.setenv(
+        VARIABLE, "smooth=mylab:Smooth, tasks/birds=mylab:TASK,backbones/lab/clip=mylab:backbone"
+    )
+    assert METHODS.load("smooth").name == "smooth"
+    assert TASKS.load("birds").name == "birds"
+    assert BACKBONES.load("lab/clip")() == "/models/clip"
+    assert "smooth" not in TASKS.entries()
+
+
+def test_an_edit_of_a_plugin_under_development_is_another_version(site, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "smooth=mylab:Smooth")
+    before = METHODS.entry("smooth")
+    assert before == METHODS.entry("smooth")
+    assert len(before.version) == 12
+    (site / "mylab.py").write_text(MODULE + "# edited")
+    assert METHODS.entry("smooth").version != before.version
+
+
+@pytest.mark.parametrize("text", ["smooth", "smooth=mylab", "=mylab:Smooth", "smooth=mylab:"])
+def test_a_variable_of_another_form_is_refused(text, monkeypatch):
+    monkeypatch.setenv(VARIABLE, text)
+    with pytest.raises(InputError, match=VARIABLE):
+        METHODS.entries()

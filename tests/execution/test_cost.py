@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from shiftbench.data.tasks import open_task
+from shiftbench.execution.cost import Cost, Sizes, cost_of, measured_speeds, progress
+from shiftbench.leaderboard.schema import failed, to_table
+from shiftbench.leaderboard.store import write_run
+from shiftbench.suite.json_schema import SCHEMA_FILE
+from shiftbench.suite.plan import Plan
+from shiftbench.suite.suite import Suite
+
+from tests.leaderboard.records import info, results
+
+SUITE = """\
+backbones: [openai/ViT-B-16]
+tasks:
+  birds:
+    classes: from-data
+    train: {kind: parquet, path: birds.parquet, where: {place: garden}}
+    id_val: {holdout: 0.25}
+    id_test: {source: {kind: parquet, path: birds.parquet, where: {place: garden}}}
+    shifts:
+      forest: {source: {kind: parquet, path: birds.parquet, where: {place: forest}}}
+methods:
+  zero-shot: {}
+  full: {epochs: 3, batch_size: 16}
+  wise-ft: {alphas: [0, 0.5, 1]}
+"""
+GARDEN, FOREST = 80, 30
+SUITES = SCHEMA_FILE.parent
+
+
+@pytest.fixture
+def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data root with 80 garden and 30 forest birds of two classes; the working directory."""
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"image": {"bytes": b"", "path": ""}, "label": ["crow", "wren"][i % 2], "place": place}
+        for place, count in (("garden", GARDEN), ("forest", FOREST))
+        for i in range(count)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "birds.parquet")
+    return tmp_path
+
+
+def build(*overrides: str) -> Plan:
+    Path("x.yaml").write_text(SUITE)
+    return Plan.build(Suite.load("x.yaml", overrides))
+
+
+def costs(plan: Plan, root: Path | None, results: Path = Path("results")) -> dict[str, Cost]:
+    found = progress(plan, results, None if root is None else str(root))
+    return {line.label: line.cost for line in found.lines}
+
+
+def finish(results_folder: Path, plan: Plan, label: str, seed: int = 0, **changes: object) -> None:
+    """Record the run of a label as done."""
+    run = next(r for r in plan.runs.values() if (r.label, r.seed) == (label, seed))
+    record = info(
+        run.id, task=run.task.name, backbone=run.backbone, method=run.method, label=label, **changes
+    )
+    write_run(results_folder, run.id, to_table(record, results({"id-test": 0.5, "forest": 0.4})))
+
+
+def test_steps_and_images_follow_from_the_training_set(birds):
+    found = costs(build(), birds)
+    # 80 less a quarter held out: 60 images, 3 epochs in batches of 16 are ⌈11.25⌉ steps.
+    assert (found["full"].steps, found["full"].images) == (12, 192)
+    assert (found["zero-shot"].steps, found["zero-shot"].images) == (0, 0)
+    assert (found["wise-ft"].steps, found["wise-ft"].images) == (0, 0)
+
+
+def test_a_batch_is_never_larger_than_the_training_set(birds):
+    found = costs(build("methods.full.batch_size=500"), birds)["full"]
+    assert (found.steps, found.images) == (3, 180)
+
+
+def test_budgets_cap_the_cost(birds):
+    found = costs(build("budget.steps=5", "budget.evaluation_images=25"), birds)["full"]
+    assert (found.steps, found.images) == (5, 80)
+    assert found.predictions == 20 + 25 + 25
+
+
+@pytest.mark.parametrize(("shots", "images"), [(4, 8), (100, 60)])
+def test_few_shots_are_of_every_class(birds, shots, images):
+    found = costs(build(f"shots=[{shots}]", "methods.full.batch_size=1"), birds)["full"]
+    assert found.steps == 3 * images
+    validation = min(min(shots, 4) * 2, 20)
+    assert found.predictions == validation + GARDEN + FOREST
+
+
+def test_every_variant_is_predicted_on_every_set(birds):
+    found = costs(build(), birds)
+    once = 20 + GARDEN + FOREST
+    assert found["full"].predictions == found["zero-shot"].predictions == once
+    assert found["wise-ft"].predictions == 3 * once
+
+
+@pytest.mark.parametrize("shots", [None, 3])
+@pytest.mark.parametrize("task", ["imagenet", "cifar10", "iwildcam", "fmow"])
+def test_the_miniature_world_has_as_many_images_as_planned(world, task, shots):
+    suite = Suite.load(SUITES / "miniature.yaml")
+    opened = open_task(suite.tasks[task], str(world), shots, seed=0)
+    sizes = Sizes(str(world))
+    # Held-out parts and rare classes are rounded, so that a plan is right up to a few images.
+    tolerance = len(opened.classes)
+    planned = sizes.training(suite.tasks[task], shots)
+    assert planned is not None
+    assert abs(planned - len(opened.train)) <= tolerance * (shots or 1)
+    run = next(r for r in Plan.build(suite).runs.values() if r.task.name == task)
+    predicted = sum(
+        len(images) for name, (_, images) in opened.evaluation.items() if name != "ood-val"
+    )
+    if shots is None:
+        assert abs((sizes.predictions(run, 1) or 0) - predicted) <= tolerance
+
+
+def test_documented_sizes_need_no_data():
+    sizes = Sizes(None)
+    imagenet = Suite.load(SUITES / "nine-shifts.yaml").tasks["imagenet"]
+    assert sizes.training(imagenet, None) == 1_281_167 - round(0.02 * 1_281_167)
+    assert sizes.training(imagenet, 16) == 16_000
+
+
+def test_what_cannot_be_known_is_unknown(birds):
+    for found in (costs(build(), None), costs(build(), birds / "nowhere")):
+        assert found["full"] == Cost(None, None, None, None)
+    assert Cost(1, 2, 3, 4.0) + Cost(None, 2, None, None) == Cost(None, 4, None, None)
+
+
+def test_nothing_is_done_where_nothing_has_run(birds):
+    found = progress(build("seeds=[0, 1]"), birds / "results", str(birds))
+    assert [(line.label, line.done, line.left) for line in found.lines] == [
+        ("zero-shot", 0, 1),
+        ("full", 0, 2),
+        ("wise-ft", 0, 2),
+    ]
+    assert found.cost.steps == 24
+    assert found.cost.seconds is None
+
+
+def test_what_is_done_costs_nothing_and_tells_how_long_the_rest_takes(birds):
+    plan = build("seeds=[0, 1, 2]")
+    finish(birds / "results", plan, "full", train_images=192, train_seconds=6.0, world_size=2)
+    finish(birds / "results", plan, "zero-shot", seeded=False)
+    finish(birds / "results", plan, "wise-ft")
+    found = {line.label: line for line in progress(plan, birds / "results", str(birds)).lines}
+    assert [found[label].done for label in ("zero-shot", "full", "wise-ft")] == [1, 1, 1]
+    assert found["zero-shot"].cost == Cost(0, 0, 0, 0.0)
+    # Two runs of 192 images at 192 / (6 s · 2 workers) on one worker, and 2 · 130 predictions at
+    # 100 images in 2 s.
+    assert found["full"].left == 2
+    assert found["full"].cost.seconds == pytest.approx(2 * 12 + 2 * 130 / 50)
+    assert found["wise-ft"].cost.seconds == pytest.approx(2 * 390 / 50)
+
+
+def test_more_workers_take_less_time(birds):
+    plan = build("seeds=[0, 1]")
+    finish(birds / "results", plan, "full", train_images=192, train_seconds=12.0)
+    one = costs(plan, birds)["full"].seconds
+    four = costs(build("seeds=[0, 1]", "resources.workers=4"), birds)["full"].seconds
+    assert one is not None
+    assert four is not None
+    assert one - four == pytest.approx(12 - 12 / 4)
+
+
+def test_a_failed_run_is_to_do_again_and_says_why(birds):
+    plan = build()
+    run = next(r for r in plan.runs.values() if r.label == "full")
+    write_run(birds / "results", run.id, failed(info(run.id), "the loss\nis not finite"))
+    found = progress(plan, birds / "results", str(birds))
+    assert (found.count("done"), found.count("failed"), found.count("left")) == (0, 1, 2)
+    assert [(f.run.id, f.reason) for f in found.failures] == [(run.id, "the loss is not finite")]
+    assert found.cost.steps == 12
+
+
+def test_failed_runs_and_unknown_methods_measure_nothing():
+    tables = [
+        failed(info("a"), "broken"),
+        to_table(info("b", method="of-another-package"), results({"id-test": 0.5})),
+    ]
+    assert not measured_speeds(pa.concat_tables(tables)).training
+
+
+def test_speed_is_of_the_backbone_and_of_what_trains():
+    table = pa.concat_tables(
+        [
+            to_table(info("a", train_images=100, train_seconds=1.0), results({"id-test": 0.5})),
+            to_table(info("b", train_images=100, train_seconds=3.0), results({"id-test": 0.5})),
+            to_table(
+                info("c", method="linear-probe", train_images=100, train_seconds=0.1),
+                results({"id-test": 0.5}),
+            ),
+        ]
+    )
+    speeds = measured_speeds(table)
+    assert speeds.training == {
+        ("miniature", "images"): pytest.approx(50),
+        ("miniature", "features"): pytest.approx(1000),
+    }
+    assert speeds.prediction == {
+        ("miniature", "full"): pytest.approx(50),
+        ("miniature", "linear-probe"): pytest.approx(50),
+    }
+
+
+def test_a_variant_that_was_selected_twice_was_predicted_once():
+    twice = results({"id-test": 0.5}) + results({"id-test": 0.5}, selection="id-val")
+    assert measured_speeds(to_table(info(), twice)).prediction == {("miniature", "full"): 50}
+    run = next(iter(build_anywhere().runs.values()))
+    speeds = measured_speeds(to_table(info(), twice))
+    assert cost_of(run, Sizes(None), speeds, build_anywhere().suite.resources).seconds is None
+
+
+def build_anywhere() -> Plan:
+    return Plan.build(Suite.load(SUITES / "nine-shifts.yaml"))

@@ -1,0 +1,207 @@
+"""What is checked before anything is computed, and which runs are done again."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from shiftbench.core.errors import InputError
+from shiftbench.data.tasks import whole_set
+from shiftbench.evaluation.metrics import Score
+from shiftbench.execution.launch import (
+    SetState,
+    check_backbones,
+    check_data,
+    check_leakage,
+    check_schedules,
+    fingerprints_of,
+    outdated,
+)
+from shiftbench.execution.runinfo import run_info
+from shiftbench.leaderboard.runfolder import Fit, RunFolder
+from shiftbench.leaderboard.schema import Result, to_table
+from shiftbench.leaderboard.store import write_run
+from shiftbench.suite.plan import Plan, evaluation_metrics
+from shiftbench.suite.suite import Suite
+
+SUITE = """
+tasks:
+  own:
+    classes: [cat, dog]
+    train: {kind: parquet, path: train.parquet}
+    id_test: {source: {kind: parquet, path: test.parquet}}
+    shifts:
+      drawn: {source: {kind: parquet, path: drawn.parquet}}
+backbones: [miniature]
+methods:
+  zero-shot: {}
+  full: {epochs: 1, batch_size: 12}
+"""
+
+
+def write_images(file: Path, n: int, seed: int = 0, truncated: bool = False) -> None:
+    """A Parquet file of small noise images of two classes."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        stream = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(stream, "PNG")
+        data = stream.getvalue()[:40] if truncated and i == 0 else stream.getvalue()
+        rows.append({"image": {"bytes": data, "path": f"{i}.png"}, "label": i % 2})
+    pq.write_table(pa.Table.from_pylist(rows), file)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("train", "test", "drawn")):
+        write_images(tmp_path / f"{name}.parquet", 40, seed)
+    return tmp_path
+
+
+def make_plan(root: Path, *overrides: str) -> Plan:
+    file = root / "suite.yaml"
+    file.write_text(SUITE)
+    return Plan.build(Suite.load(file, overrides, str(root)))
+
+
+def record(plan: Plan, results: Path, states: dict[tuple[str, str], SetState]) -> None:
+    """Write rows of every run, as if it had just been done on the given files."""
+    for run in plan.runs.values():
+        fit = Fit([1.0], 12, 1.0, 1, 1, "2026-01-01T00:00:00+00:00", 1, 0.5, {})
+        train = states["own", "id-test"].train_fingerprint
+        info = run_info("own", run, torch.device("cpu"), fit, None, train)
+        rows = [
+            Result(
+                variant="",
+                evaluation_set=name,
+                metric=metric,
+                primary=True,
+                score=Score(0.5, 0.4, 0.6, 40, "by hand"),
+                selection="fixed",
+                data_fingerprint=states["own", whole_set(name)].fingerprint,
+                incomplete_reason=states["own", whole_set(name)].incomplete_reason,
+            )
+            # A run also has rows of the ID test images that have the classes of a shift.
+            for name, metric in {
+                **evaluation_metrics(run.task),
+                "id-test-on-drawn-classes": "accuracy",
+            }.items()
+        ]
+        write_run(results, run.id, to_table(info, rows))
+
+
+def test_runs_on_the_same_files_stay_done(root: Path) -> None:
+    plan = make_plan(root)
+    states = dict(check_data(plan, str(root), allow_incomplete=False))
+    assert set(states) == {("own", name) for name in ("id-val", "id-test", "drawn")}
+    record(plan, root / "results", states)
+    again = check_data(plan, str(root), allow_incomplete=False)
+    assert outdated(plan, root / "results", again) == set()
+
+
+@pytest.mark.parametrize("name", ["train", "test", "drawn"])
+def test_a_replaced_file_makes_its_runs_outdated(root: Path, name: str) -> None:
+    plan = make_plan(root)
+    record(plan, root / "results", dict(check_data(plan, str(root), False)))
+    write_images(root / f"{name}.parquet", 40, seed=9)
+    states = check_data(plan, str(root), False)
+    assert outdated(plan, root / "results", states) == set(plan.runs)
+
+
+def test_data_that_were_completed_make_their_runs_outdated(root: Path) -> None:
+    plan = make_plan(root)
+    states = dict(check_data(plan, str(root), False))
+    before = {key: replace_reason(state, "a file was missing") for key, state in states.items()}
+    record(plan, root / "results", before)
+    assert outdated(plan, root / "results", states) == set(plan.runs)
+
+
+def replace_reason(state: SetState, reason: str) -> SetState:
+    return state._replace(incomplete_reason=reason)
+
+
+def test_broken_images_are_refused_unless_allowed(root: Path) -> None:
+    write_images(root / "drawn.parquet", 40, truncated=True)
+    plan = make_plan(root)
+    with pytest.raises(InputError, match=r"drawn\.parquet.*--allow-incomplete") as error:
+        check_data(plan, str(root), allow_incomplete=False)
+    assert "\n" not in str(error.value)
+    states = check_data(plan, str(root), allow_incomplete=True)
+    assert "drawn.parquet" in str(states["own", "drawn"].incomplete_reason)
+    assert states["own", "id-test"].incomplete_reason is None
+
+
+def test_a_broken_training_set_makes_everything_incomplete(root: Path) -> None:
+    write_images(root / "train.parquet", 40, truncated=True)
+    states = check_data(make_plan(root), str(root), allow_incomplete=True)
+    assert all("train.parquet" in str(state.incomplete_reason) for state in states.values())
+
+
+def test_absent_data_are_always_refused(root: Path) -> None:
+    (root / "drawn.parquet").unlink()
+    with pytest.raises(InputError, match=r"task own: .*drawn\.parquet"):
+        check_data(make_plan(root), str(root), allow_incomplete=True)
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(root: Path) -> None:
+    check_schedules(make_plan(root), str(root))
+    check_schedules(make_plan(root, "resources.workers=3"), str(root))
+    with pytest.raises(InputError, match=r"full on own: a global batch of 12.*5 workers"):
+        check_schedules(make_plan(root, "resources.workers=5"), str(root))
+    with pytest.raises(InputError, match="micro_batch 5 does not divide"):
+        check_schedules(make_plan(root, "resources.micro_batch=5"), str(root))
+
+
+def test_an_unknown_backbone_is_refused(root: Path) -> None:
+    check_backbones(make_plan(root))
+    plan = make_plan(root)
+    suite = replace(plan.suite, backbones=("openai/ViT-B-99",))
+    with pytest.raises(InputError, match="unknown backbone 'openai/ViT-B-99'"):
+        check_backbones(replace(plan, suite=suite))
+
+
+def test_what_was_begun_on_other_files_is_forgotten(root: Path) -> None:
+    plan = make_plan(root)
+    run = next(iter(plan.runs.values()))
+    folder = RunFolder.of(root / "results", run.id)
+    before = fingerprints_of(run.task, check_data(plan, str(root), False))
+    assert set(before) == {"train", "id-val", "id-test", "drawn"}
+    folder.claim(before)
+    folder.weights.write_bytes(b"half a training")
+    folder.claim(before)
+    assert folder.weights.exists()
+    write_images(root / "train.parquet", 40, seed=9)
+    folder.claim(fingerprints_of(run.task, check_data(plan, str(root), False)))
+    assert not folder.weights.exists()
+
+
+def test_test_images_that_a_method_sees_are_refused_or_labelled(root: Path) -> None:
+    """Also under another name, in another file: what counts is the content."""
+    images = pq.read_table(root / "train.parquet").slice(3, 2)
+    drawn = pq.read_table(root / "drawn.parquet")
+    pq.write_table(pa.concat_tables([drawn, images]), root / "drawn.parquet")
+    with pytest.raises(InputError, match="drawn has 2 images of") as refused:
+        check_leakage(make_plan(root), str(root))
+    assert "overlap: label" in str(refused.value)
+    labelled = check_leakage(make_plan(root, "tasks.own.overlap=label"), str(root))
+    ((key, text),) = labelled.items()
+    assert key == ("own", False)
+    assert "drawn has 2 images of" in text
+
+
+def test_images_that_only_a_search_sees_concern_only_what_searches(root: Path) -> None:
+    searched = (
+        "tasks.own.overlap=label",
+        "tasks.own.ood_val={source: {kind: parquet, path: drawn.parquet}}",
+        "methods.tuned={method: tuned, of: full}",
+    )
+    labelled = check_leakage(make_plan(root, *searched), str(root))
+    assert labelled.keys() == {("own", True)}
+    assert "of ood-val" in labelled["own", True]

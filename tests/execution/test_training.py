@@ -1,0 +1,126 @@
+"""The loop's own rules: what it clips, what it refuses, what it records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from shiftbench.core.errors import RunFailedError
+from shiftbench.data.batches import World
+from shiftbench.execution.schedule import Schedule, learning_rate, make_schedule
+from shiftbench.execution.training import Trained, Trainer
+from shiftbench.methods.base import Batch, Method, TrainingConfig
+from shiftbench.models.classifier import ImageClassifier
+
+from tests.methods.toys import (
+    EXAMPLES,
+    make_batches,
+    make_context,
+    make_examples,
+    make_method,
+    make_model,
+)
+
+
+def train(model: ImageClassifier, method: Method[TrainingConfig], schedule: Schedule) -> Trained:
+    """Train on the toy examples, in this process."""
+    batches = make_batches(method, model, schedule, World())
+    return Trainer(model, method, schedule, batches, seed=0).run()
+
+
+def slow_adamw(
+    weights: list[np.ndarray], gradients: list[np.ndarray], state: dict, lr: float, decay: float
+) -> None:
+    """One step of AdamW (Loshchilov & Hutter 2019, alg. 2) in float64, in place."""
+    state["t"] = state.get("t", 0) + 1
+    for i, (w, g) in enumerate(zip(weights, gradients, strict=True)):
+        m = state.setdefault(("m", i), np.zeros_like(w))
+        v = state.setdefault(("v", i), np.zeros_like(w))
+        m[...] = 0.9 * m + 0.1 * g
+        v[...] = 0.999 * v + 0.001 * g * g
+        m_hat, v_hat = m / (1 - 0.9 ** state["t"]), v / (1 - 0.999 ** state["t"])
+        w[...] = w * (1 - lr * decay) - lr * m_hat / (np.sqrt(v_hat) + 1e-8)
+
+
+def test_a_training_equals_the_papers_recipe_in_float64() -> None:
+    """AdamW, warm-up then cosine, the global norm clipped, every parameter decayed."""
+    method = make_method("full", lr=0.01, weight_decay=0.1, clip=0.7)
+    schedule = make_schedule(EXAMPLES, method.config)
+    model, reference = make_model(), make_model().double()
+    train(model, method, schedule)
+
+    parameters = list(reference.parameters())
+    values = [p.detach().numpy() for p in parameters]
+    state: dict = {}
+    batches = make_batches(method, make_model(), schedule, World())
+    clipped = 0
+    for step, (images, labels, *_) in enumerate(batches(range(schedule.steps))):
+        features = reference.visual(images.double())
+        features = features / features.norm(dim=1, keepdim=True)
+        logits = features @ reference.head.weight.T + reference.head.bias
+        loss = -(logits.log_softmax(1)[torch.arange(len(labels)), labels]).mean()
+        gradients = [g.numpy().copy() for g in torch.autograd.grad(loss, parameters)]
+        norm = np.sqrt(sum((g**2).sum() for g in gradients))
+        clipped += int(norm > 0.7)
+        gradients = [g * min(1.0, 0.7 / (norm + 1e-6)) for g in gradients]
+        slow_adamw(values, gradients, state, learning_rate(step, schedule.steps, 0.01, 2), 0.1)
+    assert 0 < clipped < schedule.steps
+    trained = [p.detach().double().numpy() for p in model.parameters()]
+    for ours, slow in zip(trained, values, strict=True):
+        np.testing.assert_allclose(ours, slow, rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run(poison: float) -> None:
+    method, model = make_method("full"), make_model()
+    schedule = make_schedule(EXAMPLES, method.config)
+    images, labels = make_examples()
+
+    def batches(steps: range) -> Iterator[Batch]:
+        for step in steps:
+            yield Batch(images * (poison if step == 3 else 1), labels)
+
+    with pytest.raises(RunFailedError, match="not finite at step 4"):
+        Trainer(model, method, schedule, batches, seed=0).run()
+
+
+def test_bf16_autocast_keeps_fp32_weights() -> None:
+    method, model = make_method("full", precision="bf16"), make_model()
+    schedule = make_schedule(EXAMPLES, method.config)
+    trained = train(model, method, schedule)
+    exact = train(make_model(), make_method("full"), schedule)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert trained.losses[0] != exact.losses[0]
+    assert trained.losses[0] == pytest.approx(exact.losses[0], rel=0.05)
+
+
+def test_frozen_parameters_stay_bit_identical() -> None:
+    method, model = make_method("linear-probe"), make_model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    method.prepare(model, make_context(method, model))
+    schedule = make_schedule(EXAMPLES, method.config)
+    train(model, method, schedule)
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_training_in_pieces_equals_training_at_once() -> None:
+    whole, pieces, method = make_model(), make_model(), make_method("full")
+    schedule = make_schedule(EXAMPLES, method.config)
+    expected = train(whole, method, schedule)
+    batches = make_batches(method, pieces, schedule, World())
+    trainer = Trainer(pieces, method, schedule, batches, seed=0)
+    assert len(trainer.run(until=3).losses) == 3
+    assert trainer.run().losses == expected.losses
+    for ours, theirs in zip(pieces.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_constant_schedule_keeps_the_peak() -> None:
+    method = make_method("full")
+    schedule = replace(make_schedule(EXAMPLES, method.config), constant=True)
+    rates = {schedule.learning_rate(step, method.config) for step in range(schedule.steps)}
+    assert rates == {method.config.lr}

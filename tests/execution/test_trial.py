@@ -1,0 +1,94 @@
+"""Trials of a search in one process: what is reset, what is scored, what a failure does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from shiftbench.execution.remarks import Remarks
+from shiftbench.execution.runner import Runner
+from shiftbench.execution.trial import Trials
+from shiftbench.suite.plan import Plan, Run
+from shiftbench.suite.suite import Suite
+
+SUITE = """
+data: miniature
+backbones: [miniature]
+tasks: [cifar10]
+methods:
+  {method}
+budget: {{evaluation_images: 40}}
+"""
+AUTOFT = "autoft: {batch_size: 12, search: {evaluations: 2, inner_steps: 3}}"
+LORA = (
+    "tuned: {of: lora, settings: {lr: 1e-2, batch_size: 12}, "
+    "search: {evaluations: 2, inner_steps: 3}}"
+)
+WEIGHTS = ("dcm", "entropy", "flyp", "hinge", "l1_init", "l1_zero", "l2_init", "l2_zero")
+
+
+@pytest.fixture
+def make_trials(tmp_path: Path, world: Path):  # type: ignore[no-untyped-def]
+    def make(method: str) -> tuple[Trials, Run]:
+        file = tmp_path / "suite.yaml"
+        file.write_text(SUITE.format(method=method))
+        plan = Plan.build(Suite.load(file))
+        (run,) = plan.runs.values()
+        device = torch.device("cpu")
+        resources = plan.suite.resources
+        runner = Runner("s", plan.runs, tmp_path, "miniature", resources, Remarks(), device)
+        return Trials(runner, run), run
+
+    return make
+
+
+def test_every_trial_starts_from_the_pretrained_weights(make_trials) -> None:  # type: ignore[no-untyped-def]
+    trials, _ = make_trials(AUTOFT)
+    good = dict.fromkeys(WEIGHTS, 0.01) | {"lr": 1e-4, "weight_decay": 0.1}
+    ruinous = {**good, "lr": 10.0, "l1_zero": 10.0}
+    trials.start(good, seed=3)
+    model = trials._model
+    first = [trials.advance(1), trials.advance(3)]
+    assert [progress.steps for progress in first] == [1, 3]
+    assert [progress.images for progress in first] == [12, 36]
+    trials.start(ruinous, seed=3)
+    trials.advance(3)
+    trials.start(good, seed=3)
+    again = [trials.advance(1), trials.advance(3)]
+    assert [p.score for p in again] == [p.score for p in first]
+    assert trials._model is model  # reset in place, not built again
+    losses = trials._trainer.done.losses
+    trials.start(good, seed=4)
+    trials.advance(3)
+    assert trials._trainer.done.losses != losses
+
+
+def test_the_learned_rate_holds_in_every_step_of_a_trial(make_trials) -> None:  # type: ignore[no-untyped-def]
+    trials, _ = make_trials(AUTOFT)
+    trials.start(dict.fromkeys(WEIGHTS, 1e-3) | {"lr": 3e-4, "weight_decay": 0.25}, seed=0)
+    trials.advance(3)
+    (group,) = trials._trainer._optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (3e-4, 0.25)
+
+
+def test_a_trial_that_diverges_says_so_and_the_next_one_works(make_trials) -> None:  # type: ignore[no-untyped-def]
+    trials, _ = make_trials(AUTOFT)
+    values = dict.fromkeys(WEIGHTS, 1e-3) | {"weight_decay": 0.0}
+    trials.start({**values, "lr": 1e30}, seed=0)
+    failed = trials.advance(3)
+    assert failed.score == 0
+    assert "not finite" in failed.error
+    trials.start({**values, "lr": 1e-5}, seed=0)
+    worked = trials.advance(3)
+    assert worked.error == ""
+    assert worked.score > 0.5
+
+
+def test_a_method_that_changes_the_model_gets_a_new_one(make_trials) -> None:  # type: ignore[no-untyped-def]
+    trials, _ = make_trials(LORA)
+    scores = []
+    for _ in range(2):
+        trials.start({"lr": 1e-3, "weight_decay": 0.1}, seed=0)
+        scores.append(trials.advance(2).score)
+    assert scores[0] == scores[1] > 0.5

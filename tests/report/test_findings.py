@@ -1,0 +1,117 @@
+"""What the report says of trainings and searches, beside the ranking."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from shiftbench.report.findings import (
+    base_to_new,
+    harmonic_mean,
+    layer_of,
+    leaks,
+    movements,
+    searches,
+)
+from shiftbench.report.ranking import rankings
+from shiftbench.report.terminal import to_markdown
+
+from tests.leaderboard.records import info, results, run
+
+SEARCH = {
+    "search_id": "5ea5c4",
+    "search_evaluations": 20,
+    "search_steps": 111,
+    "search_images": 5328,
+    "search_seconds": 90.0,
+    "searched": {"lr": 3.25e-4},
+}
+VALUES = {"id-val": 0.9, "id-test": 0.8, "imagenet-v2": 0.6}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "layer"),
+    [
+        ("visual.transformer.resblocks.3.attn.in_proj_weight", "visual block 3"),
+        ("visual.trunk.blocks.11.mlp.fc1.weight", "visual block 11"),
+        ("text.transformer.resblocks.0.ln_1.bias", "text block 0"),
+        ("visual.layer2.0.conv1.weight", "visual block 2"),
+        ("visual.conv1.weight", "visual conv1"),
+        ("text.token_embedding.weight", "text token_embedding"),
+        ("head.weight", "head weight"),
+    ],
+)
+def test_layers(tensor: str, layer: str) -> None:
+    assert layer_of(tensor) == layer
+
+
+def test_distance_and_mask_are_means_over_seeds() -> None:
+    def saft(seed: int, distance: float, conv: int) -> pa.Table:
+        details = {
+            "selected": 10,
+            "candidates": 1000,
+            "share": {"visual.conv1.weight": [conv, 500], "text.ln_final.bias": [10 - conv, 500]},
+        }
+        changes = {"label": "saft", "seed": seed, "distance": distance, "details": details}
+        return run(f"f{seed}", VALUES, **changes)
+
+    table = pa.concat_tables([saft(0, 1.0, 10), saft(1, 3.0, 6), run("b", VALUES, distance=0.5)])
+    full, found = movements(table)
+    assert (full.label, full.distance, full.selected, full.layers) == ("full", 0.5, None, ())
+    assert (found.distance, found.selected, found.candidates) == (2.0, 10, 1000)
+    assert dict(found.layers) == pytest.approx({"visual conv1": 0.8, "text ln_final": 0.2})
+    markdown = to_markdown(table)
+    assert "| imagenet | miniature | all | saft | 2 | 10 of 1,000 |" in markdown
+    assert "visual conv1 80 %" in markdown
+
+
+def test_a_search_that_runs_share_is_one_line_and_charged_to_each() -> None:
+    tables = [run(f"f{seed}", VALUES, label="autoft", seed=seed, **SEARCH) for seed in (0, 1)]
+    table = pa.concat_tables(tables)
+    (line,) = searches(table)
+    assert (line.evaluations, line.steps, line.seconds) == (20, 111, 90.0)
+    assert "lr 0.000325" in to_markdown(table)
+    (ranking,) = rankings(table)
+    assert {found.cost_seconds for found in ranking.lines} == {60.0 + 90.0}
+
+
+def test_a_derived_run_is_charged_its_parents_search_once() -> None:
+    parent = run("aa", VALUES, label="autoft", **SEARCH)
+    child = run(
+        "bb", VALUES, label="wise-ft", method="wise-ft", seeded=False, train_seconds=0.0,
+        parents=[("autoft", "aa")],
+    )  # fmt: skip
+    (ranking,) = rankings(pa.concat_tables([parent, child]))
+    costs = {line.label: line.cost_seconds for line in ranking.lines}
+    assert costs == {"autoft": 150.0, "wise-ft": 150.0}
+
+
+def test_the_harmonic_mean_is_of_the_averages() -> None:
+    """As published: CoOp's 82.69 and 63.22 give 71.66 (MaPLe's README)."""
+    assert harmonic_mean(82.69, 63.22) == pytest.approx(71.66, abs=0.005)
+    assert harmonic_mean(69.34, 74.22) == pytest.approx(71.70, abs=0.005)
+    assert harmonic_mean(0, 0) == 0
+
+    def split(task: str, base: float, new: float) -> pa.Table:
+        changes = {"task": task, "task_digest": task, "shots": 16}
+        return run(task, {"id-test": base, "new": new}, **changes)
+
+    table = pa.concat_tables([split("a", 0.9, 0.3), split("b", 0.5, 0.7)])
+    (line,) = base_to_new(rankings(table))
+    assert (line.base, line.new) == pytest.approx((0.7, 0.5))
+    assert line.harmonic_mean == pytest.approx(2 * 0.7 * 0.5 / 1.2)
+    assert "| miniature | 16 | full | 70.0 | 50.0 | 58.3 |" in to_markdown(table)
+
+
+def test_leaks_are_shown_once() -> None:
+    text = "imagenet-v2 has 2 images of train: a, b"
+    table = pa.concat_tables([run(i, VALUES, leakage=text) for i in ("aa", "bb")])
+    assert leaks(table) == [("imagenet", text)]
+    assert text in to_markdown(table)
+
+
+def test_a_plain_leaderboard_has_none_of_it() -> None:
+    from shiftbench.leaderboard.schema import to_table
+
+    markdown = to_markdown(to_table(info(distance=None), results(VALUES)))
+    assert "##" in markdown
+    assert not any(word in markdown for word in ("Searches", "How far", "Base to new"))

@@ -1,0 +1,204 @@
+"""The page in a browser: Debian's chromium (``apt-get install chromium``), driven by playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+from shiftbench.leaderboard.store import read
+from shiftbench.report.html.data import page_data
+from shiftbench.report.html.page import write_html
+
+from tests.report.page_records import EVIL, published, write_results
+
+MEGABYTE = 1e6
+CHARTS = "html[data-charts=done]"
+BOARD = "section[data-task=cifar10]"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("there is no chromium; `make browser` installs Debian's")
+    # Chromium has no sandbox for root, as whom containers run; the page is our own.
+    options = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    write_results(folder)
+    page = page_data(read(folder), folder, title=f"Toy {EVIL}", published=published())
+    write_html(folder / "report.html", page)
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def opened(browser, file):
+    """The page with all charts drawn, what it asked for, and what it complained of."""
+    page = browser.new_page(viewport={"width": 1300, "height": 900})
+    requests, complaints = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: (complaints.append("dialog"), dialog.dismiss()))
+    page.goto(file.as_uri())
+    page.wait_for_selector(CHARTS, timeout=60_000)
+    yield page, requests, complaints
+    page.close()
+
+
+@pytest.fixture
+def page(opened):
+    """The page as it opens."""
+    page, _, complaints = opened
+    yield page
+    assert complaints == []
+
+
+@pytest.fixture
+def changing(page):
+    """The page for a test that sorts or filters it."""
+    yield page
+    page.reload()
+    page.wait_for_selector(CHARTS, timeout=60_000)
+
+
+def methods(page):
+    """Shown methods of the first ranking, in their order."""
+    rows = page.locator(f"{BOARD} table.ranking tbody tr")
+    return [text.strip() for text in rows.locator("th.method").all_inner_texts()]
+
+
+def test_it_fetches_nothing_and_complains_of_nothing(opened, file):
+    _, requests, complaints = opened
+    assert {request.partition(":")[0] for request in requests} <= {"file", "data"}
+    assert [request for request in requests if request.startswith("file:")] == [file.as_uri()]
+    assert complaints == []
+    assert file.stat().st_size < 5 * MEGABYTE
+
+
+def test_every_chart_is_drawn(page, file):
+    charts = page.locator(".chart")
+    assert charts.count() > 5
+    for i in range(charts.count()):
+        svg = charts.nth(i).locator("svg")
+        assert svg.count() == 1
+        assert svg.bounding_box()["width"] > 100
+        assert charts.nth(i).locator("svg path").count() > 0
+    page.screenshot(path=file.with_name("light.png"), full_page=True)
+    assert file.with_name("light.png").stat().st_size > 10_000
+
+
+def test_names_stay_text(page):
+    assert page.title() == f"Toy {EVIL}"
+    assert EVIL in methods(page)
+    assert page.locator(".chart script, table script").count() == 0
+    assert page.locator(f"{BOARD} .chart svg text", has_text="<script>").count() > 0
+
+
+def test_headings_sort_with_the_keyboard(changing):
+    before = methods(changing)
+    heading = changing.locator(f"{BOARD} table.ranking thead th", has_text="ID").first
+    assert heading.get_attribute("aria-sort") in (None, "none")
+    heading.locator("[role=button]").first.focus()
+    changing.keyboard.press("Enter")
+    expect(heading).to_have_attribute("aria-sort", "descending")
+    best_first = id_values(changing)
+    assert best_first == sorted(best_first, reverse=True)
+    assert methods(changing) != before
+    changing.keyboard.press("Enter")
+    expect(heading).to_have_attribute("aria-sort", "ascending")
+    assert id_values(changing) == sorted(best_first)
+    assert sorted(methods(changing)) == sorted(before)
+
+
+def id_values(page):
+    cells = page.locator(f"{BOARD} table.ranking tbody tr td:nth-child(6)")
+    return [float(cell.get_attribute("data-order")) for cell in cells.all()]
+
+
+def test_filters_narrow_the_page(changing):
+    boards = changing.locator(".board:visible")
+    assert boards.count() == 2
+    changing.locator("select[name=task]").select_option("cifar10")
+    assert boards.count() == 1
+    assert changing.locator(".filters output").inner_text() == "1 of 2 rankings"
+    changing.locator("select[name=task]").select_option("all")
+    changing.get_by_role("searchbox", name="method").fill("WISE")
+    assert set(methods(changing)) == {"wise-ft"}
+    faded = changing.locator('.chart svg path[opacity="0.08"]')
+    expect(faded).not_to_have_count(0)
+    changing.get_by_role("searchbox", name="method").fill("<script>")
+    assert methods(changing) == [EVIL]
+    changing.get_by_role("searchbox", name="method").fill("")
+    assert len(methods(changing)) > 5
+    expect(faded).to_have_count(0)
+
+
+def test_intervals_are_shown_when_asked_for(changing):
+    interval = changing.locator(f"{BOARD} .interval").first
+    assert interval.bounding_box()["width"] <= 1
+    changing.get_by_role("checkbox", name="intervals").check()
+    assert interval.bounding_box()["width"] > 20
+    assert " to " in interval.inner_text()
+
+
+def test_numbers_say_what_they_are_when_pointed_at(page):
+    row = page.locator(f"{BOARD} table.ranking tbody tr", has_text="full").first
+    told = row.locator("td").nth(4).get_attribute("title")
+    for part in ("95 % interval", "Student's t over seeds", "100 images", "seeds 0, 1", "git"):
+        assert part in told
+
+
+def test_marks_have_tooltips(page):
+    symbol = page.locator(f"{BOARD} .chart[data-chart$=sets] svg .mark-symbol path").first
+    symbol.scroll_into_view_if_needed()
+    symbol.hover(force=True)
+    tooltip = page.locator("#vg-tooltip-element")
+    tooltip.wait_for(state="visible")
+    assert "method" in tooltip.inner_text()
+    assert "seeds" in tooltip.inner_text()
+    evil = page.locator(f'{BOARD} .chart[data-chart$=sets] path[aria-label*="alert(1)"]').first
+    evil.hover(force=True)
+    expect(tooltip).to_contain_text(EVIL)
+    assert tooltip.locator("script").count() == 0
+
+
+def test_long_tables_have_pages_and_paper_has_all_rows(page):
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    shown = page.locator("#reproduce tbody tr").count()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert shown == 14
+    assert page.locator("#reproduce code").first.is_visible()
+
+
+def test_dark_and_narrow(browser, file):
+    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="dark")
+    page.goto(file.as_uri())
+    page.wait_for_selector(CHARTS, timeout=60_000)
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == "rgb(20, 24, 29)"
+    text = page.locator(".chart svg text").first
+    expect(text).to_have_attribute("fill", "#e6e9ed")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390  # no sideways scrolling
+    page.screenshot(path=file.with_name("dark.png"), full_page=True)
+    page.emulate_media(color_scheme="light")
+    expect(text).to_have_attribute("fill", "#17202a")
+    page.close()
+
+
+def test_without_scripts_the_tables_are_there(browser, file):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(file.as_uri())
+    assert page.locator(f"{BOARD} table.ranking tbody tr").count() > 5
+    assert page.locator("noscript").is_visible()
+    context.close()

@@ -1,0 +1,382 @@
+import math
+
+import pyarrow as pa
+import pytest
+from shiftbench.leaderboard.schema import failed, to_table
+from shiftbench.report.ranking import failures, incomplete_data, overall, rankings
+
+from tests.leaderboard.records import info, results, run
+
+SETS = ("id-test", "imagenet-v2", "imagenet-r")
+
+
+def values(*percent, sets=SETS):
+    return {name: value / 100 for name, value in zip(sets, percent, strict=True)}
+
+
+def zero_shot(run_id="zs", scores=None, **changes):
+    spec = {"method": "zero-shot", "label": "zero-shot", "seeded": False, "train_seconds": 0.0}
+    return run(run_id, scores or values(60, 50, 70), **(spec | changes))
+
+
+def wise(run_id, parent, points, selections, **changes):
+    """A run with a variant for each alpha in ``points``."""
+    rows = []
+    for alpha, scores in points.items():
+        for selection in selections.get(alpha, [None]):
+            rows += results(scores, f"alpha={alpha}", selection)
+    spec = {"method": "wise-ft", "label": "wise-ft", "seeded": False, "train_seconds": 0.0}
+    return to_table(info(run_id, parents=[("full", parent)], **(spec | changes)), rows)
+
+
+def rank(*tables):
+    (ranking,) = rankings(pa.concat_tables(tables))
+    return ranking
+
+
+def names(ranking):
+    return [(line.rank, line.label, line.selection) for line in ranking.lines]
+
+
+def test_methods_rank_by_their_mean_over_the_shifts():
+    ranking = rank(
+        run("a", values(80, 40, 60), label="a"),
+        run("b", values(70, 70, 61), label="b"),
+        run("c", values(90, 61, 60), label="c"),
+    )
+    assert names(ranking) == [(1, "b", "fixed"), (2, "c", "fixed"), (3, "a", "fixed")]
+    assert ranking.lines[0].mean_ood.mean == pytest.approx(0.655)
+    assert ranking.shifts == SETS[1:]
+    assert ranking.metrics == dict.fromkeys(SETS, "accuracy")
+
+
+def test_equal_means_rank_by_id():
+    ranking = rank(run("a", values(80, 50, 50), label="a"), run("b", values(81, 50, 50), label="b"))
+    assert names(ranking) == [(1, "b", "fixed"), (2, "a", "fixed")]
+
+
+def test_a_line_is_the_mean_over_seeds_with_a_t_interval():
+    (line,) = rank(
+        *(run(f"s{seed}", values(80, 50 + seed, 60 + seed), seed=seed) for seed in range(3))
+    ).lines
+    assert line.seeds == 3
+    assert line.mean_ood.mean == pytest.approx(0.56)
+    assert line.mean_ood.sd == pytest.approx(0.01)
+    # t(0.975; 2) = 4.303
+    assert line.mean_ood.high - line.mean_ood.mean == pytest.approx(
+        4.3027 * 0.01 / math.sqrt(3), 1e-4
+    )
+    assert line.mean_ood.mean - line.mean_ood.low == pytest.approx(
+        line.mean_ood.high - line.mean_ood.mean
+    )
+    assert line.cells["id-test"].sd == pytest.approx(0, abs=1e-12)
+
+
+def test_one_seed_has_the_interval_of_the_set_and_none_of_the_mean():
+    (line,) = rank(run("a", values(80, 50, 60))).lines
+    cell = line.cells["imagenet-r"]
+    assert (cell.low, cell.high, cell.sd) == (pytest.approx(0.59), pytest.approx(0.61), None)
+    assert (line.mean_ood.low, line.mean_ood.high, line.mean_ood.sd) == (None, None, None)
+
+
+def test_a_missing_shift_leaves_no_mean_and_no_rank():
+    ranking = rank(
+        run("a", values(80, 50, 60), label="whole"),
+        run("b", values(90, 99, sets=SETS[:2]), label="partial"),
+    )
+    assert names(ranking) == [(1, "whole", "fixed"), (None, "partial", "fixed")]
+    assert ranking.lines[1].mean_ood is None
+    assert ranking.lines[1].missing == ("imagenet-r",)
+
+
+def test_a_shift_that_only_some_seeds_have_leaves_no_mean():
+    ranking = rank(
+        run("a", values(80, 50, 60), seed=0), run("b", values(80, 90, sets=SETS[:2]), seed=1)
+    )
+    (line,) = ranking.lines
+    assert (line.rank, line.missing, line.seeds) == (None, ("imagenet-r",), 2)
+    assert line.cells["imagenet-r"].seeds == 1
+
+
+def test_incomplete_data_do_not_rank():
+    rows = results(values(80, 50, 60))
+    broken = results(values(80, 99, 99), incomplete_reason="7 of 9 files")
+    table = pa.concat_tables(
+        [to_table(info("a", label="a"), rows), to_table(info("b", label="b"), broken)]
+    )
+    (ranking,) = rankings(table)
+    assert names(ranking) == [(1, "a", "fixed"), (None, "b", "fixed")]
+    assert not ranking.lines[1].cells["imagenet-r"].complete
+    assert incomplete_data(table) == [("imagenet", name, "7 of 9 files") for name in sorted(SETS)]
+
+
+def test_seeds_on_different_data_are_not_a_whole_mean():
+    first = to_table(info("a", seed=0), results(values(80, 50, 60), data_fingerprint="x"))
+    second = to_table(info("b", seed=1), results(values(80, 50, 60), data_fingerprint="y"))
+    (line,) = rank(first, second).lines
+    assert line.rank is None
+    assert line.missing == SETS[1:]
+
+
+def test_curves_and_oracles_never_rank():
+    points = {0.0: values(60, 50, 70), 0.5: values(75, 60, 72), 1.0: values(80, 99, 40)}
+    ranking = rank(
+        run("full0", values(80, 40, 40)),
+        wise("wise0", "full0", points, {0.5: ["fixed"], 1.0: ["oracle", None]}),
+    )
+    assert names(ranking) == [
+        (1, "wise-ft", "fixed"),
+        (2, "full", "fixed"),
+        (None, "wise-ft", "oracle"),
+    ]
+    oracle = ranking.lines[-1]
+    assert oracle.variants == ("alpha=1.0",)
+    assert oracle.mean_ood.mean == pytest.approx(0.695)
+
+
+def test_an_oracle_chooses_for_each_seed():
+    low, high = values(60, 50, 50), values(70, 60, 60)
+    ranking = rank(
+        wise("w0", "f0", {0.0: low, 1.0: high}, {0.0: ["fixed"]}, seed=0, seeded=True),
+        wise("w1", "f0", {0.0: high, 1.0: low}, {0.0: ["fixed"]}, seed=1, seeded=True),
+    )
+    fixed, oracle = ranking.lines
+    assert (fixed.mean_ood.mean, oracle.mean_ood.mean) == (pytest.approx(0.55), pytest.approx(0.6))
+    assert oracle.variants == ("alpha=1.0", "alpha=0.0")
+
+
+def test_each_way_to_select_is_a_line_of_its_own():
+    points = {0.0: values(60, 50, 70), 0.5: values(75, 60, 72)}
+    ranking = rank(wise("w", "gone", points, {0.5: ["fixed", "id-val"], 0.0: ["ood-val"]}))
+    assert {(line.selection, line.variants) for line in ranking.lines} == {
+        ("fixed", ("alpha=0.5",)),
+        ("id-val", ("alpha=0.5",)),
+        ("ood-val", ("alpha=0.0",)),
+        ("oracle", ("alpha=0.5",)),
+    }
+
+
+def test_parents_are_charged_once():
+    probe = run("lp", values(70, 50, 50), label="probe", train_seconds=10.0)
+    tuned = run("ft", values(80, 50, 50), label="lp-ft", parents=[("probe", "lp")], world_size=2)
+    soup = run(
+        "soup",
+        values(81, 50, 50),
+        label="soup",
+        parents=[("probe", "lp"), ("lp-ft", "ft")],
+        train_seconds=0.0,
+    )
+    costs = {line.label: line.cost_seconds for line in rank(probe, tuned, soup).lines}
+    assert costs == {"probe": 10.0, "lp-ft": 10.0 + 2 * 60.0, "soup": 130.0}
+
+
+def test_the_cost_with_an_unknown_parent_is_unknown():
+    (line,) = rank(run("ft", values(80, 50, 50), parents=[("probe", "gone")])).lines
+    assert line.cost_seconds is None
+
+
+def test_zero_shot_is_one_run_for_all_seeds_and_shots():
+    found = rankings(
+        pa.concat_tables(
+            [
+                zero_shot(),
+                *(
+                    run(f"{shots}-{seed}", values(80, 50, 50), shots=shots, seed=seed)
+                    for shots in (None, 4)
+                    for seed in (0, 1)
+                ),
+            ]
+        )
+    )
+    assert [ranking.shots for ranking in found] == [4, None]
+    for ranking in found:
+        assert [(line.label, line.seeds) for line in ranking.lines] == [
+            ("zero-shot", 1),
+            ("full", 2),
+        ]
+
+
+def test_what_derives_from_seeded_runs_varies_with_the_seed():
+    point = {0.5: values(75, 60, 72), 1.0: values(80, 40, 40)}
+    tables = [zero_shot()]
+    for seed in (0, 1):
+        tables.append(run(f"full{seed}", values(80, 40, 40), seed=seed, shots=2))
+        tables.append(
+            wise(f"wise{seed}", f"full{seed}", point, {0.5: ["fixed"]}, seed=seed, shots=2)
+        )
+    ranking = rank(*tables)
+    assert ranking.shots == 2
+    assert {line.label: line.seeds for line in ranking.lines} == {
+        "zero-shot": 1,
+        "full": 2,
+        "wise-ft": 2,
+    }
+
+
+def test_zero_shot_alone_ranks():
+    assert names(rank(zero_shot())) == [(1, "zero-shot", "fixed")]
+
+
+def test_a_task_without_shifts_ranks_by_id():
+    ranking = rank(run("a", {"id-test": 0.5}, label="a"), run("b", {"id-test": 0.6}, label="b"))
+    assert names(ranking) == [(1, "b", "fixed"), (2, "a", "fixed")]
+
+
+def test_runs_with_different_settings_are_never_averaged():
+    ranking = rank(
+        run("a", values(80, 50, 50), config={"lr": 0.1, "clip": 1}, seed=0),
+        run("b", values(80, 51, 51), config={"lr": 0.2, "clip": 1}, seed=1),
+    )
+    assert [line.label for line in ranking.lines] == ["full (lr=0.2)", "full (lr=0.1)"]
+    assert [line.seeds for line in ranking.lines] == [1, 1]
+
+
+def test_budgets_are_told_apart():
+    ranking = rank(
+        run("a", values(80, 50, 50), seed=0),
+        run("b", values(80, 51, 51), seed=1, budget={"steps": 5}),
+    )
+    assert [line.label for line in ranking.lines] == ["full (steps=5)", "full (steps=null)"]
+
+
+def test_what_the_settings_do_not_tell_apart_gets_a_mark():
+    ranking = rank(
+        run("a", values(80, 50, 50), seed=0),
+        run("b", values(80, 51, 51), seed=1, origin="mine 2"),
+    )
+    labels = [line.label for line in ranking.lines]
+    assert len(set(labels)) == 2
+    assert all(label.startswith("full (#") for label in labels)
+
+
+def test_children_of_different_parents_are_never_averaged():
+    tables = []
+    for seed, lr in ((0, 0.1), (1, 0.2)):
+        tables.append(run(f"full{seed}", values(80, 40, 40), seed=seed, config={"lr": lr}))
+        point = {0.5: values(75, 60, 72)}
+        tables.append(wise(f"w{seed}", f"full{seed}", point, {0.5: ["fixed"]}, seed=seed))
+    wise_lines = [line for line in rank(*tables).lines if line.method == "wise-ft"]
+    assert [line.seeds for line in wise_lines] == [1, 1]
+
+
+def test_labels_of_parents_are_names_only():
+    """Two suites may call the same parent differently."""
+    tables = []
+    for seed, label in enumerate(["full", "e2e"]):
+        tables.append(run(f"full{seed}", values(80, 40, 40), seed=seed, label=label))
+        tables.append(
+            wise(
+                f"w{seed}",
+                f"full{seed}",
+                {0.5: values(75, 60, 72)},
+                {0.5: ["fixed"]},
+                seed=seed,
+                config={"parent": label, "alpha": 0.5},
+            )
+        )
+    lines = {line.label: line.seeds for line in rank(*tables).lines}
+    assert lines == {"wise-ft": 2, "full": 1, "e2e": 1}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"task_digest": "1"},
+        {"world": "miniature/1"},
+        {"backbone": "openai/ViT-B-16"},
+        {"budget": {"evaluation_images": 100}},
+    ],
+)
+def test_other_tasks_worlds_and_backbones_are_ranked_apart(changes):
+    found = rankings(
+        pa.concat_tables(
+            [run("a", values(80, 50, 50)), run("b", values(80, 50, 50), seed=1, **changes)]
+        )
+    )
+    assert len(found) == 2
+    assert all(line.seeds == 1 for ranking in found for line in ranking.lines)
+
+
+def test_a_seed_counts_once():
+    """The same settings and seed under two identities: the run that finished last stands."""
+    newer = info().finished.replace(year=2031)
+    ranking = rank(run("z", values(80, 90, 90)), run("a", values(80, 50, 50), finished=newer))
+    (line,) = ranking.lines
+    assert line.seeds == 1
+    assert line.mean_ood.mean == 0.5
+
+
+def test_failed_runs_are_listed_and_not_ranked():
+    table = pa.concat_tables(
+        [run("a", values(80, 50, 50)), failed(info("b", seed=1, shots=4), "loss is NaN")]
+    )
+    (ranking,) = rankings(table)
+    assert [line.seeds for line in ranking.lines] == [1]
+    (failure,) = failures(table)
+    assert (failure.run_id, failure.seed, failure.shots, failure.error) == (
+        "b",
+        1,
+        4,
+        "loss is NaN",
+    )
+
+
+def test_only_headline_metrics_rank():
+    import dataclasses
+
+    rows = results(values(80, 50, 60))
+    also = [
+        dataclasses.replace(
+            row,
+            metric="macro-f1",
+            primary=False,
+            score=dataclasses.replace(row.score, value=0.0, low=0.0),
+        )
+        for row in rows
+    ]
+    (line,) = rank(to_table(info(), also + rows)).lines
+    assert line.mean_ood.mean == pytest.approx(0.55)
+
+
+CIFAR = ("id-test", "cifar10.1", "cifar10.2")
+
+
+def test_over_tasks_only_what_ranks_in_all_of_them():
+    table = pa.concat_tables(
+        [
+            run("a", values(80, 50, 60), label="a"),
+            run("b", values(90, 60, 60), label="b"),
+            run("c", values(90, 99, 99), label="c"),
+            run("d", values(99, 99, sets=SETS[:2]), label="d"),
+            run("a2", values(90, 80, 82, sets=CIFAR), label="a", task="cifar10"),
+            run("b2", values(90, 70, 70, sets=CIFAR), label="b", task="cifar10"),
+            run("d2", values(99, 99, 99, sets=CIFAR), label="d", task="cifar10"),
+        ]
+    )
+    (across,) = overall(rankings(table))
+    assert across.tasks == ("cifar10", "imagenet")
+    assert [(line.rank, line.label) for line in across.lines] == [(1, "a"), (2, "b")]
+    first = across.lines[0]
+    assert (first.mean_ood, first.id_test) == pytest.approx(((0.55 + 0.81) / 2, 0.85))
+    assert first.cost_seconds == 120.0
+
+
+def test_one_task_has_no_ranking_over_tasks():
+    assert overall(rankings(run("a", values(80, 50, 60)))) == []
+
+
+def test_the_order_of_the_rows_does_not_matter():
+    tables = [
+        zero_shot(),
+        run("a", values(80, 50, 60), label="a"),
+        run("b", values(80, 55, 61), label="b", seed=1),
+    ]
+    forward, backward = rank(*tables), rank(*tables[::-1])
+    assert names(forward) == names(backward)
+
+
+def test_an_empty_leaderboard_has_no_rankings():
+    empty = run("a", values(80, 50, 60)).slice(0, 0)
+    assert rankings(empty) == []
+    assert failures(empty) == []
+    assert incomplete_data(empty) == []

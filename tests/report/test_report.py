@@ -1,0 +1,228 @@
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from rich.console import Console
+from scipy import stats
+from shiftbench.leaderboard.schema import failed, to_table
+from shiftbench.report.ranking import overall, rankings
+from shiftbench.report.terminal import (
+    SHORT,
+    duration,
+    print_report,
+    title,
+    to_markdown,
+    write_markdown,
+)
+
+from tests.leaderboard.records import info, results, run
+from tests.report.test_compare import golden
+
+IMAGENET = ("id-test", "imagenet-v2", "imagenet-r", "imagenet-sketch", "objectnet", "imagenet-a")
+
+
+def values(*percent, sets=IMAGENET):
+    return {name: value / 100 for name, value in zip(sets, percent, strict=False)}
+
+
+@pytest.fixture
+def table():
+    return pa.concat_tables(
+        [
+            run(
+                "zs",
+                values(68.3, 61.9, 77.7, 48.2, 53.0, 49.8),
+                method="zero-shot",
+                label="zero-shot",
+                seeded=False,
+                train_seconds=0.0,
+            ),
+            run("f0", values(81.0, 70.5, 65.0, 46.0, 50.0, 36.0), seed=0),
+            run("f1", values(82.0, 71.5, 66.0, 47.0, 51.0, 37.0), seed=1),
+            run("part", values(80.0, 70.0), label="lp_ft"),
+            failed(info("dead", label="l2-sp"), "loss [red]is[/red] NaN | at step *4*"),
+        ]
+    )
+
+
+GOLDEN = """\
+## imagenet · miniature · all training data
+
+accuracy: id-test, imagenet-v2, imagenet-r, imagenet-sketch, objectnet, imagenet-a
+
+| # | method | selection | seeds | ID | V2 | R | Sketch | ObjNet | A | OOD | 95 % of OOD | cost |
+| --: | :-- | :-- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |
+| 1 | zero-shot | fixed | 1 | 68.3 | 61.9 | 77.7 | 48.2 | 53.0 | 49.8 | 58.1 | – | 0 s |
+| 2 | full | fixed | 2 | 81.5 ±0.7 | 71.0 ±0.7 | 65.5 ±0.7 | 46.5 ±0.7 | 50.5 ±0.7 | 36.5 ±0.7 \
+| 54.0 ±0.7 | 47.6 to 60.4 | 60 s |
+|  | lp\\_ft | fixed | 1 | 80.0 | 70.0 | – | – | – | – | partial | – | 60 s |
+
+## Failed runs
+
+- imagenet · miniature · l2-sp · seed 0 (dead): loss \\[red\\]is\\[/red\\] NaN \\| at step \\*4\\*
+"""
+
+
+def test_markdown(table):
+    text = to_markdown(table, "A *suite*")
+    assert text.startswith("# A \\*suite\\*\n\n")
+    assert text.endswith(GOLDEN)
+
+
+def printed(table, width=100):
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    print_report(console, table)
+    return console.file.getvalue()
+
+
+def test_the_printed_ranking_fits_100_columns(table):
+    text = printed(table)
+    rows = [line for line in text.splitlines() if not line.startswith("failed")]
+    assert max(map(len, rows)) <= 100
+    assert [line.split()[:2] for line in rows[2:5]] == [
+        ["1", "zero-shot"],
+        ["2", "full"],
+        ["lp_ft", "1"],
+    ]
+    assert "81.5 ±0.7" in text
+    assert "…" not in text
+
+
+def test_markup_in_what_others_wrote_is_shown_as_it_is(table):
+    assert "(dead): loss [red]is[/red] NaN | at step *4*" in printed(table)
+
+
+def test_text_from_others_cannot_break_the_markdown_table():
+    sets = {"id-test": 0.5, "a|b": 0.5, "<script>": 0.5}
+    text = to_markdown(run("a", sets, backbone="../x_y_z\nend"))
+    header = next(line for line in text.splitlines() if line.startswith("| #"))
+    assert "a\\|b" in header
+    assert "&lt;script>" in header
+    assert "## imagenet · ../x\\_y\\_z end" in text
+
+
+def test_selections_and_variants_are_named():
+    scores = {"id-test": 0.5, "imagenet-r": 0.4, "imagenet-a": 0.2}
+    rows = [
+        *results(scores, "alpha=0.5", "fixed"),
+        *results(scores, "alpha=0.5", "id-val"),
+        *results({**scores, "imagenet-a": 0.9}, "alpha=1.0", None),
+    ]
+    wise = to_table(info("w", label="wise-ft"), rows)
+    text = to_markdown(wise)
+    assert "| 1 | wise-ft | fixed alpha=0.5 |" in text
+    assert "| 2 | wise-ft | id-val alpha=0.5 |" in text
+    assert "|  | wise-ft | oracle alpha=1.0 |" in text
+    shown = printed(wise)
+    assert "wise-ft · oracle" in shown
+    assert "wise-ft · fixed" not in shown
+
+
+def test_incomplete_data_are_marked_and_explained():
+    rows = results({"id-test": 0.5, "objectnet": 0.4}, incomplete_reason="9 of 10 files")
+    table = to_table(info(), rows)
+    assert "50.0*" in printed(table)
+    assert "incomplete* imagenet · objectnet: 9 of 10 files" in printed(table)
+    assert "| 50.0\\* |" in to_markdown(table)
+    assert "## Incomplete data\n\n- imagenet · id-test · 9 of 10 files\n" in to_markdown(table)
+
+
+def test_a_single_shift_is_the_mean_and_needs_no_column():
+    table = run("a", {"id-test": 0.5, "iwildcam-ood": 0.25}, task="iwildcam")
+    header = printed(table).splitlines()[1]
+    assert header.split() == ["#", "method", "seeds", "ID", "OOD", "cost"]
+    assert "accuracy: id-test, iwildcam-ood" in printed(table)
+
+
+def test_many_shifts_are_cut_in_the_terminal_and_whole_in_markdown():
+    sets = {"id-test": 0.5} | {f"corruption-{i}": 0.4 for i in range(15)}
+    shown = printed(run("a", sets))
+    assert "corruption-5" in shown.splitlines()[1]
+    assert "9 more shifts are in the Markdown." in shown
+    assert "corruption-14" in to_markdown(run("a", sets))
+
+
+def test_several_tasks_end_in_a_mean_over_tasks():
+    table = pa.concat_tables(
+        [
+            run("a", {"id-test": 0.5, "objectnet": 0.4}),
+            run("b", {"id-test": 0.7, "cifar10.1": 0.6}, task="cifar10"),
+        ]
+    )
+    for text in (printed(table), to_markdown(table)):
+        assert "mean over 2 tasks · miniature · all training data" in text
+    assert "| # | method | ID | 10.1 | ObjNet | OOD | 95 % of OOD | cost |" in to_markdown(table)
+    assert "| 1 | full | 60.0 | 60.0 | 40.0 | 50.0 | – | 2 min |" in to_markdown(table)
+
+
+def test_the_mean_over_tasks_has_an_interval_over_seeds():
+    """Student's t of the mean of independent means, with Welch and Satterthwaite's freedom."""
+    values = {"imagenet": [0.5, 0.52, 0.57], "cifar10": [0.7, 0.71, 0.72]}
+    runs = [
+        run(f"{task}{seed}", {"id-test": 0.8, "new": value}, task=task, seed=seed)
+        for task, of_task in values.items()
+        for seed, value in enumerate(of_task)
+    ]
+    (across,) = overall(rankings(pa.concat_tables(runs)))
+    (line,) = across.lines
+    means, variances = (
+        np.array([f(v) for v in values.values()])
+        for f in (np.mean, lambda v: np.var(v, ddof=1) / 3)
+    )
+    freedom = variances.sum() ** 2 / (variances**2 / 2).sum()
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(variances.sum()) / 2
+    assert (line.low, line.high) == pytest.approx((means.mean() - half, means.mean() + half))
+    assert line.shifts.keys() == {"cifar10 new", "imagenet new"}
+
+
+def test_an_empty_leaderboard_says_so(table):
+    empty = table.slice(0, 0)
+    assert printed(empty) == "No run has finished yet.\n"
+    assert to_markdown(empty).endswith("No run has finished yet.\n")
+
+
+def test_few_shots_and_the_miniature_are_named(table):
+    (ranking,) = rankings(run("a", {"id-test": 0.5}, shots=4, world="miniature/1"))
+    assert title(ranking) == "imagenet · miniature · 4 shots · miniature/1 data"
+    (ranking,) = rankings(run("a", {"id-test": 0.5}, budget={"evaluation_images": 9}))
+    assert title(ranking).endswith(" · all training data · at most 9 images a set")
+
+
+def test_short_names_are_of_known_shifts():
+    from shiftbench.data.tasks import BUILTIN_TASKS
+
+    shifts = {shift for task in BUILTIN_TASKS.values() for shift in task.shifts}
+    assert shifts >= SHORT.keys()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "–"), (0, "0 s"), (99, "99 s"), (120, "2 min"), (5900, "98 min"), (9000, "2.5 h")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_report_is_written_whole_or_not_at_all(tmp_path, table, monkeypatch):
+    path = tmp_path / "report.md"
+    write_markdown(path, table)
+    assert path.read_text(encoding="utf-8") == to_markdown(table)
+
+    def stop(*_):
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr("shiftbench.report.terminal.to_markdown", stop)
+    with pytest.raises(RuntimeError):
+        write_markdown(path, table)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report.md"]
+
+
+def test_a_zero_shot_row_that_is_not_as_published_is_told():
+    table = golden("imagenet", {"imagenet-a": 0.4})
+    fault = "zero-shot openai/ViT-B-16 on imagenet-a: 40.00 %, but 49.95 % in open_clip's table"
+    console = Console(width=200, file=io.StringIO())
+    print_report(console, table)
+    assert f"golden row {fault}" in console.file.getvalue()
+    assert "zero-shot openai/ViT-B-16 on imagenet-a: 40.00 %" in to_markdown(table)
+    assert "Golden rows" not in to_markdown(golden("imagenet"))

@@ -1,0 +1,94 @@
+import pyarrow as pa
+import pytest
+from shiftbench.evaluation.robustness import AXES, baselines, standard_models
+from shiftbench.leaderboard.published import read_published
+from shiftbench.report.curves import curves, setting_of
+from shiftbench.report.html.data import page_data
+from shiftbench.report.ranking import rankings
+from shiftbench.report.terminal import to_markdown
+from shiftbench.report.tradeoffs import applicable, shipped_baselines, tradeoffs
+
+from tests.leaderboard.test_published import FOLDER
+from tests.report.test_compare import done, results, zero_shot
+
+SHIFTS = ("imagenet-v2", "imagenet-r")
+
+
+def cells(id_test, *shifts):
+    return {"id-test": id_test} | dict(zip(SHIFTS, shifts, strict=True))
+
+
+def variants(points):
+    found = []
+    for alpha, values in points.items():
+        selection = "fixed" if alpha == 0.5 else None
+        found += results(values, "imagenet", f"alpha={alpha}", selection)
+    return found
+
+
+@pytest.fixture
+def table():
+    curve = {0.0: cells(0.68, 0.6, 0.7), 0.5: cells(0.78, 0.68, 0.72), 1.0: cells(0.8, 0.6, 0.6)}
+    settings = {"method": "wise-ft", "label": "wise-ft", "seeded": False, "train_seconds": 0.0}
+    return pa.concat_tables(
+        [
+            zero_shot(cells(0.68, 0.6, 0.7), train_seconds=0.0),
+            done("a", cells(0.8, 0.6, 0.6), label="full", train_seconds=1800.0, device="x"),
+            done("w", variants(curve), parents=[("full", "a")], **settings),
+            done("b", cells(0.6, 0.5, 0.5), label="worse", train_seconds=None),
+        ]
+    )
+
+
+def found(table, beta=None):
+    (ranking,) = rankings(table)
+    points = curves(table)[setting_of(ranking)]
+    return {t.line.label: t for t in tradeoffs(ranking, points, beta or {})}
+
+
+def test_who_is_on_the_frontier(table):
+    by_label = found(table)
+    assert by_label["full"].frontier == ("selected",)
+    assert by_label["wise-ft"].frontier == ("selected", "0.5", "1")
+    assert by_label["zero-shot"].frontier == by_label["worse"].frontier == ()
+
+
+def test_the_area_beyond_zero_shot(table):
+    by_label = found(table)
+    # Only alpha 0.5 is above zero-shot's mean OOD of 0.65: by 0.05, and by 0.1 in distribution.
+    assert by_label["wise-ft"].area == pytest.approx(0.1 * 0.05)
+    assert by_label["full"].area == by_label["worse"].area == 0
+    without = table.filter(pa.compute.field("method") != "zero-shot")
+    assert {t.area for t in found(without).values()} == {None}
+
+
+def test_what_a_gain_costs(table):
+    by_label = found(table)
+    assert by_label["wise-ft"].gain == pytest.approx(0.05)
+    assert by_label["wise-ft"].gain_per_hour == pytest.approx(0.05 / 0.5)  # its parent's time
+    assert by_label["full"].gain_per_hour == pytest.approx(-0.05 / 0.5)
+    assert by_label["worse"].gain_per_hour is None
+    assert by_label["zero-shot"].gain_per_hour is None
+
+
+def test_effective_robustness_needs_the_accuracy_on_the_shifts_classes(table):
+    published = read_published(FOLDER)
+    (ranking,) = rankings(table)
+    beta = applicable(ranking, shipped_baselines([ranking], published))
+    assert set(beta) == set(SHIFTS)
+    right = baselines(standard_models(published))["imagenet-v2"]
+    robust = found(table, beta)["full"].rho
+    assert robust == {"imagenet-v2": pytest.approx(float(right.rho(0.8, 0.6)))}
+
+    more = cells(0.8, 0.6, 0.6) | {AXES["imagenet-r"]: 0.93}
+    robust = found(pa.concat_tables([table, done("c", more, label="c")]), beta)["c"].rho
+    right = baselines(standard_models(published))["imagenet-r"]
+    assert robust["imagenet-r"] == pytest.approx(float(right.rho(0.93, 0.6)))
+    assert shipped_baselines(rankings(table.filter(pa.compute.field("task") == "x"))) == {}
+
+
+def test_reports_have_them(table):
+    page = page_data(table, None, published=read_published(FOLDER))
+    text = to_markdown(table, boards=page.boards)
+    assert "| method | on the frontier | area | gain | gain per hour | ρ V2 |" in text
+    assert "| wise-ft | selected, 0.5, 1 | 50.0 | +5.0 | +10 |" in text
