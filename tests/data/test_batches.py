@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from shiftbench.data.batches import World, global_batch, micro_batches
+from shiftbench.data.batches import WorkerPlace, global_batch, micro_batches
 
 
 def test_each_example_is_seen_equally_often() -> None:
@@ -28,7 +28,7 @@ def test_every_epoch_has_its_own_order() -> None:
 @pytest.mark.parametrize("micro", [2, 4])
 def test_workers_share_each_step_without_overlap(size: int, micro: int) -> None:
     shares = [
-        list(micro_batches(50, 24, 1, range(2, 5), World(rank, size), micro))
+        list(micro_batches(50, 24, 1, range(2, 5), WorkerPlace(rank, size), micro))
         for rank in range(size)
     ]
     per_step = 24 // size // micro
@@ -44,5 +44,5 @@ def test_workers_share_each_step_without_overlap(size: int, micro: int) -> None:
 
 
 def test_a_resumed_run_goes_on_where_it_stopped() -> None:
-    whole = list(micro_batches(50, 8, 1, range(10), World(), 8))
-    assert list(micro_batches(50, 8, 1, range(6, 10), World(), 8)) == whole[6:]
+    whole = list(micro_batches(50, 8, 1, range(10), WorkerPlace(), 8))
+    assert list(micro_batches(50, 8, 1, range(6, 10), WorkerPlace(), 8)) == whole[6:]

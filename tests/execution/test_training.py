@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from shiftbench.core.errors import RunFailedError
-from shiftbench.data.batches import World
+from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import Schedule, learning_rate, make_schedule
 from shiftbench.execution.training import Trained, Trainer
 from shiftbench.methods.base import Batch, Method, TrainingConfig
@@ -27,7 +27,7 @@ from tests.methods.toys import (
 
 def train(model: ImageClassifier, method: Method[TrainingConfig], schedule: Schedule) -> Trained:
     """Train on the toy examples, in this process."""
-    batches = make_batches(method, model, schedule, World())
+    batches = make_batches(method, model, schedule, WorkerPlace())
     return Trainer(model, method, schedule, batches, seed=0).run()
 
 
@@ -55,7 +55,7 @@ def test_a_training_equals_the_papers_recipe_in_float64() -> None:
     parameters = list(reference.parameters())
     values = [p.detach().numpy() for p in parameters]
     state: dict = {}
-    batches = make_batches(method, make_model(), schedule, World())
+    batches = make_batches(method, make_model(), schedule, WorkerPlace())
     clipped = 0
     for step, (images, labels, *_) in enumerate(batches(range(schedule.steps))):
         features = reference.visual(images.double())
@@ -111,7 +111,7 @@ def test_training_in_pieces_equals_training_at_once() -> None:
     whole, pieces, method = make_model(), make_model(), make_method("full")
     schedule = make_schedule(EXAMPLES, method.config)
     expected = train(whole, method, schedule)
-    batches = make_batches(method, pieces, schedule, World())
+    batches = make_batches(method, pieces, schedule, WorkerPlace())
     trainer = Trainer(pieces, method, schedule, batches, seed=0)
     assert len(trainer.run(until=3).losses) == 3
     assert trainer.run().losses == expected.losses

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from shiftbench.core.document import Place, tree, validate
 from shiftbench.core.errors import InputError
-from shiftbench.data.batches import World
+from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training import Trainer
 from shiftbench.methods import objective as o
@@ -171,7 +171,7 @@ def test_training_with_a_found_objective() -> None:
     model = prepared(method)
     start = make_model(architecture=method.architecture())
     schedule = make_schedule(EXAMPLES, method.training)
-    batches = make_batches(method, start, schedule, World())
+    batches = make_batches(method, start, schedule, WorkerPlace())
     trained = Trainer(model, method, schedule, batches, seed=3).run()
     assert sum(trained.losses[-3:]) < 0.9 * sum(trained.losses[:3])
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from shiftbench.data.batches import World
+from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training import Trained, Trainer
 from shiftbench.methods import registry
@@ -41,7 +41,7 @@ TRAINING = [
 
 def fit(
     name: str,
-    world: World = World(),
+    place: WorkerPlace = WorkerPlace(),
     state_file: Path | None = None,
     stop_after: int | None = None,
     micro_batch: int | None = None,
@@ -50,11 +50,11 @@ def fit(
     method = make_method(name)
     model = make_model(architecture=method.architecture())
     start = copy.deepcopy(model)
-    method.prepare(model, make_context(method, model, world))
+    method.prepare(model, make_context(method, model, place))
     if method.whole_batch:
         model.chunk, micro_batch = micro_batch, None
-    schedule = make_schedule(EXAMPLES, method.config, world.size, micro_batch)
-    batches = make_batches(method, start, schedule, world)
+    schedule = make_schedule(EXAMPLES, method.config, place.size, micro_batch)
+    batches = make_batches(method, start, schedule, place)
 
     def interrupt(step: int) -> None:
         if step == stop_after:
@@ -63,7 +63,7 @@ def fit(
     schedule = replace(schedule, save_every=2)
     trainer = Trainer(
         model, method, schedule, batches,
-        seed=3, world=world, state_file=state_file, on_step=interrupt,
+        seed=3, place=place, state_file=state_file, on_step=interrupt,
     )  # fmt: skip
     return model, trainer.run(), method
 
@@ -148,7 +148,7 @@ def _worker(rank: int, size: int, folder: Path) -> None:
     rendezvous = f"file://{folder}/rendezvous"
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=size)
     for name in TRAINING:
-        model, trained, method = fit(name, World(rank, size))
+        model, trained, method = fit(name, WorkerPlace(rank, size))
         torch.save((final(model, method), trained.losses), folder / f"{name}-{rank}.pt")
     dist.destroy_process_group()
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from pydantic import ValidationError
 from shiftbench.core.errors import RunFailedError
-from shiftbench.data.batches import World
+from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training import Trainer
 from shiftbench.methods.base import Architecture, Batch
@@ -74,7 +74,7 @@ def in_batches(size: int) -> Iterator[Batch]:
 
 def trainer(method: Saft, model: ImageClassifier, **options: Any) -> Trainer:
     schedule = make_schedule(EXAMPLES, method.config)
-    batches = make_batches(method, model, schedule, World())  # type: ignore[arg-type]
+    batches = make_batches(method, model, schedule, WorkerPlace())  # type: ignore[arg-type]
     return Trainer(model, method, schedule, batches, seed=3, **options)  # type: ignore[arg-type]
 
 
@@ -447,7 +447,7 @@ def test_training_is_adamw_on_the_selected_weights_in_float64(
     model = prepared(method)
     chosen = positions(method)
     schedule = make_schedule(EXAMPLES, method.config)
-    batches = make_batches(method, model, schedule, World())  # type: ignore[arg-type]
+    batches = make_batches(method, model, schedule, WorkerPlace())  # type: ignore[arg-type]
     trainer(method, model).run()
 
     slow = make_model(architecture=TEXT).double()
@@ -598,26 +598,26 @@ def _worker(rank: int, folder: Path) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
-    world = World(rank, 2)
+    place = WorkerPlace(rank, 2)
     method = make(refresh_every=4)
     model = make_model(architecture=TEXT)
     images, labels = make_examples()
     part = slice(0, EXAMPLES - 12 * rank)  # another ranking, as if by another rounding
     context = replace(
-        make_context(method, model, world),  # type: ignore[arg-type]
+        make_context(method, model, place),  # type: ignore[arg-type]
         examples=lambda: iter([Batch(images[part], labels[part])]),
     )
     method.prepare(model, context)
     found = [positions(method)]
     schedule = make_schedule(EXAMPLES, method.config, 2)
-    batches = make_batches(method, model, schedule, world)  # type: ignore[arg-type]
+    batches = make_batches(method, model, schedule, place)  # type: ignore[arg-type]
     Trainer(
         model,
         method,  # type: ignore[arg-type]
         schedule,
         batches,
         seed=3,
-        world=world,
+        place=place,
         on_step=lambda step: found.append(positions(method)),
     ).run()
     torch.save((dict(method.weights(model)), found), folder / f"{rank}.pt")

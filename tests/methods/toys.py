@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from shiftbench.data.batches import World, caption_templates, micro_batches
+from shiftbench.data.batches import WorkerPlace, caption_templates, micro_batches
 from shiftbench.execution.schedule import Schedule
 from shiftbench.methods.base import Architecture, Batch, Context, Method, TrainingConfig
 from shiftbench.methods.registry import METHODS
@@ -114,7 +114,7 @@ def make_batch(features_of: ImageClassifier | None = None) -> Batch:
 def make_context(
     method: Method[TrainingConfig],
     model: ImageClassifier,
-    world: World = World(),
+    place: WorkerPlace = WorkerPlace(),
     parents: Mapping[str, Mapping[str, Tensor]] | None = None,
     steps: int = 10,
 ) -> Context:
@@ -128,22 +128,22 @@ def make_context(
             part = slice(start, start + 8)
             yield Batch(whole.inputs[part], whole.labels[part])
 
-    return Context(parents, examples, steps, seed=3, world=world)
+    return Context(parents, examples, steps, seed=3, place=place)
 
 
 def make_batches(
-    method: Method[TrainingConfig], model: ImageClassifier, schedule: Schedule, world: World
+    method: Method[TrainingConfig], model: ImageClassifier, schedule: Schedule, place: WorkerPlace
 ) -> Callable[[range], Iterator[Batch]]:
     """Batches of the examples, as features of ``model`` where the method trains on those."""
     images, labels = make_examples()
     with torch.no_grad():
         inputs = model.features(images) if method.inputs == "features" else images
-    per_step = schedule.batch_size // world.size // schedule.micro_batch
+    per_step = schedule.batch_size // place.size // schedule.micro_batch
     prompts = make_prompts()
 
     def batches(steps: range) -> Iterator[Batch]:
         size, micro = schedule.batch_size, schedule.micro_batch
-        order = micro_batches(EXAMPLES, size, 0, steps, world, micro)
+        order = micro_batches(EXAMPLES, size, 0, steps, place, micro)
         for i, pairs in enumerate(order):
             positions, indices = torch.tensor(pairs).unbind(1)
             templates = torch.from_numpy(caption_templates(positions.numpy(), TEMPLATES, 0))

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from shiftbench.data.batches import World
+from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import Schedule
 from shiftbench.execution.training import Trainer
 from shiftbench.methods.base import Batch, Context, Method, TrainingConfig
@@ -94,7 +94,7 @@ def make_trainer(
     def batches(wanted: range) -> Iterator[Batch]:
         return (Batch(images, labels, step=step) for step in wanted)
 
-    context = Context({}, lambda: batches(range(1)), steps, seed=0, world=World())
+    context = Context({}, lambda: batches(range(1)), steps, seed=0, place=WorkerPlace())
     method.prepare(model, context)
     schedule = Schedule(steps, size, size, save_every=steps)
     return model, Trainer(model, method, schedule, batches, seed=0)

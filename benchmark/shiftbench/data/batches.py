@@ -20,7 +20,7 @@ Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class World:
+class WorkerPlace:
     """This worker among those that share a training run."""
 
     rank: int = 0
@@ -52,13 +52,13 @@ def global_batch(n: int, batch_size: int, seed: int, step: int) -> tuple[Positio
 
 
 def micro_batches(
-    n: int, batch_size: int, seed: int, steps: range, world: World, micro_batch: int
+    n: int, batch_size: int, seed: int, steps: range, place: WorkerPlace, micro_batch: int
 ) -> Iterator[list[tuple[int, int]]]:
     """This worker's share of every step, in pieces of ``micro_batch`` (position, index) pairs."""
-    share = batch_size // world.size
+    share = batch_size // place.size
     for step in steps:
         positions, indices = global_batch(n, batch_size, seed, step)
-        mine = slice(world.rank * share, (world.rank + 1) * share)
+        mine = slice(place.rank * share, (place.rank + 1) * share)
         pairs = list(zip(positions[mine].tolist(), indices[mine].tolist(), strict=True))
         for start in range(0, share, micro_batch):
             yield pairs[start : start + micro_batch]

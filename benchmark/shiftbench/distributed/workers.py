@@ -20,7 +20,7 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, Tr
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from shiftbench.core.errors import RunFailedError, first_line
-from shiftbench.data.batches import World
+from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.runner import Runner
 from shiftbench.leaderboard.runfolder import RunFolder
@@ -135,13 +135,13 @@ def _group_loop(config: dict[str, Any]) -> dict[str, str]:
     """What each worker of a group does; failed runs by id."""
     setup: Setup = config["setup"]
     context = ray.train.get_context()
-    world = World(context.get_world_rank(), context.get_world_size())
+    place = WorkerPlace(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(max(1, int(setup.resources.cpus_per_worker)))
     runner = setup.runner(get_device())
     failures = {}
     for run_id in config["run_ids"]:
         try:
-            runner.fit(run_id, world, _reporter(config["board"], run_id))
+            runner.fit(run_id, place, _reporter(config["board"], run_id))
         except RunFailedError as error:  # the gradient is averaged, so all workers get here at once
             failures[run_id] = str(error)
     return failures

@@ -29,7 +29,7 @@ from shiftbench.core.provenance import peak_memory_bytes
 from shiftbench.data.base import draw
 from shiftbench.data.batches import (
     AugmentedImages,
-    World,
+    WorkerPlace,
     caption_templates,
     feature_batches,
     image_batches,
@@ -136,14 +136,14 @@ class Runner:
     def fit(
         self,
         run_id: str,
-        world: World = World(),
+        place: WorkerPlace = WorkerPlace(),
         on_step: Callable[[int, int], None] = lambda step, steps: None,
     ) -> None:
         """Train a run, or go on with it, and leave its weights.
 
         Args:
             run_id: of a run whose method has weights of its own.
-            world: this worker among those that share the training.
+            place: this worker among those that share the training.
             on_step: called with the steps done and the steps in all.
 
         Raises:
@@ -162,14 +162,14 @@ class Runner:
             trained, step = Trained(seconds=time.monotonic() - begun), 0
             details: dict[str, Any] = {}
         else:
-            weights, trained, step, details = self._train(run, method, folder, world, on_step)
-        if world.rank == 0:
+            weights, trained, step, details = self._train(run, method, folder, place, on_step)
+        if place.rank == 0:
             self._save_weights(run, folder, weights)
             folder.write_fit(
                 Fit(
                     **asdict(trained),
                     peak_memory_bytes=peak_memory_bytes(self.device),
-                    world_size=world.size,
+                    world_size=place.size,
                     started=started,
                     step=step,
                     distance=distance(self._start(run), weights),
@@ -182,7 +182,7 @@ class Runner:
         run: Run,
         method: Method[MethodConfig],
         folder: RunFolder,
-        world: World,
+        place: WorkerPlace,
         on_step: Callable[[int, int], None],
     ) -> tuple[Weights, Trained, int, dict[str, Any]]:
         """The weights, what the training did, the step that they are of, and the details."""
@@ -191,17 +191,17 @@ class Runner:
         schedule = make_schedule(
             len(examples),
             method.training,
-            world.size,
+            place.size,
             self.micro_batch(method),
             run.budget.steps,
         )
-        method.prepare(model, self.context(run, method, world, schedule.steps))
+        method.prepare(model, self.context(run, method, place, schedule.steps))
         best = Best.read(folder.best)
         chosen = method.training.checkpoint == "id-val"
 
         def on_save(step: int) -> None:
             nonlocal best
-            if not chosen or world.rank > 0:
+            if not chosen or place.rank > 0:
                 return
             value = self.score_in_training(run, method, model, *self._id_val(run))
             if best is None or value > best.score:
@@ -212,9 +212,9 @@ class Runner:
             model,
             method,
             schedule,
-            self.batches(run, method, schedule, world),
+            self.batches(run, method, schedule, place),
             seed=run.seed,
-            world=world,
+            place=place,
             state_file=folder.state,
             on_step=lambda step: on_step(step, schedule.steps),
             on_save=on_save,
@@ -245,7 +245,9 @@ class Runner:
         whole = method.whole_batch or method.inputs != "images"
         return None if whole else self._resources.micro_batch
 
-    def context(self, run: Run, method: Method[MethodConfig], world: World, steps: int) -> Context:
+    def context(
+        self, run: Run, method: Method[MethodConfig], place: WorkerPlace, steps: int
+    ) -> Context:
         """What a method may look at when it prepares."""
         examples = self.data(run).train
         preprocessing = self._backbone(run.backbone).preprocessing
@@ -266,14 +268,14 @@ class Runner:
                     inputs = preprocessing.normalise(raw)
                 yield Batch(inputs, labels[part].to(self.device))
 
-        return Context(self.parents(run), images, steps, run.seed, world)
+        return Context(self.parents(run), images, steps, run.seed, place)
 
     def batches(
         self,
         run: Run,
         method: Method[MethodConfig],
         schedule: Schedule,
-        world: World = World(),
+        place: WorkerPlace = WorkerPlace(),
         order_seed: int | None = None,
     ) -> Callable[[range], Iterator[Batch]]:
         """This worker's micro-batches of a range of steps, on the device.
@@ -282,7 +284,7 @@ class Runner:
             run: whose training set is read.
             method: says what it wants.
             schedule: how steps are cut up.
-            world: this worker among those that share the run.
+            place: this worker among those that share the run.
             order_seed: of order, augmentation and captions; ``None`` for the run's.
         """
         seed = run.seed if order_seed is None else order_seed
@@ -290,11 +292,11 @@ class Runner:
         preprocessing = self._backbone(run.backbone).preprocessing
         prompts = self.pretrained(run).prompts
         device, on_gpu = self.device, self.device.type == "cuda"
-        accumulate = schedule.batch_size // world.size // schedule.micro_batch
+        accumulate = schedule.batch_size // place.size // schedule.micro_batch
 
         def order(steps: range) -> Iterator[list[tuple[int, int]]]:
             n, batch, micro = len(examples), schedule.batch_size, schedule.micro_batch
-            return micro_batches(n, batch, seed, steps, world, micro)
+            return micro_batches(n, batch, seed, steps, place, micro)
 
         def captions(labels: Tensor, positions: Tensor) -> Tensor | None:
             if not method.captions or prompts is None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from shiftbench.core.errors import RunFailedError
-from shiftbench.data.batches import World
+from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import Schedule
 from shiftbench.models.checkpoints import load_state, save_state
 
@@ -65,9 +65,9 @@ class Trainer:
         method: gives the loss and the settings.
         schedule: of ``make_schedule``.
         batches: this worker's micro-batches of a range of steps, on the model's device; inputs as
-            the method's ``loss`` wants them, ``batch_size / world.size / micro_batch`` a step.
+            the method's ``loss`` wants them, ``batch_size / place.size / micro_batch`` a step.
         seed: of this run.
-        world: this worker among those that share the run.
+        place: this worker among those that share the run.
         state_file: where rank 0 saves, every ``schedule.save_every`` steps, what a resume needs.
         on_step: called with the number of steps done.
         on_save: called with the number of steps done before a state is saved, in eval mode.
@@ -84,7 +84,7 @@ class Trainer:
         batches: Callable[[range], Iterator[Batch]],
         *,
         seed: int,
-        world: World = World(),
+        place: WorkerPlace = WorkerPlace(),
         state_file: Path | None = None,
         on_step: Callable[[int], None] = lambda step: None,
         on_save: Callable[[int], None] = lambda step: None,
@@ -94,7 +94,7 @@ class Trainer:
         self._schedule = schedule
         self._batches = batches
         self._seed = seed
-        self._world = world
+        self._place = place
         self._state_file = state_file
         self._on_step = on_step
         self._on_save = on_save
@@ -102,7 +102,7 @@ class Trainer:
         self._optimizer = method.optimizer(self._parameters)
         self.done = self._resume()
         self._objective: nn.Module = Objective(method, model)
-        if world.size > 1:
+        if place.size > 1:
             self._objective = DistributedDataParallel(self._objective)
 
     def run(self, until: int | None = None) -> Trained:
@@ -121,7 +121,7 @@ class Trainer:
             pending.append(self._step(step, stream, last=step + 1 == end))
             self._on_step(step + 1)
             if (step + 1) % self._schedule.save_every == 0 or step + 1 == end:
-                self.done.losses += _mean_over_workers(pending, self._world)
+                self.done.losses += _mean_over_workers(pending, self._place)
                 self.done.images = len(self.done.losses) * self._schedule.batch_size
                 self.done.seconds += time.monotonic() - started
                 pending = []
@@ -137,10 +137,10 @@ class Trainer:
         """One optimizer step; this worker's mean loss, detached."""
         config, schedule = self._method.training, self._schedule
         device = self._parameters[0].device.type
-        torch.manual_seed(_step_seed(self._seed, step, self._world.rank))
+        torch.manual_seed(_step_seed(self._seed, step, self._place.rank))
         for group in self._optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step, config)
-        accumulate = schedule.batch_size // self._world.size // schedule.micro_batch
+        accumulate = schedule.batch_size // self._place.size // schedule.micro_batch
         loss = _backward(self._objective, stream, accumulate, device, config.precision)
         self._method.before_step(self._model)
         norm = _clip(self._parameters, config.clip)
@@ -155,7 +155,7 @@ class Trainer:
         return loss
 
     def _save(self) -> None:
-        if self._state_file is None or self._world.rank > 0:
+        if self._state_file is None or self._place.rank > 0:
             return
         state = {
             "model": dict(self._model.state_dict()),
@@ -202,9 +202,9 @@ def _clip(parameters: Sequence[nn.Parameter], limit: float | None) -> Tensor:
     return nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
 
 
-def _mean_over_workers(losses: list[Tensor], world: World) -> list[float]:
+def _mean_over_workers(losses: list[Tensor], place: WorkerPlace) -> list[float]:
     stacked = torch.stack(losses)
-    if world.size > 1:
+    if place.size > 1:
         dist.all_reduce(stacked)
-        stacked /= world.size
+        stacked /= place.size
     return [float(loss) for loss in stacked]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from shiftbench.core.errors import RunFailedError
-from shiftbench.data.batches import World
+from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training import Trainer
 
@@ -73,7 +73,7 @@ class Trials:
             len(runner.data(run).train), config, 1, runner.micro_batch(self._method)
         )
         schedule = replace(schedule, steps=steps, save_every=steps, constant=True)
-        self._method.prepare(model, runner.context(run, self._method, World(), steps))
+        self._method.prepare(model, runner.context(run, self._method, WorkerPlace(), steps))
         batches = runner.batches(run, self._method, schedule, order_seed=seed)
         self._trainer = Trainer(model, self._method, schedule, batches, seed=seed)
         self._batch_size = schedule.batch_size

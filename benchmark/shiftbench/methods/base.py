@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from shiftbench.data.batches import World
+    from shiftbench.data.batches import WorkerPlace
     from shiftbench.methods.search import Search
     from shiftbench.models.classifier import ImageClassifier
 
@@ -99,14 +99,14 @@ class Context:
             ``inputs`` says, on the model's device. Micro-batches are at most ``resources`` allow.
         steps: optimizer steps of the training.
         seed: of the run.
-        world: this worker among those that share the run; every one of them prepares.
+        place: this worker among those that share the run; every one of them prepares.
     """
 
     parents: Mapping[str, Weights]
     examples: Callable[[], Iterator[Batch]]
     steps: int
     seed: int
-    world: World
+    place: WorkerPlace
 
 
 C = TypeVar("C", bound=MethodConfig, covariant=True)

@@ -385,12 +385,12 @@ class Saft(Method[SaftConfig]):
 
         from shiftbench.models.sparse import join_positions, sampled, select_mask, split_positions
 
-        settings, world = self.config, self._context.world
+        settings, place = self.config, self._context.place
         if settings.score == "random":
             seed = [self._context.seed, step]
             return sampled(self._sizes, settings.density, settings.scope, seed)
         indices = select_mask(self._scores(model), settings.density, settings.scope)
-        if world.size == 1:
+        if place.size == 1:
             return indices
         positions = join_positions(indices, self._sizes)
         dist.broadcast(positions, src=0)
