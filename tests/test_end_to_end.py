@@ -26,7 +26,7 @@ methods:
   zero-shot: {}
   linear-probe: &short {lr: 1e-2, epochs: 1, batch_size: 96, warmup_steps: 2}
   full: {<<: *short, lr: 5e-4}
-  broken: {<<: *short, method: full, lr: 1e+30, clip: null, warmup_steps: 0}
+  broken: {<<: *short, method: full, lr: 1e+30, max_grad_norm: null, warmup_steps: 0}
   smooth: {<<: *short, temperature: 3}
   wise-ft: &curve {alphas: [0, 0.5, 1]}
   wise-ft-lp: {<<: *curve, method: wise-ft, parent: linear-probe}

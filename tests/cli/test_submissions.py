@@ -108,7 +108,9 @@ def test_a_budget_of_the_suite_counts(folder, capsys):
 def test_a_registered_task_needs_no_suite(folder, capsys):
     layouts.cifar10(folder / "data")
     layouts.cifar101(folder / "data")
-    line = "import predictions a.csv --task cifar10 --method m --backbone b --set cifar10.1"
+    line = (
+        "import predictions a.csv --task cifar10 --method m --backbone b --evaluation-set cifar10.1"
+    )
     words = line.split()
     (folder / "a.csv").write_text(
         "index,prediction\n" + "".join(f"{i},{i % 10}\n" for i in range(3))
@@ -147,7 +149,7 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(folder, capsys, ro
 def test_options_that_do_not_fit_are_one_line(folder, capsys):
     for options, message in {
         ("--task", "animal"): 'has no task "animal"',
-        ("--set", "id-val"): 'has no rows of the set "id-val"',
+        ("--evaluation-set", "id-val"): 'has no rows of the set "id-val"',
         ("--method", " "): "--method: must be a name",
         ("--selection", "best"): "--selection",
         ("--seed", "-1"): "--seed",

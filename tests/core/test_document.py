@@ -150,7 +150,10 @@ def test_merging_keeps_the_places(tmp_path):
     ("over", "expected"),
     [
         ("methods: {full: null}", {"probe": {"lr": 2}}),
-        ("methods: {full: {clip: null}}", {"full": {"lr": 1, "clip": None}, "probe": {"lr": 2}}),
+        (
+            "methods: {full: {max_grad_norm: null}}",
+            {"full": {"lr": 1, "max_grad_norm": None}, "probe": {"lr": 2}},
+        ),
         ("methods: {new: null}", {"full": {"lr": 1}, "probe": {"lr": 2}, "new": None}),
         ("methods: [probe]", {"probe": {"lr": 2}}),
         ("methods: [new, full]", {"new": None, "full": {"lr": 1}}),

@@ -32,12 +32,12 @@ methods:
   tuned:
     method: tuned
     of: full
-    settings: {epochs: 1, batch_size: 24, warmup_steps: 0, clip: null}
+    settings: {epochs: 1, batch_size: 24, warmup_steps: 0, max_grad_norm: null}
     space:
       lr: {kind: choice, values: [1e-4, 1e-3, 1e+30]}
       weight_decay: {kind: uniform, low: 0, high: 1}
     search:
-      {evaluations: 8, inner_steps: 9, rungs: 2, sampler: random, finalists: 2, repeats: 2}
+      {n_trials: 8, inner_steps: 9, rungs: 2, sampler: random, finalists: 2, repeats: 2}
 seeds: [0, 1]
 budget: {steps: 2, evaluation_images: 40}
 """
@@ -147,7 +147,7 @@ def test_the_finalist_with_the_best_mean_over_fresh_seeds_wins() -> None:
 
 
 def test_asha_gets_its_rungs_back_from_the_journal() -> None:
-    config = SearchConfig(inner_steps=9, rungs=3, reduction=3)
+    config = SearchConfig(inner_steps=9, rungs=3, reduction_factor=3)
     done = [trial(0.1, 0.6, {1: 0.3, 3: 0.5, 9: 0.6}), trial(0.2, 0.2, {1: 0.2}, pruned=True)]
     rungs = {m: sorted(r.values()) for m, r in _asha(config, done)._brackets[0]._rungs}
     assert rungs == {1: [0.2, 0.3], 3: [0.5], 9: [0.6]}

@@ -47,7 +47,7 @@ def slow_adamw(
 
 def test_a_training_equals_the_papers_recipe_in_float64() -> None:
     """AdamW, warm-up then cosine, the global norm clipped, every parameter decayed."""
-    method = make_method("full", lr=0.01, weight_decay=0.1, clip=0.7)
+    method = make_method("full", lr=0.01, weight_decay=0.1, max_grad_norm=0.7)
     schedule = make_schedule(EXAMPLES, method.config)
     model, reference = make_model(), make_model().double()
     train(model, method, schedule)

@@ -20,10 +20,9 @@ methods:
   {method}
 budget: {{evaluation_images: 40}}
 """
-AUTOFT = "autoft: {batch_size: 12, search: {evaluations: 2, inner_steps: 3}}"
+AUTOFT = "autoft: {batch_size: 12, search: {n_trials: 2, inner_steps: 3}}"
 LORA = (
-    "tuned: {of: lora, settings: {lr: 1e-2, batch_size: 12}, "
-    "search: {evaluations: 2, inner_steps: 3}}"
+    "tuned: {of: lora, settings: {lr: 1e-2, batch_size: 12}, search: {n_trials: 2, inner_steps: 3}}"
 )
 WEIGHTS = ("dcm", "entropy", "flyp", "hinge", "l1_init", "l1_zero", "l2_init", "l2_zero")
 

@@ -209,7 +209,7 @@ def test_a_subset_of_the_losses() -> None:
 
 def test_a_candidate_trains_with_what_was_learned() -> None:
     """Rate and weight decay hold in trial and final run alike; the cross-entropy's weight is 1."""
-    method = make(**SMALL, search=SearchConfig(evaluations=3))
+    method = make(**SMALL, search=SearchConfig(n_trials=3))
     search = method.search()
     assert search is not None
     candidate = search.candidate(VALUES)
@@ -268,7 +268,7 @@ def test_with_an_objective_nothing_else_of_the_search_counts() -> None:
         lr=1.0,
         weight_decay=0.9,
         losses=("ce", "dcm"),
-        search=SearchConfig(evaluations=3),
+        search=SearchConfig(n_trials=3),
     )
     assert plain == other
 

@@ -180,7 +180,7 @@ def test_flyp_needs_captions() -> None:
 def test_published_settings_of_flyp() -> None:
     config = FlypConfig()
     assert (config.lr, config.weight_decay, config.warmup_steps) == (1e-5, 0.1, 500)
-    assert (config.clip, config.label_smoothing, config.duplicates) == (None, 0.0, "keep")
+    assert (config.max_grad_norm, config.label_smoothing, config.duplicates) == (None, 0.0, "keep")
     with pytest.raises(ValidationError, match="label_smoothing"):
         FlypConfig(label_smoothing=0.1)
 

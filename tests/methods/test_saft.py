@@ -443,7 +443,7 @@ def test_training_is_adamw_on_the_selected_weights_in_float64(
     decay: float, limit: float | None
 ) -> None:
     """Decay acts on the selected weights, and only their gradient is clipped."""
-    method = make(weight_decay=decay, clip=limit)
+    method = make(weight_decay=decay, max_grad_norm=limit)
     model = prepared(method)
     chosen = positions(method)
     schedule = make_schedule(EXAMPLES, method.config)

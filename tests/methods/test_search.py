@@ -17,7 +17,7 @@ from shiftbench.methods.search import Choice, Domain, SearchConfig
     ("settings", "steps"),
     [
         ({}, (2, 4, 10)),
-        ({"inner_steps": 100, "rungs": 3, "reduction": 4}, (7, 25, 100)),
+        ({"inner_steps": 100, "rungs": 3, "reduction_factor": 4}, (7, 25, 100)),
         ({"inner_steps": 27}, (3, 9, 27)),
         ({"inner_steps": 2}, (1, 2)),  # a rung of no step, or twice the same, is none
         ({"inner_steps": 1}, (1,)),
@@ -30,16 +30,16 @@ def test_milestones(settings: dict[str, Any], steps: tuple[int, ...]) -> None:
 
 def test_defaults_are_those_of_autoft() -> None:
     config = SearchConfig()
-    assert (config.evaluations, config.inner_steps, config.startup) == (500, 10, 10)
+    assert (config.n_trials, config.inner_steps, config.n_startup_trials) == (500, 10, 10)
     assert config.sampler == "tpe"
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"evaluations": -1}, "evaluations: must be greater than or equal to 0, got -1"),
+        ({"n_trials": -1}, "n_trials: must be greater than or equal to 0, got -1"),
         ({"sampler": "grid"}, "sampler: must be 'tpe' or 'random', got \"grid\""),
-        ({"reduction": 1}, "reduction: must be greater than or equal to 2, got 1"),
+        ({"reduction_factor": 1}, "reduction_factor: must be greater than or equal to 2, got 1"),
         ({"trials": 3}, 'unknown key "trials"'),
     ],
 )

@@ -95,7 +95,10 @@ def test_all_settings_and_the_space_are_written_out() -> None:
         ({"of": "wise-ft"}, "methods.t.of: must be a method that trains on images or features"),
         ({"settings": {"lrr": 1}}, 'settings: full: unknown key "lrr" (did you mean "lr"?)'),
         ({"settings": {"lr": -1}}, "settings: full: lr: must be greater than 0, got -1"),
-        ({"settings": {"clip": "a"}}, "settings: full: clip: must be a valid number"),
+        (
+            {"settings": {"max_grad_norm": "a"}},
+            "settings: full: max_grad_norm: must be a valid number",
+        ),
         ({"lr": 1}, 'methods.t: unknown key "lr"'),
         ({"space": {}}, "methods.t.space: must not be empty"),
         ({"space": {"lrr": LR}}, 'full has no setting "lrr" (did you mean "lr"?)'),

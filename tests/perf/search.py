@@ -1,6 +1,6 @@
 """What a search costs: with ASHA and without, and with warm processes and without.
 
-    python -m tests.perf.search [--evaluations 100] [--task cifar10]
+    python -m tests.perf.search [--trials 100] [--task cifar10]
 
 The same objectives' space is searched twice on Ray Tune, once with early stopping and once without.
 Then some trials run in one process that keeps backbone, data and model, and as many in one that
@@ -35,7 +35,7 @@ methods:
     method: autoft
     lr: 5e-4
     batch_size: 24
-    search: &search {{evaluations: {evaluations}, inner_steps: 9, finalists: 5, repeats: 2}}
+    search: &search {{n_trials: {trials}, inner_steps: 9, finalists: 5, repeats: 2}}
   none: {{<<: *autoft, search: {{<<: *search, scheduler: none}}}}
 """
 TRIALS = 6
@@ -43,12 +43,12 @@ TRIALS = 6
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--evaluations", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--task", default="cifar10")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "suite.yaml"
-        file.write_text(SUITE.format(task=arguments.task, evaluations=arguments.evaluations))
+        file.write_text(SUITE.format(task=arguments.task, trials=arguments.trials))
         plan = Plan.build(Suite.load(file))
         early_stopping(plan, Path(folder))
         warm_processes(plan, Path(folder))

@@ -68,7 +68,7 @@ def test_a_search_that_runs_share_is_one_line_and_charged_to_each() -> None:
     tables = [run(f"f{seed}", VALUES, label="autoft", seed=seed, **SEARCH) for seed in (0, 1)]
     table = pa.concat_tables(tables)
     (line,) = searches(table)
-    assert (line.evaluations, line.steps, line.seconds) == (20, 111, 90.0)
+    assert (line.n_trials, line.steps, line.seconds) == (20, 111, 90.0)
     assert "lr 0.000325" in to_markdown(table)
     (ranking,) = rankings(table)
     assert {found.cost_seconds for found in ranking.lines} == {60.0 + 90.0}

@@ -224,8 +224,8 @@ def test_a_task_without_shifts_ranks_by_id():
 
 def test_runs_with_different_settings_are_never_averaged():
     ranking = rank(
-        run("a", values(80, 50, 50), config={"lr": 0.1, "clip": 1}, seed=0),
-        run("b", values(80, 51, 51), config={"lr": 0.2, "clip": 1}, seed=1),
+        run("a", values(80, 50, 50), config={"lr": 0.1, "max_grad_norm": 1}, seed=0),
+        run("b", values(80, 51, 51), config={"lr": 0.2, "max_grad_norm": 1}, seed=1),
     )
     assert [line.label for line in ranking.lines] == ["full (lr=0.2)", "full (lr=0.1)"]
     assert [line.seeds for line in ranking.lines] == [1, 1]

@@ -256,7 +256,7 @@ def test_the_order_of_keys_does_not_count():
         "resources.data_workers=2",
         "data=/elsewhere",
         "methods.full.epochs=10",
-        "methods.full.clip=1",
+        "methods.full.max_grad_norm=1",
         "methods.full.lr=0.00001",
         "seeds=[0]",
         "tasks=[cifar10]",
@@ -380,7 +380,7 @@ def test_seeds_share_a_search_unless_its_trials_depend_on_the_seed(plan):
     "override",
     [
         "tasks={cifar10: {ood_val: {source: {limit: 50}}}}",
-        "methods.tuned.search={evaluations: 3}",
+        "methods.tuned.search={n_trials: 3}",
         "methods.tuned.settings={lr: 1e-4}",
         "methods.tuned.space={lr: {kind: uniform, low: 0.1, high: 0.2}}",
     ],
@@ -397,7 +397,7 @@ def test_a_search_needs_ood_validation_data_and_a_draw_does_not(plan):
         InputError, match="tuned: searches on OOD validation data, but task cifar10"
     ):
         plan(SEARCHED, no_data)
-    drawn = plan(SEARCHED, no_data, "methods.tuned.search={evaluations: 0}")
+    drawn = plan(SEARCHED, no_data, "methods.tuned.search={n_trials: 0}")
     assert {run.searched for run in drawn.runs.values()} == {False}
     assert {run.searched for run in plan(SEARCHED).runs.values()} == {True}
 

@@ -22,7 +22,7 @@ tasks:
   iwildcam:
 methods:
   zero-shot:
-  full: {lr: 1e-4, clip: 1.0}
+  full: {lr: 1e-4, max_grad_norm: 1.0}
   curve:
     method: wise-ft
     alphas: [0, 0.5, 1]
@@ -175,14 +175,15 @@ def test_an_inherited_task_of_ones_own_can_be_patched(files):
 
 def test_a_suite_extends_another(files):
     suite = files.child(
-        "seeds: [7]\nmethods: {full: {clip: null}, curve: null, probe: {method: linear-probe}}\n"
+        "seeds: [7]\n"
+        "methods: {full: {max_grad_norm: null}, curve: null, probe: {method: linear-probe}}\n"
         "tasks: {iwildcam: null}\n"
     )
     assert suite.name == "x"
     assert suite.seeds == (7,)
     assert list(suite.tasks) == ["cifar10"]
     assert list(suite.methods["cifar10"]) == ["zero-shot", "full", "probe"]
-    assert settings(suite, "cifar10", "full").clip is None
+    assert settings(suite, "cifar10", "full").max_grad_norm is None
     assert settings(suite, "cifar10", "full").lr == 1e-4
 
 
@@ -212,7 +213,7 @@ def test_circles_of_suites_are_refused(files, base):
     [
         ("methods.full.lr=1e-5", "full", "lr", 1e-5),
         ("methods.full={epochs: 2, lr: 3E-5}", "full", "epochs", 2),
-        ("methods.full.clip=null", "full", "clip", None),
+        ("methods.full.max_grad_norm=null", "full", "max_grad_norm", None),
         ("methods.full.precision=bf16", "full", "precision", "bf16"),
         ("methods.curve.alphas=[0.5, 1]", "curve", "alphas", (0.5, 1.0)),
         ("tasks.cifar10.methods.full.lr=1e-6", "full", "lr", 1e-6),
@@ -366,11 +367,11 @@ BAD = {
         "x.yaml:7: methods.full.lr: must be greater than 0, got -1",
     ),
     "unknown precision": (
-        BASE.replace("clip: 1.0", "precision: fp8"),
+        BASE.replace("max_grad_norm: 1.0", "precision: fp8"),
         "x.yaml:7: methods.full.precision: must be 'fp32' or 'bf16', got \"fp8\"",
     ),
     "settings of a method that are none": (
-        BASE.replace("{lr: 1e-4, clip: 1.0}", "3"),
+        BASE.replace("{lr: 1e-4, max_grad_norm: 1.0}", "3"),
         "x.yaml:7: methods.full: ",
     ),
     "settings of a task that are none": (BASE.replace("{}", "3"), "x.yaml:3: tasks.cifar10: "),
@@ -391,7 +392,7 @@ BAD["unknown parent"] = (
     'x.yaml:10: methods.curve.parent: there is no method "ful"',
 )
 BAD["default parent that is not in the suite"] = (
-    BASE.replace("  full: {lr: 1e-4, clip: 1.0}\n", ""),
+    BASE.replace("  full: {lr: 1e-4, max_grad_norm: 1.0}\n", ""),
     'x.yaml:7: methods.curve.parent: there is no method "full"',
 )
 BAD["parent that a task leaves out"] = (

@@ -21,7 +21,7 @@ app = typer.Typer(
 
 Score the predictions of a model that was trained elsewhere:
 
-  shiftbench import predictions mine.csv --task cifar10 --set cifar10.1 --method mine
+  shiftbench import predictions mine.csv --task cifar10 --evaluation-set cifar10.1 --method mine
   --backbone openai/ViT-B-16 --data ~/data
 
 What somebody has submitted:
@@ -34,7 +34,7 @@ _PREDICTIONS_EPILOG = """[bold]Examples[/bold]
 
 A CSV file with the columns id and prediction, of one evaluation set:
 
-  shiftbench import predictions mine.csv --task cifar10 --set cifar10.1 --method mine
+  shiftbench import predictions mine.csv --task cifar10 --evaluation-set cifar10.1 --method mine
   --backbone openai/ViT-B-16 --data ~/data
 
 All evaluation sets in one file, with a column "set", of a suite's task and image budget:
@@ -70,7 +70,7 @@ def predictions(
     evaluation_set: Annotated[
         str | None,
         typer.Option(
-            "--set",
+            "--evaluation-set",
             metavar="NAME",
             help='Evaluation set, such as id-test or cifar10.1; else the column "set" says.',
         ),

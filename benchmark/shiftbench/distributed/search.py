@@ -1,7 +1,7 @@
 """The search of a run on Ray Tune: TPE proposes, ASHA stops, a journal remembers.
 
-One trial of Tune is one evaluation. Its actors are used again, so backbone, data and decoded images
-are loaded once for each of them. Every finished trial is in Optuna's journal before the next one
+Tune's actors are used again from trial to trial, so backbone, data and decoded images are loaded
+once for each of them. Every finished trial is in Optuna's journal before the next one
 begins; after a crash the journal gives the sampler its history and ASHA its rungs back, and trials
 that were under way are proposed again. The best are then tried on fresh seeds, in a second study of
 the same journal: the best of many noisy scores is partly luck.
@@ -109,11 +109,11 @@ def search(setup: Setup, run: Run, report: Report) -> None:
     storage = JournalStorage(JournalFileBackend(journal, lock))
     config = asked.config
     seed = config.seed + 1_000_003 * run.search.seed
-    if not config.evaluations:
+    if not config.n_trials:
         _leave(folder, asked, run.search.id, [], draw(asked, seed), None)
         return
 
-    first = Study(storage, SEARCH, space_of(asked), config.evaluations, seed)
+    first = Study(storage, SEARCH, space_of(asked), config.n_trials, seed)
     first.run(setup, run, report)
     best = finalists(first.trials(), config)
     chosen = _chosen(best)
@@ -152,7 +152,7 @@ def _leave(
         Found(
             values=dict(values),
             score=score,
-            evaluations=len(studies[0].trials()) if studies else 0,
+            n_trials=len(studies[0].trials()) if studies else 0,
             steps=sum(_fact(trial, "steps", 0) for trial in ended),
             images=sum(_fact(trial, "images", 0) for trial in ended),
             seconds=sum(_fact(trial, "seconds", 0.0) for trial in ended),
@@ -328,7 +328,7 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
             self._seed = FRESH_SEEDS + config["repeat"]
             self._milestones = (search.inner_steps,)
         self._rung = 0
-        self._reduction = search.reduction
+        self._reduction = search.reduction_factor
         self._trials.start(values, self._seed)
 
     def step(self) -> dict[str, Any]:
@@ -403,15 +403,15 @@ def _sampler(config: SearchConfig, seed: int) -> BaseSampler:
     if config.sampler == "random":
         return RandomSampler(seed=seed)
     return TPESampler(
-        seed=seed, n_startup_trials=config.startup, multivariate=True, constant_liar=True
+        seed=seed, n_startup_trials=config.n_startup_trials, multivariate=True, constant_liar=True
     )
 
 
 def _asha(config: SearchConfig, ended: list[FrozenTrial]) -> ASHAScheduler:
     """ASHA with the rungs that ended trials have filled; Tune itself does not keep them."""
-    top = config.reduction ** (len(config.milestones()) - 1)
+    top = config.reduction_factor ** (len(config.milestones()) - 1)
     scheduler = ASHAScheduler(
-        time_attr=RESOURCE, max_t=top, grace_period=1, reduction_factor=config.reduction
+        time_attr=RESOURCE, max_t=top, grace_period=1, reduction_factor=config.reduction_factor
     )
     for milestone, recorded in scheduler._brackets[0]._rungs:
         for i, trial in enumerate(ended):

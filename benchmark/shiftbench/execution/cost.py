@@ -160,7 +160,7 @@ def search_cost(run: Run, sizes: Sizes, speeds: Speeds) -> Cost:
     search, n = method.search(), sizes.training(run.task, run.shots)
     if search is None:
         return Cost()
-    trials = search.config.evaluations
+    trials = search.config.n_trials
     if trials:
         trials += search.config.finalists * search.config.repeats
     steps = trials * search.config.inner_steps

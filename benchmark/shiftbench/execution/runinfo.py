@@ -71,7 +71,7 @@ def run_info(
         details={} if fit is None else fit.details | {"step": fit.step},
         search_id=None if run.search is None else run.search.id,
         searched=None if found is None else dict(found.values),
-        search_evaluations=None if found is None else found.evaluations,
+        search_evaluations=None if found is None else found.n_trials,
         search_steps=None if found is None else found.steps,
         search_images=None if found is None else found.images,
         search_seconds=None if found is None else found.seconds,

@@ -143,7 +143,7 @@ class Trainer:
         accumulate = schedule.batch_size // self._place.size // schedule.micro_batch
         loss = _backward(self._objective, stream, accumulate, device, config.precision)
         self._method.before_step(self._model)
-        norm = _clip(self._parameters, config.clip)
+        norm = _clip(self._parameters, config.max_grad_norm)
         # Looking at a value on a GPU waits for it, so there not at every step.
         saving = last or (step + 1) % schedule.save_every == 0
         if (saving or device == "cpu" or step % 50 == 0) and not torch.isfinite(norm):

@@ -270,7 +270,9 @@ def read_answers(file: Path, evaluation_set: str | None = None) -> dict[str, Ans
 
     if "set" not in columns:
         if evaluation_set is None:
-            raise InputError(f'{file}: which evaluation set? add --set, or a column "set"')
+            raise InputError(
+                f'{file}: which evaluation set? add --evaluation-set, or a column "set"'
+            )
         return {evaluation_set: part(np.ones(len(keys), bool))}
     of_row = columns["set"].astype(np.str_)
     names = list(dict.fromkeys(of_row.tolist()))

@@ -47,7 +47,7 @@ class Found:
         values: of the chosen configuration.
         score: its mean score over the finalists' fresh seeds, or in its trial if there were none;
             ``None`` where nothing was tried.
-        evaluations: configurations tried, those that failed included.
+        n_trials: configurations tried, those that failed included.
         steps: optimizer steps of all trials.
         images: examples trained on in all trials.
         seconds: time of all trials, training and scoring, interrupted ones not included.
@@ -55,7 +55,7 @@ class Found:
 
     values: dict[str, Any]
     score: float | None
-    evaluations: int
+    n_trials: int
     steps: int
     images: int
     seconds: float

@@ -47,7 +47,9 @@ class TrainingConfig(MethodConfig):
     epochs: Annotated[float, Field(gt=0, description="passes over the training set")] = 10
     batch_size: Annotated[int, Field(ge=1, description="global batch, over all workers")] = 512
     warmup_steps: Annotated[int, Field(ge=0, description="linear warm-up, in steps")] = 500
-    clip: Annotated[float | None, Field(gt=0, description="global gradient norm; null: off")] = 1.0
+    max_grad_norm: Annotated[
+        float | None, Field(gt=0, description="global gradient norm; null: off")
+    ] = 1.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Annotated[
         Literal["fp32", "bf16"], Field(description="autocast; master weights are always fp32")

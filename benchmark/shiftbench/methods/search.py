@@ -18,20 +18,23 @@ if TYPE_CHECKING:
 class SearchConfig(MethodConfig):
     """Settings of a search on OOD validation data; defaults are AutoFT's (arXiv 2401.10220)."""
 
-    evaluations: Annotated[
+    n_trials: Annotated[
         int, Field(ge=0, description="configurations that are tried; 0: one is drawn and not tried")
     ] = 500
     inner_steps: Annotated[int, Field(ge=1, description="steps that each trains at most")] = 10
     sampler: Annotated[
         Literal["tpe", "random"], Field(description="what proposes the next one")
     ] = "tpe"
-    startup: Annotated[int, Field(ge=1, description="random ones before TPE begins")] = 10
+    n_startup_trials: Annotated[int, Field(ge=1, description="random ones before TPE begins")] = 10
     scheduler: Annotated[
         Literal["asha", "none"], Field(description="whether bad ones are stopped early")
     ] = "asha"
     rungs: Annotated[int, Field(ge=1, description="times that each is scored at most")] = 3
-    reduction: Annotated[
-        int, Field(ge=2, description="a rung lets one in so many go on, and is so much longer")
+    reduction_factor: Annotated[
+        int,
+        Field(
+            ge=2, description="η: each rung keeps the top 1/η, and the next trains η times longer"
+        ),
     ] = 3
     finalists: Annotated[
         int, Field(ge=0, description="best ones that are tried again on fresh seeds; 0: none")
@@ -45,7 +48,8 @@ class SearchConfig(MethodConfig):
     def milestones(self) -> tuple[int, ...]:
         """Steps after which a configuration is scored: ⌈S / ηᵏ⌉ for k = rungs - 1, …, 0."""
         steps = (
-            math.ceil(self.inner_steps / self.reduction**k) for k in reversed(range(self.rungs))
+            math.ceil(self.inner_steps / self.reduction_factor**k)
+            for k in reversed(range(self.rungs))
         )
         return tuple(dict.fromkeys(steps))
 

@@ -58,7 +58,7 @@ class SearchLine:
         backbone: its name.
         shots: training images per class; ``None`` for all.
         label: what the suite calls the method.
-        evaluations: configurations tried.
+        n_trials: configurations tried.
         steps: optimizer steps of all trials.
         seconds: time of all trials.
         values: what was found.
@@ -69,7 +69,7 @@ class SearchLine:
     backbone: str
     shots: int | None
     label: str
-    evaluations: int
+    n_trials: int
     steps: int
     seconds: float
     values: Mapping[str, Any]
@@ -121,7 +121,7 @@ def searches(table: pa.Table) -> list[SearchLine]:
                     backbone=row["backbone"],
                     shots=row["shots"],
                     label=row["label"],
-                    evaluations=row["search_evaluations"],
+                    n_trials=row["search_evaluations"],
                     steps=row["search_steps"],
                     seconds=row["search_seconds"],
                     values=json.loads(row["searched"]),

@@ -218,7 +218,7 @@ def _findings(table: pa.Table, found: Sequence[Ranking]) -> list[str]:
                 line.backbone,
                 _shots(line.shots),
                 line.label,
-                str(line.evaluations),
+                str(line.n_trials),
                 f"{line.steps:,}",
                 duration(line.seconds),
                 ", ".join(f"{key} {_short(value)}" for key, value in line.values.items()),

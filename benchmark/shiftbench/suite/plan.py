@@ -275,8 +275,8 @@ class _Cell:
         search = method.search()
         if search is None:
             return None
-        ood_val = self._ood_val if search.config.evaluations else None
-        if search.config.evaluations and ood_val is None:
+        ood_val = self._ood_val if search.config.n_trials else None
+        if search.config.n_trials and ood_val is None:
             raise self._suite.error(
                 f'searches on OOD validation data, but task {self._task.name} has no "ood_val"',
                 "methods",

@@ -44,7 +44,9 @@ class AutoFtConfig(TrainingConfig):
     lr: Annotated[
         float, Field(gt=0, description="peak learning rate; a search looks from lr/100 to 100 lr")
     ] = 1e-5
-    clip: Annotated[float | None, Field(gt=0, description="global gradient norm; null: off")] = None
+    max_grad_norm: Annotated[
+        float | None, Field(gt=0, description="global gradient norm; null: off")
+    ] = None
     checkpoint: Annotated[
         Literal["last", "id-val"],
         Field(description="the epoch whose weights are kept: the last, or the best on id-val"),

@@ -20,7 +20,9 @@ class FlypConfig(TrainingConfig):
     """FLYP's settings (its README); its weight decay is 0.2 on iWildCam and FMoW."""
 
     lr: Annotated[float, Field(gt=0, description="peak learning rate of AdamW")] = 1e-5
-    clip: Annotated[float | None, Field(gt=0, description="global gradient norm; null: off")] = None
+    max_grad_norm: Annotated[
+        float | None, Field(gt=0, description="global gradient norm; null: off")
+    ] = None
     label_smoothing: Annotated[
         float, Field(ge=0, le=0, description="the contrastive loss has none")
     ] = 0.0
