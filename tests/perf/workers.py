@@ -12,7 +12,7 @@ import tempfile
 import time
 
 from shiftbench.distributed.session import session
-from shiftbench.suite.suite import Resources
+from shiftbench.suite.file import Resources
 
 REPEATS = 5
 

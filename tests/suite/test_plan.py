@@ -15,8 +15,9 @@ from shiftbench.data.tasks import BUILTIN_TASKS
 from shiftbench.methods.base import Method, MethodConfig
 from shiftbench.methods.builtin.full import Full
 from shiftbench.methods.registry import METHODS
+from shiftbench.suite.file import Budget
 from shiftbench.suite.plan import IDENTITY_VERSION, Plan, Run, evaluation_metrics, identity, run_id
-from shiftbench.suite.suite import Budget, Suite
+from shiftbench.suite.suite import Suite
 
 SUITE = """\
 backbones: [openai/ViT-B-16]

@@ -9,7 +9,9 @@ import pytest
 import yaml
 from shiftbench.core.errors import InputError
 from shiftbench.data.tasks import BUILTIN_TASKS, miniature_tasks
-from shiftbench.suite.json_schema import SCHEMA_FILE, schema_text, write
+from shiftbench.methods.registry import METHODS
+from shiftbench.suite.dumping import dump
+from shiftbench.suite.json_schema import SCHEMA_FILE, json_schema, schema_text, write
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
@@ -465,19 +467,19 @@ def test_every_shipped_suite_loads_and_plans(file):
 def test_a_suite_that_is_spelled_out_means_the_same(file, tmp_path):
     suite = Suite.load(file)
     copy = tmp_path / "copy.yaml"
-    copy.write_text(suite.dump())
+    copy.write_text(dump(suite))
     again = Suite.load(copy)
     assert Plan.build(again).runs.keys() == Plan.build(suite).runs.keys()
-    assert again.dump() == suite.dump()
+    assert dump(again) == dump(suite)
 
 
 def test_settings_of_one_task_survive_being_spelled_out(files):
     text = "tasks: {iwildcam: {methods: {full: {epochs: 20}, zero-shot: null}}}"
     suite = files.child(text)
-    again = files.load(suite.dump())
+    again = files.load(dump(suite))
     assert settings(again, "iwildcam", "full").epochs == 20
     assert list(again.methods["iwildcam"]) == ["full", "curve"]
-    assert again.dump() == suite.dump()
+    assert dump(again) == dump(suite)
 
 
 def test_the_shipped_schema_is_current():
@@ -489,6 +491,22 @@ def test_the_schema_is_written_where_it_is_shipped(tmp_path, monkeypatch):
     write()
     assert [file.name for file in tmp_path.iterdir()] == ["s.json"]
     assert (tmp_path / "s.json").read_text() == SCHEMA_FILE.read_text()
+
+
+def test_a_method_adds_its_definition_and_one_branch_to_the_schema(monkeypatch):
+    whole = json_schema()
+    entries = METHODS.entries()
+    fewer = {name: entry for name, entry in entries.items() if name != "bitfit"}
+    monkeypatch.setattr(METHODS, "entries", lambda: fewer)
+    without = json_schema()
+
+    assert whole["$defs"].pop("method bitfit")["properties"].keys() >= {"lr", "train_head"}
+    branches = whole["$defs"]["methods"]["allOf"]
+    added = [branch for branch in branches if branch not in without["$defs"]["methods"]["allOf"]]
+    assert len(added) == 1
+    branches.remove(added[0])
+    assert whole == without
+    assert len(json.dumps(added[0], indent=2).splitlines()) < 40
 
 
 @pytest.fixture(scope="module")
@@ -509,7 +527,7 @@ def test_shipped_suites_follow_the_schema_and_point_to_it(file, validator):
 
 @pytest.mark.parametrize("file", SUITES, ids=lambda file: file.stem)
 def test_spelled_out_suites_follow_the_schema(file, validator):
-    data = yaml.safe_load(Suite.load(file).dump())
+    data = yaml.safe_load(dump(Suite.load(file)))
     validator.validate({key: value for key, value in data.items() if key != "extends"})
 
 
@@ -519,6 +537,7 @@ def test_spelled_out_suites_follow_the_schema(file, validator):
         {"sedes": [0]},
         {"methods": {"full": {"lrr": 1}}},
         {"methods": {"mine": {"method": "full", "lrr": 1}}},
+        {"methods": {"full": {"method": "l2-sp", "density": 1}}},
         {"methods": {"full": {"lr": -1}}},
         {"tasks": {"cifar10": {"shift": {}}}},
         {"tasks": {"cifar10": {"methods": {"full": {"lrr": 1}}}}},
@@ -538,6 +557,7 @@ def test_the_schema_shows_mistakes_while_typing(data, validator):
         {"methods": {"plugin": {"anything": 1}}},
         {"methods": {"full": None, "mine": {"method": "full", "lr": 1}}},
         {"methods": {"full": {"method": "l2-sp", "strength": 1}}},
+        {"methods": {"full": {"method": "plugin", "anything": 1}}},
         {"tasks": ["cifar10"], "methods": ["full"]},
         {"tasks": {"cifar10": None, "fmow": {"methods": {"full": None}}}},
         {

@@ -44,7 +44,9 @@ def plan(
 
     loaded = load_suite(suite, overrides, data)
     if resolved:
-        typer.echo(loaded.dump(), nl=False)
+        from shiftbench.suite.dumping import dump
+
+        typer.echo(dump(loaded), nl=False)
         return
     from shiftbench.execution.cost import progress
     from shiftbench.suite.plan import Plan

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from shiftbench.core.errors import InputError
-from shiftbench.suite.suite import Resources
+from shiftbench.suite.file import Resources
 
 # Ray reads these when it is imported, and passes the RAY_TRAIN_ ones on to its workers.
 DEFAULTS = {

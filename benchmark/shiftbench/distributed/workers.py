@@ -26,8 +26,8 @@ from shiftbench.execution.runner import Runner
 from shiftbench.leaderboard.runfolder import RunFolder
 
 if TYPE_CHECKING:
+    from shiftbench.suite.file import Resources
     from shiftbench.suite.plan import Run
-    from shiftbench.suite.suite import Resources
 
 COLLECTIVE_TIMEOUT_S = 1800
 GROUP_RESTARTS = 2  # after a worker or its node was lost

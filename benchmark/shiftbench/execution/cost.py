@@ -17,7 +17,7 @@ from shiftbench.suite.plan import Plan, Run
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from shiftbench.suite.suite import Resources
+    from shiftbench.suite.file import Resources
 
 State = Literal["done", "failed", "left"]
 STATES: tuple[State, ...] = ("done", "failed", "left")

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet
     from shiftbench.data.tasks import EvaluationSet, TaskData
     from shiftbench.methods.base import MethodConfig, Weights
-    from shiftbench.suite.suite import Resources
+    from shiftbench.suite.file import Resources
 
 ZERO_SHOT = "zero-shot"
 """What a mixture calls the pretrained model."""

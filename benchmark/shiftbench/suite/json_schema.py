@@ -16,7 +16,7 @@ from shiftbench.core.shipped import shipped
 from shiftbench.data.registry import TASKS
 from shiftbench.data.tasks import Task
 from shiftbench.methods.registry import METHODS
-from shiftbench.suite.suite import SuiteFile
+from shiftbench.suite.file import SuiteFile
 
 SCHEMA_FILE = shipped("suites") / "suite.schema.json"
 
@@ -83,33 +83,22 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _methods_schema(builtin: Iterable[str]) -> dict[str, Any]:
-    """Labels to settings; a label's own name or its ``method`` decides which settings there are."""
-    chosen = [
-        {
-            "if": {
-                "type": "object",
-                "properties": {"method": {"const": name}},
-                "required": ["method"],
-            },
-            "then": {"$ref": f"#/$defs/method {name}"},
-        }
-        for name in builtin
-    ]
-    own = {
-        name: {
-            "anyOf": [
-                {"type": "null"},
-                {"$ref": f"#/$defs/method {name}"},
-                {"type": "object", "required": ["method"], "allOf": chosen},
-            ]
-        }
-        for name in builtin
-    }
+def _methods_schema(names: Iterable[str]) -> dict[str, Any]:
+    """Labels to settings: one branch for every method, and nothing said of a plugin's settings."""
     return {
         "type": "object",
-        "properties": own,
-        "additionalProperties": {"type": ["object", "null"], "allOf": chosen},
+        "additionalProperties": {"type": ["object", "null"]},
+        "allOf": [_branch(name) for name in names],
+    }
+
+
+def _branch(name: str) -> dict[str, Any]:
+    """Settings of one method: under its own name, unless ``method`` says another, or any label."""
+    settings = {"$ref": f"#/$defs/method {name}"}
+    chosen = {"type": "object", "properties": {"method": {"const": name}}}
+    return {
+        "properties": {name: {"if": chosen, "then": settings}},
+        "additionalProperties": {"if": {**chosen, "required": ["method"]}, "then": settings},
     }
 
 

@@ -16,7 +16,8 @@ from shiftbench.models.backbones import backbone_identity
 if TYPE_CHECKING:
     from shiftbench.data.tasks import EvaluationSet, Task
     from shiftbench.methods.base import Method, MethodConfig
-    from shiftbench.suite.suite import Budget, Suite
+    from shiftbench.suite.file import Budget
+    from shiftbench.suite.suite import Suite
 
 LABELS: Any = {"parent": True, "parents": True, "settings": {"parent", "parents"}}
 """Settings that only name other runs, also those of a method that another one wraps."""

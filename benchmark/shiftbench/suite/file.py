@@ -1,0 +1,95 @@
+"""What a suite file may say: its keys, their types, defaults and descriptions."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+MINIATURE = "miniature"
+NAMED = frozenset({"tasks", "methods"})
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+
+
+def _all_differ(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"holds {json.dumps(value)} twice")
+    return values
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class Budget(_Closed):
+    """Upper limits; part of a run's identity, since they change what comes out."""
+
+    steps: Annotated[
+        int | None, Field(ge=1, description="most optimizer steps of a run; null: no limit")
+    ] = None
+    evaluation_images: Annotated[
+        int | None, Field(ge=1, description="most images of an evaluation set; null: all")
+    ] = None
+
+
+class Resources(_Closed):
+    """What a run may use; never changes its outcome beyond floating-point order."""
+
+    workers: Annotated[int, Field(ge=1, description="training workers of a run")] = 1
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    micro_batch: Annotated[
+        int | None, Field(ge=1, description="images a worker holds at a time; null: its share")
+    ] = None
+    data_workers: Annotated[int, Field(ge=0, description="loading processes of a worker")] = 0
+    max_trials: Annotated[
+        int | None, Field(ge=1, description="trials of a search at once; null: what fits")
+    ] = None
+
+
+class SuiteFile(_Closed):
+    """What a suite file may say, after ``extends`` and ``--set`` are applied.
+
+    Tasks and methods are typed one by one when they are resolved, because what they may hold
+    depends on their names.
+    """
+
+    extends: Annotated[
+        str | None, Field(description="suite to start from, relative to this file")
+    ] = None
+    name: Annotated[str, Field(min_length=1, description="default: the file's name")]
+    description: str = ""
+    data: Annotated[
+        str | None,
+        Field(
+            description="'miniature', or a folder (relative to this file) or URI that holds the "
+            "data sets; --data overrides it"
+        ),
+    ] = None
+    tasks: Annotated[dict[Label, dict[str, Any] | None], Field(min_length=1)]
+    backbones: Annotated[
+        tuple[str, ...],
+        AfterValidator(_all_differ),
+        Field(
+            min_length=1,
+            description="'miniature', pretrained/model of open_clip such as openai/ViT-B-16, the "
+            "name of a plugin's, or a folder starting with ./, ../, ~ or / (relative to this file)",
+        ),
+    ]
+    methods: Annotated[dict[Label, dict[str, Any] | None], Field(min_length=1)]
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...],
+        AfterValidator(_all_differ),
+        Field(min_length=1, description="each is a full repetition of the grid"),
+    ] = (0,)
+    shots: Annotated[
+        tuple[Literal["full"] | Annotated[int, Field(ge=1)], ...],
+        AfterValidator(_all_differ),
+        Field(min_length=1, description="training images per class, or 'full' for all"),
+    ] = ("full",)
+    budget: Budget = Budget()
+    resources: Resources = Resources()

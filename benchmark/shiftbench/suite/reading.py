@@ -1,0 +1,70 @@
+"""One merged document from a suite file, the suites that it extends, and the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from shiftbench.core import document
+from shiftbench.core.document import Node, Place
+from shiftbench.core.words import nearest
+from shiftbench.suite.file import NAMED
+
+
+def read(file: str | Path, overrides: Sequence[str] = (), data: str | None = None) -> Node:
+    """The merged document; every value in it still knows where it was written.
+
+    Args:
+        file: the YAML file.
+        overrides: ``--set`` texts such as ``methods.full.lr=1e-5``, later ones win.
+        data: ``--data``, wins over the file; a folder relative to the working directory.
+
+    Raises:
+        InputError: one line with file, line, key and what is accepted.
+    """
+    node = _read_chain(Path(file), str(file), ())
+    node = document.merge(_name_after(file), node)
+    for text in overrides:
+        node = _assign(node, text)
+    if data is not None:
+        option = Place(f"--data {data}", None, Path())
+        node = document.merge(node, document.tree({"data": data}, option))
+    for key in NAMED & node.children.keys():
+        entries = document.named_entries(node.children[key])
+        node = Node({**node.children, key: entries}, node.place)
+    return node
+
+
+def _read_chain(file: Path, shown: str, seen: tuple[Path, ...]) -> Node:
+    node = document.read(file, shown)
+    extends = node.child("extends")
+    if extends is None:
+        return node
+    if not isinstance(extends.value, str):
+        raise extends.error("must be the path of another suite file")
+    base = file.parent / extends.value
+    seen = (*seen, file.resolve())
+    if base.resolve() in seen:
+        raise extends.error(f'"{extends.value}" extends this suite in turn')
+    if not base.is_file():
+        raise extends.error(f'there is no file "{extends.value}" beside this suite')
+    above = os.path.normpath(Path(shown).parent / extends.value)
+    inherited = _read_chain(base, above, seen).without("name", "description")
+    return document.merge(inherited, node.without("extends"), NAMED)
+
+
+def _name_after(file: str | Path) -> Node:
+    return document.tree({"name": Path(file).stem}, Place(str(file), 1, Path(file).parent))
+
+
+def _assign(node: Node, text: str) -> Node:
+    assignment = document.assignment(text)
+    (key,) = assignment.children
+    if key == "extends":
+        raise assignment.error("only a suite file can extend another")
+    for name, entry in assignment.children[key].children.items():
+        inherited = document.named_entries(node.children[key]) if key in node.children else node
+        if key in NAMED and entry.value is None and inherited.child(name) is None:
+            raise entry.error(f'there is no "{name}" to remove{nearest(name, inherited.children)}')
+    return document.merge(node, assignment, NAMED)

@@ -1,0 +1,175 @@
+"""The names in a suite's document: paths, tasks and methods, each checked where it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shiftbench.core import document
+from shiftbench.core.document import Key, Node
+from shiftbench.core.errors import InputError
+from shiftbench.core.words import nearest
+from shiftbench.data.registry import TASKS
+from shiftbench.data.tasks import Task
+from shiftbench.methods.base import Method, MethodConfig
+from shiftbench.methods.registry import METHODS
+from shiftbench.suite.file import MINIATURE
+
+
+def resolve_data(node: Node) -> str:
+    """``miniature``, a URI, or a folder as seen from the working directory."""
+    text = str(node.value)
+    if not text:
+        raise node.error("must be 'miniature', a folder or a URI")
+    return text if text == MINIATURE or "://" in text else document.relative(node.place, text)
+
+
+def resolve_backbones(node: Node) -> tuple[str, ...]:
+    """Names of backbones; folders as seen from the working directory."""
+    return tuple(
+        document.relative(item.place, item.value)
+        if item.value.startswith(("./", "../", "~", "/"))
+        else str(item.value)
+        for item in node.value
+    )
+
+
+def resolve_task(name: str, entry: Node, *, miniature: bool) -> Task:
+    """A task of the suite: a registered one with the suite's changes, or one of its own.
+
+    Args:
+        name: its key in the suite.
+        entry: its settings there.
+        miniature: whether the registered tasks stand for miniature data.
+
+    Raises:
+        InputError: one line with file, line, key and what is accepted.
+    """
+    patch = entry.without("methods", "from")
+    if "name" in patch.children:
+        raise patch.children["name"].error("a task is called as its key says; remove this line")
+    origin = entry.child("from")
+    if origin is None:
+        registered = registered_task(name, entry, miniature=miniature)
+    else:
+        registered = _origin(origin, miniature=miniature)
+    if registered is None and "train" not in patch.children:
+        known = TASKS.entries()
+        raise entry.error(
+            f'"{name}" is not a registered task{nearest(name, known)}, '
+            'and not a task of your own either, which needs "classes", "train" and "id_test"'
+        )
+    if registered is not None:
+        if not patch.children:
+            return registered.model_copy(update={"name": name})
+        settings = registered.model_dump(mode="json", exclude={"name"})
+        base = document.tree(settings, entry.place, entry.path)
+        patch = document.merge(base, patch)
+    return document.validate(Task, _without_removed_shifts(_named(name, patch)))
+
+
+def _origin(node: Node, *, miniature: bool) -> Task:
+    """The registered task that another one starts from."""
+    known = TASKS.entries()
+    registered = None
+    if isinstance(node.value, str):
+        registered = registered_task(node.value, node, miniature=miniature)
+    if registered is None:
+        raise node.error(
+            f'"{node.plain}" is not a registered task{nearest(str(node.plain), known)}'
+        )
+    return registered
+
+
+def registered_task(name: str, entry: Node, *, miniature: bool) -> Task | None:
+    """The task registered as ``name``; ``None`` when there is none.
+
+    Raises:
+        InputError: its plugin cannot be loaded; the message points at ``entry``.
+    """
+    if miniature:
+        from shiftbench.data.tasks import miniature_tasks
+
+        tasks = miniature_tasks()
+        if name in tasks:
+            return tasks[name]
+    if name not in TASKS.entries():
+        return None
+    try:
+        return TASKS.load(name)
+    except InputError as error:
+        raise entry.error(str(error)) from error
+
+
+def _named(name: str, node: Node) -> Node:
+    return Node({"name": Node(name, node.place), **node.children}, node.place, node.path)
+
+
+def _without_removed_shifts(node: Node) -> Node:
+    shifts = node.children.get("shifts")
+    if shifts is None:
+        return node
+    removed = [name for name, shift in shifts.children.items() if shift.value is None]
+    return Node({**node.children, "shifts": shifts.without(*removed)}, node.place, node.path)
+
+
+def resolve_methods(node: Node, task: str) -> dict[str, Method[MethodConfig]]:
+    """The methods of one task by label, with the task's own settings applied.
+
+    Raises:
+        InputError: one line with file, line, key and what is accepted.
+    """
+    own = node.nearest(("tasks", task)).child("methods")
+    overrides = {} if own is None else own.children
+    if own is not None and not isinstance(own.value, dict | None):
+        raise own.error("must map the labels of methods to the settings that differ here")
+    entries = node.children["methods"].children
+    for label, override in overrides.items():
+        if label not in entries:
+            raise override.error(f'this suite has no method "{label}"{nearest(label, entries)}')
+    methods = {}
+    for label, entry in entries.items():
+        if label not in overrides:
+            methods[label] = _resolve_method(label, entry)
+        elif overrides[label].value is not None:
+            methods[label] = _resolve_method(label, document.merge(entry, overrides[label]))
+    if not methods:
+        raise node.error("no method is left for this task", ("tasks", task))
+    _check_parents(node, task, methods)
+    return methods
+
+
+def _resolve_method(label: str, entry: Node) -> Method[MethodConfig]:
+    named = entry.child("method")
+    if named is not None and not isinstance(named.value, str):
+        raise named.error("must be the name of a registered method")
+    name = label if named is None else str(named.value)
+    try:
+        kind = METHODS.load(name)
+    except InputError as error:
+        hint = "" if named is not None else '; "method:" says which one a label of your own means'
+        raise (named or entry).error(f"{error}{hint}") from error
+    return kind(document.validate(kind.Config, entry.without("method")))
+
+
+def _check_parents(node: Node, task: str, methods: Mapping[str, Method[MethodConfig]]) -> None:
+    """Refuse parents that are not in the suite, and methods that wait for each other."""
+
+    def place(label: str) -> tuple[Key, ...]:
+        override: tuple[Key, ...] = ("tasks", task, "methods", label, "parent")
+        found = node.nearest(override).path == override
+        return override if found else ("methods", label, "parent")
+
+    def visit(label: str, below: tuple[str, ...]) -> None:
+        for parent in methods[label].parents():
+            if parent not in methods:
+                raise node.error(
+                    f'there is no method "{parent}" for task {task}{nearest(parent, methods)}',
+                    place(label),
+                )
+            if parent in (*below, label):
+                circle = " → ".join((*below, label, parent))
+                raise node.error(f"methods that need each other: {circle}", place(label))
+            visit(parent, (*below, label))
+
+    for label in methods:
+        visit(label, ())
