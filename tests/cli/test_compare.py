@@ -9,7 +9,7 @@ from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
 from tests.leaderboard.records import run
-from tests.report.test_compare import B16, done, golden, results
+from tests.report.test_compare import B16, golden, of_task, results
 
 SUITE = """\
 backbones: [openai/ViT-B-16]
@@ -39,7 +39,7 @@ def line_of(output, *words):
 
 
 def test_it_says_what_is_reproduced(capsys):
-    add("a", done("a", {"id-test": 0.813, "imagenet-r": 0.7, "imagenet-c": 0.5}))
+    add("a", of_task("a", {"id-test": 0.813, "imagenet-r": 0.7, "imagenet-c": 0.5}))
     assert main(["compare"]) == 0
     output = capsys.readouterr().out
     assert f"imagenet · {B16} · all training data" in output
@@ -52,7 +52,7 @@ def test_it_says_what_is_reproduced(capsys):
 
 
 def test_the_tolerance_is_in_points(capsys):
-    add("a", done("a", {"imagenet-r": 0.7}))
+    add("a", of_task("a", {"imagenet-r": 0.7}))
     assert main(["compare", "--tolerance", "5"]) == 0
     output = capsys.readouterr().out
     assert "differs" not in output.splitlines()[2]
@@ -61,7 +61,7 @@ def test_the_tolerance_is_in_points(capsys):
 
 
 def test_part_of_a_set(capsys):
-    add("a", done("a", results({"imagenet-r": 0.65}, "imagenet", n=64)))
+    add("a", of_task("a", results({"imagenet-r": 0.65}, "imagenet", n=64)))
     assert main(["compare"]) == 0
     output = capsys.readouterr().out
     assert "not comparable" in line_of(output, "imagenet-r", "65.0")
@@ -69,7 +69,7 @@ def test_part_of_a_set(capsys):
 
 
 def test_the_miniature_world_is_left_out(capsys):
-    add("a", run("a", {"imagenet-r": 0.7}, world="miniature/1"))
+    add("a", run("a", {"imagenet-r": 0.7}, data_kind="miniature/1"))
     assert main(["compare"]) == 0
     output = capsys.readouterr().out
     assert "No run on real data has finished yet." in output
@@ -84,8 +84,8 @@ def test_a_golden_row_that_differs_is_told(capsys):
 
 def test_the_runs_of_a_suite(capsys):
     (run_id,) = Plan.build(Suite.load(Path("x.yaml"), ())).runs
-    add(run_id, done(run_id, {"imagenet-r": 0.65}))
-    add("other", done("other", {"imagenet-r": 0.1}, label="other"))
+    add(run_id, of_task(run_id, {"imagenet-r": 0.65}))
+    add("other", of_task("other", {"imagenet-r": 0.1}, label="other"))
     assert main(["compare", "x.yaml"]) == 0
     output = capsys.readouterr().out
     assert "mine" in output

@@ -29,7 +29,7 @@ def suite(tmp_path, monkeypatch):
     file.write_text(SUITE)
     for run_id, of in Plan.build(Suite.load(file)).runs.items():
         scores = {"id-test": 0.5, "cifar10.1": 0.4}
-        changes = {"task": "cifar10", "world": of.world, "seed": of.seed, "label": "other"}
+        changes = {"task": "cifar10", "data_kind": of.data_kind, "seed": of.seed, "label": "other"}
         write_run(tmp_path / "results", run_id, run(run_id, scores, **changes))
     return file
 

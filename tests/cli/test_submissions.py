@@ -96,7 +96,7 @@ def test_an_import_stands_beside_the_runs_of_its_suite(folder, capsys):
     assert imports(folder) == 0
     (row, *_) = store.read(folder / "results").to_pylist()
     assert row["task_digest"] == digest(run.task.model_dump(mode="json"))
-    assert (row["world"], row["backbone"], row["suite"]) == (run.world, run.backbone, "x")
+    assert (row["data_kind"], row["backbone"], row["suite"]) == (run.data_kind, run.backbone, "x")
 
 
 def test_a_budget_of_the_suite_counts(folder, capsys):
@@ -123,7 +123,7 @@ def test_a_registered_task_needs_no_suite(folder, capsys):
     (folder / "a.csv").write_text("index,prediction\n" + "".join(f"{i},cat\n" for i in range(n)))
     assert main([*words, "--data", "data"]) == 0
     (row,) = store.read(folder / "results").to_pylist()
-    assert (row["task"], row["world"], row["n"]) == ("cifar10", "real", n)
+    assert (row["task"], row["data_kind"], row["n"]) == ("cifar10", "real", n)
     assert main([*words, "--data", "data", "--task", "cifar"]) == 2
 
 

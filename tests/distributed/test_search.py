@@ -86,7 +86,7 @@ def test_a_killed_search_goes_on_and_keeps_what_was_done(tmp_path: Path, world: 
     assert {row["seed"] for row in board} == {0, 1}
     assert {row["selection"] for row in board} == {"ood-val"}
     for row in board:
-        assert row["search_evaluations"] == 8
+        assert row["search_trials"] == 8
         assert row["search_steps"] == sum(trial["steps"] for trial in table.to_pylist())
         assert row["search_seconds"] > 0
         assert json.loads(row["searched"])["lr"] < 1e30

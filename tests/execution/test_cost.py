@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from shiftbench.data.tasks import open_task
 from shiftbench.execution.cost import Cost, Sizes, cost_of, measured_speeds, progress
-from shiftbench.leaderboard.schema import failed, to_table
+from shiftbench.leaderboard.schema import done, failed
 from shiftbench.leaderboard.store import write_run
 from shiftbench.suite.json_schema import SCHEMA_FILE
 from shiftbench.suite.plan import Plan
@@ -63,7 +63,7 @@ def finish(results_folder: Path, plan: Plan, label: str, seed: int = 0, **change
     record = info(
         run.id, task=run.task.name, backbone=run.backbone, method=run.method, label=label, **changes
     )
-    write_run(results_folder, run.id, to_table(record, results({"id-test": 0.5, "forest": 0.4})))
+    write_run(results_folder, run.id, done(record, results({"id-test": 0.5, "forest": 0.4})))
 
 
 def test_steps_and_images_follow_from_the_training_set(birds):
@@ -181,7 +181,7 @@ def test_a_failed_run_is_to_do_again_and_says_why(birds):
 def test_failed_runs_and_unknown_methods_measure_nothing():
     tables = [
         failed(info("a"), "broken"),
-        to_table(info("b", method="of-another-package"), results({"id-test": 0.5})),
+        done(info("b", method="of-another-package"), results({"id-test": 0.5})),
     ]
     assert not measured_speeds(pa.concat_tables(tables)).training
 
@@ -189,9 +189,9 @@ def test_failed_runs_and_unknown_methods_measure_nothing():
 def test_speed_is_of_the_backbone_and_of_what_trains():
     table = pa.concat_tables(
         [
-            to_table(info("a", train_images=100, train_seconds=1.0), results({"id-test": 0.5})),
-            to_table(info("b", train_images=100, train_seconds=3.0), results({"id-test": 0.5})),
-            to_table(
+            done(info("a", train_images=100, train_seconds=1.0), results({"id-test": 0.5})),
+            done(info("b", train_images=100, train_seconds=3.0), results({"id-test": 0.5})),
+            done(
                 info("c", method="linear-probe", train_images=100, train_seconds=0.1),
                 results({"id-test": 0.5}),
             ),
@@ -210,9 +210,9 @@ def test_speed_is_of_the_backbone_and_of_what_trains():
 
 def test_a_variant_that_was_selected_twice_was_predicted_once():
     twice = results({"id-test": 0.5}) + results({"id-test": 0.5}, selection="id-val")
-    assert measured_speeds(to_table(info(), twice)).prediction == {("miniature", "full"): 50}
+    assert measured_speeds(done(info(), twice)).prediction == {("miniature", "full"): 50}
     run = next(iter(build_anywhere().runs.values()))
-    speeds = measured_speeds(to_table(info(), twice))
+    speeds = measured_speeds(done(info(), twice))
     assert cost_of(run, Sizes(None), speeds, build_anywhere().suite.resources).seconds is None
 
 

@@ -26,7 +26,7 @@ from shiftbench.execution.launch import (
 )
 from shiftbench.execution.runinfo import run_info
 from shiftbench.leaderboard.runfolder import Fit, RunFolder
-from shiftbench.leaderboard.schema import Result, to_table
+from shiftbench.leaderboard.schema import Result, done
 from shiftbench.leaderboard.store import write_run
 from shiftbench.suite.plan import Plan, evaluation_metrics
 from shiftbench.suite.suite import Suite
@@ -94,7 +94,7 @@ def record(plan: Plan, results: Path, states: dict[tuple[str, str], SetState]) -
                 "id-test-on-drawn-classes": "accuracy",
             }.items()
         ]
-        write_run(results, run.id, to_table(info, rows))
+        write_run(results, run.id, done(info, rows))
 
 
 def test_runs_on_the_same_files_stay_done(root: Path) -> None:

@@ -9,31 +9,30 @@ from typing import Any
 import pyarrow as pa
 from shiftbench.core.provenance import Provenance
 from shiftbench.evaluation.metrics import Score
-from shiftbench.leaderboard.schema import Result, RunInfo, Selection, to_table
+from shiftbench.leaderboard.schema import Parent, Result, RunInfo, Selection, done
 
 PROVENANCE = Provenance("0.1.0", "a" * 40, True, {"torch": "2.15"}, {"cpu": "abacus", "gpus": []})
 
 
-def info(run_id: str = "f00d", **changes: Any) -> RunInfo:
+def info(run_id: str = "f00d", provenance: Provenance = PROVENANCE, **changes: Any) -> RunInfo:
     values: dict[str, Any] = {
         "run_id": run_id,
         "suite": "toy",
         "task": "imagenet",
         "task_digest": "0" * 12,
-        "world": "real",
+        "data_kind": "real",
         "backbone": "miniature",
         "method": "full",
         "label": "full",
         "origin": "shiftbench 0.1.0",
         "config": {"lr": 1e-5},
         "budget": {"steps": None},
-        "parents": [],
+        "parents": (),
         "seed": 0,
         "seeded": True,
         "shots": None,
         "started": datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC),
         "finished": datetime(2030, 1, 2, 4, 4, 5, tzinfo=UTC),
-        "provenance": PROVENANCE,
         "device": "abacus",
         "train_seconds": 60.0,
         "train_images": 512,
@@ -44,7 +43,9 @@ def info(run_id: str = "f00d", **changes: Any) -> RunInfo:
         "peak_memory_bytes": 2**30,
         "train_fingerprint": "abc",
     }
-    return RunInfo(**(values | changes))
+    values |= vars(provenance) | changes
+    values["parents"] = tuple(Parent(*parent) for parent in values["parents"])
+    return RunInfo(**values)
 
 
 def results(
@@ -70,4 +71,4 @@ def results(
 
 
 def run(run_id: str, values: Mapping[str, float], **changes: Any) -> pa.Table:
-    return to_table(info(run_id, **changes), results(values))
+    return done(info(run_id, **changes), results(values))

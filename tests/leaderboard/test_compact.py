@@ -12,7 +12,7 @@ import pytest
 from shiftbench.cli import main
 from shiftbench.core.errors import InputError
 from shiftbench.leaderboard import store
-from shiftbench.leaderboard.schema import SCHEMA, VERSION_KEY, failed, to_table
+from shiftbench.leaderboard.schema import SCHEMA, VERSION_KEY, done, failed
 from shiftbench.leaderboard.store import COPY, compact, folder, read, read_runs, write_run
 
 from tests.leaderboard.records import info, results, run
@@ -46,9 +46,9 @@ def test_rows_are_the_same_before_and_after(tmp_path, monkeypatch):
     write_run(tmp_path, "d4", failed(info("d4"), "power cut"))
     before, states = read(tmp_path), read_runs(tmp_path)
 
-    done = compact(tmp_path, settled=0)
+    copied = compact(tmp_path, settled=0)
 
-    assert (done.runs, done.rows, done.recent) == (4, 7, 0)
+    assert (copied.runs, copied.rows, copied.recent) == (4, 7, 0)
     names = opened(monkeypatch)
     assert read(tmp_path).equals(before)
     assert read(tmp_path).schema.equals(before.schema, check_metadata=True)
@@ -109,7 +109,7 @@ def test_a_filter_gives_what_filtering_all_rows_gives(tmp_path, compacted):
             task, backbone = ("imagenet", "fmow", "it's")[i % 3], ("b16", "b32")[i % 2]
             rows = [*results(SETS), *results({"id-val": 0.5}, "a", None, incomplete_reason="gap")]
             about = info(f"{i:04x}", task=task, backbone=backbone)
-            table = failed(about, "no") if i % 7 == 6 else to_table(about, rows)
+            table = failed(about, "no") if i % 7 == 6 else done(about, rows)
             write_run(tmp_path, f"{i:04x}", table)
 
     write(range(0, 20, 2))

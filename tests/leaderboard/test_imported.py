@@ -66,7 +66,7 @@ def target(root: Path) -> Target:
         },
     )
     return Target(
-        task=task, world="real", root=str(root), suite="x", label="mine", backbone="miniature"
+        task=task, data_kind="real", root=str(root), suite="x", label="mine", backbone="miniature"
     )
 
 

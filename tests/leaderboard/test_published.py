@@ -179,7 +179,7 @@ def test_the_vocabulary_is_ours(rows):
 def test_honest_about_what_is_not_published(rows):
     for name in ("low", "high", "interval", "n"):
         assert {row[name] for row in rows} == {None}
-    assert {row["world"] for row in rows} == {"real"}
+    assert {row["data_kind"] for row in rows} == {"real"}
     assert {row["kind"] for row in rows} == {"original", "second-hand"}
     assert all(row["source"] for row in rows)
     oracle = [row for row in rows if row["selection"] == ORACLE_PER_COLUMN]
@@ -402,7 +402,7 @@ def test_the_shipped_ones_are_read_from_any_folder(tmp_path, monkeypatch):
 
 def test_files_of_something_else(tmp_path):
     write_run(tmp_path, "a1", run("a1", {"imagenet-r": 0.7}))
-    with pytest.raises(InputError, match=r"a1\.parquet: not published results of version 1"):
+    with pytest.raises(InputError, match=r"a1\.parquet: not published results of version 2"):
         read_published(tmp_path / "leaderboard")
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"x\.parquet: cannot be read"):

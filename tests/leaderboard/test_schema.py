@@ -2,35 +2,88 @@ import json
 from dataclasses import fields, replace
 from datetime import datetime
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from shiftbench.core.provenance import Provenance
 from shiftbench.evaluation.metrics import Score
 from shiftbench.leaderboard.schema import (
+    COLUMNS,
     SCHEMA,
     VERSION,
     VERSION_KEY,
-    Result,
+    FailedRun,
+    Parent,
+    Row,
     RunInfo,
+    columns_page,
     digest,
+    done,
     failed,
+    failures,
     role_of,
+    rows,
     to_table,
 )
 
 from tests.leaderboard.records import info, results
 
 
-def test_every_column_is_filled_from_one_place():
-    given = [field.name for kind in (RunInfo, Result, Score, Provenance) for field in fields(kind)]
-    given = [name for name in given if name not in ("score", "provenance")]
-    derived = ["status", "error", "role", "complete"]
+def test_columns_are_those_of_the_two_kinds_of_rows():
+    names = [field.name for kind in (Row, FailedRun) for field in fields(kind)]
 
-    assert sorted(given + derived) == sorted(SCHEMA.names)
+    assert list(dict.fromkeys(names)) == SCHEMA.names == list(COLUMNS)
+    assert {item.name for item in SCHEMA if not item.nullable} == {
+        *(field.name for field in fields(RunInfo) if not SCHEMA.field(field.name).nullable),
+        "status",
+    }
+    nullable = {name: SCHEMA.field(name).nullable for name in SCHEMA.names}
+    assert nullable["value"] and nullable["error"] and nullable["shots"]
+    assert not (nullable["run_id"] or nullable["config"] or nullable["parents"])
+
+
+def test_every_column_says_what_it_means_and_in_what_unit(tmp_path):
+    pq.write_table(done(info(), results({"id-test": 0.5})), tmp_path / "a.parquet")
+    schema = pq.read_schema(tmp_path / "a.parquet")
+
+    for item in schema:
+        assert item.metadata[b"description"].decode() == COLUMNS[item.name].description
+    assert schema.field("train_seconds").metadata[b"unit"] == b"seconds"
+    assert b"unit" not in schema.field("task").metadata
+    page = columns_page().splitlines()
+    assert len(page) == 2 + len(SCHEMA)
+    assert (
+        "| `shots` | integer, or null | images per class | "
+        "training images of each class; null for all |"
+    ) in page
+
+
+def test_rows_come_back_as_they_were_written():
+    about = info(parents=[("probe", "beef")], config={"lr": 0.1, "b": [1, 2]}, shots=4)
+    table = pa.concat_tables(
+        [
+            done(about, results({"id-test": 0.5, "imagenet-r": 0.25})),
+            failed(info("dead"), "no\nmemory", "runs/dead/error.txt"),
+        ]
+    )
+    first, second = rows(table)
+    (dead,) = failures(table)
+
+    assert first.parents == (Parent("probe", "beef"),)
+    assert first.config == {"lr": 0.1, "b": [1, 2]} and first.searched is None
+    assert first.config is second.config and first.parents is second.parents  # parsed once
+    assert (second.evaluation_set, second.role, second.value, second.shots) == (
+        "imagenet-r", "shift", 0.25, 4,
+    )  # fmt: skip
+    assert first.started == about.started
+    assert (dead.run_id, dead.error, dead.error_file) == (
+        "dead", "no memory", "runs/dead/error.txt",
+    )  # fmt: skip
+    assert to_table([first, second, dead]).equals(table)
 
 
 def test_rows_hold_what_was_given():
     spec = info(parents=[("probe", "beef")], config={"lr": 0.1, "b": [1, 2]}, shots=4)
-    table = to_table(spec, results({"id-test": 0.5, "imagenet-r": 0.25}))
+    table = done(spec, results({"id-test": 0.5, "imagenet-r": 0.25}))
 
     assert table.schema.equals(SCHEMA, check_metadata=True)
     assert table.schema.metadata[VERSION_KEY] == VERSION.encode()
@@ -45,7 +98,7 @@ def test_rows_hold_what_was_given():
 
 
 def test_incomplete_data_say_so_in_the_row():
-    table = to_table(info(), results({"id-test": 0.5}, incomplete_reason="9 of 10 files"))
+    table = done(info(), results({"id-test": 0.5}, incomplete_reason="9 of 10 files"))
 
     assert table["complete"].to_pylist() == [False]
     assert table["incomplete_reason"].to_pylist() == ["9 of 10 files"]
@@ -62,36 +115,36 @@ def test_a_failed_run_is_one_row_without_results():
 def test_results_that_contradict_each_other_are_refused():
     (result,) = results({"id-test": 0.5})
     with pytest.raises(ValueError, match="has results"):
-        to_table(info(), [])
+        done(info(), [])
     with pytest.raises(ValueError, match="2 times"):
-        to_table(info(), [result, result])
+        done(info(), [result, result])
     with pytest.raises(ValueError, match="one headline"):
-        to_table(info(), [result, replace(result, metric="macro-f1")])
+        done(info(), [result, replace(result, metric="macro-f1")])
     with pytest.raises(ValueError, match="one headline"):
-        to_table(info(), [replace(result, primary=False)])
+        done(info(), [replace(result, primary=False)])
 
 
 @pytest.mark.parametrize("value", [float("nan"), 1.5, -0.1])
 def test_what_is_no_score_is_refused(value):
     (result,) = results({"id-test": 0.5})
     with pytest.raises(ValueError, match="not a score"):
-        to_table(info(), [replace(result, score=Score(value, 0.0, 1.0, 3, ""))])
+        done(info(), [replace(result, score=Score(value, 0.0, 1.0, 3, ""))])
 
 
 def test_a_variant_may_be_selected_in_several_ways():
     both = results({"id-test": 0.5}) + results({"id-test": 0.5}, selection="id-val")
 
-    assert to_table(info(), both).num_rows == 2
+    assert done(info(), both).num_rows == 2
 
 
 def test_times_need_a_time_zone():
     with pytest.raises(ValueError, match="time zone"):
-        to_table(info(started=datetime(2030, 1, 1)), results({"id-test": 0.5}))
+        info(started=datetime(2030, 1, 1))
 
 
 def test_nan_in_a_configuration_is_refused():
     with pytest.raises(ValueError, match="JSON"):
-        to_table(info(config={"lr": float("nan")}), results({"id-test": 0.5}))
+        done(info(config={"lr": float("nan")}), results({"id-test": 0.5}))
 
 
 def test_roles():

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from shiftbench.core.errors import InputError
-from shiftbench.leaderboard.schema import SCHEMA, VERSION_KEY, failed, to_table
+from shiftbench.leaderboard.schema import SCHEMA, VERSION_KEY, done, failed
 from shiftbench.leaderboard.store import check_writable, folder, read, read_runs, relabel, write_run
 
 from tests.leaderboard.records import info, results, run
@@ -58,7 +58,7 @@ def test_states_add_up_what_evaluation_cost_once_for_each_variant_and_set(tmp_pa
         *results(SETS, "alpha=0.5", "id-val"),
         *results(SETS, "alpha=0.0", None),
     ]
-    write_run(tmp_path, "a1", to_table(info("a1"), rows))
+    write_run(tmp_path, "a1", done(info("a1"), rows))
     state = read_runs(tmp_path)["a1"]
 
     assert (state.train_seconds, state.train_images, state.train_steps) == (60.0, 512, 4)

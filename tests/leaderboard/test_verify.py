@@ -19,7 +19,7 @@ from shiftbench.evaluation import predictions
 from shiftbench.evaluation.scoring import Prediction, results_of, selections
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
-from shiftbench.leaderboard.schema import failed, to_table
+from shiftbench.leaderboard.schema import done, failed
 from shiftbench.leaderboard.verify import changes, only, rerun, same_numerics, select, verify_run
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
@@ -93,7 +93,7 @@ def store_run(
     ]
     shared = info(run_id, **({"provenance": HERE, "seed": seed} | changes))
     predictions.write(RunFolder.of(results, run_id).predictions, pa.concat_tables(parts.values()))
-    store.write_run(results, run_id, to_table(shared, rows))
+    store.write_run(results, run_id, done(shared, rows))
 
 
 def rewrite(results: Path, run_id: str, column: str, change: Any, where: int = 0) -> None:

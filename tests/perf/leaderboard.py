@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from shiftbench.evaluation.metrics import Score
-from shiftbench.leaderboard.schema import SCHEMA, Result, to_table
+from shiftbench.leaderboard.schema import SCHEMA, Result, done
 from shiftbench.leaderboard.store import COPY, compact, folder, read, write_run
 from shiftbench.report.findings import base_to_new, leaks, movements, searches
 from shiftbench.report.ranking import failures, incomplete_data, overall, rankings
@@ -69,7 +69,7 @@ def template(rows: int) -> pa.Table:
         for name in SETS
         for metric in range(max(rows // (len(VARIANTS) * len(SETS)), 1))
     ]
-    return to_table(info(), results)
+    return done(info(), results)
 
 
 def runs(files: int) -> Iterator[dict[str, Any]]:

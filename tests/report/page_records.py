@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from shiftbench.evaluation import predictions
 from shiftbench.leaderboard.published import PUBLISHED_SCHEMA
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
-from shiftbench.leaderboard.schema import failed, to_table
+from shiftbench.leaderboard.schema import done, failed
 from shiftbench.leaderboard.store import write_run
 
 from tests.leaderboard.records import info, results
@@ -37,7 +37,7 @@ TRIALS = pa.schema(
 
 def write_results(folder: Path) -> None:
     """Two tasks, one of them real; methods with curves, a mask, a search, gaps and faults."""
-    cifar = {"task": "cifar10", "world": "miniature/2", "leakage": None}
+    cifar = {"task": "cifar10", "data_kind": "miniature/2", "leakage": None}
     for seed in (0, 1):
         spread = 0.02 * seed
         plain(folder, f"full{seed}", "full", seed, (0.95, 0.7 - spread, 0.6), **cifar)
@@ -56,7 +56,7 @@ def write_results(folder: Path) -> None:
         found = {
             "search_id": "5ea5c4",
             "searched": {"hinge": 0.02, "lr": 3e-4, "seed": seed},
-            "search_evaluations": 4,
+            "search_trials": 4,
             "search_steps": 40,
             "search_images": 400,
             "search_seconds": 30.0,
@@ -79,13 +79,13 @@ def write_real(folder: Path) -> None:
     write_run(
         folder,
         "real0",
-        to_table(info("real0", method="zero-shot", label="zero-shot", seeded=False), of),
+        done(info("real0", method="zero-shot", label="zero-shot", seeded=False), of),
     )
     rows = [
         *results({"id-test": 0.8, "imagenet-v2": 0.69}, data_fingerprint="f"),
         *results({"imagenet-r": 0.6}, incomplete_reason="29,000 of 30,000 images"),
     ]
-    write_run(folder, "real1", to_table(info("real1", leakage="12 test images of laion"), rows))
+    write_run(folder, "real1", done(info("real1", leakage="12 test images of laion"), rows))
 
 
 def plain(
@@ -101,7 +101,7 @@ def plain(
     changes = {"label": label, "method": label, "seed": seed, **changes}
     scores = dict(zip(SETS, values, strict=True))
     of = results(scores, selection=selection, data_fingerprint="d")
-    write_run(folder, run_id, to_table(info(run_id, **changes), of))
+    write_run(folder, run_id, done(info(run_id, **changes), of))
     write_predictions(folder, run_id, {"": scores})
 
 
@@ -124,7 +124,7 @@ def curve(folder: Path, run_id: str, seed: int, parent: str, **changes: Any) -> 
             scores, variant, "fixed" if alpha == 0.5 else None, data_fingerprint="d"
         )
     ]
-    write_run(folder, run_id, to_table(info(run_id, **changes), rows))
+    write_run(folder, run_id, done(info(run_id, **changes), rows))
     write_predictions(folder, run_id, by_variant)
 
 
@@ -193,7 +193,7 @@ def write_trials(folder: Path, search_id: str) -> None:
 def published() -> pa.Table:
     """A testbed of a few models, and what open_clip's table says of our real zero-shot row."""
     shared: dict[str, Any] = dict.fromkeys(PUBLISHED_SCHEMA.names)
-    shared |= {"world": "real", "task": "imagenet", "metric": "accuracy", "kind": "original"}
+    shared |= {"data_kind": "real", "task": "imagenet", "metric": "accuracy", "kind": "original"}
     shared |= {"role": "shift", "line": 1, "column": "x"}
     models = {f"model{i}": 0.6 + 0.03 * i for i in range(8)} | {"resnet50": 0.75}
     rows = []

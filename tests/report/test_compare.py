@@ -10,7 +10,7 @@ from shiftbench.data.tasks import BUILTIN_TASKS
 from shiftbench.evaluation.intervals import clopper_pearson
 from shiftbench.evaluation.metrics import Score
 from shiftbench.leaderboard.published import PUBLISHED_SCHEMA, read_published
-from shiftbench.leaderboard.schema import Result, digest, failed, to_table
+from shiftbench.leaderboard.schema import Result, digest, done, failed
 from shiftbench.report.ranking import Estimate
 from shiftbench.report.references import (
     GOLDEN_SETS,
@@ -30,7 +30,7 @@ B16 = "openai/ViT-B-16"
 def row(value, **changes):
     """A published row about full fine-tuning of ViT-B/16 on ImageNet, on ImageNet-R."""
     values = {
-        "world": "real",
+        "data_kind": "real",
         "task": "imagenet",
         "backbone": B16,
         "method": "full",
@@ -72,26 +72,26 @@ def results(values, task, variant="", selection="fixed", n=None, metric="accurac
     ]
 
 
-def done(run_id, found, *, task="imagenet", **changes):
+def of_task(run_id, found, *, task="imagenet", **changes):
     """A run on the real data of a built-in task, whose results ``found`` makes from the task."""
     known = BUILTIN_TASKS.get(task)
     settings = {"task": task, "backbone": B16}
     if known is not None:
         settings["task_digest"] = digest(known.model_dump(mode="json"))
     made = results(found, task) if isinstance(found, dict) else found
-    return to_table(info(run_id, **(settings | changes)), made)
+    return done(info(run_id, **(settings | changes)), made)
 
 
 def zero_shot(values, **changes):
     settings = {"method": "zero-shot", "label": "zero-shot", "seeded": False}
-    return done("zs", values, **(settings | changes))
+    return of_task("zs", values, **(settings | changes))
 
 
 # What is put beside what
 
 
 def test_published_values_stand_beside_ours():
-    table = done("a", {"imagenet-r": 0.65, "imagenet-a": 0.36})
+    table = of_task("a", {"imagenet-r": 0.65, "imagenet-a": 0.36})
     found = compare(table, published(row(0.656)))
     assert [(c.evaluation_set, c.label, c.ours.mean) for c in found] == [
         ("imagenet-r", "full", 0.65),
@@ -122,12 +122,12 @@ def test_published_values_stand_beside_ours():
     ],
 )
 def test_another_cell_is_not_compared(change):
-    (found,) = compare(done("a", {"imagenet-r": 0.65}), published(row(0.656, **change)))
+    (found,) = compare(of_task("a", {"imagenet-r": 0.65}), published(row(0.656, **change)))
     assert found.references == ()
 
 
 def test_shots_are_compared_with_the_same_shots():
-    tables = [done("a", {"imagenet-r": 0.65}), done("b", {"imagenet-r": 0.7}, shots=16)]
+    tables = [of_task("a", {"imagenet-r": 0.65}), of_task("b", {"imagenet-r": 0.7}, shots=16)]
     found = compare(pa.concat_tables(tables), published(row(0.656), row(0.785, shots=16)))
     assert {c.shots: c.references[0].value for c in found} == {None: 0.656, 16: 0.785}
 
@@ -135,8 +135,8 @@ def test_shots_are_compared_with_the_same_shots():
 def test_zero_shot_has_no_shots():
     tables = [
         zero_shot({"imagenet-r": 0.777}),
-        done("a", {"imagenet-r": 0.7}, shots=4),
-        done("b", {"imagenet-r": 0.7}, shots=16),
+        of_task("a", {"imagenet-r": 0.7}, shots=4),
+        of_task("b", {"imagenet-r": 0.7}, shots=16),
     ]
     found = compare(pa.concat_tables(tables), published(row(0.776, method="zero-shot")))
     assert [(c.label, c.shots) for c in found if c.references] == [("zero-shot", None)]
@@ -145,7 +145,7 @@ def test_zero_shot_has_no_shots():
 
 def test_originals_come_first():
     quoted = row(0.65, kind="second-hand", source="quoted", note="as printed")
-    (found,) = compare(done("a", {"imagenet-r": 0.65}), published(quoted, row(0.9), row(0.66)))
+    (found,) = compare(of_task("a", {"imagenet-r": 0.65}), published(quoted, row(0.9), row(0.66)))
     assert [(r.value, r.second_hand) for r in found.references] == [
         (0.9, False),
         (0.66, False),
@@ -167,8 +167,8 @@ def curve(parent_method="full", **changes):
     ]
     settings = {"method": "wise-ft", "label": "robust", "seeded": False}
     settings["parents"] = [("trained", "p")]
-    parent = done("p", {"imagenet-r": 0.65}, method=parent_method, label="trained")
-    return pa.concat_tables([parent, done("w", found, **(settings | changes))])
+    parent = of_task("p", {"imagenet-r": 0.65}, method=parent_method, label="trained")
+    return pa.concat_tables([parent, of_task("w", found, **(settings | changes))])
 
 
 def wise_ft(value, variant, **changes):
@@ -219,7 +219,7 @@ def test_over_an_unknown_run():
 
 def test_over_seeds_the_interval_is_students():
     values = [0.64, 0.66, 0.68]
-    tables = [done(f"s{i}", {"imagenet-r": v}, seed=i) for i, v in enumerate(values)]
+    tables = [of_task(f"s{i}", {"imagenet-r": v}, seed=i) for i, v in enumerate(values)]
     (found,) = compare(pa.concat_tables(tables), published(row(0.6)))
     half = t.ppf(0.975, 2) * 0.02 / 3**0.5
     (one,) = found.references
@@ -265,21 +265,21 @@ def test_uncertainty_of_the_published_value():
 
 
 def test_other_images():
-    small = done("a", results({"imagenet-r": 0.65}, "imagenet", n=500))
+    small = of_task("a", results({"imagenet-r": 0.65}, "imagenet", n=500))
     (found,) = compare(small, published(row(0.65)))
     assert found.references[0].verdict == "not comparable"
     assert found.remark == "500 of 30,000 images"
 
 
 def test_a_limit_on_a_set_of_unknown_size():
-    table = done("a", {"id-test": 0.9}, task="dtd", budget={"evaluation_images": 64})
+    table = of_task("a", {"id-test": 0.9}, task="dtd", budget={"evaluation_images": 64})
     (found,) = compare(table, published(row(0.9, task="dtd", evaluation_set="id-test")))
     assert found.references[0].verdict == "not comparable"
     assert found.remark == "at most 64 images"
 
 
 def test_a_task_of_ones_own_is_remarked():
-    table = done("a", {"imagenet-r": 0.65}, task_digest="f" * 12)
+    table = of_task("a", {"imagenet-r": 0.65}, task_digest="f" * 12)
     (found,) = compare(table, published(row(0.65)))
     assert found.references[0].verdict == "reproduced"
     assert found.remark == "the task is not defined as the built-in one"
@@ -288,8 +288,8 @@ def test_a_task_of_ones_own_is_remarked():
 def test_failed_runs_and_the_miniature_world_are_not_compared():
     tables = [
         failed(info("f", backbone=B16), "loss is NaN"),
-        done("m", {"imagenet-r": 0.65}, world="miniature/1"),
-        done("n", {"imagenet-r": 0.65}, world="miniature/1", seed=1),
+        of_task("m", {"imagenet-r": 0.65}, data_kind="miniature/1"),
+        of_task("n", {"imagenet-r": 0.65}, data_kind="miniature/1", seed=1),
     ]
     table = pa.concat_tables(tables)
     assert compare(table, published(row(0.65))) == []
@@ -308,7 +308,7 @@ def test_sizes_are_the_documented_ones(tmp_path):
 def test_against_the_shipped_rows():
     """Values of the papers themselves are reproduced; a curve of one's own is not."""
     paper = {"id-test": 0.813, "imagenet-v2": 0.709, "imagenet-r": 0.656, "objectnet": 0.596}
-    found = compare(done("a", paper), read_published(FOLDER))
+    found = compare(of_task("a", paper), read_published(FOLDER))
     verdicts = {
         c.evaluation_set: r.verdict
         for c in found
@@ -324,12 +324,12 @@ def test_means_over_shifts_are_compared_too():
     paper = {"imagenet-v2": 70.9, "imagenet-r": 65.6, "imagenet-sketch": 46.3}
     paper |= {"objectnet": 49.6, "imagenet-a": 36.7}
     ours = {name: value / 100 for name, value in paper.items()}
-    found = {c.evaluation_set: c for c in compare(done("a", ours), read_published(FOLDER))}
+    found = {c.evaluation_set: c for c in compare(of_task("a", ours), read_published(FOLDER))}
     (table_8,) = (r for r in found["mean OOD"].references if r.source == "arXiv:2109.01903 Table 8")
     assert table_8.value == pytest.approx(sum(paper.values()) / 500)
     assert table_8.verdict == "reproduced"
     few = {name: ours[name] for name in ("imagenet-v2", "imagenet-r")}
-    partly = compare(done("a", few), read_published(FOLDER))
+    partly = compare(of_task("a", few), read_published(FOLDER))
     assert {c.evaluation_set for c in partly} == {*few}
 
 
@@ -380,7 +380,7 @@ def test_what_is_no_golden_cell():
     assert len(golden_faults(golden("imagenet", wrong), shipped)) == 1
     others = [
         golden("imagenet", {"objectnet": 0.3}),  # other class names there
-        golden("imagenet", wrong, world="miniature/1"),
+        golden("imagenet", wrong, data_kind="miniature/1"),
         golden("imagenet", wrong, backbone="somebody/model"),
         golden("imagenet", wrong, method="full"),
         zero_shot(results(wrong, "imagenet", n=30)),  # a part of the set

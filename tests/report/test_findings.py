@@ -19,7 +19,7 @@ from tests.leaderboard.records import info, results, run
 
 SEARCH = {
     "search_id": "5ea5c4",
-    "search_evaluations": 20,
+    "search_trials": 20,
     "search_steps": 111,
     "search_images": 5328,
     "search_seconds": 90.0,
@@ -110,8 +110,8 @@ def test_leaks_are_shown_once() -> None:
 
 
 def test_a_plain_leaderboard_has_none_of_it() -> None:
-    from shiftbench.leaderboard.schema import to_table
+    from shiftbench.leaderboard.schema import done
 
-    markdown = to_markdown(to_table(info(distance=None), results(VALUES)))
+    markdown = to_markdown(done(info(distance=None), results(VALUES)))
     assert "##" in markdown
     assert not any(word in markdown for word in ("Searches", "How far", "Base to new"))

@@ -202,7 +202,7 @@ def test_the_published_cloud_is_only_of_the_real_imagenet(page, cifar, table):
     assert shifts >= {"imagenet-v2", "imagenet-r"}
     on_line = [p for p in page.baselines if p.shift == "imagenet-v2"]
     assert all(p.low <= p.ood_accuracy <= p.high for p in on_line)
-    small = table.filter(pc.field("world") == "miniature/2")
+    small = table.filter(pc.field("data_kind") == "miniature/2")
     assert page_data(small, None, published=published()).cloud == ()
 
 
@@ -241,7 +241,7 @@ def rows_of(file, overrides=(), **changes):
         run(
             *(run_id, {"id-test": 0.5}),
             task=of.task.name,
-            world=of.world,
+            data_kind=of.data_kind,
             backbone=of.backbone,
             suite="toy",
             seed=of.seed,

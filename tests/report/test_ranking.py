@@ -2,7 +2,7 @@ import math
 
 import pyarrow as pa
 import pytest
-from shiftbench.leaderboard.schema import failed, to_table
+from shiftbench.leaderboard.schema import done, failed
 from shiftbench.report.ranking import failures, incomplete_data, overall, rankings
 
 from tests.leaderboard.records import info, results, run
@@ -26,7 +26,7 @@ def wise(run_id, parent, points, selections, **changes):
         for selection in selections.get(alpha, [None]):
             rows += results(scores, f"alpha={alpha}", selection)
     spec = {"method": "wise-ft", "label": "wise-ft", "seeded": False, "train_seconds": 0.0}
-    return to_table(info(run_id, parents=[("full", parent)], **(spec | changes)), rows)
+    return done(info(run_id, parents=[("full", parent)], **(spec | changes)), rows)
 
 
 def rank(*tables):
@@ -101,9 +101,7 @@ def test_a_shift_that_only_some_seeds_have_leaves_no_mean():
 def test_incomplete_data_do_not_rank():
     rows = results(values(80, 50, 60))
     broken = results(values(80, 99, 99), incomplete_reason="7 of 9 files")
-    table = pa.concat_tables(
-        [to_table(info("a", label="a"), rows), to_table(info("b", label="b"), broken)]
-    )
+    table = pa.concat_tables([done(info("a", label="a"), rows), done(info("b", label="b"), broken)])
     (ranking,) = rankings(table)
     assert names(ranking) == [(1, "a", "fixed"), (None, "b", "fixed")]
     assert not ranking.lines[1].cells["imagenet-r"].complete
@@ -111,8 +109,8 @@ def test_incomplete_data_do_not_rank():
 
 
 def test_seeds_on_different_data_are_not_a_whole_mean():
-    first = to_table(info("a", seed=0), results(values(80, 50, 60), data_fingerprint="x"))
-    second = to_table(info("b", seed=1), results(values(80, 50, 60), data_fingerprint="y"))
+    first = done(info("a", seed=0), results(values(80, 50, 60), data_fingerprint="x"))
+    second = done(info("b", seed=1), results(values(80, 50, 60), data_fingerprint="y"))
     (line,) = rank(first, second).lines
     assert line.rank is None
     assert line.missing == SETS[1:]
@@ -282,7 +280,7 @@ def test_labels_of_parents_are_names_only():
     "changes",
     [
         {"task_digest": "1"},
-        {"world": "miniature/1"},
+        {"data_kind": "miniature/1"},
         {"backbone": "openai/ViT-B-16"},
         {"budget": {"evaluation_images": 100}},
     ],
@@ -334,7 +332,7 @@ def test_only_headline_metrics_rank():
         )
         for row in rows
     ]
-    (line,) = rank(to_table(info(), also + rows)).lines
+    (line,) = rank(done(info(), also + rows)).lines
     assert line.mean_ood.mean == pytest.approx(0.55)
 
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 from scipy import stats
-from shiftbench.leaderboard.schema import failed, to_table
+from shiftbench.leaderboard.schema import done, failed
 from shiftbench.report.ranking import overall, rankings
 from shiftbench.report.terminal import (
     SHORT,
@@ -109,7 +109,7 @@ def test_selections_and_variants_are_named():
         *results(scores, "alpha=0.5", "id-val"),
         *results({**scores, "imagenet-a": 0.9}, "alpha=1.0", None),
     ]
-    wise = to_table(info("w", label="wise-ft"), rows)
+    wise = done(info("w", label="wise-ft"), rows)
     text = to_markdown(wise)
     assert "| 1 | wise-ft | fixed alpha=0.5 |" in text
     assert "| 2 | wise-ft | id-val alpha=0.5 |" in text
@@ -121,7 +121,7 @@ def test_selections_and_variants_are_named():
 
 def test_incomplete_data_are_marked_and_explained():
     rows = results({"id-test": 0.5, "objectnet": 0.4}, incomplete_reason="9 of 10 files")
-    table = to_table(info(), rows)
+    table = done(info(), rows)
     assert "50.0*" in printed(table)
     assert "incomplete* imagenet · objectnet: 9 of 10 files" in printed(table)
     assert "| 50.0\\* |" in to_markdown(table)
@@ -183,7 +183,7 @@ def test_an_empty_leaderboard_says_so(table):
 
 
 def test_few_shots_and_the_miniature_are_named(table):
-    (ranking,) = rankings(run("a", {"id-test": 0.5}, shots=4, world="miniature/1"))
+    (ranking,) = rankings(run("a", {"id-test": 0.5}, shots=4, data_kind="miniature/1"))
     assert title(ranking) == "imagenet · miniature · 4 shots · miniature/1 data"
     (ranking,) = rankings(run("a", {"id-test": 0.5}, budget={"evaluation_images": 9}))
     assert title(ranking).endswith(" · all training data · at most 9 images a set")

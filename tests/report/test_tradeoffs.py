@@ -9,7 +9,7 @@ from shiftbench.report.terminal import to_markdown
 from shiftbench.report.tradeoffs import applicable, shipped_baselines, tradeoffs
 
 from tests.leaderboard.test_published import FOLDER
-from tests.report.test_compare import done, results, zero_shot
+from tests.report.test_compare import of_task, results, zero_shot
 
 SHIFTS = ("imagenet-v2", "imagenet-r")
 
@@ -33,9 +33,9 @@ def table():
     return pa.concat_tables(
         [
             zero_shot(cells(0.68, 0.6, 0.7), train_seconds=0.0),
-            done("a", cells(0.8, 0.6, 0.6), label="full", train_seconds=1800.0, device="x"),
-            done("w", variants(curve), parents=[("full", "a")], **settings),
-            done("b", cells(0.6, 0.5, 0.5), label="worse", train_seconds=None),
+            of_task("a", cells(0.8, 0.6, 0.6), label="full", train_seconds=1800.0, device="x"),
+            of_task("w", variants(curve), parents=[("full", "a")], **settings),
+            of_task("b", cells(0.6, 0.5, 0.5), label="worse", train_seconds=None),
         ]
     )
 
@@ -81,7 +81,7 @@ def test_effective_robustness_needs_the_accuracy_on_the_shifts_classes(table):
     assert robust == {"imagenet-v2": pytest.approx(float(right.rho(0.8, 0.6)))}
 
     more = cells(0.8, 0.6, 0.6) | {AXES["imagenet-r"]: 0.93}
-    robust = found(pa.concat_tables([table, done("c", more, label="c")]), beta)["c"].rho
+    robust = found(pa.concat_tables([table, of_task("c", more, label="c")]), beta)["c"].rho
     right = baselines(standard_models(published))["imagenet-r"]
     assert robust["imagenet-r"] == pytest.approx(float(right.rho(0.93, 0.6)))
     assert shipped_baselines(rankings(table.filter(pa.compute.field("task") == "x"))) == {}

@@ -141,7 +141,7 @@ class Settings(MethodConfig):
 def spec(**changes: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
         "task": BUILTIN_TASKS["cifar10"],
-        "world": "real",
+        "data_kind": "real",
         "backbone": "openai/ViT-B-16",
         "method": "full",
         "plugin": None,
@@ -170,7 +170,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "shifts": {"task": changed_task(shifts={})},
     "class_split": {"task": changed_task(class_split="base-to-new")},
     "overlap": {"task": changed_task(overlap="label")},
-    "world": {"world": "miniature/1"},
+    "data_kind": {"data_kind": "miniature/1"},
     "backbone": {"backbone": "openai/ViT-B-32"},
     "method": {"method": "l2-sp"},
     "plugin": {"plugin": "mylab 1.0"},

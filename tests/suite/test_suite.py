@@ -104,8 +104,8 @@ def test_shots_may_be_all(files):
 def test_miniature_data_bring_the_miniature_tasks(files):
     suite = files.load(BASE + "data: miniature\n")
     assert suite.tasks["cifar10"] == miniature_tasks()["cifar10"]
-    assert suite.world.startswith("miniature/")
-    assert files.load(BASE + "data: miniature\n", data="/real").world == "real"
+    assert suite.data_kind.startswith("miniature/")
+    assert files.load(BASE + "data: miniature\n", data="/real").data_kind == "real"
     assert files.load(BASE, data="miniature").tasks == suite.tasks
 
 

@@ -176,8 +176,8 @@ def miniature(
 ) -> None:
     """Draw the miniature world, in the real data sets' layouts, and print where it is."""
     from shiftbench.core.errors import InputError
-    from shiftbench.data import miniature as world
     from shiftbench.data import roots
+    from shiftbench.data.miniature import generate
 
     def say(name: str) -> None:
         typer.echo(f"drawing {name}", err=True)
@@ -186,7 +186,7 @@ def miniature(
         typer.echo(roots.resolve("miniature", say))
         return
     try:
-        world.generate(to.expanduser(), say)
+        generate(to.expanduser(), say)
     except OSError as error:
         raise InputError(f"--to {to}: {error}") from error
     typer.echo(str(to))

@@ -98,10 +98,10 @@ def predictions(
     for option, value in (("--method", method), ("--backbone", backbone)):
         if not value.strip() or not value.isprintable():
             raise InputError(f"{option}: must be a name")
-    known, images, where, world, name = _meant(suite, task, data)
+    known, images, where, data_kind, name = _meant(suite, task, data)
     target = Target(
         task=known,
-        world=world,
+        data_kind=data_kind,
         root=where,
         suite=name,
         label=method,
@@ -127,7 +127,7 @@ def predictions(
 def _meant(
     suite: str | None, task: str, data: str | None
 ) -> tuple[Task, int | None, str, str, str]:
-    """The task, the most images of a set, the data root, the world and the suite's name.
+    """The task, the most images of a set, the data root, the kind of data and the suite's name.
 
     Raises:
         InputError: there is no such task, or nothing says where the data are.
@@ -147,7 +147,7 @@ def _meant(
             raise InputError(f'--task: {suite} has no task "{task}"{nearest(task, loaded.tasks)}')
         root = resolve(loaded.require_data(), drawn)
         images = loaded.budget.evaluation_images
-        return loaded.tasks[task], images, root, loaded.world, loaded.name
+        return loaded.tasks[task], images, root, loaded.data_kind, loaded.name
     from shiftbench.data.registry import TASKS
 
     if data is None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from shiftbench.core.provenance import collect, device_name
-from shiftbench.leaderboard.schema import RunInfo, digest
+from shiftbench.leaderboard.schema import Parent, RunInfo, digest
 from shiftbench.methods.registry import METHODS
 from shiftbench.suite.plan import Run
 
@@ -44,20 +44,20 @@ def run_info(
         suite=suite,
         task=run.task.name,
         task_digest=digest(run.task.model_dump(mode="json")),
-        world=run.world,
+        data_kind=run.data_kind,
         backbone=run.backbone,
         method=run.method,
         label=run.label,
         origin=METHODS.entry(run.method).origin,
         config=settings,
         budget=run.budget.model_dump(mode="json"),
-        parents=run.parents,
+        parents=tuple(Parent(*parent) for parent in run.parents),
         seed=run.seed,
         seeded=run.create().seeded,
         shots=run.shots,
         started=now if fit is None else datetime.fromisoformat(fit.started),
         finished=now,
-        provenance=collect(),
+        **vars(collect()),
         device=None if device is None else device_name(device),
         train_seconds=untrained if fit is None else fit.seconds,
         train_images=untrained if fit is None else fit.images,
@@ -71,7 +71,7 @@ def run_info(
         details={} if fit is None else fit.details | {"step": fit.step},
         search_id=None if run.search is None else run.search.id,
         searched=None if found is None else dict(found.values),
-        search_evaluations=None if found is None else found.n_trials,
+        search_trials=None if found is None else found.n_trials,
         search_steps=None if found is None else found.steps,
         search_images=None if found is None else found.images,
         search_seconds=None if found is None else found.seconds,

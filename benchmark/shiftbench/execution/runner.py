@@ -55,7 +55,7 @@ from shiftbench.execution.runinfo import run_info
 from shiftbench.execution.schedule import Schedule, make_schedule
 from shiftbench.execution.training import Trained, Trainer
 from shiftbench.leaderboard.runfolder import Fit, RunFolder, SearchFolder
-from shiftbench.leaderboard.schema import to_table
+from shiftbench.leaderboard.schema import done
 from shiftbench.leaderboard.store import write_run
 from shiftbench.methods.base import Architecture, Batch, Context, Method
 from shiftbench.models.backbones import load_backbone
@@ -556,7 +556,7 @@ class Runner:
             self.data(run).train.fingerprint,
             self._remarks.leakage.get((run.task.name, searched)),
         )
-        write_run(self._results, run_id, to_table(info, results))
+        write_run(self._results, run_id, done(info, results))
         folder.drop_parts()
 
     def _scored_sets(self, run: Run) -> dict[str, str]:

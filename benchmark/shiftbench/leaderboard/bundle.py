@@ -62,7 +62,7 @@ MOST_UNPACKED = 8 * 2**30  # bytes of a Parquet file in memory, as its footer de
 MOST_ROWS = 100_000  # of one run
 
 _CONFIGURATION = (
-    *("suite", "task", "task_digest", "world", "backbone", "method", "label", "origin"),
+    *("suite", "task", "task_digest", "data_kind", "backbone", "method", "label", "origin"),
     *("config", "budget", "parents", "seed", "seeded", "shots", "batch_size", "precision"),
     *("search_id", "searched", "details"),
 )

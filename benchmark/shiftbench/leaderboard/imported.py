@@ -34,7 +34,7 @@ from shiftbench.evaluation import predictions
 from shiftbench.evaluation.scoring import Prediction, results_of
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
-from shiftbench.leaderboard.schema import RunInfo, Selection, digest, to_table
+from shiftbench.leaderboard.schema import RunInfo, Selection, digest, done
 from shiftbench.suite.plan import evaluation_metrics, run_id
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Target:
 
     Attributes:
         task: with its evaluation sets.
-        world: ``real`` or ``miniature/<version>``.
+        data_kind: ``real`` or ``miniature/<version>``.
         root: the data root.
         suite: its name, for the rows.
         label: what the method is to be called.
@@ -67,7 +67,7 @@ class Target:
     """
 
     task: Task
-    world: str
+    data_kind: str
     root: str
     suite: str
     label: str
@@ -170,7 +170,7 @@ def import_predictions(
             )
         )
     ]
-    table = to_table(_info(target, run, file, content, list(parts)), scored)
+    table = done(_info(target, run, file, content, list(parts)), scored)
     store.check_writable(results)
     predictions.write(folder.predictions, pa.concat_tables(parts.values()))
     store.write_run(results, run, table)
@@ -185,7 +185,7 @@ def identity(target: Target, content: str, sets: Mapping[str, ImageSet]) -> str:
             "version": VERSION,
             "content": content,
             "task": _task(target).model_dump(mode="json"),
-            "world": target.world,
+            "data_kind": target.data_kind,
             "backbone": target.backbone,
             "label": target.label,
             "seed": target.seed,
@@ -548,19 +548,19 @@ def _info(target: Target, run: str, file: Path, content: str, sets: list[str]) -
         suite=target.suite,
         task=target.task.name,
         task_digest=digest(_task(target).model_dump(mode="json")),
-        world=target.world,
+        data_kind=target.data_kind,
         backbone=target.backbone,
         method=target.label,
         label=target.label,
         origin=ORIGIN,
         config={"sets": sorted(sets)},
         budget={"steps": None, "evaluation_images": target.images},
-        parents=[],
+        parents=(),
         seed=target.seed or 0,
         seeded=target.seed is not None,
         shots=target.shots,
         started=now,
         finished=now,
-        provenance=collect(),
+        **vars(collect()),
         details={ORIGIN: file.name, "sha256": content},
     )

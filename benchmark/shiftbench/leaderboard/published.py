@@ -29,7 +29,7 @@ from shiftbench.core.files import written_atomically
 from shiftbench.core.shipped import shipped
 from shiftbench.leaderboard.schema import SCHEMA, role_of
 
-VERSION = "1"
+VERSION = "2"
 VERSION_KEY = b"shiftbench.published"
 
 HEADLINE = "headline"
@@ -39,10 +39,11 @@ ORACLE_PER_COLUMN = "oracle-per-column"
 """A variant chosen anew on each test set: stronger than our ``oracle``, which is one variant."""
 
 _SHARED = (
-    *("world", "task", "backbone", "method", "label", "config", "shots", "variant", "selection"),
-    *("evaluation_set", "role", "metric", "value", "low", "high", "interval", "n", "details"),
+    *("data_kind", "task", "backbone", "method", "label", "config", "shots"),
+    *("variant", "selection", "evaluation_set", "role", "metric", "value"),
+    *("low", "high", "interval", "n", "details"),
 )
-_ALWAYS = ("world", "task", "backbone", "method", "label", "evaluation_set", "metric", "value")
+_ALWAYS = ("data_kind", "task", "backbone", "method", "label", "evaluation_set", "metric", "value")
 PUBLISHED_SCHEMA = pa.schema(
     [
         *(SCHEMA.field(name).with_nullable(name not in _ALWAYS) for name in _SHARED),
@@ -201,7 +202,7 @@ def write(tables: Mapping[str, pa.Table], folder: Path) -> None:
 
 
 def _finished(row: dict[str, Any], collection: str) -> dict[str, Any]:
-    defaults = {"world": "real", "kind": "original", "role": role_of(row["evaluation_set"])}
+    defaults = {"data_kind": "real", "kind": "original", "role": role_of(row["evaluation_set"])}
     return defaults | row | {"collection": collection}
 
 

@@ -1,6 +1,10 @@
-"""The leaderboard's table: a row for every run × variant × selection × evaluation set × metric.
+"""The leaderboard's columns, defined once: what a row is in Python, in Arrow and in the docs.
 
-A run that failed is one row with the reason, and null where there is no result.
+A table has two kinds of rows. A run that is done has a ``Row`` for every variant × selection ×
+evaluation set × metric; a run that failed has one ``FailedRun``. Both begin with what describes
+the run itself (``RunInfo``). Every field is annotated with a ``Column``; from these annotations
+follow the Arrow schema, the page of columns in the docs (``python -m
+shiftbench.leaderboard.schema``) and what is taken out of rows that are given to others.
 """
 
 from __future__ import annotations
@@ -9,185 +13,229 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from types import NoneType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-if TYPE_CHECKING:
-    from shiftbench.core.provenance import Provenance
-    from shiftbench.evaluation.metrics import Score
+from shiftbench.evaluation.metrics import Score
 
-VERSION = "2"
+VERSION = "3.0"
+"""Another first number means that the meaning of columns changed; other additions are readable."""
 VERSION_KEY = b"shiftbench.leaderboard"
 
 Selection = Literal["fixed", "id-val", "ood-val", "oracle"]
 Role = Literal["id-val", "id-test", "ood-val", "shift"]
 
-_RUN = [
-    pa.field("run_id", pa.string(), nullable=False),
-    pa.field("suite", pa.string(), nullable=False),
-    pa.field("status", pa.string(), nullable=False),
-    pa.field("error", pa.string()),
-    pa.field("task", pa.string(), nullable=False),
-    pa.field("task_digest", pa.string(), nullable=False),
-    pa.field("world", pa.string(), nullable=False),
-    pa.field("backbone", pa.string(), nullable=False),
-    pa.field("method", pa.string(), nullable=False),
-    pa.field("label", pa.string(), nullable=False),
-    pa.field("origin", pa.string(), nullable=False),
-    pa.field("config", pa.string(), nullable=False),
-    pa.field("budget", pa.string(), nullable=False),
-    pa.field(
-        "parents",
-        pa.list_(
-            pa.struct(
-                [
-                    pa.field("label", pa.string(), nullable=False),
-                    pa.field("run_id", pa.string(), nullable=False),
-                ]
-            )
-        ),
-        nullable=False,
-    ),
-    pa.field("seed", pa.int64(), nullable=False),
-    pa.field("seeded", pa.bool_(), nullable=False),
-    pa.field("shots", pa.int32()),
-]
-_RESULT = [
-    pa.field("variant", pa.string()),
-    pa.field("selection", pa.string()),
-    pa.field("evaluation_set", pa.string()),
-    pa.field("role", pa.string()),
-    pa.field("metric", pa.string()),
-    pa.field("primary", pa.bool_()),
-    pa.field("value", pa.float64()),
-    pa.field("low", pa.float64()),
-    pa.field("high", pa.float64()),
-    pa.field("interval", pa.string()),
-    pa.field("n", pa.int64()),
-    pa.field("complete", pa.bool_()),
-    pa.field("incomplete_reason", pa.string()),
-    pa.field("evaluation_seconds", pa.float64()),
-    pa.field("data_fingerprint", pa.string()),
-]
-_COST = [
-    pa.field("train_seconds", pa.float64()),
-    pa.field("train_images", pa.int64()),
-    pa.field("train_steps", pa.int64()),
-    pa.field("world_size", pa.int32()),
-    pa.field("precision", pa.string()),
-    pa.field("batch_size", pa.int32()),
-    pa.field("device", pa.string()),
-    pa.field("peak_memory_bytes", pa.int64()),
-    pa.field("train_fingerprint", pa.string()),
-    pa.field("distance", pa.float64()),
-    pa.field("details", pa.string(), nullable=False),
-    pa.field("search_id", pa.string()),
-    pa.field("searched", pa.string()),
-    pa.field("search_evaluations", pa.int32()),
-    pa.field("search_steps", pa.int64()),
-    pa.field("search_images", pa.int64()),
-    pa.field("search_seconds", pa.float64()),
-    pa.field("leakage", pa.string()),
-]
-_PROVENANCE = [
-    pa.field("started", pa.timestamp("ms", tz="UTC"), nullable=False),
-    pa.field("finished", pa.timestamp("ms", tz="UTC"), nullable=False),
-    pa.field("shiftbench_version", pa.string(), nullable=False),
-    pa.field("git_sha", pa.string()),
-    pa.field("git_dirty", pa.bool_()),
-    pa.field("versions", pa.string(), nullable=False),
-    pa.field("hardware", pa.string(), nullable=False),
-]
-SCHEMA = pa.schema([*_RUN, *_RESULT, *_COST, *_PROVENANCE], metadata={VERSION_KEY: VERSION})
 
-
-@dataclass(frozen=True, kw_only=True)
-class RunInfo:
-    """What all rows of a run share.
+class Parent(NamedTuple):
+    """A run that another one builds on directly.
 
     Attributes:
-        run_id: the run's identity.
-        suite: the suite that asked for it first.
-        task: its name.
-        task_digest: ``digest`` of the task's full definition, since a name may mean several.
-        world: which data the task stands for: ``real`` or ``miniature/<version>``.
-        backbone: its name.
-        method: registered name.
-        label: what the suite calls this configuration of the method.
-        origin: distribution and version that provide the method.
-        config: the method's settings, defaults included.
-        budget: limits that are part of the identity.
-        parents: label and run id of each run that this one builds on directly.
-        seed: of the run.
-        seeded: whether the method itself uses the seed (its parents may).
-        shots: training images per class; ``None`` for all.
-        started: with a time zone.
-        finished: with a time zone.
-        provenance: what computed it.
-        device: name of the CPU or GPU.
-        train_seconds: wall time of the training itself; 0 for a run that only derives weights.
-        train_images: images trained on, repetitions included.
-        train_steps: optimizer steps.
-        world_size: workers that shared the training.
-        precision: of the forward pass, such as ``fp32`` or ``bf16``.
-        batch_size: global.
-        peak_memory_bytes: of the training process, or of the GPU.
-        train_fingerprint: of the training data.
-        distance: ‖θ - θ0‖₂ between the trained and the pretrained weights.
-        details: what else the method says of its training.
-        search_id: of the search that the settings come from, which several runs may share.
-        searched: the settings that it found.
-        search_evaluations: configurations that it tried.
-        search_steps: optimizer steps of all its trials.
-        search_images: images that they trained on.
-        search_seconds: that they took, training and scoring.
-        leakage: test images that the method has seen; ``None`` when there are none.
+        label: what the suite calls the parent's configuration of its method.
+        run_id: the parent's identity.
     """
 
-    run_id: str
-    suite: str
-    task: str
-    task_digest: str
-    world: str
-    backbone: str
-    method: str
     label: str
-    origin: str
-    config: Mapping[str, Any]
-    budget: Mapping[str, Any]
-    parents: Sequence[tuple[str, str]]
-    seed: int
-    seeded: bool
-    shots: int | None
-    started: datetime
-    finished: datetime
-    provenance: Provenance
-    device: str | None = None
-    train_seconds: float | None = None
-    train_images: int | None = None
-    train_steps: int | None = None
-    world_size: int | None = None
-    precision: str | None = None
-    batch_size: int | None = None
-    peak_memory_bytes: int | None = None
-    train_fingerprint: str | None = None
-    distance: float | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
-    search_id: str | None = None
-    searched: Mapping[str, Any] | None = None
-    search_evaluations: int | None = None
-    search_steps: int | None = None
-    search_images: int | None = None
-    search_seconds: float | None = None
-    leakage: str | None = None
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """The documentation of a field, and what others may see of it.
+
+    Attributes:
+        description: one sentence for readers of the table.
+        unit: of a number.
+        cleaned: whether the text may hold absolute paths or credentials, which are taken out of
+            rows that are given to others. JSON objects always are cleaned.
+        public_keys: of a JSON object, the keys that are given to others; ``None`` for all.
+    """
+
+    description: str
+    unit: str | None = None
+    cleaned: bool = False
+    public_keys: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunInfo:
+    """What all rows of a run say of it. Times have a time zone.
+
+    Raises:
+        ValueError: a time has none.
+    """
+
+    run_id: Annotated[str, Column("identity of the run: a hash of all that can change its outcome")]
+    suite: Annotated[str, Column("name of the suite that asked for the run first", cleaned=True)]
+    task: Annotated[str, Column("name of the task")]
+    task_digest: Annotated[
+        str, Column("digest of the task's full definition, since a name may mean several")
+    ]
+    data_kind: Annotated[
+        str, Column("which data the task's names stand for: `real` or `miniature/<version>`")
+    ]
+    backbone: Annotated[str, Column("name of the pretrained model", cleaned=True)]
+    method: Annotated[str, Column("registered name of the method", cleaned=True)]
+    label: Annotated[
+        str, Column("what the suite calls this configuration of the method", cleaned=True)
+    ]
+    reference: Annotated[
+        bool, Column("true for the method that others are compared with (zero-shot)")
+    ] = False
+    origin: Annotated[str, Column("distribution and version that provide the method", cleaned=True)]
+    config: Annotated[Mapping[str, Any], Column("the method's settings, defaults included")]
+    budget: Annotated[
+        Mapping[str, Any], Column("limits on steps and evaluation images that are part of the run")
+    ]
+    parents: Annotated[
+        tuple[Parent, ...], Column("label and run id of each run that this one builds on directly")
+    ]
+    seed: Annotated[int, Column("seed of the run")]
+    seeded: Annotated[
+        bool, Column("true if the method itself uses the seed (its parents may in any case)")
+    ]
+    shots: Annotated[
+        int | None, Column("training images of each class; null for all", "images per class")
+    ]
+    started: Annotated[datetime, Column("when the run began", "UTC")]
+    finished: Annotated[datetime, Column("when the run was recorded", "UTC")]
+    train_seconds: Annotated[
+        float | None,
+        Column("wall time of the training; 0 for a run that only derives weights", "seconds"),
+    ] = None
+    train_images: Annotated[
+        int | None, Column("images trained on, repetitions included", "images")
+    ] = None
+    train_steps: Annotated[int | None, Column("optimizer steps", "steps")] = None
+    world_size: Annotated[int | None, Column("workers that shared the training", "workers")] = None
+    precision: Annotated[
+        str | None, Column("number format of the forward pass, such as `fp32` or `bf16`")
+    ] = None
+    batch_size: Annotated[int | None, Column("global batch size", "images")] = None
+    device: Annotated[
+        str | None, Column("name of the CPU or GPU that trained and predicted", cleaned=True)
+    ] = None
+    peak_memory_bytes: Annotated[
+        int | None, Column("peak memory of the training process, or of the GPU", "bytes")
+    ] = None
+    train_fingerprint: Annotated[str | None, Column("fingerprint of the training set's files")] = (
+        None
+    )
+    distance: Annotated[
+        float | None, Column("Euclidean distance ‖θ - θ0‖₂ of the weights from the pretrained ones")
+    ] = None
+    details: Annotated[Mapping[str, Any], Column("what else the method tells of its training")] = (
+        field(default_factory=dict)
+    )
+    search_id: Annotated[
+        str | None,
+        Column("identity of the search that the settings come from; several runs may share it"),
+    ] = None
+    searched: Annotated[Mapping[str, Any] | None, Column("the settings that the search found")] = (
+        None
+    )
+    search_trials: Annotated[
+        int | None, Column("configurations that the search tried", "trials")
+    ] = None
+    search_steps: Annotated[
+        int | None, Column("optimizer steps of all trials of the search", "steps")
+    ] = None
+    search_images: Annotated[
+        int | None, Column("images trained on in all trials of the search", "images")
+    ] = None
+    search_seconds: Annotated[
+        float | None, Column("time of all trials, training and scoring", "seconds")
+    ] = None
+    leakage: Annotated[
+        str | None,
+        Column("test images that the method has seen; null when there are none", cleaned=True),
+    ] = None
+    shiftbench_version: Annotated[str, Column("version of the package")]
+    git_sha: Annotated[
+        str | None, Column("commit that is checked out, if the package runs from a checkout")
+    ]
+    git_dirty: Annotated[bool | None, Column("true if the package's files differ from that commit")]
+    versions: Annotated[
+        Mapping[str, Any], Column("versions of Python and of packages that can change a number")
+    ]
+    hardware: Annotated[
+        Mapping[str, Any],
+        Column(
+            "processor, cores, memory in bytes and GPUs",
+            public_keys=("cpu", "cores", "memory_bytes", "gpus"),
+        ),
+    ]
+
+    def __post_init__(self) -> None:
+        for moment in (self.started, self.finished):
+            if moment.tzinfo is None:
+                raise ValueError(f"{moment} needs a time zone")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row(RunInfo):
+    """One variant of a run that is done, scored with one metric on one evaluation set."""
+
+    status: Annotated[Literal["done"], Column("how the run ended: `done` or `failed`")] = "done"
+    variant: Annotated[
+        str, Column("name of the weights, such as `alpha=0.5`; empty where a run has one variant")
+    ]
+    selection: Annotated[
+        Selection | None,
+        Column(
+            "how the variant was chosen: `fixed`, `id-val`, `ood-val` or `oracle`; null for a "
+            "point that nobody chose. A variant chosen in several ways has a row for each"
+        ),
+    ]
+    evaluation_set: Annotated[str, Column("name of the evaluation set in the task")]
+    role: Annotated[Role, Column("what the set is for: `id-val`, `id-test`, `ood-val` or `shift`")]
+    metric: Annotated[str, Column("name of the metric")]
+    primary: Annotated[bool, Column("true if this is the set's headline metric")]
+    value: Annotated[float, Column("the metric's value", "of the metric; accuracies are fractions")]
+    low: Annotated[float, Column("lower end of the 95% interval", "of the metric")]
+    high: Annotated[float, Column("upper end of the 95% interval", "of the metric")]
+    interval: Annotated[str, Column("how the interval was computed")]
+    n: Annotated[int, Column("examples that the value is of", "images")]
+    complete: Annotated[bool, Column("true if no file of the data was missing")]
+    incomplete_reason: Annotated[
+        str | None, Column("what was missing from the data; null when nothing was", cleaned=True)
+    ] = None
+    evaluation_seconds: Annotated[
+        float | None, Column("time to predict this variant on this set", "seconds")
+    ] = None
+    data_fingerprint: Annotated[str | None, Column("fingerprint of the evaluation set's files")] = (
+        None
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailedRun(RunInfo):
+    """A run that failed."""
+
+    status: Annotated[Literal["failed"], Column("how the run ended: `done` or `failed`")] = "failed"
+    error: Annotated[str, Column("why the run failed, in one line; null for runs that are done")]
+    error_file: Annotated[
+        str | None,
+        Column("path of the whole error message, relative to the results folder"),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One variant scored with one metric on one evaluation set.
+    """One variant scored with one metric on one evaluation set, before it is part of a run's rows.
 
     Attributes:
         variant: the name of the weights.
@@ -213,6 +261,139 @@ class Result:
     data_fingerprint: str | None = None
 
 
+# The Arrow schema
+
+_KINDS = (Row, FailedRun)
+_ARROW = {
+    str: pa.string(),
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    datetime: pa.timestamp("ms", tz="UTC"),
+    tuple: pa.list_(
+        pa.struct([pa.field(name, pa.string(), nullable=False) for name in Parent._fields])
+    ),
+    Mapping: pa.string(),  # JSON
+    Literal: pa.string(),
+}
+
+
+def _annotations() -> dict[str, tuple[Any, bool, Column]]:
+    """Type, whether it may be null, and documentation of every column, by name."""
+    found: dict[str, tuple[Any, bool, Column]] = {}
+    hints = [get_type_hints(kind, include_extras=True) for kind in _KINDS]
+    for name, hint in {name: hint for of in reversed(hints) for name, hint in of.items()}.items():
+        (column,) = hint.__metadata__
+        found[name] = (*_plain_type(hint.__origin__, not all(name in of for of in hints)), column)
+    order = {item.name: None for kind in _KINDS for item in fields(kind)}
+    return {name: found[name] for name in order}
+
+
+def _plain_type(hint: Any, nullable: bool) -> tuple[Any, bool]:
+    """The type that a column's Arrow type is of, and whether the column may be null."""
+    alternatives = get_args(hint)
+    if NoneType in alternatives and get_origin(hint) is not Literal:
+        (hint,) = (item for item in alternatives if item is not NoneType)
+        nullable = True
+    return get_origin(hint) or hint, nullable
+
+
+_ANNOTATIONS = _annotations()
+COLUMNS: Mapping[str, Column] = {name: column for name, (_, _, column) in _ANNOTATIONS.items()}
+"""The documentation of every column, in the table's order."""
+JSON_COLUMNS = tuple(name for name, (kind, _, _) in _ANNOTATIONS.items() if kind is Mapping)
+"""Columns whose text is a JSON object."""
+SCHEMA = pa.schema(
+    [
+        pa.field(
+            name,
+            _ARROW[kind],
+            nullable,
+            {"description": column.description} | ({"unit": column.unit} if column.unit else {}),
+        )
+        for name, (kind, nullable, column) in _ANNOTATIONS.items()
+    ],
+    metadata={VERSION_KEY: VERSION},
+)
+
+
+def columns_page() -> str:
+    """The columns as a Markdown table, for the docs."""
+    lines = ["| column | type | unit | meaning |", "|---|---|---|---|"]
+    for item in SCHEMA:
+        kind = {pa.string(): "text", pa.bool_(): "true or false", pa.int64(): "integer"}.get(
+            item.type, str(item.type)
+        )
+        if item.name in JSON_COLUMNS:
+            kind = "JSON object"
+        elif item.name == "parents":
+            kind = "list of (label, run_id)"
+        column = COLUMNS[item.name]
+        null = ", or null" if item.nullable else ""
+        unit = column.unit or ""
+        lines.append(f"| `{item.name}` | {kind}{null} | {unit} | {column.description} |")
+    return "\n".join(lines) + "\n"
+
+
+# From tables to rows and back
+
+Kind = TypeVar("Kind", Row, FailedRun)
+
+
+def rows(table: pa.Table) -> list[Row]:
+    """The rows of runs that are done, in the table's order.
+
+    Equal values of a column are one Python object, so a configuration is parsed once and not for
+    every row of its run.
+
+    Args:
+        table: with all columns of ``SCHEMA``; others are ignored.
+    """
+    return _read(Row, table)
+
+
+def failures(table: pa.Table) -> list[FailedRun]:
+    """The runs of a table that failed, in its order.
+
+    Args:
+        table: with all columns of ``SCHEMA``; others are ignored.
+    """
+    return _read(FailedRun, table)
+
+
+def to_table(items: Sequence[Row | FailedRun]) -> pa.Table:
+    """A table of ``SCHEMA`` with these rows."""
+    columns = [
+        pa.array([_stored(getattr(item, name, None)) for item in items], SCHEMA.field(name).type)
+        for name in SCHEMA.names
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def done(info: RunInfo, results: Sequence[Result]) -> pa.Table:
+    """The rows of a run that is done.
+
+    Raises:
+        ValueError: no result, the same result twice, no or several headline metrics of a set, or a
+            value that is not in [0, 1] or outside its interval's order.
+    """
+    _check(results)
+    shared = _values_of(info)
+    return to_table([Row(**shared, **_result_columns(result)) for result in results])
+
+
+def failed(info: RunInfo, error: str, error_file: str | None = None) -> pa.Table:
+    """The one row of a run that failed.
+
+    Args:
+        info: of the run.
+        error: the reason; it is put on one line.
+        error_file: path of the whole message, relative to the results folder.
+    """
+    line = " ".join(error.split())
+    return to_table([FailedRun(**_values_of(info), error=line, error_file=error_file)])
+
+
 def role_of(evaluation_set: str) -> Role:
     """What a set of a task is for: those that have no name of their own are its shifts.
 
@@ -229,45 +410,54 @@ def role_of(evaluation_set: str) -> Role:
 
 def digest(value: Mapping[str, Any]) -> str:
     """12 hex digits that stand for a JSON value, whatever the order of its keys."""
-    return hashlib.sha256(_json(value).encode()).hexdigest()[:12]
+    return hashlib.sha256(json_text(value).encode()).hexdigest()[:12]
 
 
-def to_table(info: RunInfo, results: Sequence[Result]) -> pa.Table:
-    """The rows of a run that is done.
+def json_text(value: Mapping[str, Any]) -> str:
+    """The one text of a JSON object.
 
     Raises:
-        ValueError: no result, the same result twice, no or several headline metrics of a set, or a
-            value that is not in [0, 1] or outside its interval's order.
+        ValueError: it holds a number that is not finite.
     """
-    _check(results)
-    shared = {**_run_columns(info), "status": "done", "error": None}
-    rows = [{**shared, **_result_columns(result)} for result in results]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
 
-def failed(info: RunInfo, error: str) -> pa.Table:
-    """The one row of a run that failed, with the reason on one line."""
-    row = {**_run_columns(info), "status": "failed", "error": " ".join(error.split())}
-    return pa.Table.from_pylist([row], schema=SCHEMA)
+def _read(kind: type[Kind], table: pa.Table) -> list[Kind]:
+    status = next(item.default for item in fields(kind) if item.name == "status")
+    part = table.filter(pc.equal(table["status"], status))
+    names = [item.name for item in fields(kind)]
+    columns = [_loaded(name, part[name]) for name in names]
+    return [kind(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
 
 
-def _run_columns(info: RunInfo) -> dict[str, Any]:
-    columns = {name: value for name, value in vars(info).items() if name != "provenance"}
-    for moment in (info.started, info.finished):
-        if moment.tzinfo is None:
-            raise ValueError(f"{moment} needs a time zone")
-    return columns | {
-        "config": _json(info.config),
-        "budget": _json(info.budget),
-        "details": _json(info.details),
-        "searched": None if info.searched is None else _json(info.searched),
-        "parents": [{"label": label, "run_id": run_id} for label, run_id in info.parents],
-        "shiftbench_version": info.provenance.shiftbench_version,
-        "git_sha": info.provenance.git_sha,
-        "git_dirty": info.provenance.git_dirty,
-        "versions": _json(info.provenance.versions),
-        "hardware": _json(info.provenance.hardware),
-    }
+def _loaded(name: str, column: pa.ChunkedArray) -> list[Any]:
+    """The values of a column in Python; equal ones are one object."""
+    if name == "parents":
+        known: dict[tuple[Parent, ...], tuple[Parent, ...]] = {}
+        lists = (tuple(Parent(**item) for item in of) for of in column.to_pylist())
+        return [known.setdefault(of, of) for of in lists]
+    encoded = column.combine_chunks().dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    if name in JSON_COLUMNS:
+        values = [json.loads(text) for text in values]
+    return [
+        None if position is None else values[position] for position in encoded.indices.to_pylist()
+    ]
+
+
+def _stored(value: Any) -> Any:
+    """A value as Arrow takes it."""
+    match value:
+        case tuple():
+            return [parent._asdict() for parent in value]
+        case Mapping():
+            return json_text(value)
+        case _:
+            return value
+
+
+def _values_of(info: RunInfo) -> dict[str, Any]:
+    return {item.name: getattr(info, item.name) for item in fields(info)}
 
 
 def _result_columns(result: Result) -> dict[str, Any]:
@@ -298,5 +488,5 @@ def _name(result: Result) -> str:
     return f"{result.variant or 'weights'} on {result.evaluation_set}"
 
 
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False)
+if __name__ == "__main__":
+    print(columns_page(), end="")

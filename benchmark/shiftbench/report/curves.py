@@ -57,7 +57,7 @@ def by_variant(table: pa.Table) -> pa.Table:
 def setting_of(ranking: Ranking) -> tuple[Any, ...]:
     """What tells a ranking from all others."""
     return (
-        *(ranking.world, ranking.task, ranking.task_digest, ranking.backbone),
+        *(ranking.data_kind, ranking.task, ranking.task_digest, ranking.backbone),
         *(ranking.shots, ranking.images),
     )
 

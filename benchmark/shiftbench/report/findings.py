@@ -121,7 +121,7 @@ def searches(table: pa.Table) -> list[SearchLine]:
                     backbone=row["backbone"],
                     shots=row["shots"],
                     label=row["label"],
-                    n_trials=row["search_evaluations"],
+                    n_trials=row["search_trials"],
                     steps=row["search_steps"],
                     seconds=row["search_seconds"],
                     values=json.loads(row["searched"]),

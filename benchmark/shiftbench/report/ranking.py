@@ -88,7 +88,7 @@ class Ranking:
     Attributes:
         task: its name.
         task_digest: stands for its full definition.
-        world: ``real`` or ``miniature/<version>``.
+        data_kind: ``real`` or ``miniature/<version>``.
         backbone: its name.
         shots: training images per class; ``None`` for all.
         images: most images that a set was evaluated on; ``None`` for all.
@@ -99,7 +99,7 @@ class Ranking:
 
     task: str
     task_digest: str
-    world: str
+    data_kind: str
     backbone: str
     shots: int | None
     images: int | None
@@ -141,7 +141,7 @@ class OverallRanking:
     """The methods that rank in every one of several tasks.
 
     Attributes:
-        world: ``real`` or ``miniature/<version>``.
+        data_kind: ``real`` or ``miniature/<version>``.
         backbone: its name.
         shots: training images per class; ``None`` for all.
         images: most images that a set was evaluated on; ``None`` for all.
@@ -149,7 +149,7 @@ class OverallRanking:
         lines: best first.
     """
 
-    world: str
+    data_kind: str
     backbone: str
     shots: int | None
     images: int | None
@@ -186,7 +186,7 @@ def rankings(table: pa.Table) -> list[Ranking]:
     found = []
     by_setting = _grouped(headlines, lambda run_id: _setting_of(runs.rows[run_id]))
     for setting, run_ids in by_setting.items():
-        task, task_digest, world, backbone, images = setting
+        task, task_digest, data_kind, backbone, images = setting
         of_task = [*chain.from_iterable(headlines[run_id] for run_id in run_ids)]
         shifts = tuple(dict.fromkeys(r["evaluation_set"] for r in of_task if r["role"] == "shift"))
         metrics = {row["evaluation_set"]: row["metric"] for row in of_task}
@@ -197,7 +197,7 @@ def rankings(table: pa.Table) -> list[Ranking]:
                 Ranking(
                     task=task,
                     task_digest=task_digest,
-                    world=world,
+                    data_kind=data_kind,
                     backbone=backbone,
                     shots=shots,
                     images=images,
@@ -217,8 +217,8 @@ def overall(found: Sequence[Ranking]) -> list[OverallRanking]:
     """Rank over tasks the methods that rank in all of them, where there are several tasks."""
     results = []
     with_shifts = [ranking for ranking in found if ranking.shifts]
-    groups = _grouped(with_shifts, lambda r: (r.world, r.backbone, r.shots, r.images))
-    for (world, backbone, shots, images), of_tasks in groups.items():
+    groups = _grouped(with_shifts, lambda r: (r.data_kind, r.backbone, r.shots, r.images))
+    for (data_kind, backbone, shots, images), of_tasks in groups.items():
         names = tuple(ranking.task for ranking in of_tasks)
         if len(names) < 2 or len(set(names)) < len(names):
             continue
@@ -235,7 +235,7 @@ def overall(found: Sequence[Ranking]) -> list[OverallRanking]:
         if common:
             common.sort(key=lambda line: (-line.mean_ood, -line.id_test, line.label))
             ranked = (replace(line, rank=place) for place, line in enumerate(common, start=1))
-            results.append(OverallRanking(world, backbone, shots, images, names, tuple(ranked)))
+            results.append(OverallRanking(data_kind, backbone, shots, images, names, tuple(ranked)))
     return results
 
 
@@ -313,7 +313,7 @@ class _Runs:
         if run_id not in self.rows:
             return run_id
         row = self.rows[run_id]
-        names = ("task_digest", "world", "backbone", "shots", "method")
+        names = ("task_digest", "data_kind", "backbone", "shots", "method")
         recipe = {name: row[name] for name in names}
         recipe |= {name: _settings(row[name]) for name in ("config", "budget")}
         recipe["origin"] = None if row["origin"].startswith(f"{BUILTIN} ") else row["origin"]
@@ -341,7 +341,7 @@ class _Runs:
 
 def _setting_of(row: Row) -> tuple[str, str, str, str, int | None]:
     images = _settings(row["budget"]).get("evaluation_images")
-    return row["task"], row["task_digest"], row["world"], row["backbone"], images
+    return row["task"], row["task_digest"], row["data_kind"], row["backbone"], images
 
 
 @lru_cache(maxsize=1024)
@@ -355,7 +355,7 @@ def _place(ranking: Ranking) -> tuple[str | float, ...]:
     shots, images = (
         math.inf if limit is None else limit for limit in (ranking.shots, ranking.images)
     )
-    setting = (ranking.world, ranking.task, ranking.task_digest, ranking.backbone)
+    setting = (ranking.data_kind, ranking.task, ranking.task_digest, ranking.backbone)
     return *setting, shots, images
 
 

@@ -257,7 +257,7 @@ def golden_faults(
 
 def _golden_cells(table: pa.Table) -> list[Mapping[str, Any]]:
     """The zero-shot rows of whole sets that open_clip's table has too."""
-    rows = table.filter((pc.field("world") == REAL) & (pc.field("method") == ZERO_SHOT))
+    rows = table.filter((pc.field("data_kind") == REAL) & (pc.field("method") == ZERO_SHOT))
     return [
         row
         for row in rows.to_pylist()
@@ -270,8 +270,8 @@ def _golden_cells(table: pa.Table) -> list[Mapping[str, Any]]:
 
 
 def left_out(table: pa.Table) -> int:
-    """Runs that are not compared, because their world is not the real one."""
-    return len({row["run_id"] for row in table.to_pylist() if row["world"] != REAL})
+    """Runs that are not compared, because they are of the miniature data."""
+    return len({row["run_id"] for row in table.to_pylist() if row["data_kind"] != REAL})
 
 
 @dataclass(frozen=True)
@@ -345,7 +345,7 @@ class _Published:
 def _only_real(table: pa.Table) -> pa.Table:
     import pyarrow.compute as pc
 
-    return table.filter(pc.equal(table["world"], REAL))
+    return table.filter(pc.equal(table["data_kind"], REAL))
 
 
 def _with_parents(table: pa.Table) -> pa.Table:

@@ -14,7 +14,7 @@ from shiftbench.report.html.data import Board, BoardLine, Page
 from shiftbench.report.terminal import NONE, SHORT, duration, name, title
 
 HEADER = (
-    *("world", "task", "task_digest", "backbone", "shots", "evaluation_images"),
+    *("data_kind", "task", "task_digest", "backbone", "shots", "evaluation_images"),
     *("rank", "tied", "method", "label", "selection", "variants", "evaluation_set", "metric"),
     *("value", "sd", "low", "high", "interval", "n", "seeds", "complete", "remark"),
     *("cost_seconds", "runs"),
@@ -77,7 +77,7 @@ def _csv_rows(board: Board, line: BoardLine) -> list[list[object]]:
         complete = cell.remark is None
         rows.append(
             [
-                *(ranking.world, ranking.task, ranking.task_digest, ranking.backbone),
+                *(ranking.data_kind, ranking.task, ranking.task_digest, ranking.backbone),
                 *(ranking.shots, ranking.images),
                 *(of.rank, line.letters, of.method, of.label, of.selection),
                 *(" ".join(filter(None, of.variants)), set_name),

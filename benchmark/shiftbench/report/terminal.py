@@ -328,9 +328,9 @@ def duration(seconds: float | None) -> str:
 
 def _setting(ranking: Ranking | OverallRanking) -> str:
     shots = "all training data" if ranking.shots is None else f"{ranking.shots} shots"
-    world = "" if ranking.world == "real" else f" · {ranking.world} data"
+    data_kind = "" if ranking.data_kind == "real" else f" · {ranking.data_kind} data"
     images = "" if ranking.images is None else f" · at most {ranking.images} images a set"
-    return f"{ranking.backbone} · {shots}{world}{images}"
+    return f"{ranking.backbone} · {shots}{data_kind}{images}"
 
 
 def _shots(shots: int | None) -> str:

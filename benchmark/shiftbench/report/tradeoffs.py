@@ -111,7 +111,7 @@ def shipped_baselines(
     Returns:
         β by shift; empty for other rankings, and where nothing is published.
     """
-    if not any(ranking.world == REAL and ranking.task == "imagenet" for ranking in found):
+    if not any(ranking.data_kind == REAL and ranking.task == "imagenet" for ranking in found):
         return {}
     try:
         return baselines(standard_models(read_published() if published is None else published))
@@ -121,7 +121,7 @@ def shipped_baselines(
 
 def applicable(ranking: Ranking, baseline: Mapping[str, Baseline]) -> Mapping[str, Baseline]:
     """The baselines that a ranking's shifts may be held against."""
-    if ranking.world != REAL or ranking.task != "imagenet":
+    if ranking.data_kind != REAL or ranking.task != "imagenet":
         return {}
     return {
         shift: line

@@ -47,7 +47,7 @@ class Run:
     Attributes:
         id: 16 hex digits; see ``identity``.
         task: what to train and evaluate on.
-        world: which data the registered tasks stand for, ``real`` or ``miniature/<version>``.
+        data_kind: which data the registered tasks stand for, ``real`` or ``miniature/<version>``.
         backbone: its name.
         method: registered name.
         label: what the suite calls this configuration of the method.
@@ -61,7 +61,7 @@ class Run:
 
     id: str
     task: Task
-    world: str
+    data_kind: str
     backbone: str
     method: str
     label: str
@@ -120,7 +120,7 @@ class Plan:
 def identity(
     *,
     task: Task,
-    world: str,
+    data_kind: str,
     backbone: str,
     method: str,
     plugin: str | None,
@@ -135,7 +135,7 @@ def identity(
 
     Args:
         task: what to train and evaluate on.
-        world: see ``Suite.world``.
+        data_kind: see ``Suite.data_kind``.
         backbone: its ``backbone_identity``.
         method: registered name.
         plugin: distribution and version of a method that is not built in.
@@ -149,7 +149,7 @@ def identity(
     return {
         "version": IDENTITY_VERSION,
         "task": task.model_dump(mode="json"),
-        "world": world,
+        "data_kind": data_kind,
         "backbone": backbone,
         "method": method,
         "plugin": plugin,
@@ -233,7 +233,7 @@ class _Cell:
         return Run(
             id=run_id(spec),
             task=task,
-            world=suite.world,
+            data_kind=suite.data_kind,
             backbone=self._backbone,
             method=method.name,
             label=label,
@@ -257,7 +257,7 @@ class _Cell:
         entry = METHODS.entry(method.name)
         return identity(
             task=self._task,
-            world=self._suite.world,
+            data_kind=self._suite.data_kind,
             backbone=self._backbone_identity,
             method=method.name,
             plugin=None if entry.builtin else entry.origin,

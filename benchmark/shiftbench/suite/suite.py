@@ -87,7 +87,7 @@ class Suite:
         )
 
     @property
-    def world(self) -> str:
+    def data_kind(self) -> str:
         """``miniature/<version>`` or ``real``: which data the registered tasks stand for."""
         if self.data != MINIATURE:
             return "real"

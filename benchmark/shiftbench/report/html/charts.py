@@ -278,7 +278,7 @@ def id_ood(
             f" Grey: published models ({', '.join(published)}), their trend and its 95 % band "
             "as far as they were trained on ImageNet alone."
         )
-    elif board.ranking.world != "real":
+    elif board.ranking.data_kind != "real":
         text += " Published models are of real data, so none is here."
     left = [s for s in shifts if s not in board.axes and board.ranking.task == "imagenet"]
     if published and left:

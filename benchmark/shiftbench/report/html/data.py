@@ -482,7 +482,7 @@ def _axes(ranking: Ranking, lines: Sequence[BoardLine]) -> dict[str, str]:
     """For shifts of the real ImageNet, the set on which ours have the baseline's ID accuracy."""
     from shiftbench.evaluation.robustness import AXES
 
-    if ranking.world != REAL or ranking.task != IMAGENET:
+    if ranking.data_kind != REAL or ranking.task != IMAGENET:
         return {}
     known = {set_name for line in lines for set_name in line.cells}
     return {
@@ -584,7 +584,7 @@ def _provenance(row: Row) -> str:
 
 
 def _published_note(table: pa.Table, published: pa.Table | None) -> str | None:
-    if REAL not in table["world"].to_pylist():
+    if REAL not in table["data_kind"].to_pylist():
         return "Published values are of real data, and no run here is."
     return "The published results are not there." if published is None else None
 

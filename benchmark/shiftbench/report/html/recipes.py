@@ -52,14 +52,14 @@ def recipes(table: pa.Table, find: Find) -> dict[str, Recipe]:
     runs = {row["run_id"]: row for row in of_runs(table).to_pylist()}
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in runs.values():
-        groups.setdefault((row["suite"], row["world"]), []).append(row)
+        groups.setdefault((row["suite"], row["data_kind"]), []).append(row)
     found: dict[str, Recipe] = {}
-    for (suite, world), rows in groups.items():
-        found |= _of_suite(suite, world, rows, find)
+    for (suite, data_kind), rows in groups.items():
+        found |= _of_suite(suite, data_kind, rows, find)
     return {run_id: found[run_id] for run_id in runs}
 
 
-def _of_suite(suite: str, world: str, rows: Sequence[Row], find: Find) -> dict[str, Recipe]:
+def _of_suite(suite: str, data_kind: str, rows: Sequence[Row], find: Find) -> dict[str, Recipe]:
     """Recipes of the runs that one suite's file could plan."""
     from shiftbench.suite.plan import Plan
     from shiftbench.suite.suite import Suite
@@ -77,8 +77,8 @@ def _of_suite(suite: str, world: str, rows: Sequence[Row], find: Find) -> dict[s
             _list("shots", list(dict.fromkeys(_shots(row) for row in rows))),
         ]
         try:
-            loaded = Suite.load(find(suite), wide, "." if world == REAL else MINIATURE)
-            plan = Plan.build(loaded) if loaded.world == world else None
+            loaded = Suite.load(find(suite), wide, "." if data_kind == REAL else MINIATURE)
+            plan = Plan.build(loaded) if loaded.data_kind == data_kind else None
         except InputError as error:
             why = str(error)
             continue
@@ -103,7 +103,7 @@ def _recipe(suite: str, plan: Plan, row: Row, given: Sequence[str]) -> Recipe:
         _list("shots", [_shots(row)]),
         *given,
     ]
-    real = row["world"] == REAL
+    real = row["data_kind"] == REAL
     words = ["shiftbench", "run", suite, "--data", DATA if real else MINIATURE]
     for setting in settings:
         words += ["--set", setting]
