@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from shiftbench.execution.remarks import Remarks
-from shiftbench.execution.runner import Runner
+from shiftbench.execution.setup import Setup
 from shiftbench.execution.trial import Trials
+from shiftbench.execution.workspace import Workspace
 from shiftbench.suite.plan import Plan, Run
 from shiftbench.suite.suite import Suite
 
@@ -34,10 +35,8 @@ def make_trials(tmp_path: Path, world: Path):  # type: ignore[no-untyped-def]
         file.write_text(SUITE.format(method=method))
         plan = Plan.build(Suite.load(file))
         (run,) = plan.runs.values()
-        device = torch.device("cpu")
-        resources = plan.suite.resources
-        runner = Runner("s", plan.runs, tmp_path, "miniature", resources, Remarks(), device)
-        return Trials(runner, run), run
+        setup = Setup("s", plan.runs, tmp_path, "miniature", plan.suite.resources, Remarks())
+        return Trials(Workspace(setup, torch.device("cpu")), run), run
 
     return make
 

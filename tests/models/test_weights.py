@@ -14,8 +14,11 @@ from shiftbench.models.weights import (
     apply_sparse_delta,
     average,
     delta,
+    distance,
     interpolate,
+    size_in_bytes,
     sparse_delta,
+    without_head,
 )
 from torch import nn
 
@@ -245,3 +248,19 @@ def test_coefficients_must_fit(coefficients):
         average([{"a": torch.ones(1)}, {"a": torch.zeros(1)}], coefficients)
     with pytest.raises(InputError, match="at least one"):
         average([])
+
+
+def test_distance_counts_every_floating_point_scalar():
+    theta0 = {"a": torch.zeros(2, 2), "b": torch.ones(1), "count": torch.tensor(3)}
+    theta1 = {"a": torch.full((2, 2), 2.0), "b": torch.tensor([4.0]), "count": torch.tensor(9)}
+    assert distance(theta0, theta1) == 5.0  # √(4 · 2² + 3²)
+    assert distance(theta0, theta0) == 0.0
+
+
+def test_the_head_can_be_left_out():
+    weights = {"visual.w": torch.ones(2), "head.weight": torch.ones(3), "header": torch.ones(1)}
+    assert list(without_head(weights)) == ["visual.w", "header"]
+
+
+def test_size_counts_the_bytes_of_each_dtype():
+    assert size_in_bytes({"a": torch.zeros(3), "b": torch.zeros(2, dtype=torch.float16)}) == 16

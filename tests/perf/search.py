@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 import torch
 from shiftbench.distributed.session import session
 from shiftbench.execution.remarks import Remarks
-from shiftbench.execution.runner import Runner
+from shiftbench.execution.setup import Setup
 from shiftbench.execution.trial import Trials
+from shiftbench.execution.workspace import Workspace
 from shiftbench.leaderboard.runfolder import Found, SearchFolder
 from shiftbench.methods.search import Values
 from shiftbench.suite.plan import Plan, Run
@@ -58,7 +59,6 @@ def early_stopping(plan: Plan, results: Path) -> None:
     """Search with ASHA and without; print what each did."""
     with session(None, plan.suite.resources):
         from shiftbench.distributed.search import search
-        from shiftbench.distributed.workers import Setup
 
         suite = plan.suite
         setup = Setup("perf", plan.runs, results, "miniature", suite.resources, Remarks())
@@ -87,13 +87,13 @@ def early_stopping(plan: Plan, results: Path) -> None:
 def warm_processes(plan: Plan, results: Path) -> None:
     """Time trials in a process that keeps what they share, and in one that loads it for each."""
     run = next(iter(plan.runs.values()))
-    warm = Trials(runner(plan, results), run)
+    warm = Trials(workspace(plan, results), run)
 
     def reused(values: Values) -> None:
         one_trial(warm, values)
 
     def rebuilt(values: Values) -> None:
-        one_trial(Trials(runner(plan, results), run), values)
+        one_trial(Trials(workspace(plan, results), run), values)
 
     reused(point(run, 0))  # what it decodes and caches is not part of the comparison
     seconds: dict[str, float] = {"reused": 0.0, "rebuilt": 0.0}
@@ -108,9 +108,9 @@ def warm_processes(plan: Plan, results: Path) -> None:
     print(f"trials a minute, reused / rebuilt: {seconds['rebuilt'] / seconds['reused']:.2f}")
 
 
-def runner(plan: Plan, results: Path) -> Runner:
-    device, resources = torch.device("cpu"), plan.suite.resources
-    return Runner("perf", plan.runs, results, "miniature", resources, Remarks(), device)
+def workspace(plan: Plan, results: Path) -> Workspace:
+    setup = Setup("perf", plan.runs, results, "miniature", plan.suite.resources, Remarks())
+    return Workspace(setup, torch.device("cpu"))
 
 
 def one_trial(trials: Trials, values: Values) -> None:

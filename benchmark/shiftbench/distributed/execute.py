@@ -17,13 +17,14 @@ from ray.tune import TuneError
 from shiftbench.core.errors import InputError, RunFailedError, first_line
 from shiftbench.distributed.search import search
 from shiftbench.distributed.session import pool_size
-from shiftbench.distributed.workers import Board, Setup, WarmWorker, fit_group
+from shiftbench.distributed.workers import Board, WarmWorker, fit_group
 from shiftbench.execution.display import name_of
 from shiftbench.execution.jobs import Agenda, Job
 from shiftbench.leaderboard.runfolder import RunFolder
 
 if TYPE_CHECKING:
     from shiftbench.execution.display import Display
+    from shiftbench.execution.setup import Setup
 
 POLL_S = 0.5
 RETRIES = 1  # of a job whose worker died

@@ -42,11 +42,12 @@ from shiftbench.core.errors import RunFailedError
 from shiftbench.core.files import written_atomically
 from shiftbench.distributed.session import pool_size
 from shiftbench.execution.trial import Trials
+from shiftbench.execution.workspace import Workspace
 from shiftbench.leaderboard.runfolder import Found, SearchFolder
 from shiftbench.methods.search import Choice, Integer, LogUniform, Uniform
 
 if TYPE_CHECKING:
-    from shiftbench.distributed.workers import Setup
+    from shiftbench.execution.setup import Setup
     from shiftbench.methods.search import Domain, Search, SearchConfig, Values
     from shiftbench.suite.plan import Run
 
@@ -315,8 +316,8 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
         gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU")
         torch.set_num_threads(max(1, int(setup.resources.cpus_per_worker)))
         self._points = points
-        runner = setup.runner(torch.device("cuda" if gpus else "cpu"))
-        self._trials = Trials(runner, run)
+        workspace = Workspace(setup, torch.device("cuda" if gpus else "cpu"))
+        self._trials = Trials(workspace, run)
         self._begin(config)
 
     def _begin(self, config: dict[str, Any]) -> None:

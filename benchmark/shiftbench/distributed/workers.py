@@ -7,11 +7,9 @@ and runs that need several share one group, one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import ray.train
@@ -21,34 +19,15 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from shiftbench.core.errors import RunFailedError, first_line
 from shiftbench.data.batches import WorkerPlace
-from shiftbench.execution.remarks import Remarks
-from shiftbench.execution.runner import Runner
+from shiftbench.execution.setup import Setup
+from shiftbench.execution.stages.fit import fit
+from shiftbench.execution.stages.predict import predict
+from shiftbench.execution.stages.score import score
+from shiftbench.execution.workspace import Workspace
 from shiftbench.leaderboard.runfolder import RunFolder
-
-if TYPE_CHECKING:
-    from shiftbench.suite.file import Resources
-    from shiftbench.suite.plan import Run
 
 COLLECTIVE_TIMEOUT_S = 1800
 GROUP_RESTARTS = 2  # after a worker or its node was lost
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a worker is told once: everything it needs to make a ``Runner``."""
-
-    suite: str
-    runs: Mapping[str, Run]
-    results: Path
-    data: str
-    resources: Resources
-    remarks: Remarks
-
-    def runner(self, device: torch.device) -> Runner:
-        """A runner that computes on ``device``."""
-        return Runner(
-            self.suite, self.runs, self.results, self.data, self.resources, self.remarks, device
-        )
 
 
 class Board:
@@ -72,24 +51,24 @@ class WarmWorker:
     def __init__(self, setup: Setup, board: Any) -> None:
         gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU")
         torch.set_num_threads(max(1, int(setup.resources.cpus_per_worker)))
-        self._runner = setup.runner(torch.device("cuda" if gpus else "cpu"))
+        self._workspace = Workspace(setup, torch.device("cuda" if gpus else "cpu"))
         self._board = board
 
     def fit(self, run_id: str) -> None:
         """Train a run as Ray Train's only worker."""
 
         def loop() -> None:
-            self._runner.fit(run_id, on_step=_reporter(self._board, run_id))
+            fit(self._workspace, run_id, on_step=_reporter(self._board, run_id))
 
         TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0)).fit()
 
     def predict(self, run_id: str, variant: str, evaluation_set: str) -> None:
         """Predict one evaluation set with one variant."""
-        self._runner.predict(run_id, variant, evaluation_set)
+        predict(self._workspace, run_id, variant, evaluation_set)
 
     def score(self, run_id: str) -> None:
         """Score a run's predictions and write its rows."""
-        self._runner.score(run_id)
+        score(self._workspace, run_id)
 
 
 def fit_group(setup: Setup, run_ids: Sequence[str], board: Any) -> dict[str, str]:
@@ -137,11 +116,11 @@ def _group_loop(config: dict[str, Any]) -> dict[str, str]:
     context = ray.train.get_context()
     place = WorkerPlace(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(max(1, int(setup.resources.cpus_per_worker)))
-    runner = setup.runner(get_device())
+    workspace = Workspace(setup, get_device())
     failures = {}
     for run_id in config["run_ids"]:
         try:
-            runner.fit(run_id, place, _reporter(config["board"], run_id))
+            fit(workspace, run_id, place, _reporter(config["board"], run_id))
         except RunFailedError as error:  # the gradient is averaged, so all workers get here at once
             failures[run_id] = str(error)
     return failures

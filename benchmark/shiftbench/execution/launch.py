@@ -18,6 +18,7 @@ from shiftbench.data.verify import check
 from shiftbench.execution.jobs import Agenda, Job, job_graph
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.schedule import make_schedule
+from shiftbench.execution.setup import Setup
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import failed
@@ -144,7 +145,6 @@ def _execute(
     with session(address, suite.resources):
         # These import ray, which reads the environment that the session has set.
         from shiftbench.distributed.execute import execute
-        from shiftbench.distributed.workers import Setup
         from shiftbench.execution.display import Display
         from shiftbench.execution.runinfo import run_info
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from shiftbench.core.errors import RunFailedError
 from shiftbench.data.batches import WorkerPlace
+from shiftbench.execution.feeding import batches, context, fresh_model, micro_batch
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training import Trainer
+from shiftbench.execution.validation import score_in_training
 
 if TYPE_CHECKING:
-    from shiftbench.execution.runner import Runner
+    from shiftbench.execution.workspace import Workspace
     from shiftbench.methods.base import Method, TrainingConfig
     from shiftbench.methods.search import Search, Values
     from shiftbench.models.classifier import ImageClassifier
@@ -47,35 +49,35 @@ class Trials:
     constant: a warm-up or decay made for the whole training would say little of a few steps of it.
 
     Args:
-        runner: of the process.
+        workspace: of the process.
         run: one whose method has a search.
     """
 
-    def __init__(self, runner: Runner, run: Run) -> None:
+    def __init__(self, workspace: Workspace, run: Run) -> None:
         search = run.create().search()
         if search is None or run.search is None or run.search.ood_val is None:
             raise ValueError(f"{run.label} has no search")
         self.search: Search = search
-        self._runner = runner
+        self._workspace = workspace
         self._run = replace(run, seed=run.search.seed)
-        self._metric, self._images = runner.ood_val(run, run.search.ood_val)
+        self._metric, self._images = workspace.ood_val(run, run.search.ood_val)
         self._model: ImageClassifier | None = None
 
     def start(self, values: Values, seed: int) -> None:
         """Begin a trial of some values, with the data order of a seed."""
-        runner, run = self._runner, self._run
+        workspace, run = self._workspace, self._run
         self._begun = time.monotonic()
         self._method: Method[TrainingConfig] = self.search.candidate(values)
         self._model = model = self._reset()
         steps = self.search.config.inner_steps
         config = self._method.training
         schedule = make_schedule(
-            len(runner.data(run).train), config, 1, runner.micro_batch(self._method)
+            len(workspace.data(run).train), config, 1, micro_batch(workspace, self._method)
         )
         schedule = replace(schedule, steps=steps, save_every=steps, constant=True)
-        self._method.prepare(model, runner.context(run, self._method, WorkerPlace(), steps))
-        batches = runner.batches(run, self._method, schedule, order_seed=seed)
-        self._trainer = Trainer(model, self._method, schedule, batches, seed=seed)
+        self._method.prepare(model, context(workspace, run, self._method, WorkerPlace(), steps))
+        stream = batches(workspace, run, self._method, schedule, order_seed=seed)
+        self._trainer = Trainer(model, self._method, schedule, stream, seed=seed)
         self._batch_size = schedule.batch_size
 
     def advance(self, steps: int) -> Progress:
@@ -85,8 +87,8 @@ class Trials:
         error, score = "", 0.0
         try:
             self._trainer.run(until=steps)
-            score = self._runner.score_in_training(
-                self._run, self._method, self._model, self._metric, self._images
+            score = score_in_training(
+                self._workspace, self._run, self._method, self._model, self._metric, self._images
             )
         except RunFailedError as failure:
             error = str(failure)
@@ -97,10 +99,10 @@ class Trials:
     def _reset(self) -> ImageClassifier:
         """A model as it was before any trial."""
         run, model = self._run, self._model
-        fresh: Mapping[str, object] = self._runner.pretrained(run).state_dict()
+        fresh: Mapping[str, object] = self._workspace.pretrained(run).state_dict()
         if model is None or model.state_dict().keys() != fresh.keys():
-            return self._runner.model(run)
+            return fresh_model(self._workspace, run)
         model.load_state_dict(dict(fresh))
         model.requires_grad_(True).zero_grad()
-        model.head.requires_grad_(self._runner.architecture(run).head == "linear")
+        model.head.requires_grad_(self._workspace.architecture(run).head == "linear")
         return model.eval()

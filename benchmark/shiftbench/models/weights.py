@@ -128,6 +128,26 @@ def apply_sparse_delta(theta0: Weights, changes: Weights) -> dict[str, Tensor]:
     return result
 
 
+def distance(theta0: Weights, theta1: Weights) -> float:
+    """``‖θ1 - θ0‖₂`` over all floating-point scalars, in float64."""
+    squares = (
+        float((theta1[name].cpu().double() - tensor.cpu().double()).square().sum())
+        for name, tensor in theta0.items()
+        if tensor.is_floating_point()
+    )
+    return math.sqrt(math.fsum(squares))
+
+
+def without_head(weights: Weights) -> dict[str, Tensor]:
+    """Weights of an ``ImageClassifier`` without those of its head."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
+
+
+def size_in_bytes(weights: Weights) -> int:
+    """Memory that all tensors take together."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+
+
 def _combine(tensors: Sequence[Tensor], coefficients: Sequence[float], like: Tensor) -> Tensor:
     """The linear combination in float64, in the dtype and on the device of ``like``."""
     if len(tensors) == 1 and coefficients[0] == 1:

@@ -1,0 +1,146 @@
+"""The first stage of a run: from pretrained weights to its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shiftbench.core.provenance import peak_memory_bytes
+from shiftbench.data.batches import WorkerPlace
+from shiftbench.execution.feeding import batches, context, fresh_model, micro_batch
+from shiftbench.execution.schedule import make_schedule
+from shiftbench.execution.training import Trained, Trainer
+from shiftbench.execution.validation import id_val, id_val_score, score_in_training
+from shiftbench.leaderboard.runfolder import Fit
+from shiftbench.models.checkpoints import load, save
+from shiftbench.models.weights import distance, size_in_bytes, sparse_delta
+
+if TYPE_CHECKING:
+    from shiftbench.execution.workspace import Workspace
+    from shiftbench.leaderboard.runfolder import RunFolder
+    from shiftbench.methods.base import Method, MethodConfig, Weights
+    from shiftbench.suite.plan import Run
+
+
+def fit(
+    workspace: Workspace,
+    run_id: str,
+    place: WorkerPlace = WorkerPlace(),
+    on_step: Callable[[int, int], None] = lambda step, steps: None,
+) -> None:
+    """Train a run, or go on with it, and leave its weights.
+
+    Args:
+        workspace: of this process.
+        run_id: of a run whose method has weights of its own.
+        place: this worker among those that share the training.
+        on_step: called with the steps done and the steps in all.
+
+    Raises:
+        RunFailedError: a loss is not finite.
+    """
+    run = workspace.runs[run_id]
+    folder = workspace.folder(run)
+    if folder.fitted:
+        return
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    method = workspace.method(run)
+    if method.inputs == "weights":
+        begun = time.monotonic()
+        weights = method.combine(
+            workspace.start(run),
+            workspace.parents(run),
+            lambda candidate: id_val_score(workspace, run, candidate),
+        )
+        trained, step = Trained(seconds=time.monotonic() - begun), 0
+        details: dict[str, Any] = {}
+    else:
+        weights, trained, step, details = _train(workspace, run, method, place, on_step)
+    if place.rank == 0:
+        _save_weights(workspace, run, folder, weights)
+        folder.write_fit(
+            Fit(
+                **asdict(trained),
+                peak_memory_bytes=peak_memory_bytes(workspace.device),
+                world_size=place.size,
+                started=started,
+                step=step,
+                distance=distance(workspace.start(run), weights),
+                details=details,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The best epoch so far: its score on ID validation, and the steps done by then."""
+
+    score: float
+    step: int
+
+    @classmethod
+    def read(cls, file: Path) -> _Best | None:
+        """The score of the weights in ``file``; ``None`` when there are none."""
+        return cls(**load(file)[1]) if file.exists() else None
+
+
+def _train(
+    workspace: Workspace,
+    run: Run,
+    method: Method[MethodConfig],
+    place: WorkerPlace,
+    on_step: Callable[[int, int], None],
+) -> tuple[Weights, Trained, int, dict[str, Any]]:
+    """The weights, what the training did, the step that they are of, and the method's details."""
+    folder = workspace.folder(run)
+    model = fresh_model(workspace, run)
+    schedule = make_schedule(
+        len(workspace.data(run).train),
+        method.training,
+        place.size,
+        micro_batch(workspace, method),
+        run.budget.steps,
+    )
+    method.prepare(model, context(workspace, run, method, place, schedule.steps))
+    best = _Best.read(folder.best)
+    chosen = method.training.checkpoint == "id-val"
+
+    def on_save(step: int) -> None:
+        nonlocal best
+        if not chosen or place.rank > 0:
+            return
+        value = score_in_training(workspace, run, method, model, *id_val(workspace, run))
+        if best is None or value > best.score:
+            best = _Best(value, step)
+            save(folder.best, workspace.plain(run, method.weights(model)), asdict(best))
+
+    trained = Trainer(
+        model,
+        method,
+        schedule,
+        batches(workspace, run, method, schedule, place),
+        seed=run.seed,
+        place=place,
+        state_file=folder.state,
+        on_step=lambda step: on_step(step, schedule.steps),
+        on_save=on_save,
+    ).run()
+    details = method.details(model)
+    if chosen and best is not None:
+        return load(folder.best)[0], trained, best.step, details
+    return workspace.plain(run, method.weights(model)), trained, schedule.steps, details
+
+
+def _save_weights(workspace: Workspace, run: Run, folder: RunFolder, weights: Weights) -> None:
+    """Keep the weights, or what changed of the pretrained ones where that is smaller."""
+    facts = {"run": run.id, "backbone": workspace.backbone(run).identity}
+    whole = {name: tensor.cpu() for name, tensor in weights.items()}
+    changes = sparse_delta(workspace.start(run), whole)
+    if size_in_bytes(changes) < size_in_bytes(whole):
+        save(folder.weights, changes, {**facts, "form": "changes"})
+    else:
+        save(folder.weights, whole, {**facts, "form": "whole"})

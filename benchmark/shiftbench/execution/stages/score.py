@@ -1,0 +1,87 @@
+"""The last stage of a run: from its predictions to the rows of the leaderboard."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from shiftbench.data.tasks import ID_TEST, whole_set
+from shiftbench.evaluation import predictions
+from shiftbench.evaluation.scoring import Prediction, results_of, selections
+from shiftbench.execution.runinfo import run_info
+from shiftbench.leaderboard.runfolder import SearchFolder
+from shiftbench.leaderboard.schema import done
+from shiftbench.leaderboard.store import write_run
+from shiftbench.suite.plan import evaluation_metrics
+
+if TYPE_CHECKING:
+    from shiftbench.execution.workspace import Workspace
+    from shiftbench.suite.plan import Run
+
+
+def score(workspace: Workspace, run_id: str) -> None:
+    """Turn the predictions into the run's rows, and keep them all in one file."""
+    run, setup = workspace.runs[run_id], workspace.setup
+    folder, method = workspace.folder(run), run.create()
+    sets = _scored_sets(workspace, run)
+    parts = {
+        (variant, name): _read_part(workspace, run, variant, name, sets[name])
+        for variant in method.variants()
+        for name in sets
+    }
+    scored = {key: results_of(part) for key, part in parts.items()}
+    id_val = {name: scored[name, "id-val"][0].score.value for name in method.variants()}
+    searched = _searched(workspace, run)
+    chosen = selections(method.variants(), method.fixed_variant(), id_val, searched=searched)
+    results = [
+        replace(result, selection=selection)
+        for variant, selection in chosen
+        for name in sets
+        for result in scored[variant, name]
+    ]
+    tables = [part.table for part in parts.values()]
+    predictions.write(folder.predictions, pa.concat_tables(tables))
+    search = run.search
+    info = run_info(
+        setup.suite,
+        run,
+        workspace.device,
+        folder.read_fit() if folder.fitted else None,
+        None if search is None else SearchFolder.of(setup.results, search.id).read_found(),
+        workspace.data(run).train.fingerprint,
+        setup.remarks.leakage.get((run.task.name, searched)),
+    )
+    write_run(setup.results, run_id, done(info, results))
+    folder.drop_parts()
+
+
+def _scored_sets(workspace: Workspace, run: Run) -> dict[str, str]:
+    """The headline metric of every set that there are predictions on, by its name."""
+    metrics = evaluation_metrics(run.task)
+    id_test = workspace.evaluation_images(run, ID_TEST)
+    parts = workspace.data(run).on_classes_of_shifts(id_test)
+    return metrics | {name: metrics[shift] for name, (shift, _, _) in parts.items()}
+
+
+def _read_part(workspace: Workspace, run: Run, variant: str, name: str, metric: str) -> Prediction:
+    table = predictions.read(workspace.folder(run).part(variant, name))
+    facts = table.schema.metadata
+    seconds = facts.get(b"seconds")  # none of its own, where it is a part of another set
+    incomplete = workspace.setup.remarks.incomplete
+    return Prediction(
+        variant=variant,
+        evaluation_set=name,
+        metric=metric,
+        table=table.replace_schema_metadata(None),
+        seconds=None if seconds is None else float(seconds),
+        fingerprint=facts[b"fingerprint"].decode(),
+        incomplete_reason=incomplete.get((run.task.name, whole_set(name))),
+    )
+
+
+def _searched(workspace: Workspace, run: Run) -> bool:
+    """Whether the run, or one that it builds on, has settings found on OOD validation data."""
+    above = (workspace.runs[run_id] for _, run_id in run.parents)
+    return run.searched or any(_searched(workspace, parent) for parent in above)

@@ -1,0 +1,275 @@
+"""What one process keeps between runs: backbones, opened tasks, models, weights, features."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from copy import deepcopy
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from shiftbench.core.errors import RunFailedError
+from shiftbench.core.locations import cache_dir
+from shiftbench.data.base import draw
+from shiftbench.data.roots import resolve
+from shiftbench.data.store import Store
+from shiftbench.data.tasks import Task, open_ood_val, open_task
+from shiftbench.evaluation.inference import (
+    Array,
+    Pixels,
+    cached_features,
+    image_features,
+    same_image_tower,
+)
+from shiftbench.execution.setup import Setup
+from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
+from shiftbench.methods.base import Architecture, Method
+from shiftbench.models.backbones import Backbone, load_backbone
+from shiftbench.models.checkpoints import load
+from shiftbench.models.classifier import ImageClassifier, text_head, zero_shot_classifier
+from shiftbench.models.weights import apply_sparse_delta, without_head
+
+if TYPE_CHECKING:
+    from shiftbench.data.images import ImageSet
+    from shiftbench.data.tasks import EvaluationSet, TaskData
+    from shiftbench.methods.base import MethodConfig, Weights
+    from shiftbench.suite.plan import Run
+
+V = TypeVar("V")
+
+
+class Kept(Generic[V]):
+    """The results of the last few computations, by key.
+
+    Args:
+        size: how many are kept; the one used least recently goes first.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[Hashable, V] = OrderedDict()
+
+    def get(self, key: Hashable, compute: Callable[[], V]) -> V:
+        """The value of ``key``, computed if it is not kept."""
+        if key not in self._values:
+            value = compute()
+            while len(self._values) >= self._size:
+                self._values.popitem(last=False)
+            self._values[key] = value
+        self._values.move_to_end(key)
+        return self._values[key]
+
+
+class Workspace:
+    """One process's view of a suite's runs, with all that is worth keeping between them.
+
+    The stages (``execution.stages``) read from it. Nothing in it depends on which run comes next,
+    so a run's outcome is the same whatever the process did before.
+
+    Args:
+        setup: what every process is told.
+        device: where to compute.
+
+    Attributes:
+        setup: as given.
+        device: as given.
+        runs: the plan's runs by id.
+        resources: what a run may use.
+        store: decoded images.
+        logits: logits (n, classes) fp32 before projection, of ensembles' members, by run id,
+            variant (``None`` for the pretrained model) and evaluation set.
+    """
+
+    def __init__(self, setup: Setup, device: torch.device) -> None:
+        self.setup = setup
+        self.device = device
+        self.runs = setup.runs
+        self.resources = setup.resources
+        self.store = Store(cache_dir() / "store")
+        self.logits: Kept[Array] = Kept(4)
+        self._root = resolve(setup.data)
+        self._backbones: Kept[Backbone] = Kept(2)
+        self._tasks: Kept[TaskData] = Kept(4)
+        self._zero_shot: Kept[ImageClassifier] = Kept(4)
+        self._weights: Kept[Weights] = Kept(3)
+        self._variants: Kept[tuple[ImageClassifier, bool]] = Kept(1)
+
+    # What was asked for
+
+    def folder(self, run: Run) -> RunFolder:
+        """Where the run's files are."""
+        return RunFolder.of(self.setup.results, run.id)
+
+    def method(self, run: Run) -> Method[MethodConfig]:
+        """A run's method, with the settings that its search found."""
+        method = run.create()
+        search = method.search()
+        if search is None or run.search is None:
+            return method
+        found = SearchFolder.of(self.setup.results, run.search.id).read_found()
+        return search.candidate(found.values)
+
+    def architecture(self, run: Run) -> Architecture:
+        """Which parts of a model the run's weights cover: of derived ones, what their parents' do.
+
+        Raises:
+            RunFailedError: the parents' weights cover different parts.
+        """
+        method = run.create()
+        if method.inputs in ("images", "features") or not run.parents:
+            return method.architecture()
+        found = {self.architecture(self.runs[run_id]) for _, run_id in run.parents}
+        if len(found) > 1:
+            raise RunFailedError(
+                f"{run.label}: its parents train different parts of the model, "
+                "so their weights cannot be combined"
+            )
+        return found.pop()
+
+    # Data
+
+    def data(self, run: Run) -> TaskData:
+        """The run's task, opened."""
+        # Without shots nothing is drawn, so all seeds share what is opened.
+        task, shots, seed = run.task.model_dump_json(), run.shots, run.seed if run.shots else 0
+        return self._tasks.get(
+            (task, shots, seed),
+            lambda: open_task(Task.model_validate_json(task), self._root, shots, seed),
+        )
+
+    def evaluation_images(self, run: Run, evaluation_set: str) -> ImageSet:
+        """An evaluation set of the run's task, within the run's budget."""
+        return self._within_budget(run, self.data(run).evaluation[evaluation_set][1])
+
+    def ood_val(self, run: Run, item: EvaluationSet) -> tuple[str, ImageSet]:
+        """Metric and images of the OOD validation set of a run's search, within its budget."""
+        task = run.task.model_copy(update={"ood_val": item})
+        _, images = open_ood_val(task, self._root)
+        return item.metric, self._within_budget(run, images)
+
+    def _within_budget(self, run: Run, images: ImageSet) -> ImageSet:
+        """The set, or the part of it that the budget allows, the same for every run."""
+        limit = run.budget.evaluation_images
+        if limit is None or limit >= len(images):
+            return images
+        return images.subset(draw(images.ids, images.labels, limit, balanced=False))
+
+    # Pretrained models
+
+    def backbone(self, run: Run) -> Backbone:
+        """The run's pretrained model, as open_clip has it."""
+        return self._backbones.get(run.backbone, lambda: load_backbone(run.backbone))
+
+    def pretrained(self, run: Run) -> ImageClassifier:
+        """The pretrained model with the zero-shot head; shared, so not to be changed."""
+        data = self.data(run)
+        text = self.architecture(run).text
+        return self.zero_shot(run, data.classes, data.templates, text=text)
+
+    def zero_shot(
+        self, run: Run, classes: tuple[str, ...], templates: tuple[str, ...], *, text: bool = False
+    ) -> ImageClassifier:
+        """The run's pretrained model as a classifier of any classes; shared, not to be changed.
+
+        Args:
+            run: whose backbone is meant.
+            classes: their names.
+            templates: of the prompts.
+            text: whether the text tower is a part of it.
+        """
+        return self._zero_shot.get(
+            (run.backbone, classes, templates, text),
+            lambda: zero_shot_classifier(self.backbone(run), classes, templates, text=text),
+        )
+
+    def pretrained_features(self, run: Run, images: ImageSet, pixels: Pixels) -> Array:
+        """Features (n, width) of the pretrained image tower, computed once for all runs."""
+        backbone = self.backbone(run)
+        parts = [backbone.identity, backbone.preprocessing.key(), images.fingerprint, *images.ids]
+        name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+        def compute() -> Array:
+            model = deepcopy(self.pretrained(run)).to(self.device)
+            return image_features(model, pixels, backbone.preprocessing, self.device)
+
+        return cached_features(cache_dir() / "features" / f"{name}.npy", compute)
+
+    # Weights
+
+    def start(self, run: Run) -> Weights:
+        """The pretrained weights that the run's architecture covers."""
+        return self.covered(run, self.pretrained(run).state_dict())
+
+    def covered(self, run: Run, weights: Weights) -> Weights:
+        """Weights without a head that is computed from the text tower whenever it is needed."""
+        return without_head(weights) if self.architecture(run).head == "text" else weights
+
+    def plain(self, run: Run, weights: Weights) -> dict[str, Tensor]:
+        """Copies on the CPU of the weights that the run's architecture covers.
+
+        Raises:
+            RunFailedError: they are not those of a plain model, so they could not be evaluated.
+        """
+        covered = self.covered(run, weights)
+        if odd := sorted(covered.keys() ^ self.start(run).keys()):
+            raise RunFailedError(
+                f"{run.label}: its weights and those of a plain model differ in {odd[0]!r} "
+                f"and {len(odd) - 1} more names; the method's weights() should merge what it added"
+            )
+        return {name: tensor.detach().cpu().clone() for name, tensor in covered.items()}
+
+    def weights(self, run: Run, variant: str) -> Weights:
+        """The weights of one of a run's variants, on the CPU."""
+        method = run.create()
+        trained = None if method.inputs is None else self._stored(run)
+        return method.finish(variant, self.start(run), self.parents(run), trained)
+
+    def parents(self, run: Run) -> dict[str, Weights]:
+        """Weights of the parents by label: of each, the variant that stands for it."""
+        if run.create().mixture(run.create().fixed_variant()) is not None:
+            return {}
+        parents = {label: self.runs[run_id] for label, run_id in run.parents}
+        return {
+            label: self.weights(parent, parent.create().fixed_variant())
+            for label, parent in parents.items()
+        }
+
+    def _stored(self, run: Run) -> Weights:
+        """The weights in a run's folder, which may hold only what changed of the pretrained."""
+
+        def read() -> Weights:
+            weights, facts = load(self.folder(run).weights)
+            whole = facts["form"] == "whole"
+            return weights if whole else apply_sparse_delta(self.start(run), weights)
+
+        return self._weights.get(run.id, read)
+
+    # Fine-tuned models
+
+    def loaded(self, run: Run, weights: Weights) -> ImageClassifier:
+        """A model with some weights of a run, whose head is computed where it is not in them."""
+        model = deepcopy(self.pretrained(run)).to(self.device).eval()
+        model.load_state_dict({**model.state_dict(), **weights})
+        if self.architecture(run).head == "text":
+            model.head = text_head(model).to(self.device)
+        return model
+
+    def variant(self, run: Run, variant: str | None) -> tuple[ImageClassifier, bool]:
+        """The model with a variant's weights, and whether its image tower is the pretrained one.
+
+        Args:
+            run: of the variant.
+            variant: its name; ``None`` for the pretrained model.
+        """
+
+        def make() -> tuple[ImageClassifier, bool]:
+            pretrained = self.pretrained(run)
+            if variant is None:
+                return deepcopy(pretrained).to(self.device).eval(), True
+            weights = self.weights(run, variant)
+            return self.loaded(run, weights), same_image_tower(weights, pretrained.state_dict())
+
+        return self._variants.get((run.id, variant), make)
