@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = (
-    *("torch", "torchvision", "open_clip_torch", "ray", "wilds"),
-    *("numpy", "scipy", "pillow", "pyarrow", "pandas", "safetensors"),
+    *("torch", "torchvision", "open_clip_torch", "ray"),
+    *("numpy", "scipy", "pillow", "pyarrow", "safetensors"),
 )
 GIT_TIMEOUT_S = 10
 

@@ -1,0 +1,125 @@
+"""What an installed wheel holds: everything, used far from the repository."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from sysconfig import get_path
+
+import pytest
+from shiftbench.leaderboard.store import read, write_run
+
+from tests.leaderboard.records import run as rows
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("benchmark", "suites", "results/published", "LICENSE", "README.md")
+BUILD = ("pyproject.toml", "setup.py")
+pytestmark = pytest.mark.slow
+# Names that code which looks for modules in the working directory would take for ours.
+LURES = ("benchmark.py", "suite.py", "methods/__init__.py", "data/__init__.py", "core/__init__.py")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a wheel, built from a copy of the sources, is installed into."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in (*PARTS, *BUILD):
+        source, target = ROOT / name, folder / "source" / name
+        if source.is_dir():
+            ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(source, target, ignore=ignore)
+        else:
+            shutil.copy(source, target)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
+    offline = ("--no-deps", "--no-build-isolation", "--no-index")
+    subprocess.run([*pip, "wheel", *offline, "-w", folder, folder / "source"], check=True)
+    (wheel,) = folder.glob("shiftbench-*.whl")
+    subprocess.run([*pip, "install", *offline, "--target", folder / "site", wheel], check=True)
+    return folder / "site"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A working directory whose files have the names of our rooms, and break when imported."""
+    for name in LURES:
+        lure = tmp_path / name
+        lure.parent.mkdir(exist_ok=True)
+        lure.write_text("raise SystemExit('this is not shiftbench')\n")
+    return tmp_path
+
+
+def python(
+    site: Path, folder: Path, words: Sequence[object], *, isolated: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Python that has the wheel, and ``isolated`` from the checkout that is installed here too.
+
+    Without ``site`` no .pth file is read, so that packages are found and editable installs are not.
+    """
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(site), get_path("purelib"))),
+        "COLUMNS": "120",
+    }
+    flags = ["-S"] if isolated else []
+    return subprocess.run(
+        [sys.executable, *flags, *map(str, words)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_wheel_lists_plans_compares_and_reports(site: Path, elsewhere: Path, world: Path) -> None:
+    ours = {"backbone": "openai/ViT-B-16", "method": "zero-shot", "label": "zero-shot"}
+    write_run(elsewhere / "results", "a", rows("a", {"imagenet-r": 0.65}, **ours))
+    code = f"""
+import sys
+from pathlib import Path
+import shiftbench
+from shiftbench.cli import main
+from shiftbench.core.shipped import shipped
+
+own = [place for place in sys.path if not place.endswith("-packages")]
+assert not any(Path(place or ".").resolve().is_relative_to({str(ROOT)!r}) for place in own), own
+assert Path(shiftbench.__file__).is_relative_to({str(site)!r})
+assert shipped("suites").is_relative_to({str(site)!r})
+for line in ("list suites", "plan quickstart", "report --html page.html", "compare"):
+    assert main(line.split()) == 0, line
+from shiftbench.suite.json_schema import SCHEMA_FILE, schema_text
+assert SCHEMA_FILE.read_text() == schema_text()
+"""
+    done = python(site, elsewhere, ["-c", code])
+    assert done.returncode == 0, done.stderr
+    for suite in (ROOT / "suites").glob("*.yaml"):
+        assert f"{suite.stem} " in done.stdout
+    assert "zero-shot" in done.stdout
+    assert "open_clip zero-shot table" in done.stdout  # a source of published rows
+    assert "Leaderboard" in (elsewhere / "page.html").read_text()
+
+
+def test_the_command_and_the_module_of_a_wheel(site: Path, elsewhere: Path) -> None:
+    for words in ([site / "bin" / "shiftbench"], ["-m", "shiftbench"]):
+        done = python(site, elsewhere, [*words, "status", "nowhere"])
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith('error: there is no file or suite "nowhere"')
+
+
+def test_a_wheel_runs_a_shipped_suite_on_ray(site: Path, elsewhere: Path, world: Path) -> None:
+    """Workers find the wheel too, and none of the files that are called as our rooms are."""
+    settings = ("methods=[zero-shot, full]", "tasks=[cifar10]", "budget.steps=1")
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = python(
+        site, elsewhere, ["-m", "shiftbench", "run", "quickstart", *words], isolated=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = read(elsewhere / "results").to_pylist()
+    assert {(row["label"], row["status"]) for row in found} == {
+        ("zero-shot", "done"),
+        ("full", "done"),
+    }
+    assert all(row["git_sha"] is None for row in found)  # what ran is in no checkout
