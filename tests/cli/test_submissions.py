@@ -210,7 +210,7 @@ def test_verify_can_run_again(folder, capsys, monkeypatch):
         places.append(into)
         store_run(into, run_id, task="animals")
 
-    monkeypatch.setattr("shiftbench.execution.launch.launch", launch)
+    monkeypatch.setattr("shiftbench.execution.rerun.launch", launch)
     assert main(["verify", "--all", "--rerun", "x.yaml"]) == 0
     shown = capsys.readouterr().out
     assert "1 runs are not of this suite" in shown

@@ -108,7 +108,7 @@ def _rerun(
 ) -> list[Verdict]:
     """Verdicts on runs that are done again; without ``strict``, on those that are the suite's."""
     from shiftbench.core.errors import InputError
-    from shiftbench.leaderboard.verify import rerun
+    from shiftbench.execution.rerun import rerun
     from shiftbench.suite.plan import Plan
 
     loaded = load_suite(suite, overrides, data)

@@ -1,4 +1,4 @@
-"""Whether rows are what they say: recomputed from the predictions that were kept, or run again.
+"""Whether rows are what they say: recomputed from the predictions that were kept.
 
 All metrics and intervals are deterministic: the bootstrap has a fixed seed. So a row must come out
 the same to the last digit. Only where other versions of NumPy or SciPy, or another processor, made
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,12 +24,6 @@ from shiftbench.evaluation import predictions
 from shiftbench.evaluation.metrics import METRICS, Score
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from shiftbench.suite.plan import Plan
-    from shiftbench.suite.suite import Suite
 
 ROUNDING = 1e-12
 RESULT = ("variant", "selection", "evaluation_set", "metric")
@@ -116,113 +109,6 @@ def disagreements(rows: Sequence[Row], table: pa.Table) -> list[str]:
         else:
             found += [f"{where}: {text}" for text in _differences(row, again, same_numerics(row))]
     return list(dict.fromkeys([*found, *_misselected(rows)]))
-
-
-def rerun(
-    suite: Suite,
-    run_ids: Collection[str],
-    results: Path,
-    into: Path,
-    console: Console,
-    *,
-    address: str | None = None,
-    tolerance: float = 0.0,
-) -> list[Verdict]:
-    """Do runs again, with what they build on, and compare the values. Nothing is changed.
-
-    Args:
-        suite: that the runs are of.
-        run_ids: of runs that are done.
-        results: the results folder with the rows to compare with.
-        into: an empty results folder; on a cluster, on storage that all nodes see.
-        console: where progress is shown.
-        address: of a Ray cluster to join.
-        tolerance: how far a value may be off; another device rounds otherwise.
-
-    Raises:
-        InputError: a run is none of the suite's, or cannot be done.
-    """
-    from shiftbench.execution.launch import launch
-
-    verdicts = []
-    for run_id in run_ids:
-        rows = store.read(results, [run_id]).to_pylist()
-        gaps = any(not row["complete"] for row in rows)
-        launch(only(suite, run_id), into, console, address, gaps)
-        again = store.read(into, [run_id]).to_pylist()
-        problems = tuple(changes(rows, again, tolerance))
-        verdicts.append(Verdict(run_id, name_of(rows[0]), len(rows), problems))
-    return verdicts
-
-
-def changes(rows: Sequence[Row], again: Sequence[Row], tolerance: float = 0.0) -> list[str]:
-    """Where the values of a run that was done again are others, a line each.
-
-    Args:
-        rows: of the run.
-        again: of its repetition.
-        tolerance: how far a value may be off.
-    """
-    if again and again[0]["status"] == "failed":
-        return [f"failed this time: {again[0]['error']}"]
-    before, after = (
-        {tuple(row[name] for name in RESULT): row for row in side} for side in (rows, again)
-    )
-    found = []
-    for key, row in before.items():
-        where = f"{place(row['variant'], row['evaluation_set'])}, {row['metric']}"
-        other = after.get(key)
-        if other is None:
-            found.append(f"{where}: not measured this time, or selected otherwise")
-        elif other["data_fingerprint"] != row["data_fingerprint"]:
-            found.append(f"{where}: the data files are others")
-        elif abs(other["value"] - row["value"]) > tolerance:
-            found.append(f"{where}: value is {row['value']!r}, this time {other['value']!r}")
-    found += [
-        f"{place(row['variant'], row['evaluation_set'])}, {row['metric']}: was not measured before"
-        for key, row in after.items()
-        if key not in before
-    ]
-    return list(dict.fromkeys(found))
-
-
-def only(suite: Suite, run_id: str) -> Suite:
-    """The suite cut down to one run and what it builds on.
-
-    Raises:
-        InputError: it is none of the suite's runs.
-    """
-    from shiftbench.suite.plan import Plan
-
-    plan = Plan.build(suite)
-    run = plan.runs.get(run_id)
-    if run is None:
-        raise InputError(
-            f"{run_id} is no run of {suite.name} as it is now: other settings, data or versions "
-            "are other runs"
-        )
-    labels = {plan.runs[member].label for member in family(plan, run_id)}
-    methods = suite.methods[run.task.name]
-    cells = product(suite.shots, suite.seeds)
-    # A run that no seed can change is in every cell, but for searches that depend on the cell.
-    for shots, seed in sorted(cells, key=lambda cell: cell != (run.shots, run.seed)):
-        small = replace(
-            suite,
-            tasks={run.task.name: suite.tasks[run.task.name]},
-            backbones=(run.backbone,),
-            methods={run.task.name: {k: v for k, v in methods.items() if k in labels}},
-            shots=(shots,),
-            seeds=(seed,),
-        )
-        if run_id in Plan.build(small).runs:
-            return small
-    raise AssertionError(f"{run_id} is in the grid, but in no cell of it")
-
-
-def family(plan: Plan, run_id: str) -> set[str]:
-    """A run of a plan and all its ancestors."""
-    parents = (parent for _, parent in plan.runs[run_id].parents)
-    return {run_id}.union(*(family(plan, parent) for parent in parents))
 
 
 def select(
