@@ -220,6 +220,18 @@ def test_status_counts_runs_and_gives_the_reasons_of_failures(folder, capsys):
     )
 
 
+# data verify
+
+
+def test_data_verify_takes_a_shipped_suite_and_overrides(capsys, world):
+    assert main(["data", "verify", "quickstart", "--set", "tasks=[cifar10]"]) == 0
+    shown = capsys.readouterr().out
+    assert "cifar10.1: 600 images" in shown
+    assert "imagenet" not in shown
+    assert main(["data", "verify", "--data", "miniature", "--set", "tasks=[cifar10]"]) == 2
+    assert "--set changes a suite; name the suite" in capsys.readouterr().err
+
+
 # list
 
 

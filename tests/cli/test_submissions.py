@@ -103,6 +103,8 @@ def test_a_budget_of_the_suite_counts(folder, capsys):
     (folder / "x.yaml").write_text(f"{SUITE}budget: {{evaluation_images: 4}}\n")
     assert imports(folder) == 2
     assert "the set 4 examples" in capsys.readouterr().err
+    assert imports(folder, "--set", "budget.evaluation_images=3") == 2
+    assert "the set 3 examples" in capsys.readouterr().err
 
 
 def test_a_registered_task_needs_no_suite(folder, capsys):
@@ -125,6 +127,8 @@ def test_a_registered_task_needs_no_suite(folder, capsys):
     (row,) = store.read(folder / "results").to_pylist()
     assert (row["task"], row["data_kind"], row["n"]) == ("cifar10", "real", n)
     assert main([*words, "--data", "data", "--task", "cifar"]) == 2
+    assert main([*words, "--data", "data", "--set", "budget.evaluation_images=3"]) == 2
+    assert "--set changes a suite; name it with --suite" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,12 @@ def test_only_the_runs_of_a_suite_under_its_labels(command, results, tmp_path):
     assert (results / "toy.md").read_text().startswith("# Leaderboard: toy\n")
 
 
+def test_a_shipped_suite_by_name(command, results):
+    output = command("quickstart", "--results", results, "--set", "methods=[zero-shot]")
+    assert "0 of 4 runs done, 0 failed, 4 left" in output
+    assert (results / "quickstart.md").is_file()
+
+
 def test_bad_input_is_one_line(command, results):
     with pytest.raises(InputError, match=r'no run of a task "cifar".*cifar10'):
         command("--results", results, "--task", "cifar")

@@ -200,6 +200,32 @@ def test_suites_extend_over_several_levels(files):
     assert suite.description == ""
 
 
+@pytest.mark.parametrize("base", ["miniature", "miniature.yaml"])
+def test_a_shipped_suite_can_be_extended_from_anywhere(files, base):
+    suite = files.load(f"extends: {base}\nname: mine\nmethods: [zero-shot, full]\n")
+    shipped = Suite.load("miniature")
+    assert suite.tasks == shipped.tasks
+    assert suite.methods["cifar10"]["full"].config == shipped.methods["cifar10"]["full"].config
+    files.write(BASE, base)
+    beside = files.load(f"extends: {base}\nname: mine\n")
+    assert list(beside.tasks) == ["cifar10", "iwildcam"]
+
+
+def test_a_suite_may_have_the_name_of_the_shipped_one_it_extends(files):
+    files.write("extends: quickstart\nseeds: [5]\n", "quickstart.yaml")
+    assert Suite.load("quickstart.yaml").seeds == (5,)
+
+
+def test_a_suite_is_found_by_name_here_then_among_those_that_are_shipped(files):
+    assert Suite.load("quickstart").name == "quickstart"
+    (files.folder / "quickstart").mkdir()  # is no suite
+    assert Suite.load("quickstart", ["seeds=[3]"]).seeds == (3,)
+    files.write(BASE, "suites/quickstart.yaml")
+    assert list(Suite.load("quickstart").tasks) == ["cifar10", "iwildcam"]
+    with pytest.raises(InputError, match=r'no file or suite "quickstar" \(did you mean "quickst'):
+        Suite.load("quickstar")
+
+
 @pytest.mark.parametrize("base", ["x.yaml", "y.yaml"])
 def test_circles_of_suites_are_refused(files, base):
     files.write("extends: x.yaml\n", "y.yaml")
@@ -383,6 +409,7 @@ BAD = {
     "empty data": (BASE + "data: ''\n", "x.yaml:12: data: "),
     "number as data": (BASE + "data: 3\n", "x.yaml:12: data: "),
     "missing base": ("extends: nowhere.yaml\n", "x.yaml:1: extends: there is no file"),
+    "misspelt base": ("extends: minature\n", 'shipped suite (did you mean "miniature"?)'),
     "base that is no path": ("extends: 3\n", "x.yaml:1: extends: must be the path"),
     "YAML that is none": (BASE + "shots: [1\n", "not valid YAML"),
     "key that stands twice": (BASE + "seeds: [2]\n", 'x.yaml:12: the key "seeds" stands there'),

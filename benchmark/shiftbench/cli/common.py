@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from shiftbench.suite.suite import Suite
 
 SuiteArgument = Annotated[
-    str, typer.Argument(metavar="SUITE", help="Suite file, or the name of one in suites/.")
+    str, typer.Argument(metavar="SUITE", help="Suite file, or the name of one: list suites.")
+]
+OptionalSuite = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[SUITE]",
+        help="Suite whose runs are meant, by its file or its name; else all there are.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -49,38 +56,6 @@ def existing(results: str) -> Location:
     return results if is_remote(results) else Path(results)
 
 
-def suite_folders() -> list[Path]:
-    """Where suites are looked for by name: ``suites/`` here, and the shipped ones."""
-    from shiftbench.core.shipped import shipped
-
-    places = (Path("suites"), shipped("suites"))
-    folders = {place.resolve(): place for place in reversed(places) if place.is_dir()}
-    return list(reversed(folders.values()))
-
-
-def find_suite(suite: str) -> Path:
-    """The file that ``suite`` means: a path, or the name of a suite.
-
-    Raises:
-        InputError: there is none.
-    """
-    path = Path(suite)
-    if path.suffix in (".yaml", ".yml") or len(path.parts) != 1 or path.exists():
-        return path
-    files = {file.stem: file for folder in reversed(suite_folders()) for file in suites_in(folder)}
-    if suite not in files:
-        from shiftbench.core.errors import InputError
-        from shiftbench.core.words import nearest
-
-        raise InputError(f'there is no file or suite "{suite}"{nearest(suite, files)}')
-    return files[suite]
-
-
-def suites_in(folder: Path) -> list[Path]:
-    """The suite files of a folder, by name."""
-    return sorted(folder.glob("*.yaml"))
-
-
 def load_suite(suite: str, overrides: list[str] | None, data: str | None) -> Suite:
     """The suite that the shared arguments mean.
 
@@ -89,4 +64,16 @@ def load_suite(suite: str, overrides: list[str] | None, data: str | None) -> Sui
     """
     from shiftbench.suite.suite import Suite
 
-    return Suite.load(find_suite(suite), overrides or (), data)
+    return Suite.load(suite, overrides or (), data)
+
+
+def check_suite_options(suite: str | None, overrides: list[str] | None, data: str | None) -> None:
+    """Refuse options that say something of a suite where no suite is named.
+
+    Raises:
+        InputError: there are some.
+    """
+    if suite is None and (data is not None or overrides):
+        from shiftbench.core.errors import InputError
+
+        raise InputError("--data and --set say which runs a suite means; name the suite")

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shiftbench.cli.common import RESULTS, Data, Overrides, ReadResults, existing, load_suite
+from shiftbench.cli.common import (
+    RESULTS,
+    Data,
+    OptionalSuite,
+    Overrides,
+    ReadResults,
+    check_suite_options,
+    existing,
+    load_suite,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,10 +42,7 @@ STYLES = {"reproduced": "green", "differs": "red", "not comparable": "yellow"}
 
 
 def compare(
-    suite: Annotated[
-        str | None,
-        typer.Argument(metavar="[SUITE]", help="Suite whose runs to compare; else all there are."),
-    ] = None,
+    suite: OptionalSuite = None,
     results: ReadResults = str(RESULTS),
     published: Annotated[
         Path | None,
@@ -61,8 +67,7 @@ def compare(
 
     if not 0 <= tolerance <= 100:
         raise InputError(f"--tolerance {tolerance:g} is not a number of points from 0 to 100")
-    if suite is None and (data is not None or overrides):
-        raise InputError("--data and --set say which runs a suite means; name the suite")
+    check_suite_options(suite, overrides, data)
     place = existing(results)
     references = read_published(published)
     table = _read(place, suite, overrides, data)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shiftbench.cli.common import Data, Overrides, load_suite
+
 if TYPE_CHECKING:
     from shiftbench.data.fetch import Progress
     from shiftbench.data.tasks import Task
@@ -28,7 +30,7 @@ All sets of the nine shifts under one folder:
 
 The sets that one suite, or one task, needs:
 
-  shiftbench data verify suites/pacs.yaml --data ~/data
+  shiftbench data verify pacs --data ~/data
 
   shiftbench data verify --task cifar10 --data ~/data
 
@@ -59,11 +61,14 @@ _STYLES = {"ok": "green", "incomplete": "yellow", "absent": "red"}
 @app.command(epilog=_VERIFY_EPILOG)
 def verify(
     suite: Annotated[
-        Path | None, typer.Argument(help="Suite whose tasks to check; else the nine shifts'.")
+        str | None,
+        typer.Argument(
+            metavar="[SUITE]",
+            help="Suite whose tasks to check, by its file or its name; else the nine shifts'.",
+        ),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Folder or URI of the data sets, or 'miniature'.")
-    ] = None,
+    overrides: Overrides = None,
+    data: Data = None,
     task: Annotated[
         list[str] | None, typer.Option(help="Only this task; may be given several times.")
     ] = None,
@@ -76,7 +81,7 @@ def verify(
     from shiftbench.data import roots
     from shiftbench.data.verify import verify as findings
 
-    tasks, where = _tasks(suite, data, task or [])
+    tasks, where = _tasks(suite, overrides, data, task or [])
     console = Console(soft_wrap=True)
     root = roots.resolve(where, lambda name: console.print(f"drawing {name}", style="dim"))
     complete = True
@@ -92,17 +97,19 @@ def verify(
         raise typer.Exit(1)
 
 
-def _tasks(suite: Path | None, data: str | None, names: list[str]) -> tuple[list[Task], str]:
+def _tasks(
+    suite: str | None, overrides: list[str] | None, data: str | None, names: list[str]
+) -> tuple[list[Task], str]:
     """The tasks to check, and where their data are."""
     from shiftbench.core.errors import InputError
     from shiftbench.core.words import nearest
     from shiftbench.data.registry import TASKS
 
     if suite is not None:
-        from shiftbench.suite.suite import Suite
-
-        loaded = Suite.load(suite, data=data)
+        loaded = load_suite(suite, overrides, data)
         tasks, where = dict(loaded.tasks), loaded.require_data()
+    elif overrides:
+        raise InputError("--set changes a suite; name the suite")
     else:
         from shiftbench.data.tasks import BUILTIN_TASKS, miniature_tasks
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from shiftbench.cli.common import RESULTS, Data, Results
+from shiftbench.cli.common import RESULTS, Data, Overrides, Results, load_suite
 
 if TYPE_CHECKING:
     from shiftbench.data.tasks import Task
@@ -88,6 +88,7 @@ def predictions(
     suite: Annotated[
         str | None, typer.Option("--suite", help="Suite whose task and image budget are meant.")
     ] = None,
+    overrides: Overrides = None,
     data: Data = None,
     results: Results = RESULTS,
 ) -> None:
@@ -98,7 +99,7 @@ def predictions(
     for option, value in (("--method", method), ("--backbone", backbone)):
         if not value.strip() or not value.isprintable():
             raise InputError(f"{option}: must be a name")
-    known, images, where, data_kind, name = _meant(suite, task, data)
+    known, images, where, data_kind, name = _meant(suite, overrides, task, data)
     target = Target(
         task=known,
         data_kind=data_kind,
@@ -125,7 +126,7 @@ def predictions(
 
 
 def _meant(
-    suite: str | None, task: str, data: str | None
+    suite: str | None, overrides: list[str] | None, task: str, data: str | None
 ) -> tuple[Task, int | None, str, str, str]:
     """The task, the most images of a set, the data root, the kind of data and the suite's name.
 
@@ -140,9 +141,7 @@ def _meant(
         typer.echo(f"drawing {name} (once)", err=True)
 
     if suite is not None:
-        from shiftbench.cli.common import load_suite
-
-        loaded = load_suite(suite, None, data)
+        loaded = load_suite(suite, overrides, data)
         if task not in loaded.tasks:
             raise InputError(f'--task: {suite} has no task "{task}"{nearest(task, loaded.tasks)}')
         root = resolve(loaded.require_data(), drawn)
@@ -150,6 +149,8 @@ def _meant(
         return loaded.tasks[task], images, root, loaded.data_kind, loaded.name
     from shiftbench.data.registry import TASKS
 
+    if overrides:
+        raise InputError("--set changes a suite; name it with --suite")
     if data is None:
         raise InputError("no data: add --data FOLDER, or --data miniature for a small copy")
     if data == "miniature":

@@ -90,12 +90,12 @@ def _describe(loaded: object) -> str:
 
 
 def _suites() -> Iterator[Row]:
-    from shiftbench.cli.common import suite_folders, suites_in
     from shiftbench.core.errors import InputError
+    from shiftbench.suite.finding import files_in, folders
     from shiftbench.suite.suite import Suite
 
-    for folder in suite_folders():
-        for file in suites_in(folder):
+    for folder in folders():
+        for file in files_in(folder):
             try:
                 description = Suite.load(file).description
             except InputError as error:

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shiftbench.cli.common import RESULTS, ReadResults, existing, find_suite
+from shiftbench.cli.common import (
+    RESULTS,
+    Data,
+    OptionalSuite,
+    Overrides,
+    ReadResults,
+    check_suite_options,
+    existing,
+    load_suite,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,9 +61,7 @@ SLOW_S = 5.0  # of reading, after which a hint is given
 
 
 def report(
-    suite: Annotated[
-        Path | None, typer.Argument(help="Suite whose runs to rank; else all in the folder.")
-    ] = None,
+    suite: OptionalSuite = None,
     results: ReadResults = str(RESULTS),
     task: Annotated[
         list[str] | None, typer.Option(help="Only this task; may be given several times.")
@@ -76,23 +83,18 @@ def report(
         Path | None,
         typer.Option("--figures", metavar="FOLDER", help="Write charts as SVG and PNG too."),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="As given to run; only with a suite.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="As given to run; only with a suite."),
-    ] = None,
+    data: Data = None,
+    overrides: Overrides = None,
 ) -> None:
     """Rank the methods of every task, and write the same as Markdown."""
     from rich.console import Console
 
-    from shiftbench.core.errors import InputError
     from shiftbench.leaderboard.store import read
     from shiftbench.report.terminal import print_report, write_markdown
 
     console = Console()
-    if suite is None and (data is not None or overrides):
-        raise InputError("--data and --set say which runs a suite means; name the suite")
-    plan = None if suite is None else _plan(suite, overrides or [], data)
+    check_suite_options(suite, overrides, data)
+    plan = None if suite is None else _plan(suite, overrides, data)
     place = existing(results)
     folder = place if isinstance(place, Path) else None
     started = time.monotonic()
@@ -116,15 +118,16 @@ def report(
 
 
 def _page(
-    table: pa.Table, results: Path | None, heading: str, suite: Path | None, *, recipes: bool
+    table: pa.Table, results: Path | None, heading: str, suite: str | None, *, recipes: bool
 ) -> Page:
     """All that is known beside the rankings; with the command of every run if they are wanted."""
     from shiftbench.core.errors import InputError
     from shiftbench.leaderboard.published import read_published
     from shiftbench.report.html.data import page_data
+    from shiftbench.suite.finding import find as find_suite
 
     def find(name: str) -> Path:
-        return suite if suite is not None and suite.stem == name else find_suite(name)
+        return find_suite(suite if suite is not None and Path(suite).stem == name else name)
 
     try:
         published = read_published()
@@ -172,11 +175,10 @@ def _written(file: Path) -> Iterator[None]:
         raise InputError(f"{file}: cannot be written ({error.strerror})") from error
 
 
-def _plan(suite: Path, overrides: list[str], data: str | None) -> Plan:
+def _plan(suite: str, overrides: list[str] | None, data: str | None) -> Plan:
     from shiftbench.suite.plan import Plan
-    from shiftbench.suite.suite import Suite
 
-    return Plan.build(Suite.load(suite, overrides, data))
+    return Plan.build(load_suite(suite, overrides, data))
 
 
 def _read_plan(results: Location, plan: Plan) -> pa.Table:

@@ -59,7 +59,8 @@ class SuiteFile(_Closed):
     """
 
     extends: Annotated[
-        str | None, Field(description="suite to start from, relative to this file")
+        str | None,
+        Field(description="suite to start from: a file, relative to this one, or a shipped suite"),
     ] = None
     name: Annotated[str, Field(min_length=1, description="default: the file's name")]
     description: str = ""

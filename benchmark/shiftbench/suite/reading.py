@@ -8,22 +8,25 @@ from pathlib import Path
 
 from shiftbench.core import document
 from shiftbench.core.document import Node, Place
+from shiftbench.core.shipped import shipped
 from shiftbench.core.words import nearest
 from shiftbench.suite.file import NAMED
+from shiftbench.suite.finding import files_in, find, find_base
 
 
 def read(file: str | Path, overrides: Sequence[str] = (), data: str | None = None) -> Node:
     """The merged document; every value in it still knows where it was written.
 
     Args:
-        file: the YAML file.
+        file: the YAML file, or the name of a suite in ``suites/`` or of a shipped one.
         overrides: ``--set`` texts such as ``methods.full.lr=1e-5``, later ones win.
         data: ``--data``, wins over the file; a folder relative to the working directory.
 
     Raises:
         InputError: one line with file, line, key and what is accepted.
     """
-    node = _read_chain(Path(file), str(file), ())
+    file = find(file)
+    node = _read_chain(file, str(file), ())
     node = document.merge(_name_after(file), node)
     for text in overrides:
         node = _assign(node, text)
@@ -43,19 +46,22 @@ def _read_chain(file: Path, shown: str, seen: tuple[Path, ...]) -> Node:
         return node
     if not isinstance(extends.value, str):
         raise extends.error("must be the path of another suite file")
-    base = file.parent / extends.value
+    base = find_base(file, extends.value)
+    if base is None:
+        known = [suite.stem for suite in files_in(shipped("suites"))]
+        hint = nearest(extends.value, known)
+        raise extends.error(
+            f'there is no file "{extends.value}" beside this suite, and no such shipped suite{hint}'
+        )
     seen = (*seen, file.resolve())
     if base.resolve() in seen:
         raise extends.error(f'"{extends.value}" extends this suite in turn')
-    if not base.is_file():
-        raise extends.error(f'there is no file "{extends.value}" beside this suite')
-    above = os.path.normpath(Path(shown).parent / extends.value)
-    inherited = _read_chain(base, above, seen).without("name", "description")
+    inherited = _read_chain(base, os.path.normpath(base), seen).without("name", "description")
     return document.merge(inherited, node.without("extends"), NAMED)
 
 
-def _name_after(file: str | Path) -> Node:
-    return document.tree({"name": Path(file).stem}, Place(str(file), 1, Path(file).parent))
+def _name_after(file: Path) -> Node:
+    return document.tree({"name": file.stem}, Place(str(file), 1, file.parent))
 
 
 def _assign(node: Node, text: str) -> Node:

@@ -58,7 +58,7 @@ class Suite:
         """Read a suite file, what it extends, and what the command line says.
 
         Args:
-            file: the YAML file.
+            file: the YAML file, or the name of a suite in ``suites/`` or of a shipped one.
             overrides: ``--set`` texts such as ``methods.full.lr=1e-5``, later ones win.
             data: ``--data``, wins over the file; a folder relative to the working directory.
 
