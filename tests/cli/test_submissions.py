@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from shiftbench.cli import main
-from shiftbench.data.sources import Cifar101
+from shiftbench.data.sources.builtin.cifar import Cifar101
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import digest

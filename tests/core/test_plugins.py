@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from shiftbench.core.errors import InputError
 from shiftbench.core.plugins import VARIABLE
-from shiftbench.data.registry import TASKS
-from shiftbench.data.tasks import BUILTIN_TASKS
+from shiftbench.data.tasks.registry import TASKS, builtin_tasks
 from shiftbench.methods.base import Method
 from shiftbench.methods.registry import METHODS
 from shiftbench.models.registry import BACKBONES
@@ -15,7 +14,7 @@ from shiftbench.models.registry import BACKBONES
 REGISTRIES = {registry.kind: registry for registry in (METHODS, TASKS, BACKBONES)}
 
 MODULE = '''
-from shiftbench.data.tasks import BUILTIN_TASKS
+from shiftbench.data.tasks.registry import builtin_tasks
 from shiftbench.methods.base import Method, MethodConfig
 
 
@@ -26,7 +25,7 @@ class Smooth(Method[MethodConfig]):
     Config = MethodConfig
 
 
-TASK = BUILTIN_TASKS["cifar10"].model_copy(update={"name": "birds"})
+TASK = builtin_tasks()["cifar10"].model_copy(update={"name": "birds"})
 
 
 def backbone():
@@ -68,8 +67,8 @@ def test_builtin_methods_are_called_as_registered():
 
 def test_builtin_tasks_are_all_registered():
     registered = {name for name, entry in TASKS.entries().items() if entry.builtin}
-    assert registered == set(BUILTIN_TASKS)
-    assert TASKS.load("fmow") is BUILTIN_TASKS["fmow"]
+    assert registered == set(builtin_tasks())
+    assert TASKS.load("fmow") is builtin_tasks()["fmow"]
 
 
 def test_entry_points_of_every_kind_are_found_and_loaded_lazily(site):

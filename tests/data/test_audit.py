@@ -21,7 +21,8 @@ from shiftbench.data.audit import (
     describe,
 )
 from shiftbench.data.images import ImageSet
-from shiftbench.data.tasks import Task, TaskData, open_ood_val, open_task
+from shiftbench.data.tasks.definition import Task
+from shiftbench.data.tasks.opening import TaskData, open_ood_val, open_task
 
 from tests.data import layouts
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from shiftbench.core.errors import InputError
-from shiftbench.data.cifar import Cifar10, Cifar10C, Cifar101, Cifar102
+from shiftbench.data.sources.builtin.cifar import Cifar10, Cifar10C, Cifar101, Cifar102
 
 from tests.data import layouts
 

@@ -16,7 +16,7 @@ import pytest
 from shiftbench.core.errors import InputError
 from shiftbench.data import fetch as module
 from shiftbench.data.fetch import CATALOGUE, Download, Remote, fetch
-from shiftbench.data.sources import Source
+from shiftbench.data.sources.registry import SOURCES
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB: several blocks
 
@@ -301,9 +301,7 @@ def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_the_catalogue_makes_what_the_sources_read() -> None:
-    from typing import get_args
-
-    sources = get_args(get_args(Source)[0])
+    sources = [SOURCES.load(kind) for kind in SOURCES.entries()]
     fetched = {source.fetched_as: source for source in sources if source.fetched_as}
     assert set(fetched) == set(CATALOGUE)
     for name, download in CATALOGUE.items():

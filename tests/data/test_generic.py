@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from shiftbench.core.errors import InputError
-from shiftbench.data import parquet as module
-from shiftbench.data.folder import ImageFolder
-from shiftbench.data.parquet import Parquet
+from shiftbench.data.sources.builtin import parquet as module
+from shiftbench.data.sources.builtin.image_folder import ImageFolder
+from shiftbench.data.sources.builtin.parquet import Parquet
 
 from tests.data import layouts
 

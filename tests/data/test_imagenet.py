@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from shiftbench.core.errors import InputError
-from shiftbench.data.imagenet import (
+from shiftbench.data.sources.builtin.imagenet import (
     ImageNet,
     ImageNetA,
     ImageNetC,
@@ -18,6 +18,7 @@ from shiftbench.data.imagenet import (
     ImageNetV2,
     ObjectNet,
 )
+from shiftbench.data.verify import check
 
 from tests.data import layouts
 from tests.data.layouts import WNIDS
@@ -99,7 +100,7 @@ def test_r_and_a_are_scored_on_their_own_classes(
 
 def test_r_without_imagenet_says_what_is_needed(tmp_path: Path) -> None:
     layouts.subset(tmp_path, "imagenet-r")
-    finding = ImageNetR().check(str(tmp_path))
+    finding = check(ImageNetR(), str(tmp_path))
     assert finding.status == "incomplete"
     assert "imagenet/train" in finding.detail
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from shiftbench.data import parquet
-from shiftbench.data.parquet import Parquet
+from shiftbench.data.sources.builtin import parquet
+from shiftbench.data.sources.builtin.parquet import Parquet
 
 N = 200
 

@@ -9,22 +9,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from shiftbench.core.errors import InputError
-from shiftbench.data.base import draw, part_of, rank_within_class
-from shiftbench.data.imagenet import ALL_CORRUPTIONS, STANDARD_CORRUPTIONS
 from shiftbench.data.images import ImageSet, ImageSubset, Projection
-from shiftbench.data.sources import ImageNetC
-from shiftbench.data.tasks import (
-    BUILTIN_TASKS,
-    EvaluationSet,
-    Task,
-    few_shot,
-    miniature_tasks,
-    on_classes_of,
-    open_ood_val,
-    open_task,
-    split_holdout,
-    task_classes,
-)
+from shiftbench.data.sources.builtin.imagenet import ImageNetC
+from shiftbench.data.sources.corruptions import ALL_CORRUPTIONS, STANDARD_CORRUPTIONS
+from shiftbench.data.subsets import draw, few_shot, part_of, rank_within_class, split_holdout
+from shiftbench.data.tasks.alignment import on_classes_of
+from shiftbench.data.tasks.classes import task_classes
+from shiftbench.data.tasks.definition import EvaluationSet, Task
+from shiftbench.data.tasks.opening import open_ood_val, open_task
+from shiftbench.data.tasks.registry import builtin_tasks, miniature_tasks
 
 from tests.data import layouts
 
@@ -65,16 +58,17 @@ def root(tmp_path: Path) -> str:
 
 
 def test_the_nine_shifts() -> None:
-    assert {name: list(task.shifts) for name, task in BUILTIN_TASKS.items()} == NINE
-    for task in BUILTIN_TASKS.values():
+    assert {name: list(task.shifts) for name, task in builtin_tasks().items()} == NINE
+    for task in builtin_tasks().values():
         assert task.ood_val is not None
         assert Task.model_validate_json(task.model_dump_json(), strict=True) == task
-    assert [s.metric for s in BUILTIN_TASKS["fmow"].evaluation_sets().values()] == [
+    assert [s.metric for s in builtin_tasks()["fmow"].evaluation_sets().values()] == [
         "accuracy",
         "worst-region",
         "worst-region",
     ]
-    assert {s.metric for s in BUILTIN_TASKS["iwildcam"].evaluation_sets().values()} == {"macro-f1"}
+    iwildcam = builtin_tasks()["iwildcam"]
+    assert {s.metric for s in iwildcam.evaluation_sets().values()} == {"macro-f1"}
 
 
 def test_ood_validation_has_the_sizes_of_autoft() -> None:
@@ -85,7 +79,7 @@ def test_ood_validation_has_the_sizes_of_autoft() -> None:
 
     real = {"imagenet": 15_000, "cifar10": 100, "iwildcam": 1_000, "fmow": 1_000}
     small = {"imagenet": 270, "cifar10": 100, "iwildcam": 240, "fmow": 240}
-    assert sizes(BUILTIN_TASKS) == real
+    assert sizes(builtin_tasks()) == real
     assert sizes(miniature_tasks()) == small
 
 
@@ -94,7 +88,7 @@ def test_miniature_tasks_differ_in_classes_and_little_else() -> None:
 
     for name, task in miniature_tasks().items():
         assert task.classes == CLASSES[name]
-        assert list(task.evaluation_sets()) == list(BUILTIN_TASKS[name].evaluation_sets())
+        assert list(task.evaluation_sets()) == list(builtin_tasks()[name].evaluation_sets())
 
 
 def test_opens_every_set(root: str) -> None:
@@ -388,7 +382,7 @@ def test_base_to_new_with_a_validation_set_of_its_own(letters: str) -> None:
 
 def test_base_to_new_of_published_data(tmp_path: Path) -> None:
     layouts.cifar10(tmp_path)
-    task = BUILTIN_TASKS["cifar10"].model_copy(
+    task = builtin_tasks()["cifar10"].model_copy(
         update={"class_split": "base-to-new", "ood_val": None, "templates": "simple"}
     )
     data = open_task(task, str(tmp_path), None, 0)
@@ -440,7 +434,7 @@ def test_ood_validation_is_opened_alone(letters: str) -> None:
 def test_cifar10_c_labels_stay_with_their_images(tmp_path: Path) -> None:
     # AutoFT's script shuffles images and labels separately.
     layouts.cifar10_c(tmp_path, ALL_CORRUPTIONS, n=40)
-    _, images = open_ood_val(BUILTIN_TASKS["cifar10"], str(tmp_path))
+    _, images = open_ood_val(builtin_tasks()["cifar10"], str(tmp_path))
     assert np.bincount(images.labels).tolist() == [10] * 10
     # Pixels of severity 5 of image i are 50 + i, and its label is i mod 10.
     rows = [np.asarray(images.images[i])[0, 0, 0] - 50 for i in range(len(images))]

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from shiftbench.cli.data import app
 from shiftbench.core.errors import InputError
-from shiftbench.data.base import Documented, compare
-from shiftbench.data.cifar import Cifar10C, Cifar101
-from shiftbench.data.folder import ImageFolder
-from shiftbench.data.imagenet import ImageNet, ImageNetSketch, ImageNetV2
-from shiftbench.data.tasks import BUILTIN_TASKS, Task
-from shiftbench.data.verify import check, distinct_sources, verify
+from shiftbench.data.sources.base import Documented
+from shiftbench.data.sources.builtin.cifar import Cifar10C, Cifar101
+from shiftbench.data.sources.builtin.image_folder import ImageFolder
+from shiftbench.data.sources.builtin.imagenet import ImageNet, ImageNetSketch, ImageNetV2
+from shiftbench.data.tasks.definition import Task
+from shiftbench.data.tasks.registry import builtin_tasks
+from shiftbench.data.verify import check, compare, distinct_sources, verify
 from typer.testing import CliRunner
 
 from tests.data import layouts
@@ -49,7 +50,7 @@ def test_counts_and_histograms_are_compared() -> None:
 def test_an_uncertain_number_is_a_remark_not_a_fault(tmp_path: Path) -> None:
     layouts.imagenet(tmp_path)
     layouts.class_folders(tmp_path / "sketch", layouts.WNIDS, 1)
-    finding = ImageNetSketch().check(str(tmp_path))
+    finding = check(ImageNetSketch(), str(tmp_path))
     assert finding.status == "ok"
     assert "5 images instead of 50,889" in finding.detail
     assert "not certain" in finding.detail
@@ -73,7 +74,7 @@ def test_real_counts_are_demanded(tmp_path: Path) -> None:
 def test_documented_numbers() -> None:
     sizes = {
         source.title: source.size("/nowhere")
-        for task in BUILTIN_TASKS.values()
+        for task in builtin_tasks().values()
         for source in distinct_sources([task])
         if source.documented("/nowhere").examples is not None
     }
@@ -130,7 +131,8 @@ def test_only_the_deep_check_finds_one_among_many(tmp_path: Path) -> None:
 
 
 def test_absent_sets_say_where_to_get_them(tmp_path: Path) -> None:
-    findings = {finding.name: finding for finding in verify(BUILTIN_TASKS.values(), str(tmp_path))}
+    found = verify(builtin_tasks().values(), str(tmp_path))
+    findings = {finding.name: finding for finding in found}
     assert {finding.status for finding in findings.values()} == {"absent"}
     assert "https://objectnet.dev" in findings["objectnet"].detail
     typed = f"shiftbench data fetch imagenet-r --to {tmp_path}"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from shiftbench.core.errors import InputError
 from shiftbench.data.prompts import FMOW_CATEGORIES
-from shiftbench.data.wilds import FMoW, IWildCam, Split, fmow_splits, years
+from shiftbench.data.sources.builtin.wilds import FMoW, IWildCam, Split, fmow_splits, years
+from shiftbench.data.verify import check
 
 from tests.data import layouts
 
@@ -103,7 +104,7 @@ def test_images_that_are_missing_are_counted(tmp_path: Path) -> None:
     (tmp_path / "iwildcam_v2.0/train/image14.jpg").unlink()
     images = IWildCam(split="val").open(str(tmp_path))
     assert images.ids.tolist() == [f"image{i}.jpg" for i in (12, 13, 15, 16)]
-    finding = IWildCam(split="val").check(str(tmp_path))
+    finding = check(IWildCam(split="val"), str(tmp_path))
     assert finding.status == "incomplete"
     assert "4 images instead of 14,961" in finding.detail
 

@@ -208,7 +208,7 @@ def test_bad_input_is_refused():
 
 
 def test_tasks_and_metrics_know_the_same_names():
-    from shiftbench.data.tasks import Metric
+    from shiftbench.data.tasks.definition import Metric
 
     assert set(get_args(Metric)) == set(METRICS)
 

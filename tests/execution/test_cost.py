@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shiftbench.data.tasks import open_task
+from shiftbench.data.tasks.opening import open_task
 from shiftbench.execution.cost import Cost, Sizes, cost_of, measured_speeds, progress
 from shiftbench.leaderboard.schema import done, failed
 from shiftbench.leaderboard.store import write_run

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from shiftbench.core.errors import InputError
-from shiftbench.data.tasks import whole_set
+from shiftbench.data.tasks.definition import whole_set
 from shiftbench.evaluation.metrics import Score
 from shiftbench.execution.launch import (
     SetState,

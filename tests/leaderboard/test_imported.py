@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from shiftbench.core.errors import InputError
 from shiftbench.data.images import ImageSet, Projection
-from shiftbench.data.tasks import EvaluationSet, Holdout, Task, open_task
+from shiftbench.data.tasks.definition import EvaluationSet, Holdout, Task
+from shiftbench.data.tasks.opening import open_task
 from shiftbench.evaluation import predictions
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.imported import (

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from shiftbench.core.errors import InputError
-from shiftbench.data.tasks import BUILTIN_TASKS
+from shiftbench.data.tasks.registry import builtin_tasks
 from shiftbench.leaderboard.published import (
     CONVERTERS,
     NOT_RESULTS,
@@ -164,7 +164,7 @@ def test_testbed(rows):
 def test_the_vocabulary_is_ours(rows):
     """The tasks, sets, metrics and methods that this project has are called as it calls them."""
     papers = [row for row in rows if row["collection"] == "papers"]
-    for name, task in BUILTIN_TASKS.items():
+    for name, task in builtin_tasks().items():
         sets = task.evaluation_sets()
         of_task = [r for r in papers if r["task"] == name and r["evaluation_set"] in sets]
         assert {row["evaluation_set"] for row in of_task} == sets.keys() - {"ood-val"}

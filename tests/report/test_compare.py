@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from scipy.stats import t
-from shiftbench.data.tasks import BUILTIN_TASKS
+from shiftbench.data.tasks.registry import builtin_tasks
 from shiftbench.evaluation.intervals import clopper_pearson
 from shiftbench.evaluation.metrics import Score
 from shiftbench.leaderboard.published import PUBLISHED_SCHEMA, read_published
@@ -74,7 +74,7 @@ def results(values, task, variant="", selection="fixed", n=None, metric="accurac
 
 def of_task(run_id, found, *, task="imagenet", **changes):
     """A run on the real data of a built-in task, whose results ``found`` makes from the task."""
-    known = BUILTIN_TASKS.get(task)
+    known = builtin_tasks().get(task)
     settings = {"task": task, "backbone": B16}
     if known is not None:
         settings["task_digest"] = digest(known.model_dump(mode="json"))
@@ -298,7 +298,7 @@ def test_failed_runs_and_the_miniature_world_are_not_compared():
 
 def test_sizes_are_the_documented_ones(tmp_path):
     for (name, evaluation_set), size in IMAGES.items():
-        source = BUILTIN_TASKS[name].evaluation_sets()[evaluation_set].source
+        source = builtin_tasks()[name].evaluation_sets()[evaluation_set].source
         assert source.documented(str(tmp_path)).examples == size
 
 

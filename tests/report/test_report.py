@@ -190,9 +190,9 @@ def test_few_shots_and_the_miniature_are_named(table):
 
 
 def test_short_names_are_of_known_shifts():
-    from shiftbench.data.tasks import BUILTIN_TASKS
+    from shiftbench.data.tasks.registry import builtin_tasks
 
-    shifts = {shift for task in BUILTIN_TASKS.values() for shift in task.shifts}
+    shifts = {shift for task in builtin_tasks().values() for shift in task.shifts}
     assert shifts >= SHORT.keys()
 
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import Field
 from shiftbench.core import plugins
 from shiftbench.core.errors import InputError
-from shiftbench.data.tasks import BUILTIN_TASKS
+from shiftbench.data.tasks.registry import builtin_tasks
 from shiftbench.methods.base import Method, MethodConfig
 from shiftbench.methods.builtin.full import Full
 from shiftbench.methods.registry import METHODS
@@ -140,7 +140,7 @@ class Settings(MethodConfig):
 
 def spec(**changes: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "task": BUILTIN_TASKS["cifar10"],
+        "task": builtin_tasks()["cifar10"],
         "data_kind": "real",
         "backbone": "openai/ViT-B-16",
         "method": "full",
@@ -155,17 +155,17 @@ def spec(**changes: Any) -> dict[str, Any]:
 
 
 def changed_task(**changes: Any) -> Any:
-    return BUILTIN_TASKS["cifar10"].model_copy(update=changes)
+    return builtin_tasks()["cifar10"].model_copy(update=changes)
 
 
 CHANGES: dict[str, dict[str, Any]] = {
-    "task": {"task": BUILTIN_TASKS["fmow"]},
+    "task": {"task": builtin_tasks()["fmow"]},
     "task name": {"task": changed_task(name="cifar")},
     "classes": {"task": changed_task(classes=("a", "b"))},
     "templates": {"task": changed_task(templates="simple")},
-    "train": {"task": changed_task(train=BUILTIN_TASKS["fmow"].train)},
-    "id_val": {"task": changed_task(id_val=BUILTIN_TASKS["fmow"].id_val)},
-    "id_test": {"task": changed_task(id_test=BUILTIN_TASKS["fmow"].id_test)},
+    "train": {"task": changed_task(train=builtin_tasks()["fmow"].train)},
+    "id_val": {"task": changed_task(id_val=builtin_tasks()["fmow"].id_val)},
+    "id_test": {"task": changed_task(id_test=builtin_tasks()["fmow"].id_test)},
     "ood_val": {"task": changed_task(ood_val=None)},
     "shifts": {"task": changed_task(shifts={})},
     "class_split": {"task": changed_task(class_split="base-to-new")},
@@ -208,8 +208,8 @@ def test_all_that_can_change_the_outcome_changes_the_identity(change):
 def test_every_field_is_covered():
     changed = {key for change in CHANGES.values() for key in change}
     assert changed == spec().keys() - {"version"}
-    task_fields = {name for name in CHANGES if name in type(BUILTIN_TASKS["fmow"]).model_fields}
-    assert task_fields | {"name"} == set(type(BUILTIN_TASKS["fmow"]).model_fields)
+    task_fields = {name for name in CHANGES if name in type(builtin_tasks()["fmow"]).model_fields}
+    assert task_fields | {"name"} == set(type(builtin_tasks()["fmow"]).model_fields)
 
 
 def test_all_changes_differ_from_each_other():

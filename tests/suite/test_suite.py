@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 from shiftbench.core.errors import InputError
-from shiftbench.data.tasks import BUILTIN_TASKS, miniature_tasks
+from shiftbench.data.tasks.registry import builtin_tasks, miniature_tasks
 from shiftbench.methods.registry import METHODS
 from shiftbench.suite.dumping import dump
 from shiftbench.suite.json_schema import SCHEMA_FILE, json_schema, schema_text, write
@@ -79,7 +79,7 @@ def settings(suite: Suite, task: str, label: str) -> Any:
 def test_a_suite_is_read_with_its_defaults(files):
     suite = files.load()
     assert (suite.name, suite.description, suite.data) == ("x", "", None)
-    assert suite.tasks == {name: BUILTIN_TASKS[name] for name in ("cifar10", "iwildcam")}
+    assert suite.tasks == {name: builtin_tasks()[name] for name in ("cifar10", "iwildcam")}
     assert suite.backbones == ("openai/ViT-B-16",)
     assert (suite.seeds, suite.shots) == ((0, 1), (None,))
     assert (suite.budget.steps, suite.budget.evaluation_images) == (None, None)
@@ -152,7 +152,7 @@ def test_a_registered_task_can_be_patched(files):
     task = suite.tasks["cifar10"]
     assert task.id_val.holdout == 0.2
     assert {name: shift.metric for name, shift in task.shifts.items()} == {"cifar10.2": "macro-f1"}
-    assert task.train == BUILTIN_TASKS["cifar10"].train
+    assert task.train == builtin_tasks()["cifar10"].train
 
 
 def test_a_task_of_ones_own_needs_no_code(files):

@@ -13,7 +13,7 @@ from shiftbench.cli.common import Data, Overrides, load_suite
 
 if TYPE_CHECKING:
     from shiftbench.data.fetch import Progress
-    from shiftbench.data.tasks import Task
+    from shiftbench.data.tasks.definition import Task
 
 app = typer.Typer(
     name="data",
@@ -103,7 +103,7 @@ def _tasks(
     """The tasks to check, and where their data are."""
     from shiftbench.core.errors import InputError
     from shiftbench.core.words import nearest
-    from shiftbench.data.registry import TASKS
+    from shiftbench.data.tasks.registry import TASKS
 
     if suite is not None:
         loaded = load_suite(suite, overrides, data)
@@ -111,11 +111,11 @@ def _tasks(
     elif overrides:
         raise InputError("--set changes a suite; name the suite")
     else:
-        from shiftbench.data.tasks import BUILTIN_TASKS, miniature_tasks
+        from shiftbench.data.tasks.registry import builtin_tasks, miniature_tasks
 
         if data is None:
             raise InputError("no data: add --data FOLDER, or --data miniature for a small copy")
-        tasks, where = (miniature_tasks() if data == "miniature" else dict(BUILTIN_TASKS)), data
+        tasks, where = (miniature_tasks() if data == "miniature" else builtin_tasks()), data
         tasks |= {
             name: TASKS.load(name) for name in names if name in TASKS.entries().keys() - tasks
         }

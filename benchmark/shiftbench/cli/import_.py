@@ -10,7 +10,7 @@ import typer
 from shiftbench.cli.common import RESULTS, Data, Overrides, Results, load_suite
 
 if TYPE_CHECKING:
-    from shiftbench.data.tasks import Task
+    from shiftbench.data.tasks.definition import Task
 
 app = typer.Typer(
     name="import",
@@ -147,7 +147,7 @@ def _meant(
         root = resolve(loaded.require_data(), drawn)
         images = loaded.budget.evaluation_images
         return loaded.tasks[task], images, root, loaded.data_kind, loaded.name
-    from shiftbench.data.registry import TASKS
+    from shiftbench.data.tasks.registry import TASKS
 
     if overrides:
         raise InputError("--set changes a suite; name it with --suite")
@@ -155,7 +155,7 @@ def _meant(
         raise InputError("no data: add --data FOLDER, or --data miniature for a small copy")
     if data == "miniature":
         from shiftbench.data.miniature import VERSION
-        from shiftbench.data.tasks import miniature_tasks
+        from shiftbench.data.tasks.registry import miniature_tasks
 
         tasks = miniature_tasks()
         if task in tasks:

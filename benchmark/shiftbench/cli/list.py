@@ -70,7 +70,7 @@ def _registry(kind: Kind) -> Registry[object]:
 
             return METHODS
         case "tasks":
-            from shiftbench.data.registry import TASKS
+            from shiftbench.data.tasks.registry import TASKS
 
             return TASKS
         case _:
@@ -81,7 +81,7 @@ def _registry(kind: Kind) -> Registry[object]:
 
 def _describe(loaded: object) -> str:
     """One line on a registered object: a task's sets, else the first line of its docstring."""
-    from shiftbench.data.tasks import Task
+    from shiftbench.data.tasks.definition import Task
 
     if not isinstance(loaded, Task):
         return (getattr(loaded, "__doc__", None) or "").strip().partition("\n")[0]

@@ -343,7 +343,8 @@ def _explain(error: ValidationError, model: type[BaseModel], node: Node) -> Inpu
         *path, key = _real_path(node, detail["loc"]) or [""]
         if detail["type"] == "extra_forbidden" and path not in kindless:
             models = _models_at(model, detail["loc"][:-1])
-            known = {name for found in models for name in found.model_fields}
+            fields = {name for found in models for name in found.model_fields}
+            known = detail.get("ctx", {}).get("known", fields)
             parent = node.nearest(tuple(path))
             prefix = f"{dotted(parent.path)}: " if parent.path else ""
             place = node.nearest((*path, key)).place

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from shiftbench.data.images import ImageSet
-    from shiftbench.data.tasks import Task, TaskData
+    from shiftbench.data.tasks.definition import Task
+    from shiftbench.data.tasks.opening import TaskData
 
 Hashes = npt.NDArray[np.uint64]
 Progress = Callable[[int, int], None]

@@ -12,6 +12,9 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Labels = npt.NDArray[np.int64]
+Names = npt.NDArray[np.str_]
+
 
 class Images(Protocol):
     """Random access to decoded images. Picklable and cheap to send: paths, not pixels."""

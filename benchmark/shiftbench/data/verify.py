@@ -6,21 +6,43 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
 from shiftbench.core.errors import InputError
-from shiftbench.data.base import Finding, SourceBase
 from shiftbench.data.images import Images, ImageSet
-from shiftbench.data.tasks import Task
+from shiftbench.data.sources.base import AbsentError, Documented, Source
+from shiftbench.data.sources.registry import SOURCES
+from shiftbench.data.tasks.definition import Task
 
 SAMPLE = 32
 """Images of every set that are decoded unless all are."""
 
 _CHUNK = 512
 _SHOWN = 3
+_SHOWN_CLASSES = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of checking one set.
+
+    Attributes:
+        name: the set, such as ``imagenet-r`` or ``cifar10 (train)``.
+        status: ``ok``, ``incomplete`` or ``absent``.
+        detail: one line: what is missing, or where to get it.
+        examples: how many examples were found.
+        fingerprint: of the image set, empty when it could not be opened.
+    """
+
+    name: str
+    status: Literal["ok", "incomplete", "absent"]
+    detail: str
+    examples: int = 0
+    fingerprint: str = ""
 
 
 def verify(
@@ -29,7 +51,7 @@ def verify(
     deep: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Iterator[Finding]:
-    """One finding for every set that the tasks use, as soon as it is known.
+    """Yield one finding for every set that the tasks use, as soon as it is known.
 
     Args:
         tasks: whose sets to check; one that several use is checked once.
@@ -43,10 +65,10 @@ def verify(
         yield check(source, root, deep)
 
 
-def distinct_sources(tasks: Iterable[Task]) -> list[SourceBase]:
-    """The whole sets that some tasks use, each once, in their order."""
+def distinct_sources(tasks: Iterable[Task]) -> list[Source]:
+    """Return the whole sets that some tasks use, each once, in their order."""
     whole = {"limit": None, "balanced": False, "part": (0.0, 1.0)}
-    found: list[SourceBase] = []
+    found: list[Source] = []
     for task in tasks:
         for source in task.sources().values():
             source = source.model_copy(update=whole)
@@ -55,29 +77,74 @@ def distinct_sources(tasks: Iterable[Task]) -> list[SourceBase]:
     return found
 
 
-def check(source: SourceBase, root: str, deep: bool = False) -> Finding:
-    """What a source's files say, and whether its images can be decoded."""
-    finding, images = source.inspect(root)
-    if images is None or not len(images):
-        return finding
-    broken = _broken_of_all(images) if deep else _broken_of_sample(images)
-    if not broken:
-        return finding
-    shown = "; ".join(broken[:_SHOWN])
+def check(source: Source, root: str, deep: bool = False) -> Finding:
+    """Return what a source's files lack, and whether its images can be decoded.
+
+    Args:
+        source: its whole set is checked, whatever part of it is used.
+        root: the data root.
+        deep: decode every image rather than a sample.
+    """
+    try:
+        return _checked(source, root, deep)
+    except Exception as error:  # a reader of another package may fail in any way at all
+        entry = SOURCES.entry(source.kind)
+        if entry.builtin:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        detail = f'source "{entry.name}" of {entry.origin}: {reason}'
+        return Finding(source.title, "incomplete", detail)
+
+
+def _checked(source: Source, root: str, deep: bool) -> Finding:
+    try:
+        images = source.whole(root)
+        fault, remark = compare(images, source.documented(root))
+    except AbsentError as error:
+        return Finding(source.title, "absent", f"{error}; {source.advice(root)}")
+    except InputError as error:
+        return Finding(source.title, "incomplete", str(error))
+    broken = _broken_of_all(images) if deep and len(images) else _broken_of_sample(images)
     more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-    before = f"{finding.detail}; " if finding.status == "incomplete" else ""
-    return replace(finding, status="incomplete", detail=f"{before}{shown}{more}")
+    faults = [*([fault] if fault else []), *broken[:_SHOWN]]
+    detail = "; ".join(faults) + more if faults else remark or f"{len(images):,} images"
+    status: Literal["ok", "incomplete"] = "incomplete" if faults else "ok"
+    return Finding(source.title, status, detail, len(images), images.fingerprint)
+
+
+def compare(images: ImageSet, documented: Documented) -> tuple[str, str]:
+    """Return what is wrong with a set, and what is worth a remark; each "" if there is nothing."""
+    found = len(images)
+    counts = np.bincount(images.labels) if found else np.zeros(0, np.int64)
+    faults = [] if found else ["no images"]
+    if documented.examples not in (None, found):
+        faults.append(f"{found:,} images instead of {documented.examples:,}")
+    present = int(np.count_nonzero(counts))
+    if documented.classes not in (None, present):
+        faults.append(f"{present:,} classes instead of {documented.classes:,}")
+    if documented.per_class is not None:
+        odd = np.flatnonzero((counts != documented.per_class) & (counts > 0))
+        if len(odd):
+            shown = ", ".join(f"label {k} has {counts[k]}" for k in odd[:_SHOWN_CLASSES])
+            more = f" and {len(odd) - _SHOWN_CLASSES} more" if len(odd) > _SHOWN_CLASSES else ""
+            faults.append(f"every class should have {documented.per_class}: {shown}{more}")
+    text = "; ".join(faults)
+    if documented.certain or not found:
+        return text, ""
+    return "", f"{text} (the documented number is not certain)" if text else ""
 
 
 def _broken_of_sample(images: ImageSet) -> list[str]:
-    """What is wrong with images spread evenly over a set."""
+    """Return what is wrong with some images, spread evenly over a set."""
+    if not len(images):
+        return []
     sample = np.unique(np.linspace(0, len(images) - 1, SAMPLE).astype(int)).tolist()
     with ThreadPoolExecutor(8) as pool:
         return list(filter(None, pool.map(partial(_fault, images.images), sample)))
 
 
 def _broken_of_all(images: ImageSet) -> list[str]:
-    """What is wrong with any of the images of a set."""
+    """Return what is wrong with any of the images of a set."""
     chunks = [range(i, min(i + _CHUNK, len(images))) for i in range(0, len(images), _CHUNK)]
     with ProcessPoolExecutor(
         min(len(chunks), os.cpu_count() or 1),

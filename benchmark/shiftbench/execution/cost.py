@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from shiftbench.core.errors import InputError
-from shiftbench.data.tasks import MOST_VALIDATION_SHOTS, Holdout, Task, task_classes
+from shiftbench.data.tasks.classes import task_classes
+from shiftbench.data.tasks.definition import MOST_VALIDATION_SHOTS, Holdout, Task
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.methods.registry import METHODS
 from shiftbench.suite.plan import Plan, Run

@@ -13,7 +13,8 @@ from shiftbench.core.errors import InputError
 from shiftbench.core.locations import cache_dir
 from shiftbench.data.audit import check_overlap
 from shiftbench.data.roots import resolve
-from shiftbench.data.tasks import open_ood_val, open_task, whole_set
+from shiftbench.data.tasks.definition import whole_set
+from shiftbench.data.tasks.opening import open_ood_val, open_task
 from shiftbench.data.verify import check
 from shiftbench.execution.jobs import Agenda, Job, job_graph
 from shiftbench.execution.remarks import Remarks
@@ -27,9 +28,9 @@ from shiftbench.report.references import ZERO_SHOT, golden_faults
 from shiftbench.suite.plan import Plan, evaluation_metrics
 
 if TYPE_CHECKING:
-    from shiftbench.data.base import Finding
     from shiftbench.data.images import ImageSet
-    from shiftbench.data.tasks import Task
+    from shiftbench.data.tasks.definition import Task
+    from shiftbench.data.verify import Finding
     from shiftbench.suite.plan import Run
     from shiftbench.suite.suite import Suite
 

@@ -28,8 +28,10 @@ import pyarrow as pa
 from shiftbench.core.errors import InputError
 from shiftbench.core.provenance import collect
 from shiftbench.core.words import nearest
-from shiftbench.data.base import draw
-from shiftbench.data.tasks import NEW, Task, open_ood_val, open_task, task_classes
+from shiftbench.data.subsets import draw
+from shiftbench.data.tasks.classes import task_classes
+from shiftbench.data.tasks.definition import NEW, Task
+from shiftbench.data.tasks.opening import open_ood_val, open_task
 from shiftbench.evaluation import predictions
 from shiftbench.evaluation.scoring import Prediction, results_of
 from shiftbench.leaderboard import store

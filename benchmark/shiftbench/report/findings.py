@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from shiftbench.data.tasks import ID_TEST, NEW
+from shiftbench.data.tasks.definition import ID_TEST, NEW
 from shiftbench.report.ranking import of_runs
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shiftbench.core.plugins import BUILTIN
-from shiftbench.data.tasks import ID_TEST
+from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.leaderboard.schema import digest
 
 ORACLE = "oracle"

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shiftbench.core.errors import InputError
-from shiftbench.data.tasks import ID_TEST, whole_set
+from shiftbench.data.tasks.definition import ID_TEST, whole_set
 from shiftbench.leaderboard.published import (
     PublishedLine,
     average_of_cells,
@@ -406,17 +406,17 @@ def _obstacle(
 
 def _all_shifts(ranking: Ranking) -> tuple[str, ...]:
     """The shifts whose mean papers give: none, where the ranking's are others."""
-    from shiftbench.data.tasks import BUILTIN_TASKS
+    from shiftbench.data.tasks.registry import builtin_tasks
 
-    task = BUILTIN_TASKS.get(ranking.task)
+    task = builtin_tasks().get(ranking.task)
     same = task is not None and {*task.shifts} == {*ranking.shifts}
     return ranking.shifts if same else ()
 
 
 def _definition(ranking: Ranking) -> str | None:
-    from shiftbench.data.tasks import BUILTIN_TASKS
+    from shiftbench.data.tasks.registry import builtin_tasks
 
-    task = BUILTIN_TASKS.get(ranking.task)
+    task = builtin_tasks().get(ranking.task)
     if task is None or digest(task.model_dump(mode="json")) == ranking.task_digest:
         return None
     return "the task is not defined as the built-in one"

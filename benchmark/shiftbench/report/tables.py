@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from shiftbench.core.files import written_atomically
-from shiftbench.data.tasks import ID_TEST
+from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.report.curves import MEAN
 from shiftbench.report.html.data import Board, BoardLine, Page
 from shiftbench.report.terminal import NONE, SHORT, duration, name, title

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from shiftbench.core.files import written_atomically
-from shiftbench.data.tasks import ID_TEST
+from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.report.curves import setting_of
 from shiftbench.report.findings import base_to_new, leaks, movements, searches
 from shiftbench.report.ranking import (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from shiftbench.core.errors import InputError
-from shiftbench.data.tasks import ID_TEST
+from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.evaluation.frontier import area, gain_per_gpu_hour, pareto
 from shiftbench.evaluation.robustness import (
     Cell,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shiftbench.core.document import dumped
-from shiftbench.data.tasks import Task
+from shiftbench.data.tasks.definition import Task
 from shiftbench.suite.file import MINIATURE
 from shiftbench.suite.resolving import registered_task
 from shiftbench.suite.suite import Suite

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from shiftbench.core.files import written_atomically
 from shiftbench.core.shipped import shipped
-from shiftbench.data.registry import TASKS
-from shiftbench.data.tasks import Task
+from shiftbench.data.tasks.definition import Task
+from shiftbench.data.tasks.registry import TASKS
 from shiftbench.methods.registry import METHODS
 from shiftbench.suite.file import SuiteFile
 

@@ -14,7 +14,7 @@ from shiftbench.methods.registry import METHODS
 from shiftbench.models.backbones import backbone_identity
 
 if TYPE_CHECKING:
-    from shiftbench.data.tasks import EvaluationSet, Task
+    from shiftbench.data.tasks.definition import EvaluationSet, Task
     from shiftbench.methods.base import Method, MethodConfig
     from shiftbench.suite.file import Budget
     from shiftbench.suite.suite import Suite

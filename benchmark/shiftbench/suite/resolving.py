@@ -8,8 +8,8 @@ from shiftbench.core import document
 from shiftbench.core.document import Key, Node
 from shiftbench.core.errors import InputError
 from shiftbench.core.words import nearest
-from shiftbench.data.registry import TASKS
-from shiftbench.data.tasks import Task
+from shiftbench.data.tasks.definition import Task
+from shiftbench.data.tasks.registry import TASKS
 from shiftbench.methods.base import Method, MethodConfig
 from shiftbench.methods.registry import METHODS
 from shiftbench.suite.file import MINIATURE
@@ -87,7 +87,7 @@ def registered_task(name: str, entry: Node, *, miniature: bool) -> Task | None:
         InputError: its plugin cannot be loaded; the message points at ``entry``.
     """
     if miniature:
-        from shiftbench.data.tasks import miniature_tasks
+        from shiftbench.data.tasks.registry import miniature_tasks
 
         tasks = miniature_tasks()
         if name in tasks:

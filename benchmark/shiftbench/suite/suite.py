@@ -9,7 +9,7 @@ from pathlib import Path
 from shiftbench.core import document
 from shiftbench.core.document import Key, Node
 from shiftbench.core.errors import InputError
-from shiftbench.data.tasks import Task
+from shiftbench.data.tasks.definition import Task
 from shiftbench.methods.base import Method, MethodConfig
 from shiftbench.suite.file import MINIATURE, Budget, Resources, SuiteFile
 from shiftbench.suite.reading import read

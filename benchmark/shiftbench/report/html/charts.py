@@ -16,7 +16,7 @@ import altair as alt
 import numpy as np
 from altair.utils.schemapi import debug_mode
 
-from shiftbench.data.tasks import ID_TEST
+from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.evaluation.frontier import pareto
 from shiftbench.report.curves import MEAN
 from shiftbench.report.html.data import (

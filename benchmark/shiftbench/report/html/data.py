@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shiftbench.data.tasks import ID_TEST
+from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.report.curves import MEAN, Point, curves, setting_of, with_column
 from shiftbench.report.findings import (
     BaseToNew,

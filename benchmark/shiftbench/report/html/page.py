@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from shiftbench.core.files import written_atomically
-from shiftbench.data.tasks import ID_TEST
+from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.report.curves import MEAN
 from shiftbench.report.html import assets
 from shiftbench.report.html.charts import (

@@ -16,9 +16,10 @@ from pydantic import Field
 
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError, first_line
-from shiftbench.data.base import AbsentError, decode, fingerprint
-from shiftbench.data.folder import Custom
 from shiftbench.data.images import ImageSet
+from shiftbench.data.sources.base import AbsentError
+from shiftbench.data.sources.custom import CustomSource
+from shiftbench.data.sources.files import decode, fingerprint
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +32,7 @@ CACHED_BYTES = 256 * 2**20
 """Encoded images that one process keeps of the row groups it has read last."""
 
 
-class Parquet(Custom):
+class Parquet(CustomSource):
     """One Parquet file, or a folder of them in the order of their names.
 
     Labels are whole numbers, named in the schema's ``huggingface`` metadata or not at all, or

@@ -18,16 +18,11 @@ import numpy.typing as npt
 
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError
-from shiftbench.data.base import (
-    DataSet,
-    Documented,
-    FileImages,
-    Names,
-    fingerprint,
-    miniature_count,
-)
-from shiftbench.data.images import ImageSet
+from shiftbench.data.images import ImageSet, Names
 from shiftbench.data.prompts import FMOW_CATEGORIES
+from shiftbench.data.sources.base import Documented
+from shiftbench.data.sources.files import FileImages, fingerprint
+from shiftbench.data.sources.published import PublishedSource, miniature_count
 
 Split = Literal["train", "id_val", "id_test", "val", "test"]
 Columns = dict[str, list[str]]
@@ -85,7 +80,7 @@ def years(location: str, column: str, times: list[str]) -> npt.NDArray[np.int64]
     return np.array([int(match.group(1)) for match in found if match], np.int64)
 
 
-class _Wilds(DataSet):
+class _Wilds(PublishedSource):
     """A WILDS data set: a table beside a folder of images, split by the table."""
 
     split: Split

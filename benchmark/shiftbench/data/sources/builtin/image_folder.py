@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError
-from shiftbench.data.base import AbsentError, FileImages, SourceBase, folders, image_files
 from shiftbench.data.images import ImageSet
+from shiftbench.data.sources.base import AbsentError
+from shiftbench.data.sources.custom import CustomSource
+from shiftbench.data.sources.files import FileImages, folders, image_files
 
 
-class Custom(SourceBase):
-    """A set whose labels have names of their own, matched to the task's classes by name."""
-
-    path: Annotated[str, Field(min_length=1, description="relative to the data root, or a URI")]
-    rename: Annotated[
-        dict[str, str | None],
-        Field(
-            default_factory=dict,
-            description="the task's class for labels called otherwise; null leaves them out",
-        ),
-    ]
-
-    fixed_labels = False
-
-    @property
-    def title(self) -> str:
-        """Kind and path."""
-        return f"{self.kind} {self.path}"
-
-
-class ImageFolder(Custom):
+class ImageFolder(CustomSource):
     """``path/<class>/…`` with images of any common format; labels are the sorted folder names."""
 
     kind: Literal["image-folder"] = "image-folder"

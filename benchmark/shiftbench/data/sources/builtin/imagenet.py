@@ -15,18 +15,17 @@ from pydantic import Field, field_validator
 
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError
-from shiftbench.data.base import (
-    AbsentError,
-    DataSet,
-    Documented,
+from shiftbench.data.images import ImageSet, Projection
+from shiftbench.data.sources.base import AbsentError, Documented
+from shiftbench.data.sources.corruptions import STANDARD_CORRUPTIONS, check_corruptions
+from shiftbench.data.sources.files import (
     FileImages,
     fingerprint,
     folders,
     image_files,
-    miniature_count,
     read_json,
 )
-from shiftbench.data.images import ImageSet, Projection
+from shiftbench.data.sources.published import PublishedSource, miniature_count
 
 TRAIN_PLACES = ("imagenet/train", "ILSVRC2012/train")
 VAL_PLACES = (
@@ -36,38 +35,7 @@ VAL_PLACES = (
     "ILSVRC2012/val",
 )
 
-STANDARD_CORRUPTIONS = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "frost",
-    "fog",
-    "brightness",
-    "contrast",
-    "elastic_transform",
-    "pixelate",
-    "jpeg_compression",
-)
-EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
-ALL_CORRUPTIONS = STANDARD_CORRUPTIONS + EXTRA_CORRUPTIONS
-"""Names of ImageNet-C and CIFAR-10-C (hendrycks/robustness)."""
-
 _WNID = re.compile(r"n\d{8}")
-
-
-def check_corruptions(names: tuple[str, ...]) -> tuple[str, ...]:
-    """``names``, when they are corruptions that exist, each once."""
-    unknown = [name for name in names if name not in ALL_CORRUPTIONS]
-    if unknown:
-        raise ValueError(f"no corruption {unknown[0]!r}; there are {', '.join(ALL_CORRUPTIONS)}")
-    if not names or len(set(names)) < len(names):
-        raise ValueError("name at least one corruption, and none twice")
-    return names
 
 
 def wnid_folders(location: str) -> list[str]:
@@ -102,7 +70,7 @@ def _positions(items: list[Item]) -> dict[Item, int]:
     return {item: position for position, item in enumerate(items)}
 
 
-class _ImageNetLabels(DataSet):
+class _ImageNetLabels(PublishedSource):
     """A set whose folders are wnids and whose labels are those of ImageNet."""
 
     def read(self, root: str) -> ImageSet:
@@ -233,7 +201,7 @@ class ImageNetA(_OwnClasses):
         return miniature_count(root, "imagenet-a") or Documented(7_500, classes=200)
 
 
-class ImageNetV2(DataSet):
+class ImageNetV2(PublishedSource):
     """ImageNet-V2, matched frequency: folders ``0`` … ``999``, whose names are the labels."""
 
     kind: Literal["imagenet-v2"] = "imagenet-v2"
@@ -293,7 +261,7 @@ class ImageNetC(_ImageNetLabels):
         return Documented() if miniature_count(root, "imagenet-c") else real
 
 
-class ObjectNet(DataSet):
+class ObjectNet(PublishedSource):
     """ObjectNet 1.0: its own classes, each the maximum over the ImageNet classes it covers.
 
     Which those are is read from the four files of its ``mappings`` folder. Folders without an

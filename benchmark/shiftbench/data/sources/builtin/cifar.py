@@ -20,9 +20,11 @@ from pydantic import Field, field_validator
 
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError
-from shiftbench.data.base import AbsentError, DataSet, Documented, fingerprint, miniature_count
-from shiftbench.data.imagenet import ALL_CORRUPTIONS, check_corruptions
 from shiftbench.data.images import ImageSet
+from shiftbench.data.sources.base import AbsentError, Documented
+from shiftbench.data.sources.corruptions import ALL_CORRUPTIONS, check_corruptions
+from shiftbench.data.sources.files import fingerprint
+from shiftbench.data.sources.published import PublishedSource, miniature_count
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -226,7 +228,7 @@ def _one_file(location: str, name: str, layout: Layout) -> ImageSet:
     return _image_set([name], [_labels(location, labels, len(file.images))], [file])
 
 
-class Cifar10(DataSet):
+class Cifar10(PublishedSource):
     """CIFAR-10 in Python pickles: ``cifar-10-batches-py/data_batch_1`` … ``test_batch``."""
 
     kind: Literal["cifar10"] = "cifar10"
@@ -269,7 +271,7 @@ def _files(images: ImageSet) -> tuple[_File, ...]:
     return images.images.files
 
 
-class _Shift(DataSet):
+class _Shift(PublishedSource):
     """A test set with CIFAR-10's classes."""
 
     def class_count(self, root: str) -> int | None:

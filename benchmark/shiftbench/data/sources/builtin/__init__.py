@@ -1,0 +1,1 @@
+"""The sources that ship with ShiftBench: one file a family, found by the registry."""

@@ -1,0 +1,1 @@
+"""Tasks: what to fine-tune on, how its classes are called, and what to evaluate on."""

@@ -1,0 +1,175 @@
+"""A task: what to fine-tune on, how its classes are called, and what to evaluate on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from shiftbench.data.prompts import CLASS_LISTS, FROM_DATA, TEMPLATE_SETS, check_template
+from shiftbench.data.sources.any_source import AnySource
+from shiftbench.data.sources.base import Closed, Source
+
+Metric = Literal["accuracy", "macro-f1", "worst-region"]
+ID_TEST = "id-test"
+RESERVED = ("id-val", ID_TEST, "ood-val")
+NEW = "new"
+"""The shift of a task with a class split."""
+PART = f"{ID_TEST}-on-"
+"""Begins the names of parts of the ID test set, such as ``id-test-on-imagenet-a-classes``."""
+MOST_VALIDATION_SHOTS = 4
+"""Few-shot validation sets have min(k, 4) images of every class, as in CoOp."""
+
+Texts = str | tuple[str, ...]
+Vocabulary = tuple[tuple[str, ...], tuple[str, ...]]
+"""Class names in label order, and templates."""
+
+
+def known_classes(classes: Texts | None) -> Texts | None:
+    """``classes``, when it is a list of names, what stands for one, or nothing."""
+    if isinstance(classes, str) and classes not in (*CLASS_LISTS, FROM_DATA):
+        known = ", ".join((*CLASS_LISTS, FROM_DATA))
+        raise ValueError(f'"{classes}" is none of {known}, nor a list of names')
+    if classes is not None and (len(classes) < 2 or not all(classes)):
+        raise ValueError("name at least two classes")
+    return classes
+
+
+def known_templates(templates: Texts | None) -> Texts | None:
+    """``templates``, when it is a list of texts, what stands for one, or nothing."""
+    if templates is None:
+        return None
+    if isinstance(templates, str):
+        if templates not in TEMPLATE_SETS:
+            known = ", ".join(TEMPLATE_SETS)
+            raise ValueError(f'"{templates}" is none of {known}, nor a list of texts with {{}}')
+        return templates
+    if not templates:
+        raise ValueError("name at least one template")
+    return tuple(check_template(template) for template in templates)
+
+
+class EvaluationSet(Closed):
+    """A set to score on.
+
+    By default the answer may be any of the task's classes, also where the set has images of only
+    some of them. With ``scored_on: own`` it is the best among those that the set has images of.
+
+    A shift may have ``classes`` of its own, which then compete in place of the task's: CIFAR-10 as
+    a shift of ImageNet is scored among CIFAR-10's names (cross-dataset transfer).
+    """
+
+    source: AnySource
+    metric: Metric = "accuracy"
+    scored_on: Annotated[
+        Literal["task", "own"],
+        Field(description="which classes compete: all that are named, or those with images here"),
+    ] = "task"
+    classes: Annotated[
+        Texts | None, Field(description="of a shift whose classes are not the task's; as there")
+    ] = None
+    templates: Annotated[
+        Texts | None, Field(description="for classes of its own; null: the task's")
+    ] = None
+
+    _known_classes = field_validator("classes")(known_classes)
+    _known_templates = field_validator("templates")(known_templates)
+
+    @model_validator(mode="after")
+    def _templates_go_with_classes(self) -> EvaluationSet:
+        if self.templates is not None and self.classes is None:
+            raise ValueError('"templates" of its own go with "classes" of its own')
+        return self
+
+
+class Holdout(Closed):
+    """A validation set that is cut off the training set, the same one for all seeds."""
+
+    holdout: Annotated[
+        float, Field(gt=0, lt=1, description="fraction of the training images of every class")
+    ]
+
+
+def _source_or_holdout(value: object) -> str | None:
+    if isinstance(value, Source) or (isinstance(value, Mapping) and "kind" in value):
+        return "source"
+    holdout = isinstance(value, Holdout) or (isinstance(value, Mapping) and "holdout" in value)
+    return "holdout" if holdout else None
+
+
+SourceOrHoldout = Annotated[
+    Annotated[AnySource, Tag("source")] | Annotated[Holdout, Tag("holdout")],
+    Discriminator(
+        _source_or_holdout,
+        custom_error_type="source_or_holdout",
+        custom_error_message='the key "kind" is missing or the key "holdout" is missing',
+    ),
+]
+
+
+class Task(Closed):
+    """One fine-tuning problem, described without opening any file.
+
+    With ``class_split: base-to-new`` it is cut in two by classes, as for CoCoOp (arXiv 2203.05557,
+    ``subsample_classes`` in its code): of n in label order the first ⌈n/2⌉ are *base*, the others
+    *new*.
+    Training and both validation sets have base classes only. ``id-test`` is its images of base
+    classes among the base names, and the one shift, ``new``, its images of new classes among the
+    new names. The task's other shifts are left out: they mix both.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    classes: Annotated[
+        Texts,
+        Field(description=f"{', '.join(CLASS_LISTS)}, {FROM_DATA}, or the names in label order"),
+    ]
+    templates: Annotated[
+        Texts,
+        Field(description=f"{', '.join(TEMPLATE_SETS)}, or texts with {{}} for the class name"),
+    ] = "simple"
+    train: AnySource
+    id_val: SourceOrHoldout = Holdout(holdout=0.1)
+    id_test: EvaluationSet
+    ood_val: EvaluationSet | None = None
+    shifts: dict[str, EvaluationSet] = Field(default_factory=dict)
+    class_split: Annotated[
+        Literal["base-to-new"] | None,
+        Field(description="train on the first half of the classes, and test on each half"),
+    ] = None
+    overlap: Annotated[
+        Literal["refuse", "label"],
+        Field(description="what to do when a test set holds images that a method sees"),
+    ] = "refuse"
+
+    _known_classes = field_validator("classes")(known_classes)
+    _known_templates = field_validator("templates")(known_templates)
+
+    @model_validator(mode="after")
+    def _sets_are_consistent(self) -> Task:
+        for name in self.shifts:
+            if name in RESERVED or name.startswith(PART) or not name:
+                raise ValueError(f'a shift cannot be called "{name}"')
+        for name, item in (("id_test", self.id_test), ("ood_val", self.ood_val)):
+            if item is not None and item.classes is not None:
+                raise ValueError(f"{name} has the task's classes; only a shift may have its own")
+        return self
+
+    def evaluation_sets(self) -> dict[str, EvaluationSet]:
+        """All sets to score on but ID validation, by role: ``id-test``, ``ood-val``, the shifts."""
+        sets = {"id-test": self.id_test}
+        if self.ood_val is not None:
+            sets["ood-val"] = self.ood_val
+        return sets | ({NEW: self.id_test} if self.class_split else self.shifts)
+
+    def sources(self) -> dict[str, Source]:
+        """Every source by the role it has: ``train``, ``id-val``, ``id-test``, …, the shifts."""
+        found: dict[str, Source] = {"train": self.train}
+        if isinstance(self.id_val, Source):
+            found["id-val"] = self.id_val
+        return found | {name: item.source for name, item in self.evaluation_sets().items()}
+
+
+def whole_set(name: str) -> str:
+    """Return the set that an evaluation set is a part of: itself, but for parts of ``id-test``."""
+    return ID_TEST if name.startswith(PART) else name

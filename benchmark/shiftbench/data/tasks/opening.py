@@ -1,0 +1,153 @@
+"""Opens a task: every set of images, labelled by the classes that it is scored among."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from shiftbench.core.errors import InputError
+from shiftbench.data.images import ImageSet
+from shiftbench.data.prompts import resolve_templates
+from shiftbench.data.sources.base import Source
+from shiftbench.data.subsets import few_shot, split_holdout
+from shiftbench.data.tasks.alignment import on_classes_of, open_aligned, open_scored
+from shiftbench.data.tasks.classes import base_and_new, class_names, of_base_classes, of_classes
+from shiftbench.data.tasks.definition import (
+    MOST_VALIDATION_SHOTS,
+    NEW,
+    PART,
+    EvaluationSet,
+    Holdout,
+    Task,
+    Vocabulary,
+)
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """An opened task: labels and ids are in memory, images are decoded on access.
+
+    Attributes:
+        classes: names in label order; with a class split, of the base classes.
+        templates: format strings, see ``shiftbench.data.prompts``.
+        train: training images, labelled by the task's classes.
+        id_val: ID validation images.
+        evaluation: every set to score on, ``id-val`` included.
+        notes: what the reader of the results should know, such as classes with too few images.
+        vocabularies: class names and templates of the evaluation sets that have their own; labels
+            and projections of such a set are positions in those names.
+    """
+
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    train: ImageSet
+    id_val: ImageSet
+    evaluation: dict[str, tuple[EvaluationSet, ImageSet]]
+    notes: tuple[str, ...] = ()
+    vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
+
+    def on_classes_of_shifts(
+        self, images: ImageSet
+    ) -> dict[str, tuple[str, npt.NDArray[np.int64], ImageSet]]:
+        """Return the ID test images of the classes of each shift that has only some of them.
+
+        Accuracy on such a shift compares with accuracy on these, scored among the same classes
+        (Taori et al., 2020, arXiv 2007.00644, for ImageNet-A, -R and ObjectNet).
+
+        Args:
+            images: the ID test set, or a part of it.
+
+        Returns:
+            by name (``id-test-on-imagenet-a-classes``): the shift, the positions of the images, and
+            the images as a set with the shift's labels and projection. Empty ones are left out.
+        """
+        found = {}
+        for shift, (_, shifted) in self.evaluation.items():
+            own_names = shift in self.vocabularies
+            if shifted.projection is None or own_names or images.projection is not None:
+                continue
+            kept, part = on_classes_of(images, shifted.projection)
+            if len(kept):
+                found[f"{PART}{shift}-classes"] = shift, kept, part
+        return found
+
+
+def open_task(task: Task, root: str, shots: int | None, seed: int) -> TaskData:
+    """Open every set of a task and bring all labels to the task's classes.
+
+    Args:
+        task: what to open.
+        root: the data root.
+        shots: training images of every class, drawn with the seed; ``None`` takes all. With the
+            same seed, fewer shots are a part of more. Validation has min(shots, 4).
+        seed: of the few-shot draw.
+
+    Raises:
+        InputError: a set is absent or broken, or does not fit the task's classes.
+    """
+    if shots is not None and shots < 1:
+        raise InputError(f"shots: {shots} is not at least 1")
+    classes, new = base_and_new(task, root)
+    names = classes + new
+    templates = resolve_templates(task.templates)
+    train = of_base_classes(task, open_aligned(task.train, "train", names, root), "train", classes)
+    if isinstance(task.id_val, Holdout):
+        train, id_val = split_holdout(train, task.id_val.holdout)
+        held: Source = task.train
+    else:
+        held = task.id_val
+        id_val = of_base_classes(task, open_aligned(held, "id-val", names, root), "id-val", classes)
+    notes = []
+    if shots is not None:
+        train, note = few_shot(train, shots, seed, len(classes))
+        id_val, _ = few_shot(id_val, min(shots, MOST_VALIDATION_SHOTS), seed, len(classes))
+        notes += [f"{task.name}: {note}"] if note else []
+    if not len(train) or not len(id_val):
+        raise InputError(f"task {task.name}: no images are left for training or ID validation")
+    evaluation = {"id-val": (EvaluationSet(source=held, metric=task.id_test.metric), id_val)}
+    vocabularies: dict[str, Vocabulary] = {}
+    for name, item in task.evaluation_sets().items():
+        if task.class_split and name == NEW:
+            images = of_classes(
+                open_scored(item, name, names, root), name, len(classes), len(names)
+            )
+            vocabularies[name] = new, templates
+        elif item.classes is not None:
+            own = class_names(item.classes, item.source, f"task {task.name}: {name}", root)
+            images = open_scored(item, name, own, root)
+            vocabularies[name] = own, resolve_templates(item.templates or task.templates)
+        else:
+            images = of_base_classes(task, open_scored(item, name, names, root), name, classes)
+        evaluation[name] = (item, images)
+    for name, (item, images) in evaluation.items():
+        _check_regions(task, name, item, images)
+    return TaskData(
+        classes, templates, train, id_val, evaluation, tuple(notes), vocabularies=vocabularies
+    )
+
+
+def open_ood_val(task: Task, root: str) -> tuple[EvaluationSet, ImageSet]:
+    """Open the OOD validation set alone, as a search needs it, labelled by the task's classes.
+
+    Few-shot runs have the whole of it. With a class split it is the base classes' part of what the
+    source gives: a limited draw is made before.
+
+    Raises:
+        InputError: the task has none; or as for ``open_task``.
+    """
+    item = task.ood_val
+    if item is None:
+        raise InputError(f'task {task.name} has no OOD validation set: name one as "ood_val"')
+    classes, new = base_and_new(task, root)
+    images = of_base_classes(
+        task, open_scored(item, "ood-val", classes + new, root), "ood-val", classes
+    )
+    _check_regions(task, "ood-val", item, images)
+    return item, images
+
+
+def _check_regions(task: Task, role: str, item: EvaluationSet, images: ImageSet) -> None:
+    if item.metric == "worst-region" and "region" not in images.metadata:
+        raise InputError(f"task {task.name}: {role}: worst-region needs a column of regions")
