@@ -184,6 +184,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "steps": {"budget": Budget(steps=1)},
     "evaluation images": {"budget": Budget(evaluation_images=1)},
     "search": {"search": "0123456789abcdef"},
+    "source of a plugin": {"sources": {"scans": "mylab 1.0"}},
+    "its version": {"sources": {"scans": "mylab 1.1"}},
 }
 
 
@@ -207,7 +209,7 @@ def test_all_that_can_change_the_outcome_changes_the_identity(change):
 
 def test_every_field_is_covered():
     changed = {key for change in CHANGES.values() for key in change}
-    assert changed == spec().keys() - {"version"}
+    assert changed == spec(sources={"scans": "mylab 1.0"}).keys() - {"version"}
     task_fields = {name for name in CHANGES if name in type(builtin_tasks()["fmow"]).model_fields}
     assert task_fields | {"name"} == set(type(builtin_tasks()["fmow"]).model_fields)
 

@@ -9,10 +9,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from shiftbench.core.files import written_atomically
 from shiftbench.core.shipped import shipped
+from shiftbench.data.sources.any_source import AnySource
 from shiftbench.data.tasks.definition import Task
 from shiftbench.data.tasks.registry import TASKS
 from shiftbench.methods.registry import METHODS
@@ -54,6 +55,10 @@ def json_schema() -> dict[str, Any]:
         "description": "a registered task to start from, under a name of one's own",
     }
     definitions["task"] = task
+    sources = TypeAdapter(AnySource).json_schema(ref_template="#/$defs/{model}")["oneOf"]
+    for name in ("task", "EvaluationSet"):
+        definitions[name] = _referring(definitions[name], sources, "#/$defs/source")
+    definitions["source"] = {"oneOf": sources}
     names = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
     entry = {"anyOf": [{"$ref": "#/$defs/task"}, {"type": "null"}]}
     properties = schema["properties"]
@@ -81,6 +86,17 @@ def json_schema() -> dict[str, Any]:
         "title": "ShiftBench suite",
         "description": "A grid of runs: tasks × backbones × methods × shots × seeds.",
     }
+
+
+def _referring(schema: Any, alternatives: list[Any], reference: str) -> Any:
+    """Return a schema with a reference in place of every list of the same alternatives."""
+    if isinstance(schema, list):
+        return [_referring(item, alternatives, reference) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("oneOf") == alternatives:
+        return {**{k: v for k, v in schema.items() if k != "oneOf"}, "$ref": reference}
+    return {key: _referring(value, alternatives, reference) for key, value in schema.items()}
 
 
 def _methods_schema(names: Iterable[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.errors import InputError
+from shiftbench.data.sources.registry import plugin_origins
 from shiftbench.methods.registry import METHODS
 from shiftbench.models.backbones import backbone_identity
 
@@ -130,6 +131,7 @@ def identity(
     shots: int | None,
     budget: Budget,
     search: str | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Everything that can change the outcome of a run, and nothing else, as JSON.
 
@@ -145,6 +147,8 @@ def identity(
         shots: training images per class.
         budget: upper limits.
         search: id of the search that its settings come from.
+        sources: distribution and version by kind of the sources that are not built in; a run
+            without any has the identity that it would have without this key.
     """
     return {
         "version": IDENTITY_VERSION,
@@ -159,6 +163,7 @@ def identity(
         "shots": shots,
         "budget": budget.model_dump(mode="json"),
         "search": search,
+        **({"sources": dict(sources)} if sources else {}),
     }
 
 
@@ -253,7 +258,9 @@ class _Cell:
         shots: int | None,
         budget: Budget,
         search: str | None = None,
+        seen: EvaluationSet | None = None,
     ) -> dict[str, Any]:
+        """The identity of a run, or of a search, which alone has seen OOD validation data."""
         entry = METHODS.entry(method.name)
         return identity(
             task=self._task,
@@ -267,6 +274,7 @@ class _Cell:
             shots=shots,
             budget=budget,
             search=search,
+            sources=plugin_origins(self._task, seen),
         )
 
     def _search(
@@ -286,9 +294,9 @@ class _Cell:
         own = search.config.per_seed or self._shots is not None or bool(parents)
         seed = self._seed if own else 0
         budget = self._suite.budget.model_copy(update={"steps": None})
-        spec = self._spec(method, parents, seed, self._shots, budget)
-        seen = None if ood_val is None else ood_val.model_dump(mode="json")
-        return SearchRun(run_id(spec | {"kind": "search", "ood_val": seen}), seed, ood_val)
+        spec = self._spec(method, parents, seed, self._shots, budget, seen=ood_val)
+        spec |= {"kind": "search", "ood_val": ood_val and ood_val.model_dump(mode="json")}
+        return SearchRun(run_id(spec), seed, ood_val)
 
     def _varies(self, label: str) -> bool:
         """Whether the seed can change the outcome: the method or an ancestor uses it."""
