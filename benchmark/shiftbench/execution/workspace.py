@@ -13,10 +13,11 @@ from torch import Tensor
 
 from shiftbench.core.errors import RunFailedError
 from shiftbench.core.locations import cache_dir
-from shiftbench.data.base import draw
 from shiftbench.data.roots import resolve
 from shiftbench.data.store import Store
-from shiftbench.data.tasks import Task, open_ood_val, open_task
+from shiftbench.data.subsets import draw
+from shiftbench.data.tasks.definition import Task
+from shiftbench.data.tasks.opening import open_ood_val, open_task
 from shiftbench.evaluation.inference import (
     Array,
     Pixels,
@@ -34,7 +35,8 @@ from shiftbench.models.weights import apply_sparse_delta, without_head
 
 if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet
-    from shiftbench.data.tasks import EvaluationSet, TaskData
+    from shiftbench.data.tasks.definition import EvaluationSet
+    from shiftbench.data.tasks.opening import TaskData
     from shiftbench.methods.base import MethodConfig, Weights
     from shiftbench.suite.plan import Run
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from shiftbench.data.tasks import ID_TEST
+from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.evaluation import predictions
 from shiftbench.evaluation.inference import Array, head_logits, image_features
 from shiftbench.models.classifier import ImageClassifier, text_head, tokenized

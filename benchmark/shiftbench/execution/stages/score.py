@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from shiftbench.data.tasks import ID_TEST, whole_set
+from shiftbench.data.tasks.definition import ID_TEST, whole_set
 from shiftbench.evaluation import predictions
 from shiftbench.evaluation.scoring import Prediction, results_of, selections
 from shiftbench.execution.runinfo import run_info
