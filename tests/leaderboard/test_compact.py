@@ -12,8 +12,9 @@ import pytest
 from shiftbench.cli import main
 from shiftbench.core.errors import InputError
 from shiftbench.leaderboard import store
+from shiftbench.leaderboard.files import COPY, Files
 from shiftbench.leaderboard.schema import SCHEMA, VERSION_KEY, done, failed
-from shiftbench.leaderboard.store import COPY, compact, folder, read, read_runs, write_run
+from shiftbench.leaderboard.store import compact, folder, read, read_runs, write_run
 
 from tests.leaderboard.records import info, results, run
 
@@ -30,13 +31,13 @@ def fill(place, names, **changes):
 def opened(monkeypatch):
     """The runs whose own files are read from now on."""
     names = []
-    plain = store._Place._read_file
+    plain = Files.read_run
 
     def noted(self, run_id, chosen):
         names.append(run_id)
         return plain(self, run_id, chosen)
 
-    monkeypatch.setattr(store._Place, "_read_file", noted)
+    monkeypatch.setattr(Files, "read_run", noted)
     return names
 
 
@@ -90,14 +91,14 @@ def test_a_file_that_may_yet_change_unseen_is_not_copied(tmp_path, monkeypatch):
 def test_a_run_written_while_it_is_copied_keeps_its_new_rows(tmp_path, monkeypatch):
     fill(tmp_path, ["a1", "b2"])
     new = run("a1", {"id-test": 0.75})
-    plain = store._Place.write
+    plain = Files.write
 
     def late(self, name, table, **options):
         monkeypatch.undo()
         write_run(tmp_path, "a1", new)
         plain(self, name, table, **options)
 
-    monkeypatch.setattr(store._Place, "write", late)
+    monkeypatch.setattr(Files, "write", late)
     compact(tmp_path, settled=0)
     assert read(tmp_path, ["a1"]).equals(new)
 
@@ -173,9 +174,9 @@ def test_a_run_of_that_name_is_no_copy(tmp_path):
 
 def test_a_file_that_is_deleted_after_it_was_listed_has_no_rows(tmp_path, monkeypatch):
     tables = fill(tmp_path, ["a1", "b2"])
-    listed = store._Place.of(tmp_path).files()
+    listed = Files.of(tmp_path).runs()
     (folder(tmp_path) / "b2.parquet").unlink()
-    monkeypatch.setattr(store._Place, "files", lambda self: listed)
+    monkeypatch.setattr(Files, "runs", lambda self: listed)
     assert read(tmp_path).equals(tables["a1"])
 
 

@@ -28,8 +28,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from shiftbench.evaluation.metrics import Score
+from shiftbench.leaderboard.files import COPY
 from shiftbench.leaderboard.schema import SCHEMA, Result, done
-from shiftbench.leaderboard.store import COPY, compact, folder, read, write_run
+from shiftbench.leaderboard.store import compact, folder, read, write_run
 from shiftbench.report.findings import base_to_new, leaks, movements, searches
 from shiftbench.report.ranking import failures, incomplete_data, overall, rankings
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from shiftbench.leaderboard.store import Location
+    from shiftbench.leaderboard.files import Location
     from shiftbench.suite.suite import Suite
 
 SuiteArgument = Annotated[

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
 
-    from shiftbench.leaderboard.store import Location
+    from shiftbench.leaderboard.files import Location
     from shiftbench.report.ranking import Estimate
     from shiftbench.report.references import Comparison, Reference
 

@@ -25,7 +25,7 @@ from shiftbench.cli.common import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from shiftbench.leaderboard.store import Location
+    from shiftbench.leaderboard.files import Location
     from shiftbench.report.html.data import Page
     from shiftbench.suite.plan import Plan
 

@@ -13,45 +13,25 @@ or killed meanwhile, no row is lost or seen twice.
 from __future__ import annotations
 
 import json
-import os
 import time
-import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import groupby
-from operator import and_
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from shiftbench.core.errors import InputError, first_line
-from shiftbench.core.files import written_atomically
-from shiftbench.core.locations import filesystem, is_remote, kind_of
-from shiftbench.leaderboard.schema import SCHEMA, VERSION, VERSION_KEY
-
-if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
-
-Location = Path | str
-"""A results folder: a path, or a URI of an object store."""
-
-COPY = "leaderboard.parquet"
-STAMPS_KEY = b"shiftbench.stamps"
-GROUP_ROWS = 10_000
-"""Rows of a row group of the copy: a query for one task and backbone reads few of them."""
-_REMEDY = "move it away, or delete it to have the run done again"
-_COPY_REMEDY = "delete it; it is only a copy, which shiftbench compact makes"
+from shiftbench.core.errors import InputError
+from shiftbench.core.locations import kind_of
+from shiftbench.leaderboard.files import COPY, STAMPS_KEY, Choice, Files, Location, reason
+from shiftbench.leaderboard.schema import SCHEMA
+from shiftbench.leaderboard.versions import with_unknown
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What the leaderboard knows of a run.
+    """The outcome of a run.
 
     Attributes:
         status: how it ended.
@@ -93,12 +73,13 @@ def write_run(results: Location, run_id: str, table: pa.Table) -> None:
         run_id: of all the rows.
         table: of ``schema.to_table`` or ``schema.failed``.
     """
-    if not table.schema.equals(SCHEMA, check_metadata=True):
+    unknown = table.select([name for name in table.column_names if name not in SCHEMA.names])
+    if not table.schema.equals(with_unknown(unknown.schema), check_metadata=True):
         raise ValueError("the table does not have the leaderboard's schema")
     if set(table["run_id"].to_pylist()) != {run_id}:
         raise ValueError(f"the rows are not all of run {run_id}")
     # Statistics are for skipping parts of large files: here they would be a third of the file.
-    _Place.of(results).write(f"leaderboard/{run_id}.parquet", table, write_statistics=False)
+    Files.of(results).write(f"leaderboard/{run_id}.parquet", table, write_statistics=False)
 
 
 def read(
@@ -110,34 +91,33 @@ def read(
 ) -> pa.Table:
     """All rows, or some of them, in the order of run ids; no row when nothing has run yet.
 
+    Files of an older version come in the columns of this one. Columns that are not known here
+    stand behind those of ``SCHEMA``.
+
     Args:
         results: the results folder.
         run_ids: only of these runs.
-        columns: only these, in the schema's order.
+        columns: only these columns of ``SCHEMA``, in its order.
         where: only rows whose values are among these, by column of text, such as
             ``{"task": ["imagenet"], "backbone": ["ViT-B-32"]}``.
 
     Raises:
-        InputError: a Parquet file in the folder is broken, of another version, or no run's.
+        InputError: a Parquet file in the folder is broken, of a version that is not read, or no
+            run's.
     """
-    place = _Place.of(results)
-    files = place.files()
-    if run_ids is not None:
-        files = {run_id: stamp for run_id, stamp in files.items() if run_id in run_ids}
-    names = [name for name in SCHEMA.names if columns is None or name in columns]
-    chosen = _Choice([name for name in SCHEMA.names if name in {*names, "run_id"}], where or {})
-    copied, table = place.read_copy(files, chosen)
-    others = [run_id for run_id in files if run_id not in copied]
-    # Not a chunk for each file: filters and sorting would take many times as long.
-    table = pa.concat_tables([table, *place.read_files(others, chosen)]).combine_chunks()
-    return table.take(pc.sort_indices(table["run_id"])).select(names)  # stable
+    if columns is None:
+        return Files.of(results).read(run_ids, Choice(None, where or {}))
+    names = [name for name in SCHEMA.names if name in columns]
+    by_run = [name for name in SCHEMA.names if name in {*names, "run_id"}]
+    return Files.of(results).read(run_ids, Choice(by_run, where or {})).select(names)
 
 
 def read_runs(results: Location, run_ids: Collection[str] | None = None) -> dict[str, RunState]:
-    """How the runs of a results folder ended, by run id.
+    """The outcome of each run of a results folder, by run id.
 
     Raises:
-        InputError: a Parquet file in the folder is broken, of another version, or no run's.
+        InputError: a Parquet file in the folder is broken, of a version that is not read, or no
+            run's.
     """
     rows = read(results, run_ids, columns=_STATE).to_pylist()
     return {run_id: _state([*of_run]) for run_id, of_run in groupby(rows, lambda r: r["run_id"])}
@@ -145,7 +125,7 @@ def read_runs(results: Location, run_ids: Collection[str] | None = None) -> dict
 
 @dataclass(frozen=True)
 class Compaction:
-    """What is in the copy.
+    """The content of the copy.
 
     Attributes:
         runs: whose rows are.
@@ -167,21 +147,21 @@ def compact(results: Location, settled: float = 2.0) -> Compaction:
             within the resolution of its time stamp, at most 2 s, may not look changed.
 
     Raises:
-        InputError: a Parquet file in the folder is broken, of another version, or no run's; or the
-            copy cannot be written.
+        InputError: a Parquet file in the folder is broken, of a version that is not read, or no
+            run's; or the copy cannot be written.
     """
-    place = _Place.of(results)
+    files = Files.of(results)
     now = time.time()
-    files = place.files()  # before they are read: what changes meanwhile is not as listed here
-    stamps = {run_id: s for run_id, s in files.items() if now - s.modified / 1e9 >= settled}
+    listed = files.runs()  # before they are read: what changes meanwhile is not as listed here
+    stamps = {run_id: s for run_id, s in listed.items() if now - s.modified / 1e9 >= settled}
     by = [(name, "ascending") for name in ("task", "backbone", "run_id")]
     table = read(results, stamps).sort_by(by)
     table = table.replace_schema_metadata({**SCHEMA.metadata, STAMPS_KEY: json.dumps(stamps)})
     try:
-        place.write(COPY, table, write_statistics=True)
+        files.write(COPY, table, write_statistics=True)
     except OSError as error:
-        raise InputError(f"{place.where(COPY)}: cannot be written ({_reason(error)})") from error
-    return Compaction(len(stamps), len(table), len(files) - len(stamps))
+        raise InputError(f"{files.where(COPY)}: cannot be written ({reason(error)})") from error
+    return Compaction(len(stamps), len(table), len(listed) - len(stamps))
 
 
 def relabel(table: pa.Table, labels: Mapping[str, str]) -> pa.Table:
@@ -193,7 +173,7 @@ def relabel(table: pa.Table, labels: Mapping[str, str]) -> pa.Table:
 
 
 def exists(results: Location) -> bool:
-    """Whether there is such a results folder. An object store has one once something is in it.
+    """True if there is such a results folder. An object store has one once something is in it.
 
     Raises:
         InputError: that cannot be found out.
@@ -208,198 +188,12 @@ def check_writable(results: Location) -> None:
         InputError: they cannot.
     """
     try:
-        _Place.of(results).probe()
+        Files.of(results).probe()
     except OSError as error:
         raise InputError(
-            f"{results}: results cannot be written there ({_reason(error)}); "
+            f"{results}: results cannot be written there ({reason(error)}); "
             "choose another folder with --results"
         ) from error
-
-
-class Stamp(NamedTuple):
-    """Tells a file from what it was before.
-
-    Attributes:
-        modified: nanoseconds since 1970.
-        size: bytes.
-    """
-
-    modified: int
-    size: int
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A results folder: its path on a file system, which may be an object store's."""
-
-    system: FileSystem
-    root: str
-    remote: bool
-
-    @classmethod
-    def of(cls, results: Location) -> _Place:
-        system, root = filesystem(str(results))
-        return cls(system, root.rstrip("/"), is_remote(str(results)))
-
-    def where(self, name: str) -> str:
-        """What a message calls a file: without a URI's query, which may hold keys."""
-        scheme = f"{self.system.type_name}://" if self.remote else ""
-        return f"{scheme}{self.root}/{name}"
-
-    def files(self) -> dict[str, Stamp]:
-        """The files of runs, by run id in its order."""
-        from pyarrow.fs import FileSelector, FileType
-
-        try:
-            selector = FileSelector(f"{self.root}/leaderboard", allow_not_found=True)
-            infos = self.system.get_file_info(selector)
-        except OSError as error:
-            raise InputError(f"{self.where('leaderboard')}: {_reason(error)}") from error
-        return {
-            info.base_name.removesuffix(".parquet"): Stamp(info.mtime_ns, info.size)
-            for info in sorted(infos, key=lambda info: info.base_name)
-            if info.type == FileType.File
-            and info.base_name.endswith(".parquet")
-            and not info.base_name.startswith(".")
-        }
-
-    def read_files(self, run_ids: Sequence[str], chosen: _Choice) -> list[pa.Table]:
-        """What is chosen of runs' own files, in this order."""
-        if not self.remote:
-            return [self._read_file(run_id, chosen) for run_id in run_ids]
-        with ThreadPoolExecutor(16) as pool:  # each waits for the network
-            return list(pool.map(lambda run_id: self._read_file(run_id, chosen), run_ids))
-
-    def _read_file(self, run_id: str, chosen: _Choice) -> pa.Table:
-        name = f"leaderboard/{run_id}.parquet"
-        try:
-            with self._opened(name, _REMEDY) as (_, file):
-                version = file.schema_arrow.metadata[VERSION_KEY].decode()
-                if version != VERSION:
-                    raise InputError(
-                        f"{self.where(name)}: version {version} of the leaderboard's schema, but "
-                        f"this shiftbench reads version {VERSION}; {_REMEDY}"
-                    )
-                table = file.read(chosen.needed)
-        except FileNotFoundError:  # deleted since it was listed
-            return chosen.of(SCHEMA.empty_table())
-        if set(table["run_id"].to_pylist()) != {run_id}:
-            raise InputError(
-                f"{self.where(name)}: holds rows of another run than its name says; {_REMEDY}"
-            )
-        return chosen.of(table)
-
-    def read_copy(self, files: Mapping[str, Stamp], chosen: _Choice) -> tuple[set[str], pa.Table]:
-        """The runs whose files are as they were when they were copied, and what is chosen."""
-        nothing = set[str](), chosen.of(SCHEMA.empty_table())
-        if not files:
-            return nothing
-        try:
-            with self._opened(COPY, _COPY_REMEDY) as (source, file):
-                metadata = file.schema_arrow.metadata
-                if metadata[VERSION_KEY] != VERSION.encode():
-                    return nothing
-                stamps = json.loads(metadata.get(STAMPS_KEY, b"{}"))
-                copied = {name for name, stamp in files.items() if stamps.get(name) == [*stamp]}
-                if not copied:
-                    return nothing
-                table = pq.read_table(source, columns=chosen.needed, filters=chosen.filter)
-        except FileNotFoundError:
-            return nothing
-        if len(copied) < len(stamps):
-            table = table.filter(pc.is_in(table["run_id"], pa.array(copied, pa.string())))
-        # The reader of data sets calls the elements of lists otherwise.
-        schema = pa.schema([SCHEMA.field(name) for name in chosen.needed])
-        return copied, chosen.of(table.cast(schema))
-
-    @contextmanager
-    def _opened(self, name: str, remedy: str) -> Iterator[tuple[pa.NativeFile, pq.ParquetFile]]:
-        """A file of the leaderboard's columns, and the same as Parquet.
-
-        Raises:
-            FileNotFoundError: it is not there.
-            InputError: it is broken or something else.
-        """
-        path = f"{self.root}/{name}"
-        try:
-            if self.remote:  # all at once: a request costs more than its bytes, and it may change
-                with self.system.open_input_stream(path) as stream:
-                    source: pa.NativeFile = pa.BufferReader(stream.read())
-            else:
-                source = pa.OSFile(path)
-            with source:
-                file = pq.ParquetFile(source)
-                schema = file.schema_arrow
-                version = (schema.metadata or {}).get(VERSION_KEY)
-                if version is None or (version == VERSION.encode() and not schema.equals(SCHEMA)):
-                    raise InputError(f"{self.where(name)}: not a file of the leaderboard; {remedy}")
-                yield source, file
-        except FileNotFoundError:
-            raise
-        except (OSError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{self.where(name)}: cannot be read ({reason}); {remedy}") from error
-
-    def write(self, name: str, table: pa.Table, *, write_statistics: bool) -> None:
-        """Write a Parquet file whole or not at all."""
-        buffer = pa.BufferOutputStream()
-        pq.write_table(
-            table,
-            buffer,
-            compression="zstd",
-            row_group_size=GROUP_ROWS,
-            write_statistics=write_statistics,
-        )
-        self._put(name, buffer.getvalue())
-
-    def probe(self) -> None:
-        """Write a file among the runs' and delete it."""
-        name = f"leaderboard/.probe-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
-        self._put(name, b"")
-        self.system.delete_file(f"{self.root}/{name}")
-
-    def _put(self, name: str, content: bytes | pa.Buffer) -> None:
-        path = f"{self.root}/{name}"
-        if self.remote:  # an object is there once it is whole
-            with self.system.open_output_stream(path) as stream:
-                stream.write(content)
-        else:
-            with written_atomically(Path(path)) as temporary:
-                temporary.write_bytes(content)
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """Which columns and rows to read.
-
-    Attributes:
-        columns: in the schema's order.
-        where: accepted values by column of text.
-    """
-
-    columns: list[str]
-    where: Mapping[str, Collection[str]]
-
-    @property
-    def needed(self) -> list[str]:
-        """The columns, and those that rows are chosen by."""
-        return [*self.columns, *(name for name in self.where if name not in self.columns)]
-
-    @property
-    def filter(self) -> pc.Expression | None:
-        """The rows, as pyarrow has it."""
-        conditions = [pc.field(k).isin(pa.array(v, pa.string())) for k, v in self.where.items()]
-        return reduce(and_, conditions) if conditions else None
-
-    def of(self, table: pa.Table) -> pa.Table:
-        """What is chosen of a table."""
-        if self.where:
-            table = table.filter(self.filter)
-        return table.select(self.columns).replace_schema_metadata(SCHEMA.metadata)
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or first_line(error)
 
 
 _STATE = [
@@ -411,7 +205,7 @@ _STATE = [
 
 
 def _state(rows: Sequence[Mapping[str, Any]]) -> RunState:
-    """How a run ended, from its rows."""
+    """The outcome of a run, from its rows."""
     first = rows[0]
     predicted = {
         (row["variant"], row["evaluation_set"]): (row["evaluation_seconds"], row["n"])

@@ -1,0 +1,274 @@
+"""The Parquet files of a leaderboard, on a local file system or in an object store."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from operator import and_
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shiftbench.core.errors import InputError, first_line
+from shiftbench.core.files import written_atomically
+from shiftbench.core.locations import filesystem, is_remote
+from shiftbench.leaderboard.schema import SCHEMA
+from shiftbench.leaderboard.versions import (
+    MAJOR,
+    check_readable,
+    conformed,
+    major_of,
+    with_unknown,
+)
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+Location = Path | str
+"""A results folder: a path, or a URI of an object store."""
+
+COPY = "leaderboard.parquet"
+STAMPS_KEY = b"shiftbench.stamps"
+GROUP_ROWS = 10_000
+"""Rows of a row group of the copy: a query for one task and backbone reads few of them."""
+_REMEDY = "move it away, or delete it to have the run done again"
+_COPY_REMEDY = "delete it; it is only a copy, which shiftbench compact makes"
+
+
+class Stamp(NamedTuple):
+    """Tells a file from what it was before.
+
+    Attributes:
+        modified: nanoseconds since 1970.
+        size: bytes.
+    """
+
+    modified: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Columns and rows to read.
+
+    Attributes:
+        columns: in the schema's order; ``None`` for all, those that are not known included.
+        where: accepted values by column of text.
+    """
+
+    columns: Sequence[str] | None
+    where: Mapping[str, Collection[str]]
+
+    @property
+    def needed(self) -> list[str] | None:
+        """The columns and those that rows are chosen by; ``None`` for all."""
+        if self.columns is None:
+            return None
+        return [*self.columns, *(name for name in self.where if name not in self.columns)]
+
+    @property
+    def filter(self) -> pc.Expression | None:
+        """The rows, as pyarrow has it."""
+        conditions = [pc.field(k).isin(pa.array(v, pa.string())) for k, v in self.where.items()]
+        return reduce(and_, conditions) if conditions else None
+
+    def of(self, table: pa.Table) -> pa.Table:
+        """The chosen part of a table."""
+        if self.where:
+            table = table.filter(self.filter)
+        return table if self.columns is None else table.select(self.columns)
+
+
+@dataclass(frozen=True)
+class Files:
+    """A results folder: its path on a file system, which may be an object store's."""
+
+    system: FileSystem
+    root: str
+    remote: bool
+
+    @classmethod
+    def of(cls, results: Location) -> Files:
+        """The files of a results folder."""
+        system, root = filesystem(str(results))
+        return cls(system, root.rstrip("/"), is_remote(str(results)))
+
+    def where(self, name: str) -> str:
+        """The name of a file in messages: without a URI's query, which may hold keys."""
+        scheme = f"{self.system.type_name}://" if self.remote else ""
+        return f"{scheme}{self.root}/{name}"
+
+    def runs(self) -> dict[str, Stamp]:
+        """The files of runs, by run id in its order."""
+        from pyarrow.fs import FileSelector, FileType
+
+        try:
+            selector = FileSelector(f"{self.root}/leaderboard", allow_not_found=True)
+            infos = self.system.get_file_info(selector)
+        except OSError as error:
+            raise InputError(f"{self.where('leaderboard')}: {reason(error)}") from error
+        return {
+            info.base_name.removesuffix(".parquet"): Stamp(info.mtime_ns, info.size)
+            for info in sorted(infos, key=lambda info: info.base_name)
+            if info.type == FileType.File
+            and info.base_name.endswith(".parquet")
+            and not info.base_name.startswith(".")
+        }
+
+    def read(self, run_ids: Collection[str] | None, choice: Choice) -> pa.Table:
+        """The chosen rows of runs, of all by default, in the order of run ids.
+
+        Raises:
+            InputError: a file is broken, of a version that is not read, or no run's; or files have
+                a column that is not known here in different types.
+        """
+        stamps = self.runs()
+        if run_ids is not None:
+            stamps = {run_id: stamp for run_id, stamp in stamps.items() if run_id in run_ids}
+        copied, table = self._read_copy(stamps, choice)
+        others = [run_id for run_id in stamps if run_id not in copied]
+        try:
+            table = pa.concat_tables(
+                [table, *self._read_runs(others, choice)], promote_options="default"
+            )
+        except pa.ArrowException as error:
+            raise InputError(f"{self.where('leaderboard')}: {first_line(error)}") from error
+        # Not a chunk for each file: filters and sorting would take many times as long.
+        table = table.combine_chunks()
+        return table.take(pc.sort_indices(table["run_id"]))  # stable
+
+    def _read_runs(self, run_ids: Sequence[str], choice: Choice) -> list[pa.Table]:
+        """The chosen part of runs' own files, in this order."""
+        if not self.remote:
+            return [self.read_run(run_id, choice) for run_id in run_ids]
+        with ThreadPoolExecutor(16) as pool:  # each waits for the network
+            return list(pool.map(lambda run_id: self.read_run(run_id, choice), run_ids))
+
+    def read_run(self, run_id: str, choice: Choice) -> pa.Table:
+        """The chosen part of a run's own file; no row if it was deleted since it was listed.
+
+        Raises:
+            InputError: it is broken, of a version that is not read, or another run's.
+        """
+        name = f"leaderboard/{run_id}.parquet"
+        try:
+            with self._opened(name, _REMEDY) as (_, file, major):
+                check_readable(major, self.where(name), _REMEDY)
+                if file.schema_arrow.equals(SCHEMA):
+                    table = file.read(choice.needed)
+                else:
+                    table = conformed(file.read(), major, self.where(name), _REMEDY)
+        except FileNotFoundError:
+            return choice.of(SCHEMA.empty_table())
+        if set(table["run_id"].to_pylist()) != {run_id}:
+            raise InputError(
+                f"{self.where(name)}: holds rows of another run than its name says; {_REMEDY}"
+            )
+        return _documented(choice.of(table))
+
+    def _read_copy(self, stamps: Mapping[str, Stamp], choice: Choice) -> tuple[set[str], pa.Table]:
+        """The runs whose files are as they were when they were copied, and their chosen rows."""
+        nothing = set[str](), choice.of(SCHEMA.empty_table())
+        if not stamps:
+            return nothing
+        try:
+            with self._opened(COPY, _COPY_REMEDY) as (source, file, major):
+                schema = file.schema_arrow
+                if major != MAJOR:
+                    return nothing
+                then = json.loads(schema.metadata.get(STAMPS_KEY, b"{}"))
+                copied = {name for name, stamp in stamps.items() if then.get(name) == [*stamp]}
+                if not copied:
+                    return nothing
+                known = [name for name in SCHEMA.names if name in schema.names]
+                complete = len(known) == len(SCHEMA)
+                table = pq.read_table(
+                    source,
+                    columns=choice.needed if complete else None,
+                    filters=choice.filter if complete else None,
+                )
+                if choice.needed is None or not complete:
+                    table = conformed(table, major, self.where(COPY), _COPY_REMEDY)
+        except FileNotFoundError:
+            return nothing
+        if len(copied) < len(then):
+            table = table.filter(pc.is_in(table["run_id"], pa.array(copied, pa.string())))
+        return copied, _documented(choice.of(table))
+
+    @contextmanager
+    def _opened(
+        self, name: str, remedy: str
+    ) -> Iterator[tuple[pa.NativeFile, pq.ParquetFile, int]]:
+        """A file of the leaderboard, the same as Parquet, and its major version.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            InputError: it is broken or something else.
+        """
+        path = f"{self.root}/{name}"
+        try:
+            if self.remote:  # all at once: a request costs more than its bytes, and it may change
+                with self.system.open_input_stream(path) as stream:
+                    source: pa.NativeFile = pa.BufferReader(stream.read())
+            else:
+                source = pa.OSFile(path)
+            with source:
+                file = pq.ParquetFile(source)
+                major = major_of(file.schema_arrow.metadata)
+                if major is None:
+                    raise InputError(f"{self.where(name)}: not a file of the leaderboard; {remedy}")
+                yield source, file, major
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            text = " ".join(str(error).split())
+            raise InputError(f"{self.where(name)}: cannot be read ({text}); {remedy}") from error
+
+    def write(self, name: str, table: pa.Table, *, write_statistics: bool) -> None:
+        """Write a Parquet file whole or not at all."""
+        buffer = pa.BufferOutputStream()
+        pq.write_table(
+            table,
+            buffer,
+            compression="zstd",
+            row_group_size=GROUP_ROWS,
+            write_statistics=write_statistics,
+        )
+        self._put(name, buffer.getvalue())
+
+    def probe(self) -> None:
+        """Write a file among the runs' and delete it."""
+        name = f"leaderboard/.probe-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+        self._put(name, b"")
+        self.system.delete_file(f"{self.root}/{name}")
+
+    def _put(self, name: str, content: bytes | pa.Buffer) -> None:
+        path = f"{self.root}/{name}"
+        if self.remote:  # an object is there once it is whole
+            with self.system.open_output_stream(path) as stream:
+                stream.write(content)
+        else:
+            with written_atomically(Path(path)) as temporary:
+                temporary.write_bytes(content)
+
+
+def _documented(table: pa.Table) -> pa.Table:
+    """The table with the schema's own fields, whatever a reader of Parquet made of them."""
+    unknown = [name for name in table.column_names if name not in SCHEMA.names]
+    schema = with_unknown(table.select(unknown).schema)
+    chosen = [schema.field(name) for name in table.column_names]
+    return table.cast(pa.schema(chosen, metadata=SCHEMA.metadata))
+
+
+def reason(error: OSError) -> str:
+    """The reason of a failed operation on files, in a few words."""
+    return error.strerror or first_line(error)
