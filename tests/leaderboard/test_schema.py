@@ -15,7 +15,6 @@ from shiftbench.leaderboard.schema import (
     Parent,
     Row,
     RunInfo,
-    columns_page,
     digest,
     done,
     failed,
@@ -31,7 +30,7 @@ from tests.leaderboard.records import info, results
 def test_columns_are_those_of_the_two_kinds_of_rows():
     names = [field.name for kind in (Row, FailedRun) for field in fields(kind)]
 
-    assert list(dict.fromkeys(names)) == SCHEMA.names == list(COLUMNS)
+    assert list(dict.fromkeys(names)) == SCHEMA.names == list(COLUMNS.documentation)
     assert {item.name for item in SCHEMA if not item.nullable} == {
         *(field.name for field in fields(RunInfo) if not SCHEMA.field(field.name).nullable),
         "status",
@@ -46,10 +45,12 @@ def test_every_column_says_what_it_means_and_in_what_unit(tmp_path):
     schema = pq.read_schema(tmp_path / "a.parquet")
 
     for item in schema:
-        assert item.metadata[b"description"].decode() == COLUMNS[item.name].description
+        assert (
+            item.metadata[b"description"].decode() == COLUMNS.documentation[item.name].description
+        )
     assert schema.field("train_seconds").metadata[b"unit"] == b"seconds"
     assert b"unit" not in schema.field("task").metadata
-    page = columns_page().splitlines()
+    page = COLUMNS.page().splitlines()
     assert len(page) == 2 + len(SCHEMA)
     assert (
         "| `shots` | integer, or null | images per class | "

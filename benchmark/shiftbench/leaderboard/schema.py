@@ -2,35 +2,24 @@
 
 A table has two kinds of rows. A run that is done has a ``Row`` for every variant × selection ×
 evaluation set × metric; a run that failed has one ``FailedRun``. Both begin with what describes
-the run itself (``RunInfo``). Every field is annotated with a ``Column``; from these annotations
-follow the Arrow schema, the page of columns in the docs (``python -m
-shiftbench.leaderboard.schema``) and what is taken out of rows that are given to others.
+the run itself (``RunInfo``). A new column is a new field here; ``python -m
+shiftbench.leaderboard.schema`` prints the page of columns for the docs.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from types import NoneType
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NamedTuple,
-    TypeVar,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from shiftbench.evaluation.metrics import Score
+from shiftbench.leaderboard.columns import Column, Columns, json_text
 
 VERSION = "3.0"
 """Another first number means that the meaning of columns changed; other additions are readable."""
@@ -50,24 +39,6 @@ class Parent(NamedTuple):
 
     label: str
     run_id: str
-
-
-@dataclass(frozen=True)
-class Column:
-    """The documentation of a field, and what others may see of it.
-
-    Attributes:
-        description: one sentence for readers of the table.
-        unit: of a number.
-        cleaned: whether the text may hold absolute paths or credentials, which are taken out of
-            rows that are given to others. JSON objects always are cleaned.
-        public_keys: of a JSON object, the keys that are given to others; ``None`` for all.
-    """
-
-    description: str
-    unit: str | None = None
-    cleaned: bool = False
-    public_keys: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -261,95 +232,23 @@ class Result:
     data_fingerprint: str | None = None
 
 
-# The Arrow schema
-
-_KINDS = (Row, FailedRun)
-_ARROW = {
-    str: pa.string(),
-    bool: pa.bool_(),
-    int: pa.int64(),
-    float: pa.float64(),
-    datetime: pa.timestamp("ms", tz="UTC"),
-    tuple: pa.list_(
-        pa.struct([pa.field(name, pa.string(), nullable=False) for name in Parent._fields])
-    ),
-    Mapping: pa.string(),  # JSON
-    Literal: pa.string(),
-}
-
-
-def _annotations() -> dict[str, tuple[Any, bool, Column]]:
-    """Type, whether it may be null, and documentation of every column, by name."""
-    found: dict[str, tuple[Any, bool, Column]] = {}
-    hints = [get_type_hints(kind, include_extras=True) for kind in _KINDS]
-    for name, hint in {name: hint for of in reversed(hints) for name, hint in of.items()}.items():
-        (column,) = hint.__metadata__
-        found[name] = (*_plain_type(hint.__origin__, not all(name in of for of in hints)), column)
-    order = {item.name: None for kind in _KINDS for item in fields(kind)}
-    return {name: found[name] for name in order}
-
-
-def _plain_type(hint: Any, nullable: bool) -> tuple[Any, bool]:
-    """The type that a column's Arrow type is of, and whether the column may be null."""
-    alternatives = get_args(hint)
-    if NoneType in alternatives and get_origin(hint) is not Literal:
-        (hint,) = (item for item in alternatives if item is not NoneType)
-        nullable = True
-    return get_origin(hint) or hint, nullable
-
-
-_ANNOTATIONS = _annotations()
-COLUMNS: Mapping[str, Column] = {name: column for name, (_, _, column) in _ANNOTATIONS.items()}
-"""The documentation of every column, in the table's order."""
-JSON_COLUMNS = tuple(name for name, (kind, _, _) in _ANNOTATIONS.items() if kind is Mapping)
-"""Columns whose text is a JSON object."""
-SCHEMA = pa.schema(
-    [
-        pa.field(
-            name,
-            _ARROW[kind],
-            nullable,
-            {"description": column.description} | ({"unit": column.unit} if column.unit else {}),
-        )
-        for name, (kind, nullable, column) in _ANNOTATIONS.items()
-    ],
-    metadata={VERSION_KEY: VERSION},
-)
-
-
-def columns_page() -> str:
-    """The columns as a Markdown table, for the docs."""
-    lines = ["| column | type | unit | meaning |", "|---|---|---|---|"]
-    for item in SCHEMA:
-        kind = {pa.string(): "text", pa.bool_(): "true or false", pa.int64(): "integer"}.get(
-            item.type, str(item.type)
-        )
-        if item.name in JSON_COLUMNS:
-            kind = "JSON object"
-        elif item.name == "parents":
-            kind = "list of (label, run_id)"
-        column = COLUMNS[item.name]
-        null = ", or null" if item.nullable else ""
-        unit = column.unit or ""
-        lines.append(f"| `{item.name}` | {kind}{null} | {unit} | {column.description} |")
-    return "\n".join(lines) + "\n"
+COLUMNS = Columns(Row, FailedRun, metadata={VERSION_KEY: VERSION})
+SCHEMA = COLUMNS.schema
 
 
 # From tables to rows and back
-
-Kind = TypeVar("Kind", Row, FailedRun)
 
 
 def rows(table: pa.Table) -> list[Row]:
     """The rows of runs that are done, in the table's order.
 
-    Equal values of a column are one Python object, so a configuration is parsed once and not for
+    Equal values of a column are one Python object: a configuration is parsed once, and not for
     every row of its run.
 
     Args:
         table: with all columns of ``SCHEMA``; others are ignored.
     """
-    return _read(Row, table)
+    return COLUMNS.read(Row, table.filter(pc.equal(table["status"], "done")))
 
 
 def failures(table: pa.Table) -> list[FailedRun]:
@@ -358,16 +257,12 @@ def failures(table: pa.Table) -> list[FailedRun]:
     Args:
         table: with all columns of ``SCHEMA``; others are ignored.
     """
-    return _read(FailedRun, table)
+    return COLUMNS.read(FailedRun, table.filter(pc.equal(table["status"], "failed")))
 
 
 def to_table(items: Sequence[Row | FailedRun]) -> pa.Table:
     """A table of ``SCHEMA`` with these rows."""
-    columns = [
-        pa.array([_stored(getattr(item, name, None)) for item in items], SCHEMA.field(name).type)
-        for name in SCHEMA.names
-    ]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+    return COLUMNS.table(items)
 
 
 def done(info: RunInfo, results: Sequence[Result]) -> pa.Table:
@@ -413,49 +308,6 @@ def digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json_text(value).encode()).hexdigest()[:12]
 
 
-def json_text(value: Mapping[str, Any]) -> str:
-    """The one text of a JSON object.
-
-    Raises:
-        ValueError: it holds a number that is not finite.
-    """
-    return json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False)
-
-
-def _read(kind: type[Kind], table: pa.Table) -> list[Kind]:
-    status = next(item.default for item in fields(kind) if item.name == "status")
-    part = table.filter(pc.equal(table["status"], status))
-    names = [item.name for item in fields(kind)]
-    columns = [_loaded(name, part[name]) for name in names]
-    return [kind(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
-
-
-def _loaded(name: str, column: pa.ChunkedArray) -> list[Any]:
-    """The values of a column in Python; equal ones are one object."""
-    if name == "parents":
-        known: dict[tuple[Parent, ...], tuple[Parent, ...]] = {}
-        lists = (tuple(Parent(**item) for item in of) for of in column.to_pylist())
-        return [known.setdefault(of, of) for of in lists]
-    encoded = column.combine_chunks().dictionary_encode()
-    values = encoded.dictionary.to_pylist()
-    if name in JSON_COLUMNS:
-        values = [json.loads(text) for text in values]
-    return [
-        None if position is None else values[position] for position in encoded.indices.to_pylist()
-    ]
-
-
-def _stored(value: Any) -> Any:
-    """A value as Arrow takes it."""
-    match value:
-        case tuple():
-            return [parent._asdict() for parent in value]
-        case Mapping():
-            return json_text(value)
-        case _:
-            return value
-
-
 def _values_of(info: RunInfo) -> dict[str, Any]:
     return {item.name: getattr(info, item.name) for item in fields(info)}
 
@@ -489,4 +341,4 @@ def _name(result: Result) -> str:
 
 
 if __name__ == "__main__":
-    print(columns_page(), end="")
+    print(COLUMNS.page(), end="")
