@@ -58,6 +58,37 @@ def test_an_installed_method_runs_and_a_broken_one_harms_nobody(installed: Path)
     assert by_label["raises"]["origin"] == "mylab-methods 1.2"
 
 
+NIGHT = """
+data: miniature
+backbones: [miniature]
+tasks:
+  cifar10-night: {}
+  darker:
+    from: cifar10
+    shifts: {cifar10.1: null, cifar10.2: null, darker: {source: {kind: night, light: 0.3}}}
+methods: {zero-shot: {}}
+"""
+
+
+def test_an_installed_source_is_verified_and_planned(installed: Path) -> None:
+    suite = installed / "night.yaml"
+    suite.write_text(NIGHT)
+    verified = shiftbench("data", "verify", suite)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "night: 600 images" in verified.stdout
+    refused = shiftbench("plan", _with(suite, "kind: night, light: 0.3", "kind: absent-source"))
+    assert refused.returncode == 2
+    assert "night-broken.yaml:8: tasks.darker.shifts.darker.source: " in refused.stderr
+    assert "mylab-methods 1.2 (mylab.nowhere:Absent)" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def _with(suite: Path, old: str, new: str) -> Path:
+    changed = suite.with_stem(f"{suite.stem}-broken")
+    changed.write_text(suite.read_text().replace(old, new))
+    return changed
+
+
 def test_a_method_that_cannot_be_imported_is_named_and_the_others_work(installed: Path) -> None:
     listed = shiftbench("list", "methods")
     assert listed.returncode == 0, listed.stderr

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from shiftbench.core.errors import InputError
 from shiftbench.core.plugins import VARIABLE
+from shiftbench.data.sources.registry import SOURCES
 from shiftbench.data.tasks.registry import TASKS, builtin_tasks
 from shiftbench.methods.base import Method
 from shiftbench.methods.registry import METHODS
 from shiftbench.models.registry import BACKBONES
 
-REGISTRIES = {registry.kind: registry for registry in (METHODS, TASKS, BACKBONES)}
+REGISTRIES = {registry.kind: registry for registry in (METHODS, SOURCES, TASKS, BACKBONES)}
 
 MODULE = '''
 from shiftbench.data.tasks.registry import builtin_tasks
@@ -34,12 +36,13 @@ def backbone():
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of installed packages, with a module ``mylab`` of plugins."""
     (tmp_path / "mylab.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "mylab", raising=False)
-    return tmp_path
+    yield tmp_path
+    sys.modules.pop("mylab", None)
 
 
 def install(

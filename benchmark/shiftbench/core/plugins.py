@@ -9,7 +9,8 @@ Three places are looked at, and nothing is imported before it is asked for:
    kinds.
 
 The registries themselves stand beside the contracts that they hold: ``methods.registry``,
-``evaluation.metrics.registry``, ``data.registry`` (sources and tasks), ``models.registry``.
+``evaluation.metrics.registry``, ``data.sources.registry``, ``data.tasks.registry`` and
+``models.registry``.
 """
 
 from __future__ import annotations
