@@ -8,8 +8,8 @@ from shiftbench.leaderboard.store import write_run
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
+from tests.leaderboard.real_records import B16, golden, of_task, results
 from tests.leaderboard.records import run
-from tests.report.test_compare import B16, golden, of_task, results
 
 SUITE = """\
 backbones: [openai/ViT-B-16]

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import csv
+import sys
 
 import pytest
+from shiftbench import execution
 from shiftbench.cli import main
+from shiftbench.execution.launch import Outcome
 from shiftbench.leaderboard.store import write_run
 from shiftbench.report.html import assets
+from shiftbench.report.ranking import rank
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
@@ -66,3 +70,36 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys):
     for option in ("--html", "--csv", "--latex", "--figures"):
         assert main(["report", option, "file/x"]) == 2
         assert capsys.readouterr().err.startswith("error: file/x: cannot be written (")
+
+
+def test_one_report_ranks_once(tmp_path, monkeypatch):
+    """However many forms it is printed in."""
+    calls = []
+
+    def counted(rows):
+        calls.append(rows)
+        return rank(rows)
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("shiftbench.") and getattr(module, "rank", None) is rank:
+            monkeypatch.setattr(module, "rank", counted)
+    assert main(["report", "--html", "r.html", "--csv", "r.csv", "--latex", "r.tex"]) == 0
+    assert len(calls) == 1
+    assert {file.name for file in tmp_path.glob("r.*")} == {"r.html", "r.csv", "r.tex"}
+
+
+def test_run_ends_with_the_report_of_its_suite(tmp_path, monkeypatch, capsys):
+    """To the letter: with ties, and the same in the terminal."""
+
+    def launch(suite, *_):
+        return Outcome(Plan.build(suite), frozenset(), {})
+
+    file = tmp_path / "results" / "toy.md"
+    monkeypatch.setattr(execution.launch, "launch", launch)
+    assert main(["report", "toy.yaml"]) == 0
+    reported, shown = file.read_text(), capsys.readouterr().out
+    assert "| # | tied | method |" in reported
+    file.unlink()
+    assert main(["run", "toy.yaml"]) == 0
+    assert file.read_text() == reported
+    assert shown.startswith(capsys.readouterr().out.rpartition("Results: ")[0])

@@ -28,9 +28,9 @@ from shiftbench.leaderboard.imported import (
     rows_in_order,
 )
 from shiftbench.leaderboard.runfolder import RunFolder
-from shiftbench.leaderboard.schema import digest
+from shiftbench.leaderboard.schema import digest, rows
 from shiftbench.leaderboard.verify import verify_run
-from shiftbench.report.ranking import rankings
+from shiftbench.report.ranking import rank
 
 from tests.data import layouts
 
@@ -365,13 +365,13 @@ def test_seeds_are_averaged_and_files_of_other_sets_are_lines_of_their_own(targe
     for seed in (0, 1):
         import_predictions(file, replace(target, seed=seed), results)
     import_predictions(file, replace(target, seed=0), results, "some")
-    (ranking,) = rankings(store.read(results))
-    whole, part = ranking.lines
+    (ranking,) = rank(rows(store.read(results)))
+    whole, part = ranking.methods
     assert whole.label == 'mine (sets=["id-test", "renamed", "some"])'
-    assert (whole.rank, whole.seeds, whole.cost_seconds) == (1, 2, None)
+    assert (whole.rank, whole.seeds, whole.cost_seconds) == (1, (0, 1), None)
     assert part.label == 'mine (sets=["some"])'
     assert part.rank is None
-    assert part.missing == ("renamed",)
+    assert part.scores.missing == ("renamed",)
 
 
 def test_a_refused_file_leaves_nothing(target, tmp_path):

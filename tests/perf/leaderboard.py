@@ -30,9 +30,10 @@ import pyarrow.parquet as pq
 from shiftbench.evaluation.metrics import Score
 from shiftbench.leaderboard.files import COPY
 from shiftbench.leaderboard.schema import SCHEMA, Result, done
+from shiftbench.leaderboard.schema import rows as typed
 from shiftbench.leaderboard.store import compact, folder, read, write_run
-from shiftbench.report.findings import base_to_new, leaks, movements, searches
-from shiftbench.report.ranking import failures, incomplete_data, overall, rankings
+from shiftbench.report.model import build
+from shiftbench.report.ranking import rank
 
 from tests.leaderboard.records import info
 from tests.leaderboard.test_compact import everyone_at_once
@@ -42,14 +43,6 @@ SETS = ("id-test", "id-val", "imagenet-v2", "imagenet-r", "imagenet-sketch")
 VARIANTS = tuple(f"alpha={step / 4}" for step in range(5))
 SAMPLE = 500
 FILTERED, ALL = 2.0, 10.0  # seconds that are aimed at
-UNSEEN = {
-    *("suite", "interval", "evaluation_seconds", "train_images", "train_steps", "precision"),
-    *("batch_size", "device", "peak_memory_bytes", "train_fingerprint", "search_images"),
-    *("started", "shiftbench_version", "git_sha", "git_dirty", "versions", "hardware"),
-}
-COLUMNS = [name for name in SCHEMA.names if name not in UNSEEN]
-"""What rankings and a report's other parts look at."""
-
 T = TypeVar("T")
 
 
@@ -137,15 +130,12 @@ def by_sql(results: Path) -> list[Any]:
 def filtered(results: Path) -> Any:
     """The report's ranking of one task and backbone."""
     where = {"task": ["task-3"], "backbone": ["backbone-1"]}
-    return rankings(read(results, where=where))
+    return rank(typed(read(results, where=where)))
 
 
 def everything(results: Path) -> Any:
     """All that a report shows."""
-    table = read(results, columns=COLUMNS)
-    found = rankings(table)
-    parts = overall(found), base_to_new(found), failures(table), incomplete_data(table)
-    return found, parts, leaks(table), searches(table), movements(table)
+    return build(read(results))
 
 
 def main() -> None:

@@ -66,7 +66,8 @@ def write_results(folder: Path) -> None:
             **cifar, **found, selection="ood-val",
         )  # fmt: skip
         curve(folder, f"wise{seed}", seed, parent=f"full{seed}", **cifar)
-    plain(folder, "zero", "zero-shot", 0, (0.8, 0.9, 0.85), **cifar, seeded=False)
+    zero_shot = {**cifar, "seeded": False, "reference": True}
+    plain(folder, "zero", "zero-shot", 0, (0.8, 0.9, 0.85), **zero_shot)
     write_run(folder, "dead", failed(info("dead", **cifar, label="lora", seed=1), f"NaN {EVIL}"))
     write_trials(folder, "5ea5c4")
     write_real(folder)
@@ -79,7 +80,9 @@ def write_real(folder: Path) -> None:
     write_run(
         folder,
         "real0",
-        done(info("real0", method="zero-shot", label="zero-shot", seeded=False), of),
+        done(
+            info("real0", method="zero-shot", label="zero-shot", seeded=False, reference=True), of
+        ),
     )
     rows = [
         *results({"id-test": 0.8, "imagenet-v2": 0.69}, data_fingerprint="f"),

@@ -10,23 +10,31 @@ from html.parser import HTMLParser
 from itertools import combinations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from shiftbench.core.errors import InputError
 from shiftbench.evaluation import predictions, statistics
 from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.schema import done, rows
 from shiftbench.leaderboard.store import read, write_run
-from shiftbench.report.curves import MEAN
-from shiftbench.report.html import assets, charts
-from shiftbench.report.html.data import page_data
+from shiftbench.report.html import assets
+from shiftbench.report.html.charts import drawn
+from shiftbench.report.html.charts.figure import COLOURS, NEUTRAL
+from shiftbench.report.html.charts.records import logit_of
+from shiftbench.report.html.charts.trainings import STATES
 from shiftbench.report.html.figures import write_figures
-from shiftbench.report.html.page import as_json, render
-from shiftbench.report.html.recipes import DATA, recipes
-from shiftbench.report.ranking import rankings
+from shiftbench.report.html.page import as_json, remark_of, render
+from shiftbench.report.model import build
+from shiftbench.report.reproduce import DATA, reproductions
+from shiftbench.report.scores import MEAN, Member
+from shiftbench.report.searches import searches
 from shiftbench.report.tables import escape_latex, to_csv, to_latex
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
-from tests.leaderboard.records import run
+from tests.leaderboard.records import info, results, run
+from tests.report.of_table import rankings
 from tests.report.page_records import (
     ALPHAS,
     EVIL,
@@ -55,7 +63,7 @@ def table(folder):
 
 @pytest.fixture(scope="module")
 def page(folder, table):
-    return page_data(table, folder, title=f"Toy {EVIL}", published=published(), find=nowhere)
+    return build(table, folder, title=f"Toy {EVIL}", published=published(), find=nowhere)
 
 
 @pytest.fixture(scope="module")
@@ -67,76 +75,79 @@ def html(page):
 
 @pytest.fixture(scope="module")
 def figures(page):
-    return {figure.name: figure for figure in charts.all_figures(page)}
+    return {figure.name: figure for figure in drawn.all_figures(page)}
 
 
 @pytest.fixture(scope="module")
 def cifar(page):
-    (board,) = [board for board in page.boards if board.ranking.task == "cifar10"]
-    return board
+    (of_ranking,) = [of for of in page.rankings if of.ranking.task == "cifar10"]
+    return of_ranking
 
 
 # Data
 
 
-def test_rankings_are_those_of_the_markdown(page, table):
-    assert [board.ranking for board in page.boards] == rankings(table)
+def test_rankings_are_those_of_the_rows(page, table):
+    assert [of_ranking.ranking for of_ranking in page.rankings] == rankings(table)
 
 
-def test_every_line_knows_its_runs(cifar):
-    runs = {line.name: line.runs for line in cifar.lines}
-    assert runs["full"] == ("full0", "full1")
-    assert runs["zero-shot"] == ("zero",)
-    assert runs["wise-ft · oracle"] == runs["wise-ft"] == ("wise0", "wise1")
+def test_every_method_knows_its_members(cifar):
+    members = {method.name: method.members for method in cifar.ranking.methods}
+    assert members["full"] == (Member("full0", "", 0), Member("full1", "", 1))
+    assert members["zero-shot"] == (Member("zero", "", 0),)
+    wise = (Member("wise0", "alpha=0.5", 0), Member("wise1", "alpha=0.5", 1))
+    assert members["wise-ft"] == wise
+    oracles = (Member("wise0", "alpha=0.0", 0), Member("wise1", "alpha=0.0", 1))
+    assert members["wise-ft · oracle"] == oracles
 
 
 def test_namesakes_keep_their_own_runs(tmp_path):
     for run_id, lr in (("a", 1e-5), ("b", 1e-3)):
         write_run(tmp_path, run_id, run(run_id, {"id-test": 0.5, "x": 0.5}, config={"lr": lr}))
-    (board,) = page_data(read(tmp_path), None).boards
-    assert {line.name: line.runs for line in board.lines} == {
-        "full (lr=1e-05)": ("a",),
-        "full (lr=0.001)": ("b",),
+    (of_ranking,) = build(read(tmp_path)).rankings
+    assert {method.name: method.members for method in of_ranking.ranking.methods} == {
+        "full (lr=1e-05)": (Member("a", "", 0),),
+        "full (lr=0.001)": (Member("b", "", 0),),
     }
 
 
 def test_cells_say_what_their_interval_is(cifar):
-    cells = {line.name: line.cells for line in cifar.lines}
-    assert cells["full"]["cifar10.1"].interval == "Student's t over seeds"
-    assert cells["full"]["cifar10.1"].seeds == (0, 1)
-    assert cells["zero-shot"]["cifar10.1"].interval == "by hand"
-    assert cells["zero-shot"][MEAN].estimate.mean == pytest.approx((0.9 + 0.85) / 2)
-    assert cells["full"]["id-test"].n == "100"
+    scores = {method.name: method.scores for method in cifar.ranking.methods}
+    assert scores["full"].get("cifar10.1").interval == "Student's t over seeds"
+    assert scores["full"].get("cifar10.1").seeds == (0, 1)
+    assert scores["zero-shot"].get("cifar10.1").interval == "by hand"
+    assert scores["zero-shot"].get(MEAN).mean == pytest.approx((0.9 + 0.85) / 2)
+    assert scores["full"].get("id-test").n == (100,)
 
 
 def test_partial_means_say_what_is_missing(page):
-    (board,) = [board for board in page.boards if board.ranking.task == "imagenet"]
-    (line,) = [line for line in board.lines if line.line.label == "full"]
-    assert line.line.rank is None
-    assert line.cells[MEAN].remark == "missing or incomplete: imagenet-r"
-    assert line.cells["imagenet-r"].remark == "29,000 of 30,000 images"
+    (ranking,) = [of.ranking for of in page.rankings if of.ranking.task == "imagenet"]
+    (method,) = [method for method in ranking.methods if method.label == "full"]
+    assert method.rank is None
+    assert remark_of(method, MEAN) == "missing or incomplete: imagenet-r"
+    assert remark_of(method, "imagenet-r") == "29,000 of 30,000 images"
 
 
 def test_methods_tie_as_the_statistics_say(cifar, folder):
-    ranked = [line for line in cifar.lines if line.line.rank is not None]
+    ranked = [method for method in cifar.ranking.methods if method.rank is not None]
     variants = {"wise-ft": "alpha=0.5"}
     methods = {}
-    for line in ranked:
-        seeds = [None] if line.name == "zero-shot" else [0, 1]
-        methods[line.name] = {
-            seed: by_set(folder, run_id, variants.get(line.name, ""))
-            for seed, run_id in zip(seeds, line.runs, strict=True)
+    for method in ranked:
+        seeds = [None] if method.name == "zero-shot" else [0, 1]
+        methods[method.name] = {
+            seed: by_set(folder, member.run_id, variants.get(method.name, ""))
+            for seed, member in zip(seeds, method.members, strict=True)
         }
     metrics = dict.fromkeys(SETS[1:], "accuracy")
     found = {
         frozenset((d.first, d.second)): d.adjusted for d in statistics.compare(methods, metrics)
     }
-    for first, second in combinations(ranked, 2):
-        tied = bool(set(first.letters) & set(second.letters))
-        assert tied == (found[frozenset((first.name, second.name))] > 0.05)
-    letters = {line.name: line.letters for line in cifar.lines}
+    letters = cifar.ties.letters
+    for first, second in combinations(letters, 2):
+        tied = bool(set(letters[first]) & set(letters[second]))
+        assert tied == (found[frozenset((first, second))] > 0.05)
     assert letters["full"] == letters[EVIL] != letters["zero-shot"]
-    assert letters["wise-ft · oracle"] is None
+    assert letters.keys() == {method.name for method in ranked}  # and not the oracle's
 
 
 def by_set(folder, run_id, variant):
@@ -148,54 +159,67 @@ def by_set(folder, run_id, variant):
 
 
 def test_missing_predictions_are_said(page, table, cifar, folder, tmp_path):
-    assert all(board.ties.known for board in page.boards)
-    alone = page_data(table, None).boards
+    assert all(of_ranking.ties.known for of_ranking in page.rankings)
+    alone = build(table).rankings
     assert not alone[0].ties.known
     assert "no results folder" in alone[0].ties.note
-    assert not any(line.letters for board in alone for line in board.lines)
+    assert not any(of_ranking.ties.letters for of_ranking in alone)
     write_results(tmp_path)
     RunFolder.of(tmp_path, "full1").predictions.unlink()
-    board = page_data(read(tmp_path), tmp_path).boards[0]
-    letters = {line.name: line.letters for line in board.lines}
-    assert letters["full"] is None
-    assert letters["saft"]
-    assert "predictions are missing: full" in board.ties.note
+    ties = build(read(tmp_path), tmp_path).rankings[0].ties
+    assert "full" not in ties.letters
+    assert ties.letters["saft"]
+    assert "predictions are missing: full" in ties.note
+
+
+def test_each_file_of_predictions_is_read_once(folder, table, monkeypatch):
+    """Also that of zero-shot, which stands beside every number of shots."""
+    few = info("few", task="cifar10", data_kind="miniature/2", leakage=None, shots=4)
+    of = results(dict.fromkeys(SETS, 0.5), data_fingerprint="d")
+    files = []
+    reading = pq.read_table
+
+    def counted(file, **options):
+        files.append(file)
+        return reading(file, **options)
+
+    monkeypatch.setattr(pq, "read_table", counted)
+    more = build(pa.concat_tables([table, done(few, of)]), folder)
+    assert [of_ranking.ranking.shots for of_ranking in more.rankings[:2]] == [4, None]
+    read_files = [file for file in files if file.name == "predictions.parquet"]
+    assert RunFolder.of(folder, "zero").predictions in read_files
+    assert len(read_files) == len(set(read_files)) > 5
 
 
 def test_curves_are_means_over_seeds_in_the_order_of_alpha(cifar):
-    assert [(point.name, point.alpha) for point in cifar.curves] == [
+    assert [(point.label, point.alpha) for point in cifar.curves] == [
         ("wise-ft", alpha) for alpha in ALPHAS
     ]
     for point in cifar.curves:
         for name in SETS:
             expected = np.mean([curve_values(point.alpha, seed)[name] for seed in (0, 1)])
-            assert point.cells[name].mean == pytest.approx(expected)
+            assert point.scores[name].mean == pytest.approx(expected)
 
 
 def test_masks_are_summed_by_layer(page):
-    shares = {share.layer: (share.share, share.density) for share in page.shares}
+    shares = {share.layer: (share.share, share.density) for share in page.layer_shares}
     assert list(shares) == ["visual conv1", "visual block 2", "visual block 10"]
     assert shares["visual conv1"] == pytest.approx(((0.4 + 0.6) / 2, (4 + 6) / 2 / 50))
     assert shares["visual block 10"] == pytest.approx(((0.3 + 0.2) / 2, (3 + 2) / 2 / 25))
 
 
-def test_searches_tell_their_rungs(page):
+def test_searches_tell_their_rungs(page, table):
     (search,) = page.searches
     assert [(r.steps, r.reached, r.stopped) for r in search.rungs] == [(3, 3, 1), (9, 2, 0)]
     assert [trial.state for trial in search.trials].count("failed") == 1
-    assert page_data_without_results(page).note == "There is no results folder."
-
-
-def page_data_without_results(page):
-    from shiftbench.report.html.data import _history
-
-    return _history(page.searches[0].line, None)
+    (alone,) = searches(rows(table), None)
+    assert alone.note == "There is no results folder."
 
 
 def test_the_published_cloud_is_only_of_the_real_imagenet(page, cifar, table):
     import pyarrow.compute as pc
 
-    (real,) = [board for board in page.boards if board.ranking.task == "imagenet"]
+    (real,) = [of for of in page.rankings if of.ranking.task == "imagenet"]
     assert real.axes == {"imagenet-v2": "id-test"}  # not R: our accuracy on its classes is unknown
     assert cifar.axes == {}
     shifts = {point.shift for point in page.cloud}
@@ -203,16 +227,16 @@ def test_the_published_cloud_is_only_of_the_real_imagenet(page, cifar, table):
     on_line = [p for p in page.baselines if p.shift == "imagenet-v2"]
     assert all(p.low <= p.ood_accuracy <= p.high for p in on_line)
     small = table.filter(pc.field("data_kind") == "miniature/2")
-    assert page_data(small, None, published=published()).cloud == ()
+    assert build(small, published=published()).cloud == ()
 
 
 def test_published_values_stand_beside_ours(page):
-    references = [r for c in page.comparisons for r in c.references]
-    assert [r.value for r in references] == [0.66]
+    values = [value for c in page.comparisons for value in c.published]
+    assert [value.value for value in values] == [0.66]
     assert page.published_note is None
 
 
-# Recipes
+# How to reproduce
 
 
 SUITE = """
@@ -234,8 +258,6 @@ def suite(tmp_path):
 
 
 def rows_of(file, overrides=(), **changes):
-    import pyarrow as pa
-
     plan = Plan.build(Suite.load(file, overrides))
     made = [
         run(
@@ -256,11 +278,11 @@ def rows_of(file, overrides=(), **changes):
 
 @pytest.mark.parametrize("overrides", [[], ["seeds=[3, 4]", "shots=[2]"], ["budget.steps=5"]])
 def test_commands_plan_the_very_run(suite, overrides):
-    plan, rows = rows_of(suite, overrides)
-    found = recipes(rows, lambda name: suite)
+    plan, made = rows_of(suite, overrides)
+    found = reproductions(rows(made), lambda name: suite)
     assert list(found) == [*plan.runs]
-    for run_id, recipe in found.items():
-        words = shlex.split(recipe.command)
+    for run_id, reproduction in found.items():
+        words = shlex.split(reproduction.command)
         assert words[:5] == ["shiftbench", "run", "toy", "--data", "miniature"]
         settings = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
         again = Plan.build(Suite.load(suite, settings, "miniature"))
@@ -270,38 +292,38 @@ def test_commands_plan_the_very_run(suite, overrides):
 
 def test_real_data_are_named_by_a_placeholder(suite):
     suite.write_text(SUITE.replace("data: miniature\n", ""))
-    _, rows = rows_of(suite)
-    for recipe in recipes(rows, lambda name: suite).values():
-        assert f"--data {DATA}" in recipe.command
+    _, made = rows_of(suite)
+    for reproduction in reproductions(rows(made), lambda name: suite).values():
+        assert f"--data {DATA}" in reproduction.command
 
 
 def test_a_changed_suite_has_no_command(suite):
-    _, rows = rows_of(suite)
+    _, made = rows_of(suite)
     suite.write_text(SUITE.replace("1e-4", "1e-3"))
-    for recipe in recipes(rows, lambda name: suite).values():
-        assert recipe.command is None
-        assert "plans other runs" in recipe.note
-        assert '"lr": 1e-05' in recipe.note
+    for reproduction in reproductions(rows(made), lambda name: suite).values():
+        assert reproduction.command is None
+        assert "plans other runs" in reproduction.note
+        assert '"lr": 1e-05' in reproduction.note
 
 
 def test_an_unknown_suite_has_no_command(table):
-    for recipe in recipes(table, nowhere).values():
-        assert recipe.command is None
-        assert 'there is no suite "toy"' in recipe.note
+    for reproduction in reproductions(rows(table), nowhere).values():
+        assert reproduction.command is None
+        assert 'there is no suite "toy"' in reproduction.note
 
 
 # Charts
 
 
 def test_logits():
-    assert charts.logit_of(0.5) == 0
-    assert charts.logit_of(0.9) == pytest.approx(np.log(9))
-    assert charts.logit_of(1.0, n=100) == pytest.approx(np.log(0.995 / 0.005))
-    assert charts.logit_of(0.0, n=100) == pytest.approx(-charts.logit_of(1.0, n=100))
+    assert logit_of(0.5) == 0
+    assert logit_of(0.9) == pytest.approx(np.log(9))
+    assert logit_of(1.0, n=100) == pytest.approx(np.log(0.995 / 0.005))
+    assert logit_of(0.0, n=100) == pytest.approx(-logit_of(1.0, n=100))
 
 
 def test_charts_are_valid_and_their_data_are_there(figures, page):
-    assert len(figures) == len(charts.all_figures(page))
+    assert len(figures) == len(drawn.all_figures(page))
     for kind in ("r1-id-ood", "r1-sets", "r1-alpha", "r1-cost", "mask-shares", "learned-weights"):
         assert kind in figures
     assert "search-5ea5c4" in figures
@@ -359,7 +381,7 @@ def test_contrast_in_light_and_dark():
     for theme in (light, dark):
         for name in ("--ink", "--soft", "--link", "--bad", "--good"):
             assert contrast(theme[name], theme["--page"]) >= 4.5, name
-        for colour in (*charts.COLOURS, *charts.STATES.values(), charts.NEUTRAL):
+        for colour in (*COLOURS, *STATES.values(), NEUTRAL):
             assert contrast(colour, theme["--page"]) >= 3, colour
 
 
@@ -435,12 +457,12 @@ def test_tables_are_tables(html):
 
 def test_the_same_rows_give_the_same_page(page, monkeypatch):
     monkeypatch.setattr(assets, "vega", lambda: "window.vegaEmbed = null;")
-    small = replace(page, boards=())
+    small = replace(page, rankings=())
     assert render(small) == render(small)
 
 
 def test_an_empty_page(tmp_path):
-    text = render(page_data(read(tmp_path), tmp_path))
+    text = render(build(read(tmp_path), tmp_path))
     assert "No run has finished yet." in text
 
 
@@ -469,27 +491,33 @@ def test_exports_become_globals():
 
 def test_csv_has_every_number(page):
     rows = list(csv.DictReader(io.StringIO(to_csv(page))))
-    for board in page.boards:
-        for line in board.lines:
-            for name, cell in line.cells.items():
+    expected = 0
+    for of_ranking in page.rankings:
+        ranking = of_ranking.ranking
+        for method in ranking.methods:
+            for name in (*method.scores.by_set, MEAN):
                 (row,) = [
                     r
                     for r in rows
                     if (r["task"], r["label"], r["selection"], r["evaluation_set"])
-                    == (board.ranking.task, line.line.label, line.line.selection, name)
+                    == (ranking.task, method.label, method.selection, name)
                 ]
-                assert row["complete"] == ("true" if cell.remark is None else "false")
-                assert row["tied"] == (line.letters or "")
-                if cell.estimate is None:
+                expected += 1
+                estimate = method.scores.get(name)
+                whole = remark_of(method, name) is None
+                assert row["complete"] == ("true" if whole else "false")
+                assert row["tied"] == of_ranking.ties.letters.get(method.name, "")
+                assert row["runs"] == " ".join(member.run_id for member in method.members)
+                if estimate is None:
                     assert row["value"] == ""
                 else:
-                    assert float(row["value"]) == cell.estimate.mean
-    assert len(rows) == sum(len(line.cells) for board in page.boards for line in board.lines)
+                    assert float(row["value"]) == estimate.mean
+    assert len(rows) == expected
 
 
 def test_latex_marks_the_best_and_escapes(page):
     text = to_latex(page)
-    assert text.count(r"\toprule") == text.count(r"\bottomrule") == len(page.boards)
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == len(page.rankings)
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}")
     zero_shot = next(line for line in text.splitlines() if "zero-shot" in line)
     assert r"\textbf{90.0}" in zero_shot  # the best on 10.1

@@ -8,8 +8,8 @@ import shutil
 import pytest
 from playwright.sync_api import expect, sync_playwright
 from shiftbench.leaderboard.store import read
-from shiftbench.report.html.data import page_data
 from shiftbench.report.html.page import write_html
+from shiftbench.report.model import build
 
 from tests.report.page_records import EVIL, published, write_results
 
@@ -35,8 +35,8 @@ def browser():
 def file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     write_results(folder)
-    page = page_data(read(folder), folder, title=f"Toy {EVIL}", published=published())
-    write_html(folder / "report.html", page)
+    report = build(read(folder), folder, title=f"Toy {EVIL}", published=published())
+    write_html(folder / "report.html", report)
     return folder / "report.html"
 
 

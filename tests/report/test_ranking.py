@@ -3,9 +3,12 @@ import math
 import pyarrow as pa
 import pytest
 from shiftbench.leaderboard.schema import done, failed
-from shiftbench.report.ranking import failures, incomplete_data, overall, rankings
+from shiftbench.report.model import build
+from shiftbench.report.over_tasks import overall
+from shiftbench.report.scores import Member
 
 from tests.leaderboard.records import info, results, run
+from tests.report.of_table import rankings
 
 SETS = ("id-test", "imagenet-v2", "imagenet-r")
 
@@ -15,18 +18,19 @@ def values(*percent, sets=SETS):
 
 
 def zero_shot(run_id="zs", scores=None, **changes):
-    spec = {"method": "zero-shot", "label": "zero-shot", "seeded": False, "train_seconds": 0.0}
+    spec = {"method": "zero-shot", "label": "zero-shot", "reference": True}
+    spec |= {"seeded": False, "train_seconds": 0.0}
     return run(run_id, scores or values(60, 50, 70), **(spec | changes))
 
 
 def wise(run_id, parent, points, selections, **changes):
     """A run with a variant for each alpha in ``points``."""
-    rows = []
+    found = []
     for alpha, scores in points.items():
         for selection in selections.get(alpha, [None]):
-            rows += results(scores, f"alpha={alpha}", selection)
+            found += results(scores, f"alpha={alpha}", selection)
     spec = {"method": "wise-ft", "label": "wise-ft", "seeded": False, "train_seconds": 0.0}
-    return done(info(run_id, parents=[("full", parent)], **(spec | changes)), rows)
+    return done(info(run_id, parents=[("full", parent)], **(spec | changes)), found)
 
 
 def rank(*tables):
@@ -35,7 +39,7 @@ def rank(*tables):
 
 
 def names(ranking):
-    return [(line.rank, line.label, line.selection) for line in ranking.lines]
+    return [(line.rank, line.label, line.selection) for line in ranking.methods]
 
 
 def test_methods_rank_by_their_mean_over_the_shifts():
@@ -45,7 +49,7 @@ def test_methods_rank_by_their_mean_over_the_shifts():
         run("c", values(90, 61, 60), label="c"),
     )
     assert names(ranking) == [(1, "b", "fixed"), (2, "c", "fixed"), (3, "a", "fixed")]
-    assert ranking.lines[0].mean_ood.mean == pytest.approx(0.655)
+    assert ranking.methods[0].scores.mean_ood.mean == pytest.approx(0.655)
     assert ranking.shifts == SETS[1:]
     assert ranking.metrics == dict.fromkeys(SETS, "accuracy")
 
@@ -58,25 +62,26 @@ def test_equal_means_rank_by_id():
 def test_a_line_is_the_mean_over_seeds_with_a_t_interval():
     (line,) = rank(
         *(run(f"s{seed}", values(80, 50 + seed, 60 + seed), seed=seed) for seed in range(3))
-    ).lines
-    assert line.seeds == 3
-    assert line.mean_ood.mean == pytest.approx(0.56)
-    assert line.mean_ood.sd == pytest.approx(0.01)
+    ).methods
+    assert line.seeds == (0, 1, 2)
+    assert line.scores.mean_ood.mean == pytest.approx(0.56)
+    assert line.scores.mean_ood.sd == pytest.approx(0.01)
     # t(0.975; 2) = 4.303
-    assert line.mean_ood.high - line.mean_ood.mean == pytest.approx(
+    assert line.scores.mean_ood.high - line.scores.mean_ood.mean == pytest.approx(
         4.3027 * 0.01 / math.sqrt(3), 1e-4
     )
-    assert line.mean_ood.mean - line.mean_ood.low == pytest.approx(
-        line.mean_ood.high - line.mean_ood.mean
+    assert line.scores.mean_ood.mean - line.scores.mean_ood.low == pytest.approx(
+        line.scores.mean_ood.high - line.scores.mean_ood.mean
     )
-    assert line.cells["id-test"].sd == pytest.approx(0, abs=1e-12)
+    assert line.scores.by_set["id-test"].sd == pytest.approx(0, abs=1e-12)
 
 
 def test_one_seed_has_the_interval_of_the_set_and_none_of_the_mean():
-    (line,) = rank(run("a", values(80, 50, 60))).lines
-    cell = line.cells["imagenet-r"]
+    (line,) = rank(run("a", values(80, 50, 60))).methods
+    cell = line.scores.by_set["imagenet-r"]
     assert (cell.low, cell.high, cell.sd) == (pytest.approx(0.59), pytest.approx(0.61), None)
-    assert (line.mean_ood.low, line.mean_ood.high, line.mean_ood.sd) == (None, None, None)
+    mean = line.scores.mean_ood
+    assert (mean.low, mean.high, mean.sd) == (None, None, None)
 
 
 def test_a_missing_shift_leaves_no_mean_and_no_rank():
@@ -85,17 +90,17 @@ def test_a_missing_shift_leaves_no_mean_and_no_rank():
         run("b", values(90, 99, sets=SETS[:2]), label="partial"),
     )
     assert names(ranking) == [(1, "whole", "fixed"), (None, "partial", "fixed")]
-    assert ranking.lines[1].mean_ood is None
-    assert ranking.lines[1].missing == ("imagenet-r",)
+    assert ranking.methods[1].scores.mean_ood is None
+    assert ranking.methods[1].scores.missing == ("imagenet-r",)
 
 
 def test_a_shift_that_only_some_seeds_have_leaves_no_mean():
     ranking = rank(
         run("a", values(80, 50, 60), seed=0), run("b", values(80, 90, sets=SETS[:2]), seed=1)
     )
-    (line,) = ranking.lines
-    assert (line.rank, line.missing, line.seeds) == (None, ("imagenet-r",), 2)
-    assert line.cells["imagenet-r"].seeds == 1
+    (line,) = ranking.methods
+    assert (line.rank, line.scores.missing, line.seeds) == (None, ("imagenet-r",), (0, 1))
+    assert line.scores.by_set["imagenet-r"].seeds == (0,)
 
 
 def test_incomplete_data_do_not_rank():
@@ -104,16 +109,17 @@ def test_incomplete_data_do_not_rank():
     table = pa.concat_tables([done(info("a", label="a"), rows), done(info("b", label="b"), broken)])
     (ranking,) = rankings(table)
     assert names(ranking) == [(1, "a", "fixed"), (None, "b", "fixed")]
-    assert not ranking.lines[1].cells["imagenet-r"].complete
-    assert incomplete_data(table) == [("imagenet", name, "7 of 9 files") for name in sorted(SETS)]
+    assert not ranking.methods[1].scores.by_set["imagenet-r"].complete
+    gaps = tuple(("imagenet", name, "7 of 9 files") for name in sorted(SETS))
+    assert build(table).incomplete == gaps
 
 
 def test_seeds_on_different_data_are_not_a_whole_mean():
     first = done(info("a", seed=0), results(values(80, 50, 60), data_fingerprint="x"))
     second = done(info("b", seed=1), results(values(80, 50, 60), data_fingerprint="y"))
-    (line,) = rank(first, second).lines
+    (line,) = rank(first, second).methods
     assert line.rank is None
-    assert line.missing == SETS[1:]
+    assert line.scores.missing == SETS[1:]
 
 
 def test_curves_and_oracles_never_rank():
@@ -127,9 +133,9 @@ def test_curves_and_oracles_never_rank():
         (2, "full", "fixed"),
         (None, "wise-ft", "oracle"),
     ]
-    oracle = ranking.lines[-1]
+    oracle = ranking.methods[-1]
     assert oracle.variants == ("alpha=1.0",)
-    assert oracle.mean_ood.mean == pytest.approx(0.695)
+    assert oracle.scores.mean_ood.mean == pytest.approx(0.695)
 
 
 def test_an_oracle_chooses_for_each_seed():
@@ -138,15 +144,17 @@ def test_an_oracle_chooses_for_each_seed():
         wise("w0", "f0", {0.0: low, 1.0: high}, {0.0: ["fixed"]}, seed=0, seeded=True),
         wise("w1", "f0", {0.0: high, 1.0: low}, {0.0: ["fixed"]}, seed=1, seeded=True),
     )
-    fixed, oracle = ranking.lines
-    assert (fixed.mean_ood.mean, oracle.mean_ood.mean) == (pytest.approx(0.55), pytest.approx(0.6))
+    fixed, oracle = ranking.methods
+    assert fixed.scores.mean_ood.mean == pytest.approx(0.55)
+    assert oracle.scores.mean_ood.mean == pytest.approx(0.6)
     assert oracle.variants == ("alpha=1.0", "alpha=0.0")
+    assert oracle.members == (Member("w0", "alpha=1.0", 0), Member("w1", "alpha=0.0", 1))
 
 
 def test_each_way_to_select_is_a_line_of_its_own():
     points = {0.0: values(60, 50, 70), 0.5: values(75, 60, 72)}
     ranking = rank(wise("w", "gone", points, {0.5: ["fixed", "id-val"], 0.0: ["ood-val"]}))
-    assert {(line.selection, line.variants) for line in ranking.lines} == {
+    assert {(line.selection, line.variants) for line in ranking.methods} == {
         ("fixed", ("alpha=0.5",)),
         ("id-val", ("alpha=0.5",)),
         ("ood-val", ("alpha=0.0",)),
@@ -164,12 +172,12 @@ def test_parents_are_charged_once():
         parents=[("probe", "lp"), ("lp-ft", "ft")],
         train_seconds=0.0,
     )
-    costs = {line.label: line.cost_seconds for line in rank(probe, tuned, soup).lines}
+    costs = {line.label: line.cost_seconds for line in rank(probe, tuned, soup).methods}
     assert costs == {"probe": 10.0, "lp-ft": 10.0 + 2 * 60.0, "soup": 130.0}
 
 
 def test_the_cost_with_an_unknown_parent_is_unknown():
-    (line,) = rank(run("ft", values(80, 50, 50), parents=[("probe", "gone")])).lines
+    (line,) = rank(run("ft", values(80, 50, 50), parents=[("probe", "gone")])).methods
     assert line.cost_seconds is None
 
 
@@ -188,9 +196,9 @@ def test_zero_shot_is_one_run_for_all_seeds_and_shots():
     )
     assert [ranking.shots for ranking in found] == [4, None]
     for ranking in found:
-        assert [(line.label, line.seeds) for line in ranking.lines] == [
-            ("zero-shot", 1),
-            ("full", 2),
+        assert [(line.label, line.seeds) for line in ranking.methods] == [
+            ("zero-shot", (0,)),
+            ("full", (0, 1)),
         ]
 
 
@@ -204,10 +212,10 @@ def test_what_derives_from_seeded_runs_varies_with_the_seed():
         )
     ranking = rank(*tables)
     assert ranking.shots == 2
-    assert {line.label: line.seeds for line in ranking.lines} == {
-        "zero-shot": 1,
-        "full": 2,
-        "wise-ft": 2,
+    assert {line.label: line.seeds for line in ranking.methods} == {
+        "zero-shot": (0,),
+        "full": (0, 1),
+        "wise-ft": (0, 1),
     }
 
 
@@ -225,8 +233,8 @@ def test_runs_with_different_settings_are_never_averaged():
         run("a", values(80, 50, 50), config={"lr": 0.1, "max_grad_norm": 1}, seed=0),
         run("b", values(80, 51, 51), config={"lr": 0.2, "max_grad_norm": 1}, seed=1),
     )
-    assert [line.label for line in ranking.lines] == ["full (lr=0.2)", "full (lr=0.1)"]
-    assert [line.seeds for line in ranking.lines] == [1, 1]
+    assert [line.label for line in ranking.methods] == ["full (lr=0.2)", "full (lr=0.1)"]
+    assert [line.seeds for line in ranking.methods] == [(1,), (0,)]
 
 
 def test_budgets_are_told_apart():
@@ -234,7 +242,7 @@ def test_budgets_are_told_apart():
         run("a", values(80, 50, 50), seed=0),
         run("b", values(80, 51, 51), seed=1, budget={"steps": 5}),
     )
-    assert [line.label for line in ranking.lines] == ["full (steps=5)", "full (steps=null)"]
+    assert [line.label for line in ranking.methods] == ["full (steps=5)", "full (steps=null)"]
 
 
 def test_what_the_settings_do_not_tell_apart_gets_a_mark():
@@ -242,7 +250,7 @@ def test_what_the_settings_do_not_tell_apart_gets_a_mark():
         run("a", values(80, 50, 50), seed=0),
         run("b", values(80, 51, 51), seed=1, origin="mine 2"),
     )
-    labels = [line.label for line in ranking.lines]
+    labels = [line.label for line in ranking.methods]
     assert len(set(labels)) == 2
     assert all(label.startswith("full (#") for label in labels)
 
@@ -253,8 +261,8 @@ def test_children_of_different_parents_are_never_averaged():
         tables.append(run(f"full{seed}", values(80, 40, 40), seed=seed, config={"lr": lr}))
         point = {0.5: values(75, 60, 72)}
         tables.append(wise(f"w{seed}", f"full{seed}", point, {0.5: ["fixed"]}, seed=seed))
-    wise_lines = [line for line in rank(*tables).lines if line.method == "wise-ft"]
-    assert [line.seeds for line in wise_lines] == [1, 1]
+    wise_lines = [line for line in rank(*tables).methods if line.method == "wise-ft"]
+    assert sorted(line.seeds for line in wise_lines) == [(0,), (1,)]
 
 
 def test_labels_of_parents_are_names_only():
@@ -272,8 +280,8 @@ def test_labels_of_parents_are_names_only():
                 config={"parent": label, "alpha": 0.5},
             )
         )
-    lines = {line.label: line.seeds for line in rank(*tables).lines}
-    assert lines == {"wise-ft": 2, "full": 1, "e2e": 1}
+    lines = {line.label: line.seeds for line in rank(*tables).methods}
+    assert lines == {"wise-ft": (0, 1), "full": (0,), "e2e": (1,)}
 
 
 @pytest.mark.parametrize(
@@ -292,16 +300,16 @@ def test_other_tasks_worlds_and_backbones_are_ranked_apart(changes):
         )
     )
     assert len(found) == 2
-    assert all(line.seeds == 1 for ranking in found for line in ranking.lines)
+    assert all(len(line.seeds) == 1 for ranking in found for line in ranking.methods)
 
 
 def test_a_seed_counts_once():
     """The same settings and seed under two identities: the run that finished last stands."""
     newer = info().finished.replace(year=2031)
     ranking = rank(run("z", values(80, 90, 90)), run("a", values(80, 50, 50), finished=newer))
-    (line,) = ranking.lines
-    assert line.seeds == 1
-    assert line.mean_ood.mean == 0.5
+    (line,) = ranking.methods
+    assert line.members == (Member("a", "", 0),)
+    assert line.scores.mean_ood.mean == 0.5
 
 
 def test_failed_runs_are_listed_and_not_ranked():
@@ -309,8 +317,8 @@ def test_failed_runs_are_listed_and_not_ranked():
         [run("a", values(80, 50, 50)), failed(info("b", seed=1, shots=4), "loss is NaN")]
     )
     (ranking,) = rankings(table)
-    assert [line.seeds for line in ranking.lines] == [1]
-    (failure,) = failures(table)
+    assert [line.seeds for line in ranking.methods] == [(0,)]
+    (failure,) = build(table).failures
     assert (failure.run_id, failure.seed, failure.shots, failure.error) == (
         "b",
         1,
@@ -332,8 +340,8 @@ def test_only_headline_metrics_rank():
         )
         for row in rows
     ]
-    (line,) = rank(done(info(), also + rows)).lines
-    assert line.mean_ood.mean == pytest.approx(0.55)
+    (line,) = rank(done(info(), also + rows)).methods
+    assert line.scores.mean_ood.mean == pytest.approx(0.55)
 
 
 CIFAR = ("id-test", "cifar10.1", "cifar10.2")
@@ -353,8 +361,8 @@ def test_over_tasks_only_what_ranks_in_all_of_them():
     )
     (across,) = overall(rankings(table))
     assert across.tasks == ("cifar10", "imagenet")
-    assert [(line.rank, line.label) for line in across.lines] == [(1, "a"), (2, "b")]
-    first = across.lines[0]
+    assert [(line.rank, line.label) for line in across.methods] == [(1, "a"), (2, "b")]
+    first = across.methods[0]
     assert (first.mean_ood, first.id_test) == pytest.approx(((0.55 + 0.81) / 2, 0.85))
     assert first.cost_seconds == 120.0
 
@@ -376,5 +384,24 @@ def test_the_order_of_the_rows_does_not_matter():
 def test_an_empty_leaderboard_has_no_rankings():
     empty = run("a", values(80, 50, 60)).slice(0, 0)
     assert rankings(empty) == []
-    assert failures(empty) == []
-    assert incomplete_data(empty) == []
+    assert build(empty).failures == build(empty).incomplete == ()
+
+
+def test_every_variant_is_scored_in_the_same_pass():
+    """Points that nobody chose, in the order of the ranking; selected ones have the same scores."""
+    points = {0.0: values(60, 50, 70), 0.5: values(75, 60, 72), 1.0: values(80, 99, 40)}
+    ranking = rank(run("full0", values(80, 40, 40)), wise("w", "full0", points, {0.5: ["fixed"]}))
+    assert [(v.label, v.variant, v.parents) for v in ranking.variants] == [
+        ("wise-ft", "alpha=1.0", ("full",)),
+        ("wise-ft", "alpha=0.5", ("full",)),
+        ("wise-ft", "alpha=0.0", ("full",)),
+        ("full", "", ()),
+    ]
+    selected = {line.selection: line.scores for line in ranking.methods if line.label == "wise-ft"}
+    assert selected["fixed"] == ranking.variants[1].scores
+    assert selected["oracle"] == ranking.variants[0].scores
+
+
+def test_a_method_whose_parent_is_not_in_the_table_says_so():
+    (line,) = rank(run("ft", values(80, 50, 50), parents=[("probe", "gone")])).methods
+    assert line.parents == ("?",)

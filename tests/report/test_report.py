@@ -1,23 +1,18 @@
-import io
-
 import numpy as np
 import pyarrow as pa
 import pytest
-from rich.console import Console
 from scipy import stats
+from shiftbench.leaderboard.published import PUBLISHED_SCHEMA
 from shiftbench.leaderboard.schema import done, failed
-from shiftbench.report.ranking import overall, rankings
-from shiftbench.report.terminal import (
-    SHORT,
-    duration,
-    print_report,
-    title,
-    to_markdown,
-    write_markdown,
-)
+from shiftbench.report.markdown import write_markdown
+from shiftbench.report.model import build
+from shiftbench.report.over_tasks import overall
+from shiftbench.report.scores import MEAN
+from shiftbench.report.words import SHORT, TRADEOFFS, duration, title_of
 
+from tests.leaderboard.real_records import golden
 from tests.leaderboard.records import info, results, run
-from tests.report.test_compare import golden
+from tests.report.of_table import markdown, printed, rankings
 
 IMAGENET = ("id-test", "imagenet-v2", "imagenet-r", "imagenet-sketch", "objectnet", "imagenet-a")
 
@@ -35,6 +30,7 @@ def table():
                 values(68.3, 61.9, 77.7, 48.2, 53.0, 49.8),
                 method="zero-shot",
                 label="zero-shot",
+                reference=True,
                 seeded=False,
                 train_seconds=0.0,
             ),
@@ -51,12 +47,22 @@ GOLDEN = """\
 
 accuracy: id-test, imagenet-v2, imagenet-r, imagenet-sketch, objectnet, imagenet-a
 
-| # | method | selection | seeds | ID | V2 | R | Sketch | ObjNet | A | OOD | 95 % of OOD | cost |
-| --: | :-- | :-- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |
-| 1 | zero-shot | fixed | 1 | 68.3 | 61.9 | 77.7 | 48.2 | 53.0 | 49.8 | 58.1 | – | 0 s |
-| 2 | full | fixed | 2 | 81.5 ±0.7 | 71.0 ±0.7 | 65.5 ±0.7 | 46.5 ±0.7 | 50.5 ±0.7 | 36.5 ±0.7 \
+Ties are not known. There is no results folder.
+
+| # | tied | method | selection | seeds | ID | V2 | R | Sketch | ObjNet | A | OOD | 95 % of OOD \
+| cost |
+| --: | :-- | :-- | :-- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |
+| 1 | – | zero-shot | fixed | 1 | 68.3 | 61.9 | 77.7 | 48.2 | 53.0 | 49.8 | 58.1 | – | 0 s |
+| 2 | – | full | fixed | 2 | 81.5 ±0.7 | 71.0 ±0.7 | 65.5 ±0.7 | 46.5 ±0.7 | 50.5 ±0.7 | 36.5 ±0.7 \
 | 54.0 ±0.7 | 47.6 to 60.4 | 60 s |
-|  | lp\\_ft | fixed | 1 | 80.0 | 70.0 | – | – | – | – | partial | – | 60 s |
+|  | – | lp\\_ft | fixed | 1 | 80.0 | 70.0 | – | – | – | – | partial | – | 60 s |
+
+TRADEOFFS
+
+| method | on the frontier | area | gain | gain per hour |
+| :-- | :-- | --: | --: | --: |
+| zero-shot | selected | 0.0 | +0.0 | – |
+| full | selected | 0.0 | -4.1 | -247 |
 
 ## Failed runs
 
@@ -65,15 +71,9 @@ accuracy: id-test, imagenet-v2, imagenet-r, imagenet-sketch, objectnet, imagenet
 
 
 def test_markdown(table):
-    text = to_markdown(table, "A *suite*")
+    text = markdown(table, title="A *suite*", published=PUBLISHED_SCHEMA.empty_table())
     assert text.startswith("# A \\*suite\\*\n\n")
-    assert text.endswith(GOLDEN)
-
-
-def printed(table, width=100):
-    console = Console(file=io.StringIO(), width=width, color_system=None)
-    print_report(console, table)
-    return console.file.getvalue()
+    assert text.endswith(GOLDEN.replace("TRADEOFFS", TRADEOFFS))
 
 
 def test_the_printed_ranking_fits_100_columns(table):
@@ -95,7 +95,7 @@ def test_markup_in_what_others_wrote_is_shown_as_it_is(table):
 
 def test_text_from_others_cannot_break_the_markdown_table():
     sets = {"id-test": 0.5, "a|b": 0.5, "<script>": 0.5}
-    text = to_markdown(run("a", sets, backbone="../x_y_z\nend"))
+    text = markdown(run("a", sets, backbone="../x_y_z\nend"))
     header = next(line for line in text.splitlines() if line.startswith("| #"))
     assert "a\\|b" in header
     assert "&lt;script>" in header
@@ -110,10 +110,10 @@ def test_selections_and_variants_are_named():
         *results({**scores, "imagenet-a": 0.9}, "alpha=1.0", None),
     ]
     wise = done(info("w", label="wise-ft"), rows)
-    text = to_markdown(wise)
-    assert "| 1 | wise-ft | fixed alpha=0.5 |" in text
-    assert "| 2 | wise-ft | id-val alpha=0.5 |" in text
-    assert "|  | wise-ft | oracle alpha=1.0 |" in text
+    text = markdown(wise)
+    assert "| 1 | – | wise-ft | fixed alpha=0.5 |" in text
+    assert "| 2 | – | wise-ft | id-val alpha=0.5 |" in text
+    assert "|  | – | wise-ft | oracle alpha=1.0 |" in text
     shown = printed(wise)
     assert "wise-ft · oracle" in shown
     assert "wise-ft · fixed" not in shown
@@ -124,8 +124,8 @@ def test_incomplete_data_are_marked_and_explained():
     table = done(info(), rows)
     assert "50.0*" in printed(table)
     assert "incomplete* imagenet · objectnet: 9 of 10 files" in printed(table)
-    assert "| 50.0\\* |" in to_markdown(table)
-    assert "## Incomplete data\n\n- imagenet · id-test · 9 of 10 files\n" in to_markdown(table)
+    assert "| 50.0\\* |" in markdown(table)
+    assert "## Incomplete data\n\n- imagenet · id-test · 9 of 10 files\n" in markdown(table)
 
 
 def test_a_single_shift_is_the_mean_and_needs_no_column():
@@ -140,7 +140,7 @@ def test_many_shifts_are_cut_in_the_terminal_and_whole_in_markdown():
     shown = printed(run("a", sets))
     assert "corruption-5" in shown.splitlines()[1]
     assert "9 more shifts are in the Markdown." in shown
-    assert "corruption-14" in to_markdown(run("a", sets))
+    assert "corruption-14" in markdown(run("a", sets))
 
 
 def test_several_tasks_end_in_a_mean_over_tasks():
@@ -150,10 +150,10 @@ def test_several_tasks_end_in_a_mean_over_tasks():
             run("b", {"id-test": 0.7, "cifar10.1": 0.6}, task="cifar10"),
         ]
     )
-    for text in (printed(table), to_markdown(table)):
+    for text in (printed(table), markdown(table)):
         assert "mean over 2 tasks · miniature · all training data" in text
-    assert "| # | method | ID | 10.1 | ObjNet | OOD | 95 % of OOD | cost |" in to_markdown(table)
-    assert "| 1 | full | 60.0 | 60.0 | 40.0 | 50.0 | – | 2 min |" in to_markdown(table)
+    assert "| # | method | ID | 10.1 | ObjNet | OOD | 95 % of OOD | cost |" in markdown(table)
+    assert "| 1 | full | 60.0 | 60.0 | 40.0 | 50.0 | – | 2 min |" in markdown(table)
 
 
 def test_the_mean_over_tasks_has_an_interval_over_seeds():
@@ -165,7 +165,7 @@ def test_the_mean_over_tasks_has_an_interval_over_seeds():
         for seed, value in enumerate(of_task)
     ]
     (across,) = overall(rankings(pa.concat_tables(runs)))
-    (line,) = across.lines
+    (line,) = across.methods
     means, variances = (
         np.array([f(v) for v in values.values()])
         for f in (np.mean, lambda v: np.var(v, ddof=1) / 3)
@@ -179,21 +179,21 @@ def test_the_mean_over_tasks_has_an_interval_over_seeds():
 def test_an_empty_leaderboard_says_so(table):
     empty = table.slice(0, 0)
     assert printed(empty) == "No run has finished yet.\n"
-    assert to_markdown(empty).endswith("No run has finished yet.\n")
+    assert markdown(empty).endswith("No run has finished yet.\n")
 
 
 def test_few_shots_and_the_miniature_are_named(table):
     (ranking,) = rankings(run("a", {"id-test": 0.5}, shots=4, data_kind="miniature/1"))
-    assert title(ranking) == "imagenet · miniature · 4 shots · miniature/1 data"
+    assert title_of(ranking) == "imagenet · miniature · 4 shots · miniature/1 data"
     (ranking,) = rankings(run("a", {"id-test": 0.5}, budget={"evaluation_images": 9}))
-    assert title(ranking).endswith(" · all training data · at most 9 images a set")
+    assert title_of(ranking).endswith(" · all training data · at most 9 images a set")
 
 
 def test_short_names_are_of_known_shifts():
     from shiftbench.data.tasks.registry import builtin_tasks
 
     shifts = {shift for task in builtin_tasks().values() for shift in task.shifts}
-    assert shifts >= SHORT.keys()
+    assert shifts >= SHORT.keys() - {"id-test", MEAN}
 
 
 @pytest.mark.parametrize(
@@ -206,23 +206,21 @@ def test_durations(seconds, text):
 
 def test_the_report_is_written_whole_or_not_at_all(tmp_path, table, monkeypatch):
     path = tmp_path / "report.md"
-    write_markdown(path, table)
-    assert path.read_text(encoding="utf-8") == to_markdown(table)
+    write_markdown(path, build(table))
+    assert path.read_text(encoding="utf-8") == markdown(table)
 
     def stop(*_):
         raise RuntimeError("stopped")
 
-    monkeypatch.setattr("shiftbench.report.terminal.to_markdown", stop)
+    monkeypatch.setattr("shiftbench.report.markdown.to_markdown", stop)
     with pytest.raises(RuntimeError):
-        write_markdown(path, table)
+        write_markdown(path, build(table))
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.md"]
 
 
 def test_a_zero_shot_row_that_is_not_as_published_is_told():
     table = golden("imagenet", {"imagenet-a": 0.4})
     fault = "zero-shot openai/ViT-B-16 on imagenet-a: 40.00 %, but 49.95 % in open_clip's table"
-    console = Console(width=200, file=io.StringIO())
-    print_report(console, table)
-    assert f"golden row {fault}" in console.file.getvalue()
-    assert "zero-shot openai/ViT-B-16 on imagenet-a: 40.00 %" in to_markdown(table)
-    assert "Golden rows" not in to_markdown(golden("imagenet"))
+    assert f"golden row {fault}" in printed(table, width=200)
+    assert "zero-shot openai/ViT-B-16 on imagenet-a: 40.00 %" in markdown(table)
+    assert "Golden rows" not in markdown(golden("imagenet"))

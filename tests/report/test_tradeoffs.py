@@ -2,14 +2,13 @@ import pyarrow as pa
 import pytest
 from shiftbench.evaluation.robustness import AXES, baselines, standard_models
 from shiftbench.leaderboard.published import read_published
-from shiftbench.report.curves import curves, setting_of
-from shiftbench.report.html.data import page_data
-from shiftbench.report.ranking import rankings
-from shiftbench.report.terminal import to_markdown
-from shiftbench.report.tradeoffs import applicable, shipped_baselines, tradeoffs
+from shiftbench.report.cloud import applicable, shipped_baselines
+from shiftbench.report.curves import curve_points
+from shiftbench.report.tradeoffs import tradeoffs
 
+from tests.leaderboard.real_records import of_task, results, zero_shot
 from tests.leaderboard.test_published import FOLDER
-from tests.report.test_compare import of_task, results, zero_shot
+from tests.report.of_table import markdown, rankings
 
 SHIFTS = ("imagenet-v2", "imagenet-r")
 
@@ -42,8 +41,8 @@ def table():
 
 def found(table, beta=None):
     (ranking,) = rankings(table)
-    points = curves(table)[setting_of(ranking)]
-    return {t.line.label: t for t in tradeoffs(ranking, points, beta or {})}
+    points = curve_points(ranking)
+    return {t.method.label: t for t in tradeoffs(ranking, points, beta or {})}
 
 
 def test_who_is_on_the_frontier(table):
@@ -84,11 +83,12 @@ def test_effective_robustness_needs_the_accuracy_on_the_shifts_classes(table):
     robust = found(pa.concat_tables([table, of_task("c", more, label="c")]), beta)["c"].rho
     right = baselines(standard_models(published))["imagenet-r"]
     assert robust["imagenet-r"] == pytest.approx(float(right.rho(0.93, 0.6)))
-    assert shipped_baselines(rankings(table.filter(pa.compute.field("task") == "x"))) == {}
+    assert (
+        shipped_baselines(rankings(table.filter(pa.compute.field("task") == "x")), published) == {}
+    )
 
 
 def test_reports_have_them(table):
-    page = page_data(table, None, published=read_published(FOLDER))
-    text = to_markdown(table, boards=page.boards)
+    text = markdown(table, published=read_published(FOLDER))
     assert "| method | on the frontier | area | gain | gain per hour | ρ V2 |" in text
     assert "| wise-ft | selected, 0.5, 1 | 50.0 | +5.0 | +10 |" in text

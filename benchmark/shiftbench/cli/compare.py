@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from shiftbench.leaderboard.files import Location
-    from shiftbench.report.ranking import Estimate
-    from shiftbench.report.references import Comparison, Reference
+    from shiftbench.report.references import Comparison, PublishedValue
+    from shiftbench.report.scale import Scale
+    from shiftbench.report.scores import Estimate
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -61,9 +62,11 @@ def compare(
     from rich.console import Console
 
     from shiftbench.core.errors import InputError
+    from shiftbench.leaderboard.golden import REAL, golden_faults
     from shiftbench.leaderboard.published import read_published
+    from shiftbench.leaderboard.schema import rows
+    from shiftbench.report.ranking import rank
     from shiftbench.report.references import compare as compared
-    from shiftbench.report.references import golden_faults, left_out
 
     if not 0 <= tolerance <= 100:
         raise InputError(f"--tolerance {tolerance:g} is not a number of points from 0 to 100")
@@ -72,13 +75,16 @@ def compare(
     references = read_published(published)
     table = _read(place, suite, overrides, data)
     console = Console(highlight=False)
-    found = compared(table, references, tolerance / 100)
+    done = rows(table)
+    found = compared(rank(done), references, tolerance / 100)
     for _, group in groupby(found, key=lambda c: (c.task, c.backbone, c.shots)):
         _print_table(console, [*group])
     _print_summary(console, found, tolerance)
-    for fault in golden_faults(table, references):
+    for fault in golden_faults(done, references):
         console.print(f"[red]golden row[/red] {fault}", soft_wrap=True)
-    others = left_out(table)
+    # Failed runs are counted too, which rows are not of.
+    kinds = dict(zip(table["run_id"].to_pylist(), table["data_kind"].to_pylist(), strict=True))
+    others = sum(kind != REAL for kind in kinds.values())
     if others:
         noun = "run of the miniature world is" if others == 1 else "runs of the miniature world are"
         console.print(f"{others} {noun} left out: published values are of real data.")
@@ -119,9 +125,9 @@ def _print_table(console: Console, comparisons: list[Comparison]) -> None:
     for comparison in comparisons:
         method = " · ".join(filter(None, (comparison.label, comparison.variant)))
         start = ["" if method == last else method, comparison.evaluation_set]
-        start.append(_ours(comparison.ours))
+        start.append(_ours(comparison.ours, comparison.scale))
         last = method
-        rows = [_cells(comparison, reference) for reference in comparison.references]
+        rows = [_cells(comparison, value) for value in comparison.published]
         for row in rows or [[NONE, NONE, "nothing published", comparison.remark or ""]]:
             verdict = row[2]
             style = STYLES.get(verdict, "dim")
@@ -132,27 +138,21 @@ def _print_table(console: Console, comparisons: list[Comparison]) -> None:
     console.print()
 
 
-def _cells(comparison: Comparison, reference: Reference) -> list[str]:
-    difference = _percent(reference.difference, "+")
-    difference += _interval(reference.low, reference.high, "+")
-    marked = reference.second_hand and "second-hand" not in reference.source
+def _cells(comparison: Comparison, value: PublishedValue) -> list[str]:
+    scale = comparison.scale
+    difference = scale.difference(value.difference)
+    if value.low is not None and value.high is not None:
+        difference += f" [{scale.difference(value.low)}, {scale.difference(value.high)}]"
+    marked = value.second_hand and "second-hand" not in value.source
     kind = "second-hand" if marked else None
-    told = "; ".join(filter(None, (reference.source, kind, reference.note, comparison.remark)))
-    return [_percent(reference.value), difference, reference.verdict, told]
+    told = "; ".join(filter(None, (value.source, kind, value.note, comparison.remark)))
+    return [scale.text(value.value), difference, value.verdict, told]
 
 
-def _ours(estimate: Estimate) -> str:
-    return f"{_percent(estimate.mean)}{_interval(estimate.low, estimate.high)}"
-
-
-def _interval(low: float | None, high: float | None, sign: str = "") -> str:
-    if low is None or high is None:
-        return ""
-    return f" [{_percent(low, sign)}, {_percent(high, sign)}]"
-
-
-def _percent(value: float, sign: str = "") -> str:
-    return f"{round(100 * value, 1) + 0.0:{sign}.1f}"  # no -0.0
+def _ours(estimate: Estimate, scale: Scale) -> str:
+    if estimate.low is None or estimate.high is None:
+        return scale.text(estimate.mean)
+    return f"{scale.text(estimate.mean)} [{scale.text(estimate.low)}, {scale.text(estimate.high)}]"
 
 
 def _print_summary(console: Console, found: list[Comparison], tolerance: float) -> None:
@@ -161,9 +161,9 @@ def _print_summary(console: Console, found: list[Comparison], tolerance: float) 
     if not found:
         console.print("No run on real data has finished yet.")
         return
-    verdicts = Counter[str](reference.verdict for c in found for reference in c.references)
+    verdicts = Counter[str](value.verdict for c in found for value in c.published)
     parts = [f"{verdicts[name]} {name}" for name in STYLES if verdicts[name]]
-    nothing = sum(not c.references for c in found)
+    nothing = sum(not c.published for c in found)
     parts += [f"{nothing} with nothing published"] if nothing else []
     console.print(", ".join(parts))
     console.print(

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from shiftbench.leaderboard.files import Location
-    from shiftbench.report.html.data import Page
+    from shiftbench.report.model import Report
+    from shiftbench.report.reproduce import Find
     from shiftbench.suite.plan import Plan
 
 EPILOG = """[bold]Examples[/bold]
@@ -90,7 +91,9 @@ def report(
     from rich.console import Console
 
     from shiftbench.leaderboard.store import read
-    from shiftbench.report.terminal import print_report, write_markdown
+    from shiftbench.report.markdown import write_markdown
+    from shiftbench.report.model import build
+    from shiftbench.report.terminal import print_report
 
     console = Console()
     check_suite_options(suite, overrides, data)
@@ -104,40 +107,31 @@ def report(
     table = _of_tasks(found, task or [])
     name = None if plan is None else plan.suite.name
     heading = f"Leaderboard: {name}" if name else "Leaderboard"
-    page = _page(table, folder, heading, suite, recipes=html is not None)
-    print_report(console, table, page.boards)
+    # Planning every suite takes a while, and only the page shows how to reproduce runs.
+    model = build(table, folder, title=heading, find=_finder(suite) if html else None)
+    print_report(console, model)
     if plan is not None:
         console.print(_progress(found, len(plan.runs)))
     file = markdown or (folder or Path()) / f"{name or 'report'}.md"
     wanted = {"html": html, "csv": csv, "latex": latex, "figures": figures}
     with _written(file):
-        write_markdown(file, table, heading, page.boards)
-    written = [file, *_write_more(wanted, page)]
+        write_markdown(file, model)
+    written = [file, *_write_more(wanted, model)]
     for path in written:
         console.print(f"Written to {path}", style="dim", highlight=False, soft_wrap=True)
 
 
-def _page(
-    table: pa.Table, results: Path | None, heading: str, suite: str | None, *, recipes: bool
-) -> Page:
-    """All that is known beside the rankings; with the command of every run if they are wanted."""
-    from shiftbench.core.errors import InputError
-    from shiftbench.leaderboard.published import read_published
-    from shiftbench.report.html.data import page_data
+def _finder(suite: str | None) -> Find:
+    """Finds suites by name; the one that was given is found where it is."""
     from shiftbench.suite.finding import find as find_suite
 
     def find(name: str) -> Path:
         return find_suite(suite if suite is not None and Path(suite).stem == name else name)
 
-    try:
-        published = read_published()
-    except InputError:  # the page says that there are none
-        published = None
-    finder = find if recipes else None  # planning every suite takes a while
-    return page_data(table, results, title=heading, published=published, find=finder)
+    return find
 
 
-def _write_more(wanted: Mapping[str, Path | None], page: Page) -> list[Path]:
+def _write_more(wanted: Mapping[str, Path | None], model: Report) -> list[Path]:
     """Write what was asked for beside the Markdown."""
     from shiftbench.report.tables import to_csv, to_latex, write_text
 
@@ -145,18 +139,18 @@ def _write_more(wanted: Mapping[str, Path | None], page: Page) -> list[Path]:
         from shiftbench.report.html.page import write_html
 
         with _written(html):
-            write_html(html, page)
+            write_html(html, model)
     if csv := wanted["csv"]:
         with _written(csv):
-            write_text(csv, to_csv(page))
+            write_text(csv, to_csv(model))
     if latex := wanted["latex"]:
         with _written(latex):
-            write_text(latex, to_latex(page))
+            write_text(latex, to_latex(model))
     if figures := wanted["figures"]:
         from shiftbench.report.html.figures import write_figures
 
         with _written(figures):
-            write_figures(figures, page)
+            write_figures(figures, model)
     return [path for path in wanted.values() if path is not None]
 
 

@@ -44,16 +44,19 @@ def run(
 
     from shiftbench.execution.launch import launch
     from shiftbench.leaderboard.store import read, relabel
-    from shiftbench.report.terminal import print_report, write_markdown
+    from shiftbench.report.markdown import write_markdown
+    from shiftbench.report.model import build
+    from shiftbench.report.terminal import print_report
 
     console = Console()
     loaded = load_suite(suite, overrides, data)
     outcome = launch(loaded, results, console, address, allow_incomplete)
     runs = outcome.plan.runs
     table = relabel(read(results, runs), {run_id: run.label for run_id, run in runs.items()})
-    print_report(console, table)
+    model = build(table, results, title=f"Leaderboard: {loaded.name}")
+    print_report(console, model)
     markdown = results / f"{loaded.name}.md"
-    write_markdown(markdown, table, f"Leaderboard: {loaded.name}")
+    write_markdown(markdown, model)
     console.print(f"Results: {results}/leaderboard · report: {markdown}", highlight=False)
     if outcome.failed:
         raise typer.Exit(1)

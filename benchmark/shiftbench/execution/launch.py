@@ -21,10 +21,10 @@ from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.setup import Setup
 from shiftbench.leaderboard import store
+from shiftbench.leaderboard.golden import ZERO_SHOT, golden_faults
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
-from shiftbench.leaderboard.schema import failed
+from shiftbench.leaderboard.schema import failed, rows
 from shiftbench.models.backbones import check_backbone
-from shiftbench.report.references import ZERO_SHOT, golden_faults
 from shiftbench.suite.plan import Plan, evaluation_metrics
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _execute(
 
         def check_golden(run_id: str) -> None:
             if plan.runs[run_id].method == ZERO_SHOT:  # now, not when all GPU days are spent
-                for fault in golden_faults(store.read(results, [run_id])):
+                for fault in golden_faults(rows(store.read(results, [run_id]))):
                     display.warn(f"golden row {fault}")
 
         setup = Setup(suite.name, plan.runs, results, data, suite.resources, remarks)

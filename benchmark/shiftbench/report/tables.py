@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 from shiftbench.core.files import written_atomically
 from shiftbench.data.tasks.definition import ID_TEST
-from shiftbench.report.curves import MEAN
-from shiftbench.report.html.data import Board, BoardLine, Page
-from shiftbench.report.terminal import NONE, SHORT, duration, name, title
+from shiftbench.report.model import RankingReport, Report
+from shiftbench.report.ranking import RankedMethod, Ranking
+from shiftbench.report.scale import NONE
+from shiftbench.report.scores import MEAN
+from shiftbench.report.words import duration, missing_text, short, title_of
 
 HEADER = (
     *("data_kind", "task", "task_digest", "backbone", "shots", "evaluation_images"),
@@ -19,7 +20,7 @@ HEADER = (
     *("value", "sd", "low", "high", "interval", "n", "seeds", "complete", "remark"),
     *("cost_seconds", "runs"),
 )
-"""Columns of the CSV. Values are in [0, 1]; an empty cell is what is not known, or all of them."""
+"""Columns of the CSV. Accuracies are in [0, 1]; an empty cell is not known, or means all."""
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -36,22 +37,22 @@ _SPECIAL = {
 }
 
 
-def to_csv(page: Page) -> str:
-    """A row for each line of a ranking and evaluation set, and for the mean over shifts."""
+def to_csv(report: Report) -> str:
+    """A row for each method of a ranking and evaluation set, and for the mean over shifts."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
-    for board in page.boards:
-        for line in board.lines:
-            writer.writerows(_csv_rows(board, line))
+    for of_ranking in report.rankings:
+        for method in of_ranking.ranking.methods:
+            writer.writerows(_csv_rows(of_ranking, method))
     return text.getvalue()
 
 
-def to_latex(page: Page) -> str:
-    """A table for each ranking, in percent, the best of each column that ranks in bold."""
+def to_latex(report: Report) -> str:
+    """A table for each ranking, the best of each column that ranks in bold."""
     parts = ["% Needs \\usepackage{booktabs}."]
-    for number, board in enumerate(page.boards, start=1):
-        parts.append(_latex_table(board, f"tab:shiftbench-{number}"))
+    for number, of_ranking in enumerate(report.rankings, start=1):
+        parts.append(_latex_table(of_ranking, f"tab:shiftbench-{number}"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -66,50 +67,52 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _csv_rows(board: Board, line: BoardLine) -> list[list[object]]:
-    ranking, of = board.ranking, line.line
+def _csv_rows(of_ranking: RankingReport, method: RankedMethod) -> list[list[object]]:
+    ranking, scores = of_ranking.ranking, method.scores
     rows: list[list[object]] = []
-    for set_name, cell in line.cells.items():
-        estimate = cell.estimate
+    for set_name in (*scores.by_set, *([MEAN] if ranking.shifts else [])):
+        estimate = scores.get(set_name)
         numbers: list[object] = [None] * 4
+        interval, n, seeds, remark = None, "", method.seeds, missing_text(scores.missing)
         if estimate is not None:
             numbers = [estimate.mean, estimate.sd, estimate.low, estimate.high]
-        complete = cell.remark is None
+            interval, seeds, remark = estimate.interval, estimate.seeds, estimate.remark
+            n = " or ".join(f"{size:,}" for size in estimate.n)
         rows.append(
             [
                 *(ranking.data_kind, ranking.task, ranking.task_digest, ranking.backbone),
                 *(ranking.shots, ranking.images),
-                *(of.rank, line.letters, of.method, of.label, of.selection),
-                *(" ".join(filter(None, of.variants)), set_name),
+                *(method.rank, of_ranking.ties.letters.get(method.name)),
+                *(method.method, method.label, method.selection),
+                *(" ".join(filter(None, method.variants)), set_name),
                 *(ranking.metrics.get(set_name, "mean"), *numbers),
-                *(cell.interval, cell.n, " ".join(map(str, cell.seeds))),
-                *(str(complete).lower(), cell.remark, of.cost_seconds, " ".join(line.runs)),
+                *(interval, n, " ".join(map(str, seeds)), str(remark is None).lower(), remark),
+                *(method.cost_seconds, " ".join(member.run_id for member in method.members)),
             ]
         )
     return rows
 
 
-def _latex_table(board: Board, label: str) -> str:
-    ranking = board.ranking
+def _latex_table(of_ranking: RankingReport, label: str) -> str:
+    ranking = of_ranking.ranking
     several = len(ranking.shifts) > 1
     sets = [s for s in (ID_TEST, *ranking.shifts) if s in ranking.metrics] + [MEAN] * several
-    headings = ["ID" if s == ID_TEST else "OOD" if s == MEAN else SHORT.get(s, s) for s in sets]
-    header = ["", "method", *headings, "tied", "cost"]
-    best = {s: _best(board.lines, s) for s in sets}
+    header = ["", "method", *map(short, sets), "tied", "cost"]
+    best = {s: _best(ranking, s) for s in sets}
     body = [
         [
-            "" if line.line.rank is None else str(line.line.rank),
-            escape_latex(name(line.line)),
-            *(_latex_cell(line, set_name, best[set_name]) for set_name in sets),
-            escape_latex(line.letters or NONE),
-            escape_latex(duration(line.line.cost_seconds)),
+            "" if method.rank is None else str(method.rank),
+            escape_latex(method.name),
+            *(_latex_cell(ranking, method, set_name, best[set_name]) for set_name in sets),
+            escape_latex(of_ranking.ties.letters.get(method.name, NONE)),
+            escape_latex(duration(method.cost_seconds)),
         ]
-        for line in board.lines
+        for method in ranking.methods
     ]
     rows = [" & ".join(row) + r" \\" for row in body]
     headings_row = " & ".join(map(escape_latex, header)) + r" \\"
     caption = (
-        f"{title(ranking)}. Percent, mean over seeds ± standard deviation; methods that share a "
+        f"{title_of(ranking)}. Percent, mean over seeds ± standard deviation; methods that share a "
         "letter tie. * incomplete data or seeds."
     )
     return "\n".join(
@@ -130,19 +133,20 @@ def _latex_table(board: Board, label: str) -> str:
     )
 
 
-def _latex_cell(line: BoardLine, set_name: str, best: float | None) -> str:
-    cell = line.cells.get(set_name)
-    if cell is None or cell.estimate is None:
+def _latex_cell(ranking: Ranking, method: RankedMethod, set_name: str, best: float | None) -> str:
+    estimate, scale = method.scores.get(set_name), ranking.scale_on(set_name)
+    if estimate is None:
         return escape_latex(NONE)
-    text = f"{100 * cell.estimate.mean:.1f}"
-    if line.line.rank is not None and cell.estimate.mean == best:
+    text = scale.text(estimate.mean)
+    if method.rank is not None and estimate.mean == best:
         text = rf"\textbf{{{text}}}"
-    if cell.estimate.sd is not None:
-        text += rf" {{\scriptsize $\pm$ {100 * cell.estimate.sd:.1f}}}"
-    return text + ("*" if cell.remark else "")
+    if estimate.sd is not None:
+        text += rf" {{\scriptsize $\pm$ {scale.text(estimate.sd)}}}"
+    return text + ("*" if estimate.remark else "")
 
 
-def _best(lines: Sequence[BoardLine], set_name: str) -> float | None:
-    """The highest value of a column among lines that rank."""
-    estimates = (line.estimate(set_name) for line in lines if line.line.rank is not None)
-    return max((estimate.mean for estimate in estimates if estimate is not None), default=None)
+def _best(ranking: Ranking, set_name: str) -> float | None:
+    """The best value of a column among methods that rank."""
+    estimates = (m.scores.get(set_name) for m in ranking.methods if m.rank is not None)
+    values = [estimate.mean for estimate in estimates if estimate is not None]
+    return max(values, key=ranking.scale_on(set_name).gain, default=None)

@@ -1,4 +1,4 @@
-"""What a method's robustness is worth: beyond its ID accuracy, against the others, and its cost."""
+"""Trade-offs: robustness beyond ID accuracy, against the other methods, and for its cost."""
 
 from __future__ import annotations
 
@@ -6,21 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from shiftbench.core.errors import InputError
 from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.evaluation.frontier import area, gain_per_gpu_hour, pareto
-from shiftbench.evaluation.robustness import (
-    Cell,
-    baselines,
-    effective_robustness,
-    standard_models,
-)
-from shiftbench.leaderboard.published import read_published
-from shiftbench.report.curves import MEAN, Point, with_mean
-from shiftbench.report.ranking import ORACLE, Line, Ranking
-from shiftbench.report.references import REAL, ZERO_SHOT
+from shiftbench.evaluation.robustness import Cell, effective_robustness
+from shiftbench.report.curves import CurvePoint
+from shiftbench.report.ranking import RankedMethod, Ranking
+from shiftbench.report.scale import ACCURACY
+from shiftbench.report.scores import MEAN
 
 if TYPE_CHECKING:
     from shiftbench.evaluation.robustness import Baseline
@@ -30,21 +22,21 @@ SELECTED = "selected"
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """A line of a ranking, in relation to the others and to what is published.
+    """A method of a ranking, in relation to the others and to what is published.
 
     Attributes:
-        line: of the ranking.
+        method: of the ranking.
         frontier: its points that no other method's beats in both ID accuracy and mean OOD:
             ``selected``, and alphas of its curve.
         area: that its curve, or its one point, dominates beyond zero-shot, in units of accuracy
-            squared; ``None`` without a zero-shot line.
+            squared; ``None`` without a reference method.
         gain: mean OOD over zero-shot's; ``None`` without one.
         gain_per_hour: the same for each hour of device time, searches included; ``None`` where
             nothing was spent or that is not known.
         rho: effective robustness by shift, in (-1, 1), where there is a published baseline.
     """
 
-    line: Line
+    method: RankedMethod
     frontier: tuple[str, ...]
     area: float | None
     gain: float | None
@@ -53,31 +45,30 @@ class Tradeoff:
 
 
 def tradeoffs(
-    ranking: Ranking, points: Sequence[Point], baseline: Mapping[str, Baseline]
+    ranking: Ranking, points: Sequence[CurvePoint], baseline: Mapping[str, Baseline]
 ) -> list[Tradeoff]:
-    """The trade-offs of a ranking's lines, in its order; partial ones and oracles are left out.
+    """The trade-offs of a ranking's methods, in its order; none of partial ones and of oracles.
+
+    They are of accuracies: a ranking by another kind of metric has none.
 
     Args:
         ranking: of one task.
         points: of its curves.
-        baseline: of ``shipped_baselines``; what standard models would have on each shift.
+        baseline: what standard models would have on each shift, as ``cloud.applicable`` gives it.
     """
-    lines = [
-        line
-        for line in ranking.lines
-        if line.rank is not None and line.selection != ORACLE and ID_TEST in line.cells
-    ]
-    if not ranking.shifts or not lines:
+    methods = [m for m in ranking.methods if m.rank is not None and ID_TEST in m.scores.by_set]
+    scales = {ranking.scale_on(name) for name in (ID_TEST, MEAN)}
+    if not ranking.shifts or not methods or scales != {ACCURACY}:
         return []
-    curve = [p for p in points if ID_TEST in p.cells and MEAN in p.cells]
-    pairs = [(c[ID_TEST].mean, c[MEAN].mean) for c in map(with_mean, lines)]
-    pairs += [(p.cells[ID_TEST].mean, p.cells[MEAN].mean) for p in curve]
+    curve = [p for p in points if ID_TEST in p.scores and MEAN in p.scores]
+    of_all = (*(m.scores.with_mean() for m in methods), *(p.scores for p in curve))
+    pairs = [(scores[ID_TEST].mean, scores[MEAN].mean) for scores in of_all]
     best = pareto(pairs)
-    references = [p for line, p in zip(lines, pairs, strict=False) if line.method == ZERO_SHOT]
+    references = [p for method, p in zip(methods, pairs, strict=False) if method.reference]
     reference = references[0] if references else None
     found = []
-    for position, line in enumerate(lines):
-        own = [k for k, p in enumerate(curve, start=len(lines)) if p.name == line.label]
+    for position, method in enumerate(methods):
+        own = [k for k, p in enumerate(curve, start=len(methods)) if p.label == method.label]
         gain = extent = None
         if reference is not None:
             gain = pairs[position][1] - reference[1]
@@ -85,53 +76,24 @@ def tradeoffs(
             extent = area(ids, oods, reference)
         found.append(
             Tradeoff(
-                line=line,
+                method=method,
                 frontier=(
                     *((SELECTED,) if best[position] else ()),
-                    *(f"{curve[k - len(lines)].alpha:g}" for k in own if best[k]),
+                    *(f"{curve[k - len(methods)].alpha:g}" for k in own if best[k]),
                 ),
                 area=extent,
                 gain=gain,
-                gain_per_hour=None if gain is None else gain_per_gpu_hour(gain, line.cost_seconds),
-                rho=_rho(line, baseline),
+                gain_per_hour=None
+                if gain is None
+                else gain_per_gpu_hour(gain, method.cost_seconds),
+                rho=_rho(method, baseline),
             )
         )
     return found
 
 
-def shipped_baselines(
-    found: Sequence[Ranking], published: pa.Table | None = None
-) -> Mapping[str, Baseline]:
-    """What standard ImageNet models have under each shift, where a ranking is of the real ImageNet.
-
-    Args:
-        found: the rankings.
-        published: as ``read_published`` gives it, which is the default.
-
-    Returns:
-        β by shift; empty for other rankings, and where nothing is published.
-    """
-    if not any(ranking.data_kind == REAL and ranking.task == "imagenet" for ranking in found):
-        return {}
-    try:
-        return baselines(standard_models(read_published() if published is None else published))
-    except (InputError, ValueError):  # there is none, or without the testbed
-        return {}
-
-
-def applicable(ranking: Ranking, baseline: Mapping[str, Baseline]) -> Mapping[str, Baseline]:
-    """The baselines that a ranking's shifts may be held against."""
-    if ranking.data_kind != REAL or ranking.task != "imagenet":
-        return {}
-    return {
-        shift: line
-        for shift, line in baseline.items()
-        if shift in ranking.shifts and ranking.metrics[shift] == "accuracy"
-    }
-
-
-def _rho(line: Line, baseline: Mapping[str, Baseline]) -> dict[str, float]:
-    cells = [Cell(None, name, estimate.mean) for name, estimate in line.cells.items()]
+def _rho(method: RankedMethod, baseline: Mapping[str, Baseline]) -> dict[str, float]:
+    cells = [Cell(None, name, score.mean) for name, score in method.scores.by_set.items()]
     values = effective_robustness(cells, baseline)
     return {
         cell.evaluation_set: rho for cell, rho in zip(cells, values, strict=True) if rho is not None

@@ -8,26 +8,26 @@ from collections.abc import Collection
 from pathlib import Path
 
 from shiftbench.core.files import written_atomically
-from shiftbench.report.html.charts import all_figures
-from shiftbench.report.html.data import Page
+from shiftbench.report.html.charts.drawn import all_figures
+from shiftbench.report.model import Report
 
 SCALE = 2.0  # pixels of the PNG to each of the SVG
 
 
-def write_figures(folder: Path, page: Page) -> list[Path]:
+def write_figures(folder: Path, report: Report) -> list[Path]:
     """Write every chart as SVG and PNG.
 
     Args:
         folder: made when it is not there; files of other names in it stay.
-        page: of ``page_data``.
+        report: whose charts.
 
     Returns:
-        the files.
+        The files.
     """
     import vl_convert
 
     files: list[Path] = []
-    for figure in all_figures(page):
+    for figure in all_figures(report):
         spec = figure.spec(with_data=True)
         spec["title"] = {"text": figure.title, "anchor": "start"}
         spec["background"] = "white"

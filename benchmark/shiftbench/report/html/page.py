@@ -1,4 +1,4 @@
-"""The page itself: what ``data`` gathered and ``charts`` drew, in one file that fetches nothing."""
+"""The page: a report's model and its charts in one file that fetches nothing."""
 
 from __future__ import annotations
 
@@ -14,25 +14,21 @@ from markupsafe import Markup
 
 from shiftbench.core.files import written_atomically
 from shiftbench.data.tasks.definition import ID_TEST
-from shiftbench.report.curves import MEAN
 from shiftbench.report.html import assets
-from shiftbench.report.html.charts import (
-    Figure,
-    Style,
-    board_figures,
-    page_figures,
-    styles,
-)
-from shiftbench.report.html.data import Board, BoardLine, Cell, Page
-from shiftbench.report.ranking import ORACLE
-from shiftbench.report.terminal import (
-    NONE,
-    SHORT,
+from shiftbench.report.html.charts.drawn import ranking_figures, report_figures
+from shiftbench.report.html.charts.figure import Figure, Style, styles
+from shiftbench.report.model import Report
+from shiftbench.report.ranking import RankedMethod, Ranking
+from shiftbench.report.scale import ACCURACY, NONE
+from shiftbench.report.scores import MEAN, Estimate
+from shiftbench.report.words import (
     TRADEOFFS,
     duration,
-    name,
-    overall_title,
-    title,
+    metrics_of,
+    missing_text,
+    short,
+    shots_text,
+    title_of,
     tradeoff_cells,
     tradeoff_header,
 )
@@ -48,7 +44,7 @@ SHAPE_PATHS = {
 
 
 @dataclass(frozen=True)
-class Column:
+class ScoreColumn:
     """A column of a ranking's table: an evaluation set, or their mean."""
 
     set_name: str
@@ -56,17 +52,17 @@ class Column:
     explanation: str
 
 
-def render(page: Page) -> str:
+def render(report: Report) -> str:
     """The page as HTML."""
-    style = styles(page)
-    boards = []
+    style = styles(report)
+    rankings = []
     figures: list[Figure] = []
-    for number, board in enumerate(page.boards, start=1):
+    for number, of_ranking in enumerate(report.rankings, start=1):
         key = f"r{number}"
-        of_board = board_figures(board, page, style, key)
-        figures += of_board
-        boards.append({"key": key, "board": board, "figures": of_board})
-    others = page_figures(page, style)
+        drawn = ranking_figures(of_ranking, report, style, key)
+        figures += drawn
+        rankings.append({"key": key, "report": of_ranking, "figures": drawn})
+    others = report_figures(report)
     figures += others
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("shiftbench.report.html"),
@@ -76,41 +72,36 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     filters: dict[str, Callable[..., str]] = {
-        "percent": percent,
-        "points": points,
+        "percent": ACCURACY.text,
         "duration": duration,
         "shots": shots_text,
         "thousands": lambda number: f"{number:,}",
-        "short": short,
+        "setting": setting_text,
         "order": order,
     }
     environment.filters |= filters
     environment.globals |= {
         "NONE": NONE,
         "MEAN": MEAN,
-        "ID_TEST": ID_TEST,
-        "ORACLE": ORACLE,
         "columns": columns,
-        "cell_title": cell_title,
+        "score_title": score_title,
         "interval": interval,
-        "metrics_text": metrics_text,
+        "metrics_of": metrics_of,
         "marker": lambda method: marker(style.get(method)),
-        "title_of": title,
-        "overall_title": overall_title,
-        "name_of": name,
+        "title_of": title_of,
         "sort_value": sort_value,
-        "partial": partial,
+        "remark_of": remark_of,
         "TRADEOFFS": TRADEOFFS,
         "tradeoff_header": tradeoff_header,
         "tradeoff_cells": tradeoff_cells,
     }
     return environment.get_template("page.html.jinja").render(
-        page=page,
-        boards=boards,
+        report=report,
+        rankings=rankings,
         search_figures={f.name: f for f in others},
         other_figures=[f for f in others if not f.name.startswith("search-")],
-        filters=_filters(page),
-        counts=_counts(page),
+        filters=_filters(report),
+        counts=_counts(report),
         css=_own("page.css"),
         script=_own("page.js"),
         vega=_script(assets.vega()) if figures else "",
@@ -124,9 +115,9 @@ def render(page: Page) -> str:
     )
 
 
-def write_html(path: Path, page: Page) -> None:
+def write_html(path: Path, report: Report) -> None:
     """Write ``render`` so that the file appears whole or not at all."""
-    text = render(page)
+    text = render(report)
     with written_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -157,89 +148,74 @@ def _script(text: str) -> Markup:
     return Markup(re.sub(r"<(?=!--|/?script)", r"\\x3c", text, flags=re.IGNORECASE))  # noqa: S704
 
 
-# What cells say
+# What cells of the tables say
 
 
-def columns(board: Board) -> list[Column]:
+def columns(ranking: Ranking) -> list[ScoreColumn]:
     """Evaluation sets of a ranking's table, in distribution first and the mean last."""
-    ranking = board.ranking
-    of_sets = [
-        Column(s, "ID" if s == ID_TEST else SHORT.get(s, s), f"{s}: {ranking.metrics[s]}, percent")
-        for s in (ID_TEST, *ranking.shifts)
-        if s in ranking.metrics
-    ]
+    sets = [name for name in (ID_TEST, *ranking.shifts) if name in ranking.metrics]
+    of_sets = [ScoreColumn(name, short(name), _explained(ranking, name)) for name in sets]
     if len(ranking.shifts) == 1:  # it is the mean
-        only = f"{ranking.shifts[0]}: {ranking.metrics[ranking.shifts[0]]}, percent; ranks"
-        return [*of_sets[:-1], Column(MEAN, SHORT.get(ranking.shifts[0], ranking.shifts[0]), only)]
+        (shift,) = ranking.shifts
+        only = ScoreColumn(MEAN, short(shift), f"{_explained(ranking, shift)}; ranks")
+        return [*of_sets[:-1], only]
     if not ranking.shifts:
         return of_sets
-    return [*of_sets, Column(MEAN, "OOD", "mean over all shifts, percent; ranks")]
+    unit = _unit(ranking, MEAN)
+    return [*of_sets, ScoreColumn(MEAN, short(MEAN), f"mean over all shifts{unit}; ranks")]
 
 
-def percent(value: float | None) -> str:
-    """In [0, 1] as percent with one decimal."""
-    return NONE if value is None else f"{100 * value:.1f}"
-
-
-def points(value: float | None) -> str:
-    """A difference in percentage points with its sign."""
-    return NONE if value is None else f"{round(100 * value, 1) + 0.0:+.1f}"
-
-
-def interval(cell: Cell | None) -> str:
-    """The 95 % interval in percent, empty where there is none."""
-    if cell is None or cell.estimate is None:
+def interval(ranking: Ranking, set_name: str, estimate: Estimate | None) -> str:
+    """The 95 % interval of a score, empty where there is none."""
+    if estimate is None:
         return ""
-    low, high = cell.estimate.low, cell.estimate.high
-    return "" if low is None or high is None else f"{percent(low)} to {percent(high)}"
+    return ranking.scale_on(set_name).interval(estimate.low, estimate.high)
 
 
-def partial(cell: Cell | None) -> bool:
-    """Whether a number is marked as not the whole truth."""
-    return cell is not None and cell.remark is not None
+def remark_of(method: RankedMethod, set_name: str) -> str | None:
+    """Why a score is marked as not the whole truth; ``None`` when it is."""
+    estimate = method.scores.get(set_name)
+    if estimate is not None:
+        return estimate.remark
+    return missing_text(method.scores.missing) if set_name == MEAN else None
 
 
 def order(text: str) -> str:
-    """What a number in words, such as ``+1,234``, is sorted by; what is none comes last."""
+    """A key to sort numbers in words by, such as ``+1,234``; what is none comes last."""
     return "-1e9" if text == NONE else text.replace(",", "").replace("+", "")
 
 
-def sort_value(cell: Cell | None) -> str:
-    """What a cell is sorted by: numbers that are missing come last when the best are first."""
-    return "-1" if cell is None or cell.estimate is None else f"{cell.estimate.mean:.6f}"
+def sort_value(ranking: Ranking, set_name: str, estimate: Estimate | None) -> str:
+    """A key to sort scores by: missing ones come last when the best are first."""
+    lower = ranking.scale_on(set_name).higher_is_better is False
+    if estimate is None:
+        return "1e9" if lower else "-1"
+    return f"{estimate.mean:.6f}"
 
 
-def cell_title(line: BoardLine, column: Column, cell: Cell | None) -> str:
-    """All that is known of a number, for its tooltip."""
-    if cell is None:
-        return f"{line.name} has no result on {column.set_name}"
-    parts = [f"{line.name} · {column.set_name}"]
-    if cell.estimate is not None:
-        parts[0] += f": {percent(cell.estimate.mean)} %"
-        if cell.estimate.sd is not None:
-            parts.append(f"standard deviation over seeds {percent(cell.estimate.sd)}")
-    if interval(cell):
-        parts.append(f"95 % interval {interval(cell)} ({cell.interval})")
-    elif cell.estimate is not None:
-        parts.append("no interval: one seed")
-    if cell.n:
-        parts.append(f"{cell.n} images")
-    parts.append(f"seeds {', '.join(map(str, cell.seeds))}")
-    parts.append(f"selection {line.line.selection}, cost {duration(line.line.cost_seconds)}")
-    if cell.remark:
-        parts.append(f"partial: {cell.remark}")
-    parts += line.provenance
+def score_title(ranking: Ranking, method: RankedMethod, set_name: str) -> str:
+    """All that is known of a score, for its tooltip."""
+    estimate, remark = method.scores.get(set_name), remark_of(method, set_name)
+    if estimate is None and remark is None:
+        return f"{method.name} has no result on {set_name}"
+    parts = [f"{method.name} · {set_name}"]
+    if estimate is not None:
+        scale = ranking.scale_on(set_name)
+        parts[0] += f": {scale.text(estimate.mean)}{' %' if scale.percent else ''}"
+        if estimate.sd is not None:
+            parts.append(f"standard deviation over seeds {scale.text(estimate.sd)}")
+        ends = interval(ranking, set_name, estimate)
+        known = f"95 % interval {ends} ({estimate.interval})"
+        parts.append(known if ends else "no interval: one seed")
+        if estimate.n:
+            parts.append(f"{' or '.join(f'{n:,}' for n in estimate.n)} images")
+    seeds = method.seeds if estimate is None else estimate.seeds
+    parts.append(f"seeds {', '.join(map(str, seeds))}")
+    parts.append(f"selection {method.selection}, cost {duration(method.cost_seconds)}")
+    if remark:
+        parts.append(f"partial: {remark}")
+    parts += method.provenance
     return "\n".join(parts)
-
-
-def metrics_text(board: Board) -> str:
-    """Which metric each set has."""
-    ranking = board.ranking
-    by_metric: dict[str, list[str]] = {}
-    for set_name in (ID_TEST, *ranking.shifts):
-        if set_name in ranking.metrics:
-            by_metric.setdefault(ranking.metrics[set_name], []).append(set_name)
-    return "; ".join(f"{metric}: {', '.join(sets)}" for metric, sets in by_metric.items())
 
 
 def marker(style: Style | None) -> Markup:
@@ -251,32 +227,35 @@ def marker(style: Style | None) -> Markup:
     ).format(SHAPE_PATHS[style.shape], style.colour)
 
 
-def shots_text(shots: int | None) -> str:
-    """Training images per class, for people."""
-    return "all" if shots is None else str(shots)
-
-
-def short(value: object) -> str:
+def setting_text(value: object) -> str:
     """A setting, with as many digits as anyone reads."""
     return f"{value:.3g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
-def _filters(page: Page) -> dict[str, Sequence[str]]:
-    """What the page can be narrowed to: values by name, of those that have several."""
-    ranked = [board.ranking for board in page.boards]
+def _explained(ranking: Ranking, set_name: str) -> str:
+    return f"{set_name}: {ranking.metrics[set_name]}{_unit(ranking, set_name)}"
+
+
+def _unit(ranking: Ranking, set_name: str) -> str:
+    return ", percent" if ranking.scale_on(set_name).percent else ""
+
+
+def _filters(report: Report) -> dict[str, Sequence[str]]:
+    """The values that the page can be narrowed to, by name."""
+    rankings = [of_ranking.ranking for of_ranking in report.rankings]
     return {
-        "task": list(dict.fromkeys(ranking.task for ranking in ranked)),
-        "backbone": list(dict.fromkeys(ranking.backbone for ranking in ranked)),
-        "shots": list(dict.fromkeys(shots_text(ranking.shots) for ranking in ranked)),
+        "task": list(dict.fromkeys(ranking.task for ranking in rankings)),
+        "backbone": list(dict.fromkeys(ranking.backbone for ranking in rankings)),
+        "shots": list(dict.fromkeys(shots_text(ranking.shots) for ranking in rankings)),
     }
 
 
-def _counts(page: Page) -> dict[str, int]:
+def _counts(report: Report) -> dict[str, int]:
     return {
-        "done": sum(run.status == "done" for run in page.runs),
-        "failed": len(page.failures),
-        "incomplete": len(page.incomplete),
-        "leaks": len(page.leaks),
-        "faults": len(page.golden_faults),
-        "untied": sum(not board.ties.known for board in page.boards),
+        "done": sum(run.status == "done" for run in report.runs),
+        "failed": len(report.failures),
+        "incomplete": len(report.incomplete),
+        "leaks": len(report.leaks),
+        "faults": len(report.golden_faults),
+        "untied": sum(not of_ranking.ties.known for of_ranking in report.rankings),
     }

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from shiftbench.report.findings import (
-    base_to_new,
-    harmonic_mean,
-    layer_of,
-    leaks,
-    movements,
-    searches,
-)
-from shiftbench.report.ranking import rankings
-from shiftbench.report.terminal import to_markdown
+from shiftbench.report.model import build
+from shiftbench.report.movements import layer_of
+from shiftbench.report.over_tasks import harmonic_mean
 
 from tests.leaderboard.records import info, results, run
+from tests.report.of_table import markdown, rankings
 
 SEARCH = {
     "search_id": "5ea5c4",
@@ -55,23 +49,23 @@ def test_distance_and_mask_are_means_over_seeds() -> None:
         return run(f"f{seed}", VALUES, **changes)
 
     table = pa.concat_tables([saft(0, 1.0, 10), saft(1, 3.0, 6), run("b", VALUES, distance=0.5)])
-    full, found = movements(table)
+    full, found = build(table).movements
     assert (full.label, full.distance, full.selected, full.layers) == ("full", 0.5, None, ())
     assert (found.distance, found.selected, found.candidates) == (2.0, 10, 1000)
     assert dict(found.layers) == pytest.approx({"visual conv1": 0.8, "text ln_final": 0.2})
-    markdown = to_markdown(table)
-    assert "| imagenet | miniature | all | saft | 2 | 10 of 1,000 |" in markdown
-    assert "visual conv1 80 %" in markdown
+    text = markdown(table)
+    assert "| imagenet | miniature | all | saft | 2 | 10 of 1,000 |" in text
+    assert "visual conv1 80 %" in text
 
 
 def test_a_search_that_runs_share_is_one_line_and_charged_to_each() -> None:
     tables = [run(f"f{seed}", VALUES, label="autoft", seed=seed, **SEARCH) for seed in (0, 1)]
     table = pa.concat_tables(tables)
-    (line,) = searches(table)
+    (line,) = build(table).searches
     assert (line.n_trials, line.steps, line.seconds) == (20, 111, 90.0)
-    assert "lr 0.000325" in to_markdown(table)
+    assert "lr 0.000325" in markdown(table)
     (ranking,) = rankings(table)
-    assert {found.cost_seconds for found in ranking.lines} == {60.0 + 90.0}
+    assert {found.cost_seconds for found in ranking.methods} == {60.0 + 90.0}
 
 
 def test_a_derived_run_is_charged_its_parents_search_once() -> None:
@@ -81,7 +75,7 @@ def test_a_derived_run_is_charged_its_parents_search_once() -> None:
         parents=[("autoft", "aa")],
     )  # fmt: skip
     (ranking,) = rankings(pa.concat_tables([parent, child]))
-    costs = {line.label: line.cost_seconds for line in ranking.lines}
+    costs = {line.label: line.cost_seconds for line in ranking.methods}
     assert costs == {"autoft": 150.0, "wise-ft": 150.0}
 
 
@@ -96,22 +90,22 @@ def test_the_harmonic_mean_is_of_the_averages() -> None:
         return run(task, {"id-test": base, "new": new}, **changes)
 
     table = pa.concat_tables([split("a", 0.9, 0.3), split("b", 0.5, 0.7)])
-    (line,) = base_to_new(rankings(table))
+    (line,) = build(table).base_to_new
     assert (line.base, line.new) == pytest.approx((0.7, 0.5))
     assert line.harmonic_mean == pytest.approx(2 * 0.7 * 0.5 / 1.2)
-    assert "| miniature | 16 | full | 70.0 | 50.0 | 58.3 |" in to_markdown(table)
+    assert "| miniature | 16 | full | 70.0 | 50.0 | 58.3 |" in markdown(table)
 
 
 def test_leaks_are_shown_once() -> None:
     text = "imagenet-v2 has 2 images of train: a, b"
     table = pa.concat_tables([run(i, VALUES, leakage=text) for i in ("aa", "bb")])
-    assert leaks(table) == [("imagenet", text)]
-    assert text in to_markdown(table)
+    assert build(table).leaks == (("imagenet", text),)
+    assert text in markdown(table)
 
 
 def test_a_plain_leaderboard_has_none_of_it() -> None:
     from shiftbench.leaderboard.schema import done
 
-    markdown = to_markdown(done(info(distance=None), results(VALUES)))
-    assert "##" in markdown
-    assert not any(word in markdown for word in ("Searches", "How far", "Base to new"))
+    text = markdown(done(info(distance=None), results(VALUES)))
+    assert "##" in text
+    assert not any(word in text for word in ("Searches", "How far", "Base to new"))

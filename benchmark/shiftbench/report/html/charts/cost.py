@@ -1,0 +1,89 @@
+"""The cost of each method against what it gains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import altair as alt
+
+from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.evaluation.frontier import pareto
+from shiftbench.report.html.charts.encodings import (
+    colour,
+    facts,
+    fade,
+    heading,
+    number_axis,
+    number_format,
+    score_scale,
+    shape,
+)
+from shiftbench.report.html.charts.figure import NEUTRAL, Figure
+from shiftbench.report.html.charts.records import Drawing
+from shiftbench.report.scores import MEAN
+from shiftbench.report.words import title_of
+
+SECONDS = (0, 1, 3, 10, 30, 120, 600, 2400, 7200, 36_000, 180_000, 900_000)
+_OF_SECONDS = (
+    "datum.value < 100 ? format(datum.value, '.0f') + ' s' : datum.value < 6000 ? "
+    "format(datum.value / 60, '.0f') + ' min' : format(datum.value / 3600, '.0f') + ' h'"
+)
+
+
+def cost_chart(drawing: Drawing) -> Figure:
+    """Cost and score of each method, and the frontier of those that no other beats in both."""
+    ranking, key = drawing.ranking, drawing.key
+    shifts = ranking.shifts
+    target = shifts[0] if len(shifts) == 1 else MEAN if shifts else ID_TEST
+    of_scores = ranking.scale_on(target)
+    points = [r for r in drawing.points if r["set"] == target and r["cost"] is not None]
+    pairs = [(-r["cost"], of_scores.gain(r["value"])) for r in points]
+    best: Iterable[bool] = pareto(pairs) if points else []
+    frontier = [
+        {"cost": r["cost"], "value": r["value"]}
+        for r, on_it in zip(points, best, strict=True)
+        if on_it
+    ]
+    most = max((r["cost"] for r in points), default=0.0) * 1.3 + 1
+    names, styles = drawing.names, drawing.styles
+    scale = score_scale(points, of_scores)
+    x = alt.X(
+        "cost:Q",
+        scale=alt.Scale(type="symlog", constant=1, domain=[0, most]),
+        axis=alt.Axis(values=[s for s in SECONDS if s <= most], labelExpr=_OF_SECONDS),
+        title="device time to train and to search, parents included",
+    )
+    y = alt.Y("value:Q", scale=scale, axis=number_axis(of_scores), title=heading(target))
+    line = (
+        alt.Chart(alt.NamedData(f"{key}-frontier"))
+        .mark_line(interpolate="step-after", color=NEUTRAL, strokeDash=[4, 3])
+        .encode(x=x, y=y)
+    )
+    shown = alt.Chart(alt.NamedData(f"{key}-points")).transform_filter(alt.datum.set == target)
+    rules = shown.mark_rule(strokeWidth=1, clip=True).encode(
+        x=x,
+        y=alt.Y("low:Q", scale=scale, title=""),
+        y2="high:Q",
+        color=colour(names, styles),
+        opacity=fade(0.35),
+    )
+    marks = shown.mark_point(filled=True, size=60).encode(
+        x=x,
+        y=y,
+        color=colour(names, styles),
+        shape=shape(names, styles),
+        opacity=fade(),
+        tooltip=[
+            alt.Tooltip("method:N"),
+            alt.Tooltip("spent:N", title="cost"),
+            alt.Tooltip("value:Q", format=number_format(of_scores), title=target),
+            *facts(),
+        ],
+    )
+    return Figure(
+        name=f"{key}-cost",
+        title=f"Cost and accuracy · {title_of(ranking)}",
+        text="Dashed: the frontier that no method beats in both cost and accuracy.",
+        chart=alt.layer(line, rules, marks).properties(width=640, height=340),
+        data={**drawing.data, f"{key}-frontier": frontier},
+    )

@@ -1,0 +1,100 @@
+"""Axes, colours and tooltips that charts share.
+
+Axes in logits are linear axes of transformed values, since Vega has no such scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from shiftbench.report.html.charts.figure import WANTED, Style
+from shiftbench.report.scale import Scale
+from shiftbench.report.scores import MEAN
+
+NARROW = 190  # pixels
+FADED = 0.08
+PERCENT = ".1%"
+
+
+def fade(opacity: float = 1.0) -> Any:
+    """The opacity of methods that are wanted; others fade."""
+    test = f"{WANTED} === '' || indexof(lower(datum.method), {WANTED}) >= 0"
+    return alt.condition(test, alt.value(opacity), alt.value(FADED))
+
+
+def colour(names: Sequence[str], style: Mapping[str, Style], *, legend: bool = True) -> alt.Color:
+    """The colour of each method."""
+    scale = alt.Scale(domain=[*names], range=[style[name].colour for name in names])
+    return alt.Color("method:N", scale=scale, legend=_legend() if legend else None)
+
+
+def shape(names: Sequence[str], style: Mapping[str, Style], *, legend: bool = True) -> alt.Shape:
+    """The shape of each method's marks."""
+    scale = alt.Scale(domain=[*names], range=[style[name].shape for name in names])
+    return alt.Shape("method:N", scale=scale, legend=_legend() if legend else None)
+
+
+def number_format(scale: Scale) -> str:
+    """The format of numbers in tooltips."""
+    return PERCENT if scale.percent else ".3f"
+
+
+def number_axis(scale: Scale, **options: Any) -> alt.Axis:
+    """An axis of scores."""
+    return alt.Axis(format="~%" if scale.percent else "~g", **options)
+
+
+def score_scale(records: Iterable[Mapping[str, Any]], scale: Scale) -> alt.Scale:
+    """The ends of an axis of scores; of fractions within what a fraction can be."""
+    low, high = domain((r["value"] for r in records), least=0.01)
+    return fixed((max(low, 0.0), min(high, 1.005)) if scale.percent else (low, high))
+
+
+def domain(values: Iterable[float], least: float = 0.15) -> tuple[float, float]:
+    """Ends of an axis that holds the values with some room.
+
+    Intervals do not count: that of a few seeds can be wider than all values, and is cut off.
+    """
+    each = np.array([*values], dtype=np.float64)
+    if not len(each):
+        return -1.0, 1.0
+    low, high = float(each.min()), float(each.max())
+    room = max(0.08 * (high - low), least)
+    return round(low - room, 4), round(high + room, 4)
+
+
+def fixed(ends: tuple[float, float]) -> alt.Scale:
+    """A scale with these ends."""
+    return alt.Scale(domain=list(ends), nice=False, zero=False)
+
+
+def heading(set_name: str) -> str:
+    """The title of a set's panel."""
+    return "mean over shifts" if set_name == MEAN else set_name
+
+
+def interval_tooltip() -> alt.Tooltip:
+    """The 95 % interval of a mark."""
+    return alt.Tooltip("interval:N", title="95 % interval")
+
+
+def facts() -> list[alt.Tooltip]:
+    """All else that is known of a method's mark."""
+    return [
+        interval_tooltip(),
+        alt.Tooltip("kind:N", title="kind"),
+        alt.Tooltip("n:N", title="images"),
+        alt.Tooltip("seeds:Q"),
+        alt.Tooltip("selection:N"),
+        alt.Tooltip("note:N"),
+    ]
+
+
+def _legend() -> alt.Legend:
+    return alt.Legend(
+        title=None, orient="bottom", columns=5, symbolLimit=0, labelLimit=200, symbolOpacity=1
+    )

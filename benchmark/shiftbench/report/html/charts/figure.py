@@ -1,0 +1,74 @@
+"""A chart with its data, and the style that every method has in all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import altair as alt
+from altair.utils.schemapi import debug_mode
+
+from shiftbench.report.model import Report
+from shiftbench.report.ranking import ORACLE
+
+Records = list[dict[str, Any]]
+Chart = alt.Chart | alt.LayerChart | alt.ConcatChart | alt.HConcatChart | alt.FacetChart
+
+COLOURS = ("#0072b2", "#d55e00", "#00855f", "#b0599b", "#a06a00", "#7a63c9", "#c2435a", "#6f7782")
+"""Distinct for most colour-blind people, and of contrast ≥ 3 on white and on the dark page."""
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+MUTED = "#808a96"  # of what is not ours
+NEUTRAL = "#7d8590"
+WANTED = "wanted"
+"""Parameter of all charts: methods whose name does not contain it fade."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """Colour and shape of a method's marks, the same in all charts."""
+
+    colour: str
+    shape: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its data.
+
+    Attributes:
+        name: for files: lower case, digits and hyphens.
+        title: for people.
+        text: what it shows, which stands in for it where it cannot be seen.
+        chart: over data named as in ``data``.
+        data: records by name; names are unique in a page, and equal ones mean equal records.
+    """
+
+    name: str
+    title: str
+    text: str
+    chart: Chart
+    data: Mapping[str, Records] = field(repr=False)
+
+    def spec(self, *, with_data: bool) -> dict[str, Any]:
+        """The chart in Vega-Lite, with its data or to be joined with them by name."""
+        with debug_mode(False):
+            spec: dict[str, Any] = self.chart.to_dict(validate=False)
+        spec["params"] = [*spec.get("params", []), {"name": WANTED, "value": ""}]
+        spec["description"] = f"{self.title}. {self.text}"
+        if with_data:
+            spec["datasets"] = dict(self.data)
+        return spec
+
+
+def styles(report: Report) -> dict[str, Style]:
+    """A style for every method of a report."""
+    methods = (method for of in report.rankings for method in of.ranking.methods)
+    ours = [method.name for method in methods if method.selection != ORACLE]
+    # Curves cross each other, so they come first: the first styles differ in colour.
+    curves = [point.label for of in report.rankings for point in of.curves]
+    names = dict.fromkeys([*curves, *ours])
+    return {
+        name: Style(COLOURS[i % len(COLOURS)], SHAPES[i // len(COLOURS) % len(SHAPES)])
+        for i, name in enumerate(names)
+    }

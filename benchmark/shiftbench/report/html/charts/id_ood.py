@@ -1,0 +1,185 @@
+"""Accuracy under each shift against accuracy in distribution, with published models."""
+
+from __future__ import annotations
+
+import altair as alt
+
+from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.report.html.charts.encodings import (
+    PERCENT,
+    colour,
+    domain,
+    facts,
+    fade,
+    fixed,
+    heading,
+    shape,
+)
+from shiftbench.report.html.charts.figure import MUTED, NEUTRAL, Chart, Figure, Records
+from shiftbench.report.html.charts.records import Drawing, logit_of, rounded
+from shiftbench.report.model import Report
+from shiftbench.report.scores import MEAN
+from shiftbench.report.words import short, title_of
+
+PANEL = 290  # pixels
+TICKS = (0.01, 0.02, *(t / 20 for t in range(1, 20)), 0.98, 0.99, 0.995, 0.999)
+EQUAL = [{"x": end, "y": end} for end in (-10.0, 10.0)]
+"""Where both accuracies are equal, in logits, beyond any axis."""
+_OF_LOGIT = "format(1 / (1 + exp(-datum.value)), '.3~%')"
+
+
+def id_ood(drawing: Drawing, report: Report) -> Figure:
+    """A panel for each shift and for their mean, both axes in logits."""
+    ranking, axes = drawing.ranking, drawing.of_ranking.axes
+    shifts = ranking.shifts
+    panels = [MEAN, *shifts] if len(shifts) > 1 else [*shifts]
+    models, trend = _cloud_records(report), _trend_records(report)
+    published = [shift for shift in shifts if shift in axes and models]
+    text = (
+        "Each mark is a method (mean over seeds, bars: 95 % intervals), lines join the points of "
+        "an alpha curve; both axes are in logits, dashed: equal accuracy."
+    )
+    if published:
+        text += (
+            f" Grey: published models ({', '.join(published)}), their trend and its 95 % band "
+            "as far as they were trained on ImageNet alone."
+        )
+    elif ranking.data_kind != "real":
+        text += " Published models are of real data, so none is here."
+    left = [s for s in shifts if s not in axes and ranking.task == "imagenet"]
+    if published and left:
+        text += f" No trend for {', '.join(left)}: our ID accuracy on their classes is not known."
+    return Figure(
+        name=f"{drawing.key}-id-ood",
+        title=f"ID and OOD · {title_of(ranking)}",
+        text=text,
+        chart=alt.concat(*(_panel(name, drawing, trend) for name in panels), columns=3),
+        data={**drawing.data, "cloud": models, "baseline": trend, "equal": EQUAL},
+    )
+
+
+def _cloud_records(report: Report) -> Records:
+    return [
+        {
+            "set": p.shift,
+            "model": p.model,
+            "training": "ImageNet alone" if p.standard else "other",
+            "id": rounded(p.id_accuracy),
+            "value": rounded(p.ood_accuracy),
+            "x": rounded(logit_of(p.id_accuracy)),
+            "y": rounded(logit_of(p.ood_accuracy)),
+        }
+        for p in report.cloud
+    ]
+
+
+def _trend_records(report: Report) -> Records:
+    return [
+        {
+            "set": p.shift,
+            "x": rounded(logit_of(p.id_accuracy)),
+            "y": rounded(logit_of(p.ood_accuracy)),
+            "low": rounded(logit_of(p.low)),
+            "high": rounded(logit_of(p.high)),
+        }
+        for p in report.baselines
+    ]
+
+
+def _panel(set_name: str, drawing: Drawing, trend: Records) -> Chart:
+    axes = drawing.of_ranking.axes
+    every = (*drawing.points, *drawing.curve)
+    ours = [r for r in every if r["set"] == set_name and r["x"] is not None]
+    # The axes show where ours and the trend are; models that are worse than it are cut off.
+    of_set = [r for r in trend if r["set"] == set_name and set_name in axes]
+    id_name = axes.get(set_name, ID_TEST)
+    metric = drawing.ranking.metrics.get(ID_TEST, "no metric")
+    x_scale = fixed(domain(r["x"] for r in (*ours, *of_set)))
+    y_scale = fixed(domain(r["y"] for r in (*ours, *of_set)))
+    axis = alt.Axis(
+        values=[round(logit_of(t), 5) for t in TICKS], labelExpr=_OF_LOGIT, labelOverlap="greedy"
+    )
+    x = alt.X("x:Q", scale=x_scale, axis=axis, title=f"{id_name} ({metric})")
+    y = alt.Y("y:Q", scale=y_scale, axis=axis, title=short(set_name) if set_name != MEAN else MEAN)
+    dashed = alt.Chart(alt.NamedData("equal")).mark_line(
+        clip=True, strokeDash=[4, 4], color=NEUTRAL
+    )
+    layers: list[alt.Chart] = [dashed.encode(x=x, y=y)]
+    if of_set:
+        layers += _published_layers(set_name, id_name, x, y, y_scale)
+    layers += _our_layers(set_name, id_name, drawing, x, y, y_scale)
+    return alt.layer(*layers).properties(width=PANEL, height=PANEL, title=heading(set_name))
+
+
+def _published_layers(
+    set_name: str, id_name: str, x: alt.X, y: alt.Y, y_scale: alt.Scale
+) -> list[alt.Chart]:
+    """Published models, and their trend with its band."""
+    wanted = alt.datum.set == set_name
+    models = alt.Chart(alt.NamedData("cloud")).transform_filter(wanted)
+    trend = alt.Chart(alt.NamedData("baseline")).transform_filter(wanted)
+    tooltip = [
+        alt.Tooltip("model:N"),
+        alt.Tooltip("training:N", title="trained on"),
+        *_accuracies(id_name, set_name),
+    ]
+    filled = alt.condition(alt.datum.training == "other", alt.value(0.25), alt.value(0.6))
+    band = alt.Y("low:Q", scale=y_scale, title="")
+    return [
+        models.mark_circle(size=14, color=MUTED, clip=True).encode(
+            x=x, y=y, opacity=filled, tooltip=tooltip
+        ),
+        trend.mark_area(opacity=0.25, color=NEUTRAL, clip=True).encode(x=x, y=band, y2="high:Q"),
+        trend.mark_line(color=NEUTRAL, strokeWidth=1.2, clip=True).encode(x=x, y=y),
+    ]
+
+
+def _our_layers(
+    set_name: str, id_name: str, drawing: Drawing, x: alt.X, y: alt.Y, y_scale: alt.Scale
+) -> list[alt.Chart]:
+    """Curves, and methods with their intervals."""
+    wanted = alt.datum.set == set_name
+    names, styles = drawing.names, drawing.styles
+    curve = alt.Chart(alt.NamedData(f"{drawing.key}-curve")).transform_filter(wanted)
+    points = alt.Chart(alt.NamedData(f"{drawing.key}-points")).transform_filter(wanted)
+    of_curve = [
+        alt.Tooltip("method:N"),
+        alt.Tooltip("alpha:Q"),
+        *_accuracies(id_name, set_name),
+        alt.Tooltip("seeds:Q"),
+    ]
+    return [
+        curve.mark_line(clip=True, strokeWidth=1.5).encode(
+            x=x,
+            y=y,
+            color=colour(names, styles),
+            detail="method:N",
+            order="alpha:Q",
+            opacity=fade(),
+        ),
+        curve.mark_point(clip=True, size=12, filled=True).encode(
+            x=x, y=y, color=colour(names, styles), tooltip=of_curve, opacity=fade()
+        ),
+        points.mark_rule(clip=True, strokeWidth=1).encode(
+            x=x,
+            y=alt.Y("ylow:Q", scale=y_scale, title=""),
+            y2="yhigh:Q",
+            color=colour(names, styles),
+            opacity=fade(0.35),
+        ),
+        points.mark_point(clip=True, size=60, filled=True).encode(
+            x=x,
+            y=y,
+            color=colour(names, styles),
+            shape=shape(names, styles),
+            tooltip=[alt.Tooltip("method:N"), *_accuracies(id_name, set_name), *facts()],
+            opacity=fade(),
+        ),
+    ]
+
+
+def _accuracies(id_name: str, set_name: str) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("id:Q", format=PERCENT, title=id_name),
+        alt.Tooltip("value:Q", format=PERCENT, title=set_name),
+    ]

@@ -1,0 +1,133 @@
+"""Every method on every evaluation set, and along its curve."""
+
+from __future__ import annotations
+
+import altair as alt
+
+from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.report.html.charts.encodings import (
+    NARROW,
+    colour,
+    facts,
+    fade,
+    heading,
+    interval_tooltip,
+    number_axis,
+    number_format,
+    score_scale,
+    shape,
+)
+from shiftbench.report.html.charts.figure import Chart, Figure
+from shiftbench.report.html.charts.records import Drawing
+from shiftbench.report.ranking import ORACLE
+from shiftbench.report.scores import MEAN
+from shiftbench.report.words import title_of
+
+
+def sets_chart(drawing: Drawing) -> Figure:
+    """Every method on every set with its interval, a panel for each set."""
+    ranking = drawing.ranking
+    names = [method.name for method in ranking.methods if method.selection != ORACLE]
+    present = {r["set"] for r in drawing.points}
+    sets = [MEAN] * (len(ranking.shifts) > 1) + [ID_TEST, *ranking.shifts]
+    panels = [
+        _panel(set_name, drawing, names, labels=position % 4 == 0)
+        for position, set_name in enumerate(s for s in sets if s in present)
+    ]
+    return Figure(
+        name=f"{drawing.key}-sets",
+        title=f"Each evaluation set · {title_of(ranking)}",
+        text=(
+            "Methods in the order of the ranking; bars: 95 % intervals, over seeds where there "
+            "are several, else over the set's images. Each panel has its own axis, at whose ends "
+            "long bars are cut."
+        ),
+        chart=alt.concat(*panels, columns=4),
+        data=drawing.data,
+    )
+
+
+def alpha_curves(drawing: Drawing) -> Figure:
+    """Scores along every curve, in distribution and under shift."""
+    ranking = drawing.ranking
+    present = {r["set"] for r in drawing.curve}
+    names = list(dict.fromkeys(r["method"] for r in drawing.curve))
+    sets = [ID_TEST, *([MEAN] if len(ranking.shifts) > 1 else []), *ranking.shifts]
+    return Figure(
+        name=f"{drawing.key}-alpha",
+        title=f"Alpha curves · {title_of(ranking)}",
+        text=(
+            "From the pretrained weights or outputs (alpha 0) to the fine-tuned ones (alpha 1), "
+            "mean over seeds. Each panel has its own axis."
+        ),
+        chart=alt.concat(
+            *(_alpha_panel(name, drawing, names) for name in sets if name in present), columns=4
+        ),
+        data=drawing.data,
+    )
+
+
+def _panel(set_name: str, drawing: Drawing, names: list[str], *, labels: bool) -> Chart:
+    of_scores = drawing.ranking.scale_on(set_name)
+    metric = drawing.ranking.metrics.get(set_name, "mean")
+    scale = score_scale([r for r in drawing.points if r["set"] == set_name], of_scores)
+    base = (
+        alt.Chart(alt.NamedData(f"{drawing.key}-points"))
+        .transform_filter(alt.datum.set == set_name)
+        .encode(
+            y=alt.Y(
+                "method:N",
+                sort=names,
+                title=None,
+                scale=alt.Scale(domain=names),
+                axis=alt.Axis(labels=labels, labelLimit=220, grid=True),
+            ),
+            color=colour(names, drawing.styles, legend=False),
+            opacity=fade(),
+        )
+    )
+    rules = base.mark_rule(clip=True).encode(
+        x=alt.X("low:Q", scale=scale, title=metric), x2="high:Q"
+    )
+    marks = base.mark_point(filled=True, size=45, clip=True).encode(
+        x=alt.X("value:Q", scale=scale, axis=number_axis(of_scores, tickCount=5), title=metric),
+        shape=shape(names, drawing.styles, legend=False),
+        tooltip=[
+            alt.Tooltip("method:N"),
+            alt.Tooltip("value:Q", format=number_format(of_scores), title=set_name),
+            *facts(),
+        ],
+    )
+    chart: Chart = (rules + marks).properties(
+        width=NARROW, height=alt.Step(15), title=heading(set_name)
+    )
+    return chart
+
+
+def _alpha_panel(set_name: str, drawing: Drawing, names: list[str]) -> Chart:
+    of_scores = drawing.ranking.scale_on(set_name)
+    chart: Chart = (
+        alt.Chart(alt.NamedData(f"{drawing.key}-curve"))
+        .transform_filter(alt.datum.set == set_name)
+        .mark_line(point=alt.OverlayMarkDef(size=30, filled=True))
+        .encode(
+            x=alt.X("alpha:Q", title="alpha", axis=alt.Axis(tickCount=5)),
+            y=alt.Y(
+                "value:Q",
+                scale=alt.Scale(zero=False),
+                axis=number_axis(of_scores, tickCount=5),
+                title=drawing.ranking.metrics.get(set_name, "mean"),
+            ),
+            color=colour(names, drawing.styles),
+            opacity=fade(),
+            tooltip=[
+                alt.Tooltip("method:N"),
+                alt.Tooltip("alpha:Q"),
+                alt.Tooltip("value:Q", format=number_format(of_scores), title=set_name),
+                interval_tooltip(),
+                alt.Tooltip("seeds:Q"),
+            ],
+        )
+        .properties(width=NARROW, height=150, title=heading(set_name))
+    )
+    return chart

@@ -1,0 +1,201 @@
+"""A report as Markdown, with all shifts and the intervals of the means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from shiftbench.core.files import written_atomically
+from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.report.model import RankingReport, Report
+from shiftbench.report.movements import Movement
+from shiftbench.report.over_tasks import BaseToNew, OverallRanking
+from shiftbench.report.ranking import RankedMethod, Ranking
+from shiftbench.report.scale import ACCURACY, NONE
+from shiftbench.report.scores import MEAN
+from shiftbench.report.searches import SearchReport
+from shiftbench.report.terminal import score_text
+from shiftbench.report.tradeoffs import Tradeoff
+from shiftbench.report.words import (
+    MARK,
+    NOTE,
+    TRADEOFFS,
+    duration,
+    failure_text,
+    metrics_of,
+    several_shifts,
+    short,
+    shots_text,
+    tasks_of,
+    title_of,
+    tradeoff_cells,
+    tradeoff_header,
+)
+
+
+def to_markdown(report: Report) -> str:
+    """The whole report, except the charts."""
+    parts = [f"# {escaped(report.title)}", NOTE.replace(MARK, f"\\{MARK}")]
+    for of_ranking in report.rankings:
+        parts += _ranking(of_ranking)
+    for across in report.overall:
+        parts += _overall(across)
+    if report.base_to_new:
+        parts += _base_to_new(report.base_to_new)
+    if report.searches:
+        parts += _searches(report.searches)
+    if report.movements:
+        parts += _movements(report.movements)
+    if report.leaks:
+        parts += ["## Test images that methods saw", _list(map(" · ".join, report.leaks))]
+    if report.golden_faults:
+        parts += ["## Golden rows", _list(report.golden_faults)]
+    if report.incomplete:
+        parts += ["## Incomplete data", _list(map(" · ".join, report.incomplete))]
+    if report.failures:
+        parts += ["## Failed runs", _list(map(failure_text, report.failures))]
+    if not report.rankings and not report.failures:
+        parts.append("No run has finished yet.")
+    return "\n\n".join(parts) + "\n"
+
+
+def write_markdown(path: Path, report: Report) -> None:
+    """Write ``to_markdown`` so that the file appears whole or not at all."""
+    with written_atomically(path) as temporary:
+        temporary.write_text(to_markdown(report), encoding="utf-8")
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, also inside a table, on one line."""
+    plain = "".join(f"\\{c}" if c in "\\`*_|[]~" else c for c in text)
+    return " ".join(plain.replace("&", "&amp;").replace("<", "&lt;").split())
+
+
+def _ranking(of_ranking: RankingReport) -> list[str]:
+    ranking, ties = of_ranking.ranking, of_ranking.ties
+    shifts = several_shifts(ranking)
+    header = ["#", "tied", "method", "selection", "seeds", "ID"]
+    header += [*map(short, shifts), "OOD", "95 % of OOD", "cost"]
+    rows = [
+        _row(ranking, method, shifts, ties.letters.get(method.name)) for method in ranking.methods
+    ]
+    parts = [f"## {escaped(title_of(ranking))}", escaped(metrics_of(ranking)), escaped(ties.note)]
+    parts += [_table(header, rows, left={"method", "selection", "tied"})]
+    if of_ranking.tradeoffs:
+        parts += [TRADEOFFS, _tradeoffs(of_ranking.tradeoffs)]
+    return parts
+
+
+def _row(
+    ranking: Ranking, method: RankedMethod, shifts: Sequence[str], letters: str | None
+) -> list[str]:
+    mean = method.scores.mean_ood
+    interval = "" if mean is None else ranking.scale_on(MEAN).interval(mean.low, mean.high)
+    return [
+        "" if method.rank is None else str(method.rank),
+        letters or NONE,
+        method.label,
+        " ".join([method.selection, *filter(None, method.variants)]),
+        str(len(method.seeds)),
+        *(score_text(ranking, method, name, spread=True) for name in (ID_TEST, *shifts, MEAN)),
+        interval or NONE,
+        duration(method.cost_seconds),
+    ]
+
+
+def _tradeoffs(found: Sequence[Tradeoff]) -> str:
+    header, shifts = tradeoff_header(found)
+    rows = [[tradeoff.method.name, *tradeoff_cells(tradeoff, shifts)] for tradeoff in found]
+    return _table(header, rows, left={"method", "on the frontier"})
+
+
+def _overall(ranking: OverallRanking) -> list[str]:
+    text = ranking.scale.text
+    shifts = list(ranking.methods[0].shifts)
+    header = ["#", "method", "ID", *map(short, shifts), "OOD", "95 % of OOD", "cost"]
+    rows = [
+        [
+            str(method.rank),
+            method.name,
+            text(method.id_test),
+            *(text(method.shifts[shift]) for shift in shifts),
+            text(method.mean_ood),
+            ranking.scale.interval(method.low, method.high) or NONE,
+            duration(method.cost_seconds),
+        ]
+        for method in ranking.methods
+    ]
+    return [
+        f"## {escaped(title_of(ranking))}",
+        escaped(tasks_of(ranking)),
+        _table(header, rows, left={"method"}),
+    ]
+
+
+def _base_to_new(found: Sequence[BaseToNew]) -> list[str]:
+    header = ["backbone", "shots", "method", "base", "new", "harmonic mean"]
+    rows = [
+        [
+            split.backbone,
+            shots_text(split.shots),
+            split.name,
+            *map(ACCURACY.text, (split.base, split.new, split.harmonic_mean)),
+        ]
+        for split in found
+    ]
+    text = "Averages over the tasks that are split by classes, and their harmonic mean."
+    return ["## Base to new classes", text, _table(header, rows, left={"backbone", "method"})]
+
+
+def _searches(found: Sequence[SearchReport]) -> list[str]:
+    header = ["task", "backbone", "shots", "method", "tried", "steps", "cost", "found"]
+    rows = [
+        [
+            search.task,
+            search.backbone,
+            shots_text(search.shots),
+            search.label,
+            str(search.n_trials),
+            f"{search.steps:,}",
+            duration(search.seconds),
+            ", ".join(f"{name} {_setting(value)}" for name, value in search.values.items()),
+        ]
+        for search in found
+    ]
+    text = "Settings that were found on OOD validation data; the cost is in that of their runs."
+    left = {"task", "backbone", "method", "found"}
+    return ["## Searches", text, _table(header, rows, left)]
+
+
+def _movements(found: Sequence[Movement]) -> list[str]:
+    header = ["task", "backbone", "shots", "method", "‖θ - θ0‖", "trained", "most of it in"]
+    rows = [
+        [
+            moved.task,
+            moved.backbone,
+            shots_text(moved.shots),
+            moved.label,
+            f"{moved.distance:.3g}",
+            NONE if moved.selected is None else f"{moved.selected:,} of {moved.candidates:,}",
+            ", ".join(f"{layer} {100 * share:.0f} %" for layer, share in moved.layers) or NONE,
+        ]
+        for moved in found
+    ]
+    text = "Distance from the pretrained weights, and for masks the layers that have most of it."
+    left = {"task", "backbone", "method"}
+    return ["## How far the weights went", text, _table(header, rows, left)]
+
+
+def _setting(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {escaped(line)}" for line in lines)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], left: set[str]) -> str:
+    rule = [":--" if column in left else "--:" for column in header]
+    cells = [[escaped(cell) for cell in row] for row in (header, *rows)]
+    lines = [cells[0], rule, *cells[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

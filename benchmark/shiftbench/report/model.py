@@ -1,0 +1,233 @@
+"""The report's model: everything that a report shows, built once and printed in many forms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shiftbench.core.errors import InputError
+from shiftbench.leaderboard.golden import REAL, golden_faults
+from shiftbench.leaderboard.published import read_published
+from shiftbench.leaderboard.schema import FailedRun, Row, RunInfo, failures, rows
+from shiftbench.report.cloud import (
+    BaselinePoint,
+    CloudPoint,
+    applicable,
+    axes,
+    baseline_points,
+    cloud,
+    shipped_baselines,
+)
+from shiftbench.report.curves import CurvePoint, curve_points
+from shiftbench.report.movements import LayerShare, Movement, layer_shares, movements
+from shiftbench.report.over_tasks import BaseToNew, OverallRanking, base_to_new, overall
+from shiftbench.report.ranking import Ranking, rank
+from shiftbench.report.references import Comparison, compare
+from shiftbench.report.reproduce import UNKNOWN, Find, Reproduction, reproductions
+from shiftbench.report.runs import provenance
+from shiftbench.report.searches import SearchReport, searches
+from shiftbench.report.ties import Ties, all_ties
+from shiftbench.report.tradeoffs import Tradeoff, tradeoffs
+
+if TYPE_CHECKING:
+    from shiftbench.evaluation.robustness import Baseline
+
+
+@dataclass(frozen=True)
+class RankingReport:
+    """A ranking with all that belongs to it.
+
+    Attributes:
+        ranking: methods with their scores.
+        ties: which of its ranked methods tie.
+        curves: points of every curve, in the order of alpha.
+        axes: the set that gives the ID accuracy for the published cloud, for those shifts that it
+            can be drawn for.
+        tradeoffs: of its ranked methods, in their order.
+    """
+
+    ranking: Ranking
+    ties: Ties
+    curves: tuple[CurvePoint, ...]
+    axes: Mapping[str, str]
+    tradeoffs: tuple[Tradeoff, ...]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A run, what computed it, and how to do it again."""
+
+    run_id: str
+    status: str
+    task: str
+    backbone: str
+    shots: int | None
+    label: str
+    seed: int
+    suite: str
+    finished: str
+    provenance: str
+    reproduction: Reproduction
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report shows.
+
+    Attributes:
+        title: of the whole.
+        rankings: one for each task × backbone × shots.
+        overall: rankings over tasks.
+        base_to_new: averages over tasks that are split by classes.
+        movements: distances from the pretrained weights.
+        layer_shares: which layers masks are in.
+        searches: with their trials.
+        cloud: published models; only where some ranking is of the real ImageNet.
+        baselines: lines that standard models lie on.
+        comparisons: with published values.
+        golden_faults: zero-shot rows that are not as published.
+        published_note: why there is no comparison; ``None`` when there is one.
+        failures: runs that failed.
+        incomplete: task, evaluation set and what is missing from it.
+        leaks: task, test images that methods saw.
+        runs: every run, and how to do it again.
+        updated: when the last run finished, for people; ``None`` when none has.
+    """
+
+    title: str
+    rankings: tuple[RankingReport, ...]
+    overall: tuple[OverallRanking, ...]
+    base_to_new: tuple[BaseToNew, ...]
+    movements: tuple[Movement, ...]
+    layer_shares: tuple[LayerShare, ...]
+    searches: tuple[SearchReport, ...]
+    cloud: tuple[CloudPoint, ...]
+    baselines: tuple[BaselinePoint, ...]
+    comparisons: tuple[Comparison, ...]
+    golden_faults: tuple[str, ...]
+    published_note: str | None
+    failures: tuple[FailedRun, ...]
+    incomplete: tuple[tuple[str, str, str], ...]
+    leaks: tuple[tuple[str, str], ...]
+    runs: tuple[RunReport, ...]
+    updated: str | None
+
+
+def build(
+    table: pa.Table,
+    results: Path | None = None,
+    *,
+    title: str = "Leaderboard",
+    published: pa.Table | None = None,
+    find: Find | None = None,
+) -> Report:
+    """Build the model of a report.
+
+    Args:
+        table: rows of the leaderboard; all their ancestors should be among them.
+        results: folder with the runs' predictions and the searches' trials; ``None`` without.
+        title: of the whole.
+        published: of ``read_published``; by default the shipped results, where they are there and
+            a run is of real data.
+        find: the file of a suite by its name, for commands that do runs again; ``None`` leaves
+            them out, since planning every suite takes a while.
+    """
+    headline = rows(table.filter(pc.field("primary")))
+    failed = failures(table)
+    if published is None and any(row.data_kind == REAL for row in headline):
+        published = _shipped()
+    rankings = rank(headline)
+    baselines = shipped_baselines(rankings, published)
+    first: dict[str, Row] = {}
+    for row in headline:
+        first.setdefault(row.run_id, row)
+    everything: list[RunInfo] = [*first.values(), *failed]
+    finished = max((run.finished for run in everything), default=None)
+    return Report(
+        title=title,
+        rankings=tuple(
+            _ranking_report(ranking, ties, applicable(ranking, baselines))
+            for ranking, ties in zip(rankings, all_ties(rankings, results), strict=True)
+        ),
+        overall=tuple(overall(rankings)),
+        base_to_new=tuple(base_to_new(rankings)),
+        movements=tuple(movements(first.values())),
+        layer_shares=tuple(layer_shares(first.values())),
+        searches=tuple(searches(first.values(), results)),
+        cloud=cloud(published) if published is not None and baselines else (),
+        baselines=tuple(p for shift, of in baselines.items() for p in baseline_points(shift, of)),
+        comparisons=() if published is None else tuple(compare(rankings, published)),
+        golden_faults=() if published is None else tuple(golden_faults(headline, published)),
+        published_note=_published_note(everything, published),
+        failures=tuple(failed),
+        incomplete=incomplete_sets(headline),
+        leaks=tuple(sorted({(run.task, run.leakage) for run in everything if run.leakage})),
+        runs=_run_reports(everything, {} if find is None else reproductions(everything, find)),
+        updated=None if finished is None else f"{finished:%Y-%m-%d %H:%M} UTC",
+    )
+
+
+def incomplete_sets(headline: Iterable[Row]) -> tuple[tuple[str, str, str], ...]:
+    """Task, evaluation set and what is missing from it, each once."""
+    gaps = {
+        (row.task, row.evaluation_set, row.incomplete_reason)
+        for row in headline
+        if row.incomplete_reason is not None
+    }
+    return tuple(sorted(gaps))
+
+
+def _shipped() -> pa.Table | None:
+    """The published results, where they are there."""
+    try:
+        return read_published()
+    except InputError:
+        return None
+
+
+def _ranking_report(
+    ranking: Ranking, ties: Ties, baseline: Mapping[str, Baseline]
+) -> RankingReport:
+    points = curve_points(ranking)
+    return RankingReport(
+        ranking=ranking,
+        ties=ties,
+        curves=points,
+        axes=axes(ranking),
+        tradeoffs=tuple(tradeoffs(ranking, points, baseline)),
+    )
+
+
+def _published_note(runs: Sequence[RunInfo], published: pa.Table | None) -> str | None:
+    if not any(run.data_kind == REAL for run in runs):
+        return "Published values are of real data, and no run here is."
+    return "The published results are not there." if published is None else None
+
+
+def _run_reports(
+    runs: Iterable[RunInfo], known: Mapping[str, Reproduction]
+) -> tuple[RunReport, ...]:
+    def place(run: RunInfo) -> tuple[object, ...]:
+        return run.task, run.backbone, run.shots is None, run.shots or 0, run.label, run.seed
+
+    return tuple(
+        RunReport(
+            run_id=run.run_id,
+            status="failed" if isinstance(run, FailedRun) else "done",
+            task=run.task,
+            backbone=run.backbone,
+            shots=run.shots,
+            label=run.label,
+            seed=run.seed,
+            suite=run.suite,
+            finished=f"{run.finished:%Y-%m-%d %H:%M}",
+            provenance=provenance(run),
+            reproduction=known.get(run.run_id, UNKNOWN),
+        )
+        for run in sorted(runs, key=place)
+    )

@@ -1,0 +1,203 @@
+"""Methods over several tasks: means of the tasks' own scores."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import numpy as np
+
+from shiftbench.data.tasks.definition import ID_TEST, NEW
+from shiftbench.report.ranking import RankedMethod, Ranking, grouped, name_of
+from shiftbench.report.scale import Scale
+from shiftbench.report.scores import Estimate
+
+
+@dataclass(frozen=True)
+class OverallMethod:
+    """A method over all tasks: means of the tasks' own means.
+
+    Attributes:
+        rank: from 1.
+        label: what the suite calls it.
+        selection: how its variants were chosen.
+        id_test: mean over tasks.
+        mean_ood: mean over tasks.
+        low: lower end of the 95 % interval of ``mean_ood`` over seeds: Student's t with the degrees
+            of freedom of Welch and Satterthwaite, tasks being independent; ``None`` for one seed.
+        high: upper end.
+        shifts: mean over seeds of every shift of every task.
+        cost_seconds: sum over tasks; ``None`` when one is not known.
+    """
+
+    rank: int
+    label: str
+    selection: str
+    id_test: float
+    mean_ood: float
+    low: float | None
+    high: float | None
+    shifts: Mapping[str, float]
+    cost_seconds: float | None
+
+    @property
+    def name(self) -> str:
+        """What tells it from all others of the ranking."""
+        return name_of(self.label, self.selection)
+
+
+@dataclass(frozen=True)
+class OverallRanking:
+    """The methods that rank in every one of several tasks.
+
+    Attributes:
+        data_kind: ``real`` or ``miniature/<version>``.
+        backbone: its name.
+        shots: training images per class; ``None`` for all.
+        images: most images that a set was evaluated on; ``None`` for all.
+        tasks: averaged over.
+        scale: that all tasks rank on.
+        methods: best first.
+    """
+
+    data_kind: str
+    backbone: str
+    shots: int | None
+    images: int | None
+    tasks: tuple[str, ...]
+    scale: Scale
+    methods: tuple[OverallMethod, ...]
+
+
+@dataclass(frozen=True)
+class BaseToNew:
+    """A method on tasks that are split by classes.
+
+    Attributes:
+        backbone: its name.
+        shots: training images per class; ``None`` for all.
+        label: what the suite calls the method.
+        selection: how its variants were chosen.
+        base: mean over tasks of the score on base classes.
+        new: the same of new classes.
+        harmonic_mean: of these two averages, as it is published (not the mean of tasks' own).
+    """
+
+    backbone: str
+    shots: int | None
+    label: str
+    selection: str
+    base: float
+    new: float
+    harmonic_mean: float
+
+    @property
+    def name(self) -> str:
+        """The method, with its selection where that is not the configured variant."""
+        return name_of(self.label, self.selection)
+
+
+def overall(rankings: Sequence[Ranking]) -> list[OverallRanking]:
+    """Rank over tasks the methods that rank in all of them, where there are several tasks.
+
+    Only tasks whose shifts and ID test set are all on one scale are averaged.
+    """
+    results = []
+    able = [r for r in rankings if r.shifts and r.scale and _scale_of_id(r) == r.scale]
+    groups = grouped(able, lambda r: (r.data_kind, r.backbone, r.shots, r.images, r.scale))
+    for (data_kind, backbone, shots, images, scale), of_tasks in groups.items():
+        tasks = tuple(ranking.task for ranking in of_tasks)
+        if len(tasks) < 2 or len(set(tasks)) < len(tasks):
+            continue
+        by_method: dict[tuple[str, str], list[RankedMethod]] = defaultdict(list)
+        for ranking in of_tasks:
+            for method in ranking.methods:
+                if method.rank is not None and ID_TEST in method.scores.by_set:
+                    by_method[method.label, method.selection].append(method)
+        common = [
+            _overall(label, selection, methods, of_tasks)
+            for (label, selection), methods in by_method.items()
+            if len(methods) == len(of_tasks)
+        ]
+        if common:
+            common.sort(key=lambda m: (-scale.gain(m.mean_ood), -scale.gain(m.id_test), m.label))
+            ranked = (replace(method, rank=place) for place, method in enumerate(common, start=1))
+            results.append(
+                OverallRanking(data_kind, backbone, shots, images, tasks, scale, tuple(ranked))
+            )
+    return results
+
+
+def base_to_new(rankings: Sequence[Ranking]) -> list[BaseToNew]:
+    """The methods that all split tasks of a backbone and number of shots have, best first."""
+    split = [r for r in rankings if r.shifts == (NEW,)]
+    found = []
+    for backbone, shots in dict.fromkeys((r.backbone, r.shots) for r in split):
+        tasks = [r for r in split if (r.backbone, r.shots) == (backbone, shots)]
+        scores: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+        for ranking in tasks:
+            for method in ranking.methods:
+                id_test, mean = method.scores.get(ID_TEST), method.scores.mean_ood
+                if method.rank is not None and id_test is not None and mean is not None:
+                    scores[method.label, method.selection].append((id_test.mean, mean.mean))
+        for (label, selection), pairs in scores.items():
+            if len(pairs) == len(tasks):
+                base, new = (fmean(of) for of in zip(*pairs, strict=True))
+                mean_of_both = harmonic_mean(base, new)
+                found.append(BaseToNew(backbone, shots, label, selection, base, new, mean_of_both))
+    return sorted(found, key=lambda m: (m.backbone, m.shots or 0, -m.harmonic_mean, m.label))
+
+
+def harmonic_mean(base: float, new: float) -> float:
+    """2 · base · new / (base + new); 0 when both are."""
+    return 2 * base * new / (base + new) if base + new else 0.0
+
+
+def _scale_of_id(ranking: Ranking) -> Scale | None:
+    return ranking.scale_on(ID_TEST) if ID_TEST in ranking.metrics else None
+
+
+def _overall(
+    label: str, selection: str, methods: Sequence[RankedMethod], of_tasks: Sequence[Ranking]
+) -> OverallMethod:
+    oods = [m.scores.mean_ood or m.scores.by_set[ID_TEST] for m in methods]
+    costs = [method.cost_seconds for method in methods]
+    low, high = _interval_of_mean(oods)
+    names = [shift for ranking in of_tasks for shift in ranking.shifts]
+    shifts = {
+        shift if names.count(shift) == 1 else f"{ranking.task} {shift}": method.scores.by_set[
+            shift
+        ].mean
+        for ranking, method in zip(of_tasks, methods, strict=True)
+        for shift in ranking.shifts
+    }
+    return OverallMethod(
+        rank=0,
+        label=label,
+        selection=selection,
+        id_test=float(np.mean([method.scores.by_set[ID_TEST].mean for method in methods])),
+        mean_ood=float(np.mean([ood.mean for ood in oods])),
+        low=low,
+        high=high,
+        shifts=shifts,
+        cost_seconds=None if None in costs else sum(cost for cost in costs if cost is not None),
+    )
+
+
+def _interval_of_mean(estimates: Sequence[Estimate]) -> tuple[float | None, float | None]:
+    """95 % interval over seeds of the mean of independent estimates; none without two seeds."""
+    variances = [(e.sd**2 / len(e.seeds), len(e.seeds) - 1) for e in estimates if e.sd is not None]
+    total = sum(variance for variance, _ in variances)
+    if not variances:
+        return None, None
+    mean = float(np.mean([e.mean for e in estimates]))
+    if total == 0:
+        return mean, mean
+    from scipy.special import stdtrit
+
+    freedom = total**2 / sum(variance**2 / n for variance, n in variances)
+    half = float(stdtrit(freedom, 0.975)) * math.sqrt(total) / len(estimates)
+    return mean - half, mean + half

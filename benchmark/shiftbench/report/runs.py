@@ -1,0 +1,96 @@
+"""The runs that rows belong to: what they build on, what they cost, what computed them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from shiftbench.core.plugins import BUILTIN
+from shiftbench.leaderboard.schema import Row, RunInfo, digest
+
+UNKNOWN_METHOD = "?"
+"""Stands for the method of a parent that is not in the table."""
+
+
+class Runs:
+    """The runs of a table by id, of which it keeps one row each.
+
+    Attributes:
+        by_id: the first row of each run, in the order of the rows.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.by_id: dict[str, Row] = {}
+        for row in rows:
+            self.by_id.setdefault(row.run_id, row)
+        self._configurations: dict[str, str] = {}
+
+    def varies(self, run_id: str) -> bool:
+        """True if the seed can change the run: its method uses it, or that of an ancestor does."""
+        if run_id not in self.by_id:
+            return True
+        return self.by_id[run_id].seeded or any(map(self.varies, self._parents(run_id)))
+
+    def parent_methods(self, run_id: str) -> tuple[str, ...]:
+        """Registered names of the methods that a run builds on directly."""
+        parents = (self.by_id.get(parent) for parent in self._parents(run_id))
+        return tuple(UNKNOWN_METHOD if row is None else row.method for row in parents)
+
+    def configuration(self, run_id: str) -> str:
+        """A digest of all that makes a run but its seed; an unknown run stands for itself.
+
+        Like a run's identity, it does not depend on what suites call the run and its parents.
+        """
+        if run_id not in self.by_id:
+            return run_id
+        if run_id not in self._configurations:
+            row = self.by_id[run_id]
+            self._configurations[run_id] = digest(
+                {
+                    "task_digest": row.task_digest,
+                    "data_kind": row.data_kind,
+                    "backbone": row.backbone,
+                    "shots": row.shots,
+                    "method": row.method,
+                    "config": settings(row.config),
+                    "budget": settings(row.budget),
+                    "origin": None if row.origin.startswith(f"{BUILTIN} ") else row.origin,
+                    "parents": [self.configuration(parent) for parent in self._parents(run_id)],
+                }
+            )
+        return self._configurations[run_id]
+
+    def cost_seconds(self, run_id: str) -> float | None:
+        """Device seconds to train a run and its ancestors, and of each of their searches once."""
+        total = 0.0
+        searches: dict[str, float] = {}
+        for member in self._family(run_id):
+            row = self.by_id.get(member)
+            if row is None or row.train_seconds is None:
+                return None
+            total += row.train_seconds * (row.world_size or 1)
+            if row.search_id is not None:
+                searches[row.search_id] = row.search_seconds or 0.0
+        return total + sum(searches.values())
+
+    def _parents(self, run_id: str) -> Sequence[str]:
+        return [parent.run_id for parent in self.by_id[run_id].parents]
+
+    def _family(self, run_id: str) -> set[str]:
+        """A run and all its ancestors."""
+        known = self._parents(run_id) if run_id in self.by_id else []
+        return {run_id}.union(*(self._family(parent) for parent in known))
+
+
+def settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the labels of parents: they are names only."""
+    return {key: value for key, value in values.items() if key not in ("parent", "parents")}
+
+
+def provenance(run: RunInfo) -> str:
+    """Version, commit and device that computed a run, for people."""
+    commit = f"git {run.git_sha[:7]}" if run.git_sha else "no git commit"
+    dirty = " with changes" if run.git_dirty else ""
+    device = run.device or "unknown device"
+    workers = f" × {run.world_size}" if (run.world_size or 1) > 1 else ""
+    return f"shiftbench {run.shiftbench_version}, {commit}{dirty}, {device}{workers}"

@@ -1,0 +1,136 @@
+"""Scores of runs that differ in nothing but their seed: means with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from shiftbench.leaderboard.schema import Row
+
+STUDENT = "Student's t over seeds"
+MEAN = "mean OOD"
+"""What the mean over shifts is called where evaluation sets are."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run that a mean is taken over, with the variant of it that counts."""
+
+    run_id: str
+    variant: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds.
+
+    Attributes:
+        mean: in the unit of the metric; accuracies are in [0, 1].
+        sd: standard deviation over seeds (n - 1); ``None`` for one seed.
+        low: lower end of the 95 % interval: Student's t over seeds, or with one seed the interval
+            of the evaluation set; ``None`` where neither exists.
+        high: upper end.
+        seeds: those averaged.
+        interval: which kind of interval it is; ``None`` where there is none.
+        n: sizes of the evaluation set; several where seeds had different ones.
+        complete: whether all data were there, and the same for every seed.
+        remark: why it is not the whole truth; ``None`` when it is.
+    """
+
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+    seeds: tuple[int, ...]
+    interval: str | None = None
+    n: tuple[int, ...] = ()
+    complete: bool = True
+    remark: str | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well some runs do, averaged over seeds.
+
+    Attributes:
+        by_set: headline metric by evaluation set.
+        mean_ood: mean over all shifts of the task; ``None`` when one is missing or incomplete, or
+            the shifts' metrics have no common scale.
+        missing: the shifts that are missing or incomplete.
+    """
+
+    by_set: Mapping[str, Estimate]
+    mean_ood: Estimate | None
+    missing: tuple[str, ...]
+
+    def get(self, set_name: str) -> Estimate | None:
+        """The score on an evaluation set, or over all shifts for ``MEAN``."""
+        return self.mean_ood if set_name == MEAN else self.by_set.get(set_name)
+
+    def with_mean(self) -> dict[str, Estimate]:
+        """The scores by evaluation set, and by ``MEAN`` where there is one."""
+        mean = {} if self.mean_ood is None else {MEAN: self.mean_ood}
+        return {**self.by_set, **mean}
+
+
+def average(
+    of_members: Mapping[Member, Mapping[str, Row]], shifts: Sequence[str], averaged: Collection[str]
+) -> Scores:
+    """Scores over seeds, on every set and in the mean.
+
+    Args:
+        of_members: headline rows by evaluation set, of each run.
+        shifts: of the task.
+        averaged: the sets that the mean is over: the shifts, or none.
+    """
+    sets = dict.fromkeys(name for rows in of_members.values() for name in rows)
+    by_set = {
+        name: _of_set([rows[name] for rows in of_members.values() if name in rows], len(of_members))
+        for name in sets
+    }
+    missing = tuple(s for s in shifts if s not in by_set or by_set[s].remark is not None)
+    mean_ood = None
+    if averaged and not missing:
+        means = [
+            float(np.mean([row.value for name, row in rows.items() if name in averaged]))
+            for rows in of_members.values()
+        ]
+        mean_ood = _over_seeds(means, [member.seed for member in of_members])
+    return Scores(by_set, mean_ood, missing)
+
+
+def _of_set(rows: Sequence[Row], runs: int) -> Estimate:
+    """Mean over the runs of one evaluation set, which not all of them need have."""
+    estimate = _over_seeds([row.value for row in rows], [row.seed for row in rows])
+    if len(rows) == 1:
+        (row,) = rows
+        estimate = replace(estimate, low=row.low, high=row.high, interval=row.interval)
+    complete = all(row.complete for row in rows)
+    same = len({(row.n, row.data_fingerprint) for row in rows}) == 1
+    reasons = sorted({row.incomplete_reason for row in rows if row.incomplete_reason})
+    if len(rows) < runs:
+        reasons.append(f"only {len(rows)} of {runs} seeds")
+    if not same and not reasons:
+        reasons.append("seeds were evaluated on different data")
+    if not complete and not reasons:
+        reasons.append("incomplete data")
+    return replace(
+        estimate,
+        n=tuple(sorted({row.n for row in rows if row.n is not None})),
+        complete=complete and same,
+        remark="; ".join(reasons) or None,
+    )
+
+
+def _over_seeds(values: Sequence[float], seeds: Sequence[int]) -> Estimate:
+    mean = float(np.mean(values))
+    of = tuple(sorted(seeds))
+    if len(values) < 2:
+        return Estimate(mean, None, None, None, of)
+    from shiftbench.evaluation.intervals import student_t
+
+    low, high = student_t(values)
+    return Estimate(mean, float(np.std(values, ddof=1)), float(low), float(high), of, STUDENT)

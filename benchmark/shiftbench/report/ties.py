@@ -1,0 +1,154 @@
+"""Which methods of a ranking tie, from the predictions that their runs kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from shiftbench.core.errors import InputError
+from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.report.ranking import RankedMethod, Ranking
+
+if TYPE_CHECKING:
+    from shiftbench.evaluation.statistics import Predictions, Seed
+
+_COLUMNS = ["id", "label", "prediction", "region", "location"]
+
+
+@dataclass(frozen=True)
+class Ties:
+    """Groups of methods that cannot be told apart.
+
+    Attributes:
+        letters: of the groups, by name; those that share a letter tie.
+        note: how they were found, or why there are none.
+        known: whether all that can be known of ties is in the letters.
+    """
+
+    letters: Mapping[str, str]
+    note: str
+    known: bool
+
+
+def all_ties(rankings: Sequence[Ranking], results: Path | None) -> list[Ties]:
+    """The ties of each ranking. Each file of predictions is read once.
+
+    Args:
+        rankings: of a report.
+        results: folder of the runs; ``None`` when there is none.
+    """
+    reader = _Reader(rankings, results)
+    found = []
+    for ranking in rankings:
+        found.append(_ties(ranking, reader))
+        reader.forget(ranking)
+    return found
+
+
+def _ties(ranking: Ranking, reader: _Reader) -> Ties:
+    """Compare the ranked methods, best first, on what the ranking is by."""
+    from shiftbench.evaluation.statistics import compare, decisions, groups, letters
+
+    ranked = _compared(ranking)
+    if len(ranked) < 2:
+        return Ties({}, "There is nothing to compare with.", True)
+    metrics = {name: ranking.metrics[name] for name in ranking.by}
+    predictions: dict[str, Mapping[Seed, Predictions]] = {}
+    missing = []
+    for method in ranked:
+        try:
+            predictions[method.name] = {
+                None if method.shared else member.seed: reader.read(
+                    member.run_id, member.variant, ranking.by
+                )
+                for member in method.members
+            }
+        except InputError:
+            missing.append(method.name)
+    absent = ", ".join(missing)
+    if len(predictions) < 2:
+        there = f"Predictions are missing of {absent}."
+        why = "There is no results folder." if reader.results is None else there
+        return Ties({}, f"Ties are not known. {why}", False)
+    try:
+        differences = compare(predictions, metrics)
+    except InputError as error:
+        return Ties({}, f"Ties are not known: {error}.", False)
+    names = list(predictions)
+    differs = decisions(differences, names)
+    labels = dict(zip(names, map(letters, groups(differs)), strict=True))
+    tests = ", ".join(sorted({difference.test for difference in differences}))
+    note = (
+        f"Methods that share a letter tie: their difference is within chance on the same examples "
+        f"({tests}; {len(differences)} pairs, Holm's correction, 5 %)."
+    )
+    if missing:
+        note += f" Not compared, since predictions are missing: {absent}."
+    return Ties(labels, note, True)
+
+
+def _compared(ranking: Ranking) -> list[RankedMethod]:
+    return [method for method in ranking.methods if method.rank is not None]
+
+
+class _Reader:
+    """Predictions of runs, kept from a run's first ranking to its last."""
+
+    def __init__(self, rankings: Sequence[Ranking], results: Path | None) -> None:
+        self.results = results
+        self.variants: dict[str, set[str]] = {}  # that are looked at
+        self.last: dict[str, Ranking] = {}  # that looks at a run
+        self.tables: dict[str, pa.Table | InputError] = {}
+        for ranking in rankings:
+            for method in _compared(ranking):
+                for member in method.members:
+                    self.variants.setdefault(member.run_id, set()).add(member.variant)
+                    self.last[member.run_id] = ranking
+
+    def read(self, run_id: str, variant: str, sets: Sequence[str]) -> dict[str, pa.Table]:
+        """Predictions of a run's variant by evaluation set.
+
+        Raises:
+            InputError: some are not there, or cannot be read.
+        """
+        import pyarrow.compute as pc
+
+        if run_id not in self.tables:
+            try:
+                self.tables[run_id] = self._table(run_id, sets)
+            except InputError as error:
+                self.tables[run_id] = error
+        table = self.tables[run_id]
+        if isinstance(table, InputError):
+            raise table
+        of_variant = table.filter(pc.field("variant") == variant)
+        found = {name: of_variant.filter(pc.field("set") == name) for name in sets}
+        for name, of_set in found.items():
+            if not len(of_set):
+                what = variant or "the weights"
+                raise InputError(f"{run_id}: has no predictions of {what} on {name}")
+        return {name: of_set.select(_COLUMNS) for name, of_set in found.items()}
+
+    def forget(self, ranking: Ranking) -> None:
+        """Let go of what no later ranking looks at."""
+        for run_id in [run_id for run_id in self.tables if self.last[run_id] is ranking]:
+            del self.tables[run_id]
+
+    def _table(self, run_id: str, sets: Sequence[str]) -> pa.Table:
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        if self.results is None:
+            raise InputError("no results folder")
+        path = RunFolder.of(self.results, run_id).predictions
+        variants = pc.field("variant").isin(sorted(self.variants[run_id]))
+        wanted = variants & pc.field("set").isin(list(sets))
+        columns = ["set", "variant", *_COLUMNS]
+        try:
+            return pq.read_table(path, columns=columns, filters=wanted, partitioning=None)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{path}: cannot be read ({error})") from error
