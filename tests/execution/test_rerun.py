@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -9,7 +10,7 @@ from rich.console import Console
 from shiftbench.core.errors import InputError
 from shiftbench.execution.rerun import changes, only, rerun
 from shiftbench.leaderboard import store
-from shiftbench.leaderboard.schema import failed
+from shiftbench.leaderboard.schema import failed, rows
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
@@ -87,14 +88,14 @@ def test_a_repetition_is_compared_and_changes_nothing(suite, tmp_path, monkeypat
 
 def test_changes_are_told_apart(tmp_path):
     store_run(tmp_path, "a1")
-    rows = store.read(tmp_path).to_pylist()
-    assert changes(rows, rows) == []
-    nearly = [{**row, "value": row["value"] + 1e-9} for row in rows]
-    assert len(changes(rows, nearly)) == len(rows)
-    assert changes(rows, nearly, tolerance=1e-8) == []
-    (text,) = changes(rows, [*rows[:-1], {**rows[-1], "data_fingerprint": "other"}])
+    of_run = rows(store.read(tmp_path))
+    assert changes(of_run, of_run) == []
+    nearly = [replace(row, value=row.value + 1e-9) for row in of_run]
+    assert len(changes(of_run, nearly)) == len(of_run)
+    assert changes(of_run, nearly, tolerance=1e-8) == []
+    (text,) = changes(of_run, [*of_run[:-1], replace(of_run[-1], data_fingerprint="other")])
     assert "data files are others" in text
-    (text,) = changes(rows, rows[:-1])
+    (text,) = changes(of_run, of_run[:-1])
     assert "not measured this time" in text
-    (text,) = changes(rows[:-1], rows)
+    (text,) = changes(of_run[:-1], of_run)
     assert "was not measured before" in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import tarfile
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,16 @@ from hypothesis import strategies as st
 from shiftbench.core.errors import InputError
 from shiftbench.core.provenance import Provenance
 from shiftbench.evaluation import predictions
-from shiftbench.leaderboard import bundle, store
-from shiftbench.leaderboard.archive import opened as opened_archive
-from shiftbench.leaderboard.bundle import export, make_manifest, take
-from shiftbench.leaderboard.redact import clean, clean_value, public
+from shiftbench.leaderboard import store
+from shiftbench.leaderboard.bundles import layout
+from shiftbench.leaderboard.bundles.archive import opened as opened_archive
+from shiftbench.leaderboard.bundles.contents import Contents
+from shiftbench.leaderboard.bundles.export import export
+from shiftbench.leaderboard.bundles.layout import canonical, make_manifest, summary
+from shiftbench.leaderboard.bundles.public import clean, clean_value, public
+from shiftbench.leaderboard.bundles.take import take
 from shiftbench.leaderboard.runfolder import RunFolder
-from shiftbench.leaderboard.schema import failed
+from shiftbench.leaderboard.schema import VERSION_KEY, failed
 from shiftbench.leaderboard.verify import select, verify_run
 
 from tests.leaderboard.records import info
@@ -70,7 +74,7 @@ def sealed(content: dict[str, bytes]) -> dict[str, bytes]:
         for name, data in rest.items()
     }
     manifest = make_manifest(measured)
-    return rest | {"manifest.json": bundle._canonical(manifest)}
+    return rest | {"manifest.json": canonical(manifest)}
 
 
 def parquet(table: pa.Table) -> bytes:
@@ -107,9 +111,8 @@ def snapshot(folder: Path) -> dict[Path, bytes] | None:
 # There and back
 
 
-@pytest.mark.parametrize("ending", ["zip", "tar"])
-def test_what_goes_out_comes_in(results, tmp_path, ending):
-    file, elsewhere = tmp_path / f"a.{ending}", tmp_path / "elsewhere"
+def test_what_goes_out_comes_in(results, tmp_path):
+    file, elsewhere = tmp_path / "a.zip", tmp_path / "elsewhere"
     exported = export(results, ["b2"], file)
     assert exported.run_ids == ("a1", "b2")  # with what it builds on
     taken = take(file, elsewhere)
@@ -125,9 +128,8 @@ def test_what_goes_out_comes_in(results, tmp_path, ending):
     assert take(file, results).new == ()
 
 
-@pytest.mark.parametrize("ending", ["zip", "tar"])
-def test_the_same_content_is_the_same_bytes(results, tmp_path, ending):
-    files = [tmp_path / f"{name}.{ending}" for name in "ab"]
+def test_the_same_content_is_the_same_bytes(results, tmp_path):
+    files = [tmp_path / f"{name}.zip" for name in "ab"]
     first = export(results, ["a1", "b2"], files[0])
     elsewhere = tmp_path / "elsewhere"
     take(files[0], elsewhere)
@@ -136,37 +138,31 @@ def test_the_same_content_is_the_same_bytes(results, tmp_path, ending):
     assert first.digest == second.digest
 
 
-def test_the_digest_is_the_same_in_both_forms(results, tmp_path):
-    digests = {export(results, ["b2"], tmp_path / f"a.{e}").digest for e in ("zip", "tar")}
-    assert len(digests) == 1
-
-
 def test_what_is_in_it(archive):
     content = members(archive)
     assert sorted(content) == [
-        "configuration.json",
         "manifest.json",
         "predictions/a1.parquet",
         "predictions/b2.parquet",
-        "provenance.json",
         "rows/a1.parquet",
         "rows/b2.parquet",
+        "runs.json",
     ]
     manifest = json.loads(content["manifest.json"])
     assert manifest["members"].keys() == content.keys() - {"manifest.json"}
     for name, member in manifest["members"].items():
         assert member["bytes"] == len(content[name])
         assert member["sha256"] == hashlib.sha256(content[name]).hexdigest()
-    configuration = json.loads(content["configuration.json"])
-    assert configuration["b2"]["label"] == "wise-ft"
-    assert configuration["b2"]["config"] == {"lr": 1e-5}
-    assert json.loads(content["provenance.json"])["a1"]["versions"] == dict(HERE.versions)
+    runs = json.loads(content["runs.json"])
+    assert runs["b2"]["label"] == "wise-ft"
+    assert runs["b2"]["config"] == {"lr": 1e-5}
+    assert runs["a1"]["versions"] == dict(HERE.versions)
 
 
 def test_only_what_is_done_and_recomputes_goes_out(results, tmp_path):
     assert select(store.read(results)) == ["a1", "b2"]
-    with pytest.raises(InputError, match=r"must end in \.zip or \.tar"):
-        export(results, ["a1"], tmp_path / "a.tar.gz")
+    with pytest.raises(InputError, match=r"must end in \.zip"):
+        export(results, ["a1"], tmp_path / "a.tar")
     store_run(tmp_path / "r", "a1", sets=FEW)
     rewrite(tmp_path / "r", "a1", "value", lambda value: value + 0.01)
     with pytest.raises(InputError, match="run a1: id-val, accuracy: value is"):
@@ -175,6 +171,36 @@ def test_only_what_is_done_and_recomputes_goes_out(results, tmp_path):
     with pytest.raises(InputError, match="no predictions"):
         export(tmp_path / "r", ["a1"], tmp_path / "a.zip")
     assert not (tmp_path / "a.zip").exists()
+
+
+def test_columns_that_are_not_known_go_out_and_come_in(results, tmp_path):
+    """Rows that a later 3.x wrote: its columns are kept, and cleaned as text."""
+    more = tmp_path / "more"
+    store_run(more, "a1", sets=FEW)
+    table = store.read(more)
+    n = len(table)
+    table = table.append_column("energy", pa.array([1.5] * n))
+    table = table.append_column("log", pa.array(["/home/ann/log.txt"] * n))
+    store.write_run(more, "a1", table)
+
+    export(more, ["a1"], tmp_path / "a.zip")
+    take(tmp_path / "a.zip", tmp_path / "there")
+
+    there = store.read(tmp_path / "there")
+    assert there["energy"].to_pylist() == [1.5] * n
+    assert there["log"].to_pylist() == ["…/log.txt"] * n
+    assert take(tmp_path / "a.zip", more).known == ("a1",)
+
+    content = members(tmp_path / "a.zip")
+    runs = json.loads(content["runs.json"])
+    said = sealed(content | {"runs.json": canonical({"a1": runs["a1"] | {"energy": 1.5}})})
+    assert take(packed(tmp_path / "b.zip", said), tmp_path / "b").new == ("a1",)
+    said = sealed(content | {"runs.json": canonical({"a1": runs["a1"] | {"energy": 9.5}})})
+    is_refused(packed(tmp_path / "c.zip", said), tmp_path / "c", "does not say what the rows say")
+    nested = pq.read_table(io.BytesIO(content["rows/a1.parquet"]))
+    nested = parquet(nested.append_column("deep", pa.array([[1]] * n)))
+    file = packed(tmp_path / "d.zip", sealed(content | {"rows/a1.parquet": nested}))
+    is_refused(file, tmp_path / "d", 'its column "deep" is of the type list')
 
 
 # What must not go out
@@ -231,18 +257,16 @@ def test_a_bundle_names_no_paths_hosts_or_keys(tmp_path):
         leakage=f"id-test has 3 images of /home/{private}/train",
         provenance=Provenance("0.1.0", None, None, HERE.versions, hardware),
     )
-    export(tmp_path / "r", ["a1"], tmp_path / "a.tar")
-    take(tmp_path / "a.tar", tmp_path / "b")
+    export(tmp_path / "r", ["a1"], tmp_path / "a.zip")
+    take(tmp_path / "a.zip", tmp_path / "b")
     row = store.read(tmp_path / "b").to_pylist()[0]
     assert private not in str(row)
     assert row["backbone"] == "…/vit"
     assert json.loads(row["hardware"]).keys() == {"cpu", "cores", "memory_bytes", "gpus"}
-    with tarfile.open(tmp_path / "a.tar") as opened:
-        for member in opened.getmembers():
-            assert (member.uid, member.gid, member.uname, member.gname) == (0, 0, "", "")
-            assert member.mtime == 0
-            assert private.encode() not in opened.extractfile(member).read()
-    assert take(tmp_path / "a.tar", tmp_path / "r").known == ("a1",)
+    for content in members(tmp_path / "a.zip").values():
+        assert private.encode() not in content
+    assert private.encode() not in (tmp_path / "a.zip").read_bytes()
+    assert take(tmp_path / "a.zip", tmp_path / "r").known == ("a1",)
 
 
 def test_cleaning_twice_is_cleaning_once(results):
@@ -279,7 +303,7 @@ def test_a_changed_byte_of_the_archive_is_refused_or_changes_nothing(archive, tm
     file.write_bytes(bytes(altered))
     try:
         with opened_archive(file) as opened:
-            checked = bundle.Checked.of(file, opened)
+            checked = Contents.of(file, opened)
             content = {name: checked.read(name) for name in checked.members}
     except InputError:
         return
@@ -335,30 +359,12 @@ def test_other_names_are_refused(archive, tmp_path, name):
     content = sealed(members(archive) | {name: b"x"})
     is_refused(packed(tmp_path / "a.zip", content), tmp_path / "e")
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
-    with tarfile.open(tmp_path / "a.tar", "w") as opened:
-        for key, value in content.items():
-            member = tarfile.TarInfo(key)
-            member.size = len(value)
-            opened.addfile(member, io.BytesIO(value))
-    is_refused(tmp_path / "a.tar", tmp_path / "e")
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE]
-)
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFCHR])
 def test_links_and_the_like_are_refused(archive, tmp_path, kind):
-    with tarfile.open(tmp_path / "a.tar", "w") as opened:
-        for key, value in members(archive).items():
-            member = tarfile.TarInfo(key)
-            if key == "rows/a1.parquet":
-                member.type, member.linkname = kind, "/etc/passwd"
-                opened.addfile(member)
-            else:
-                member.size = len(value)
-                opened.addfile(member, io.BytesIO(value))
-    is_refused(tmp_path / "a.tar", tmp_path / "e", "no plain file")
     link = zipfile.ZipInfo("rows/a1.parquet")
-    link.external_attr = 0o120777 << 16
+    link.external_attr = (kind | 0o777) << 16
     content = members(archive)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
         zipped.writestr(link, content.pop("rows/a1.parquet"))
@@ -369,7 +375,7 @@ def test_links_and_the_like_are_refused(archive, tmp_path, kind):
 
 def test_what_unpacks_to_too_much_is_refused(archive, tmp_path, monkeypatch):
     content = members(archive)
-    monkeypatch.setattr(bundle, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(layout, "MOST_BYTES", 10_000)
     big = content | {"rows/a1.parquet": b"\0" * 10_001}
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as opened:
         for key, value in sealed(big).items():
@@ -377,10 +383,10 @@ def test_what_unpacks_to_too_much_is_refused(archive, tmp_path, monkeypatch):
     assert (tmp_path / "a.zip").stat().st_size < 100_000
     is_refused(tmp_path / "a.zip", tmp_path / "e", "too large")
     monkeypatch.undo()
-    monkeypatch.setattr(bundle, "MOST_BYTES_IN_ALL", 10_000)
+    monkeypatch.setattr(layout, "MOST_BYTES_IN_ALL", 10_000)
     is_refused(archive, tmp_path / "e", "too large")
     monkeypatch.undo()
-    monkeypatch.setattr(bundle, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(layout, "MOST_MEMBERS", 3)
     is_refused(archive, tmp_path / "e", "too large")
     monkeypatch.undo()
     # A small Parquet file may hold very many equal cells.
@@ -395,22 +401,30 @@ def test_a_declared_size_that_is_too_small_is_refused(archive, tmp_path):
     content = members(archive)
     manifest = json.loads(content["manifest.json"])["members"]
     manifest["rows/a1.parquet"]["bytes"] -= 1
-    forged = bundle._canonical(make_manifest(manifest))
+    forged = canonical(make_manifest(manifest))
     file = packed(tmp_path / "a.zip", content | {"manifest.json": forged})
     is_refused(file, tmp_path / "e", "bytes, not")
 
 
 def test_other_versions_and_files_are_refused(archive, tmp_path):
     content = members(archive)
-    other = json.loads(content["manifest.json"]) | {"version": 2}
-    file = packed(tmp_path / "a.zip", content | {"manifest.json": bundle._canonical(other)})
-    is_refused(file, tmp_path / "e", "is shiftbench bundle 2 with rows of version")
+    other = json.loads(content["manifest.json"]) | {"version": 1}
+    file = packed(tmp_path / "a.zip", content | {"manifest.json": canonical(other)})
+    is_refused(file, tmp_path / "e", "is shiftbench bundle 1 with rows of version")
+    older = json.loads(content["manifest.json"])["members"]
+    older = content | {"manifest.json": canonical(make_manifest(older, "2"))}
+    file = packed(tmp_path / "a.zip", older)
+    is_refused(file, tmp_path / "e", "rows of version 2; .* have it exported again")
+    old = pq.read_table(io.BytesIO(content["rows/a1.parquet"]))
+    old = parquet(old.replace_schema_metadata({VERSION_KEY: b"2"}))
+    file = packed(tmp_path / "a.zip", sealed(content | {"rows/a1.parquet": old}))
+    is_refused(file, tmp_path / "e", "has not rows of version 3")
     for manifest in (b"[]", b"{}", b"\xff", b'{"members": {"x": 1}}', b"[" * 10**5):
         file = packed(tmp_path / "a.zip", content | {"manifest.json": manifest})
         is_refused(file, tmp_path / "e", "manifest.json cannot be read|with rows of version")
     for data in (b"", b"PK", b"hello", b"\0" * 10_000):
-        (tmp_path / "b.tar").write_bytes(data)
-        is_refused(tmp_path / "b.tar", tmp_path / "e", "is no")
+        (tmp_path / "b.zip").write_bytes(data)
+        is_refused(tmp_path / "b.zip", tmp_path / "e", "is no")
     with pytest.raises(InputError, match="no such file"):
         take(tmp_path / "absent.zip", tmp_path / "e")
 
@@ -448,16 +462,16 @@ def test_forged_rows_are_refused(archive, tmp_path, column, change, message):
 def _with_summaries(content: dict[str, bytes]) -> dict[str, bytes]:
     try:
         table = pq.read_table(io.BytesIO(content["rows/a1.parquet"]))
-        return content | bundle.summaries({"a1": table})
+        return content | {"runs.json": summary({"a1": table})}
     except ValueError:
         return content
 
 
 def test_rows_and_summaries_must_agree(archive, tmp_path):
     content = members(archive)
-    text = content["configuration.json"].replace(b"wise-ft", b"best-ft")
-    file = packed(tmp_path / "a.zip", sealed(content | {"configuration.json": text}))
-    is_refused(file, tmp_path / "e", r"configuration\.json does not say what the rows say")
+    text = content["runs.json"].replace(b"wise-ft", b"best-ft")
+    file = packed(tmp_path / "a.zip", sealed(content | {"runs.json": text}))
+    is_refused(file, tmp_path / "e", r"runs\.json does not say what the rows say")
 
 
 def test_forged_predictions_are_refused(archive, tmp_path):
@@ -507,7 +521,7 @@ def test_labels_must_be_those_of_runs_that_are_there(archive, tmp_path):
         run_id: pq.read_table(io.BytesIO(both[f"rows/{run_id}.parquet"]))
         for run_id in ("a1", "b2", "dd")
     }
-    file = packed(tmp_path / "both.zip", sealed(both | bundle.summaries(tables)))
+    file = packed(tmp_path / "both.zip", sealed(both | {"runs.json": summary(tables)}))
     is_refused(file, tmp_path / "e", "id-val has not the labels that run a1 of the bundle has")
 
 

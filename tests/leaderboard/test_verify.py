@@ -17,7 +17,7 @@ from shiftbench.evaluation import predictions
 from shiftbench.evaluation.scoring import Prediction, results_of, selections
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
-from shiftbench.leaderboard.schema import done, failed
+from shiftbench.leaderboard.schema import done, failed, rows
 from shiftbench.leaderboard.verify import same_numerics, select, verify_run
 
 from tests.leaderboard.records import info
@@ -127,7 +127,7 @@ def test_the_last_digit_counts(tmp_path, column, where):
 def test_an_interval_made_elsewhere_may_be_rounded_otherwise(tmp_path):
     elsewhere = replace(HERE, versions={**HERE.versions, "scipy": "1.0"})
     store_run(tmp_path, "a1", provenance=elsewhere)
-    assert not same_numerics(store.read(tmp_path).to_pylist()[0])
+    assert not same_numerics(rows(store.read(tmp_path))[0])
     rewrite(tmp_path, "a1", "low", lambda value: float(np.nextafter(value, 0)))
     assert verify_run(tmp_path, "a1").problems == ()
     rewrite(tmp_path, "a1", "low", lambda value: value - 1e-9)

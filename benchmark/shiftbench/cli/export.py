@@ -17,7 +17,7 @@ All runs that are done:
 
 Two runs, by the beginnings of their ids, with what they build on:
 
-  shiftbench export --runs 3f1c --runs 77ab --to submission.tar
+  shiftbench export --runs 3f1c --runs 77ab --to submission.zip
 
 The runs of one method, with what they build on:
 
@@ -29,7 +29,7 @@ in settings and remarks are taken out. Others take it in with shiftbench import 
 
 
 def export(
-    to: Annotated[Path, typer.Option("--to", help="File to write, ending in .zip or .tar.")],
+    to: Annotated[Path, typer.Option("--to", help="File to write, ending in .zip.")],
     runs: Annotated[
         list[str] | None,
         typer.Option("--runs", help="Run id or its beginning; may be given several times."),
@@ -40,7 +40,7 @@ def export(
 ) -> None:
     """Write a bundle that others can check and take in."""
     from shiftbench.core.errors import InputError
-    from shiftbench.leaderboard.bundle import export as write
+    from shiftbench.leaderboard.bundles.export import export as write
     from shiftbench.leaderboard.store import read
     from shiftbench.leaderboard.verify import select
 

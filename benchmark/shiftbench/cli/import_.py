@@ -54,7 +54,7 @@ _BUNDLE_EPILOG = """[bold]Examples[/bold]
 
   shiftbench import bundle submission.zip
 
-  shiftbench import bundle submission.tar --results all
+  shiftbench import bundle submission.zip --results all
 
 Everything in it is checked before anything is written: hashes, names and sizes, that every value
 follows from the predictions, and that no run which is there already has other rows.
@@ -95,6 +95,7 @@ def predictions(
     """Score predictions of your own and add them to the leaderboard."""
     from shiftbench.core.errors import InputError
     from shiftbench.leaderboard.imported import Target, import_predictions
+    from shiftbench.leaderboard.schema import rows
 
     for option, value in (("--method", method), ("--backbone", backbone)):
         if not value.strip() or not value.isprintable():
@@ -113,11 +114,10 @@ def predictions(
         selection=selection,
     )
     imported = import_predictions(file, target, results, evaluation_set)
-    for row in imported.table.to_pylist():
-        low, high = 100 * row["low"], 100 * row["high"]
+    for row in rows(imported.table):
         typer.echo(
-            f"{row['evaluation_set']}: {row['metric']} {100 * row['value']:.2f} % "
-            f"({low:.2f} to {high:.2f}), {row['n']:,} examples"
+            f"{row.evaluation_set}: {row.metric} {100 * row.value:.2f} % "
+            f"({100 * row.low:.2f} to {100 * row.high:.2f}), {row.n:,} examples"
         )
     if imported.new:
         typer.echo(f"run {imported.run_id} is in {results}; shiftbench report shows it")
@@ -169,7 +169,7 @@ def bundle(
     results: Results = RESULTS,
 ) -> None:
     """Take in the runs of a bundle: all of them, or none."""
-    from shiftbench.leaderboard.bundle import take
+    from shiftbench.leaderboard.bundles.take import take
 
     taken = take(file, results)
     for run_id in taken.new:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shiftbench.core.errors import InputError
 from shiftbench.execution.launch import launch
 from shiftbench.leaderboard import store
-from shiftbench.leaderboard.verify import RESULT, Verdict, name_of, place
+from shiftbench.leaderboard.schema import Row, failures, rows
+from shiftbench.leaderboard.verify import Verdict, name_of, place
 from shiftbench.suite.plan import Plan
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from shiftbench.suite.suite import Suite
-
-Row = Mapping[str, Any]
 
 
 def rerun(
@@ -48,40 +47,37 @@ def rerun(
     """
     verdicts = []
     for run_id in run_ids:
-        rows = store.read(results, [run_id]).to_pylist()
-        gaps = any(not row["complete"] for row in rows)
+        before = rows(store.read(results, [run_id]))
+        gaps = any(not row.complete for row in before)
         launch(only(suite, run_id), into, console, address, gaps)
-        again = store.read(into, [run_id]).to_pylist()
-        problems = tuple(changes(rows, again, tolerance))
-        verdicts.append(Verdict(run_id, name_of(rows[0]), len(rows), problems))
+        again = store.read(into, [run_id])
+        problems = [f"failed this time: {run.error}" for run in failures(again)]
+        problems = problems or changes(before, rows(again), tolerance)
+        verdicts.append(Verdict(run_id, name_of(before[0]), len(before), tuple(problems)))
     return verdicts
 
 
-def changes(rows: Sequence[Row], again: Sequence[Row], tolerance: float = 0.0) -> list[str]:
-    """Where the values of a run that was done again are others, a line each.
+def changes(of_run: Sequence[Row], again: Sequence[Row], tolerance: float = 0.0) -> list[str]:
+    """A line for each value of a run that is another when the run is done again.
 
     Args:
-        rows: of the run.
-        again: of its repetition.
+        of_run: rows of the run.
+        again: rows of its repetition.
         tolerance: how far a value may be off.
     """
-    if again and again[0]["status"] == "failed":
-        return [f"failed this time: {again[0]['error']}"]
-    before, after = (
-        {tuple(row[name] for name in RESULT): row for row in side} for side in (rows, again)
-    )
+    before, after = ({row.key: row for row in side} for side in (of_run, again))
     found = []
     for key, row in before.items():
-        where = f"{place(row['variant'], row['evaluation_set'])}, {row['metric']}"
+        where = f"{place(row.variant, row.evaluation_set)}, {row.metric}"
         other = after.get(key)
         if other is None:
             found.append(f"{where}: not measured this time, or selected otherwise")
-        elif other["data_fingerprint"] != row["data_fingerprint"]:
+        elif other.data_fingerprint != row.data_fingerprint:
             found.append(f"{where}: the data files are others")
-        elif abs(other["value"] - row["value"]) > tolerance:
-            found.append(f"{where}: value is {row['value']!r}, this time {other['value']!r}")
+        elif abs(other.value - row.value) > tolerance:
+            found.append(f"{where}: value is {row.value!r}, this time {other.value!r}")
     found += [
-        f"{place(row['variant'], row['evaluation_set'])}, {row['metric']}: was not measured before"
+        f"{place(row.variant, row.evaluation_set)}, {row.metric}: was not measured before"
         for key, row in after.items()
         if key not in before
     ]

@@ -132,6 +132,13 @@ class Columns:
             kind(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)
         ]
 
+    def required(self, kind: type) -> tuple[str, ...]:
+        """The columns that may not be null in rows of a kind."""
+        hints = get_type_hints(kind, include_extras=True)
+        return tuple(
+            item.name for item in fields(kind) if not _annotation([hints[item.name]], 1).nullable
+        )
+
     def table(self, rows: Sequence[object]) -> pa.Table:
         """The table of these rows."""
         columns = [

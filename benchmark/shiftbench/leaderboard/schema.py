@@ -191,6 +191,11 @@ class Row(RunInfo):
         None
     )
 
+    @property
+    def key(self) -> tuple[str, Selection | None, str, str]:
+        """Variant, selection, evaluation set and metric: a run has one row of each."""
+        return self.variant, self.selection, self.evaluation_set, self.metric
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FailedRun(RunInfo):
@@ -258,6 +263,21 @@ def failures(table: pa.Table) -> list[FailedRun]:
         table: with all columns of ``SCHEMA``; others are ignored.
     """
     return COLUMNS.read(FailedRun, table.filter(pc.equal(table["status"], "failed")))
+
+
+def runs(table: pa.Table) -> list[Row | FailedRun]:
+    """The first row of every run of a table, in the table's order: it says all about the run.
+
+    Args:
+        table: with all columns of ``SCHEMA``; others are ignored.
+    """
+    first: dict[str, int] = {}
+    for position, run_id in enumerate(table["run_id"].to_pylist()):
+        first.setdefault(run_id, position)
+    firsts = table.take(pa.array(first.values(), pa.int64()))
+    found: list[Row | FailedRun] = [*rows(firsts), *failures(firsts)]
+    by_id = {run.run_id: run for run in found}
+    return [by_id[run_id] for run_id in first]
 
 
 def to_table(items: Sequence[Row | FailedRun]) -> pa.Table:

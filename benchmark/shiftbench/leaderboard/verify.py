@@ -7,12 +7,10 @@ the row, may its interval differ by ``ROUNDING``.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,13 +22,10 @@ from shiftbench.evaluation import predictions
 from shiftbench.evaluation.metrics import METRICS, Score
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.schema import Row, RunInfo, rows, runs
 
 ROUNDING = 1e-12
-RESULT = ("variant", "selection", "evaluation_set", "metric")
 NUMERIC = ("numpy", "scipy")
-
-Row = Mapping[str, Any]
-Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -60,30 +55,30 @@ def verify_run(results: Path, run_id: str) -> Verdict:
     Raises:
         InputError: its row file cannot be read.
     """
-    rows = store.read(results, [run_id]).to_pylist()
+    of_run = rows(store.read(results, [run_id]))
     file = RunFolder.of(results, run_id).predictions
     if not file.exists():
         problems = ["its predictions are missing"]
     else:
         try:
-            problems = disagreements(rows, predictions.read(file))
+            problems = disagreements(of_run, predictions.read(file))
         except InputError as error:
             problems = [" ".join(str(error).split())]
-    return Verdict(run_id, name_of(rows[0]), len(rows), tuple(problems))
+    return Verdict(run_id, name_of(of_run[0]), len(of_run), tuple(problems))
 
 
-def disagreements(rows: Sequence[Row], table: pa.Table) -> list[str]:
+def disagreements(of_run: Sequence[Row], table: pa.Table) -> list[str]:
     """Where the rows of a run are not what its predictions say, a line each.
 
     Args:
-        rows: of one run.
+        of_run: its rows.
         table: its predictions, of ``predictions.SCHEMA``.
     """
     parts = {
         part: table.filter(
             pc.and_(pc.equal(table["variant"], part[0]), pc.equal(table["set"], part[1]))
         )
-        for part in dict.fromkeys((row["variant"], row["evaluation_set"]) for row in rows)
+        for part in dict.fromkeys((row.variant, row.evaluation_set) for row in of_run)
     }
     found = [
         f"{place(variant, name)}: no predictions"
@@ -94,21 +89,21 @@ def disagreements(rows: Sequence[Row], table: pa.Table) -> list[str]:
         ids = pc.count_distinct(part["id"]).as_py()
         if ids < len(part):
             found.append(f"{place(variant, name)}: {len(part) - ids} examples are there twice")
-    scores: dict[Key, Score | str] = {}
-    for row in rows:
-        key = row["variant"], row["evaluation_set"], row["metric"]
+    scores: dict[tuple[str, str, str], Score | str] = {}
+    for row in of_run:
+        key = row.variant, row.evaluation_set, row.metric
         part = parts[key[:2]]
         if not len(part):
             continue
         if key not in scores:
-            scores[key] = _rescored(part, row["metric"])
+            scores[key] = _rescored(part, row.metric)
         again = scores[key]
-        where = f"{place(*key[:2])}, {row['metric']}"
+        where = f"{place(*key[:2])}, {row.metric}"
         if isinstance(again, str):
             found.append(f"{where}: {again}")
         else:
             found += [f"{where}: {text}" for text in _differences(row, again, same_numerics(row))]
-    return list(dict.fromkeys([*found, *_misselected(rows)]))
+    return list(dict.fromkeys([*found, *_misselected(of_run)]))
 
 
 def select(
@@ -130,51 +125,46 @@ def select(
     Raises:
         InputError: an id is unknown, ambiguous or of a failed run, or nothing is left.
     """
-    columns = table.select(["run_id", "status", "error", "task", "label", "backbone"])
-    rows = {row["run_id"]: row for row in columns.to_pylist()}
-    asked = [_full_id(beginning, rows) for beginning in run_ids]
+    known = {run.run_id: run for run in runs(table)}
+    asked = [_full_id(beginning, known) for beginning in run_ids]
     for run_id in asked:
-        if rows[run_id]["status"] != "done":
-            raise InputError(f"run {run_id} has failed ({rows[run_id]['error']})")
-    chosen = set(asked) or rows.keys()
+        run = known[run_id]
+        if run.status == "failed":
+            raise InputError(f"run {run_id} has failed ({run.error})")
+    chosen = set(asked) or known.keys()
     wanted = {"task": task, "label": label, "backbone": backbone}
     for name, value in wanted.items():
-        known = {row[name] for row in rows.values()}
-        if value is not None and value not in known:
-            raise InputError(f'no run of the {name} "{value}"{nearest(value, known)}')
+        there = {getattr(run, name) for run in known.values()}
+        if value is not None and value not in there:
+            raise InputError(f'no run of the {name} "{value}"{nearest(value, there)}')
     found = [
         run_id
-        for run_id, row in rows.items()
+        for run_id, run in known.items()
         if run_id in chosen
-        and row["status"] == "done"
-        and all(value in (None, row[name]) for name, value in wanted.items())
+        and run.status == "done"
+        and all(value in (None, getattr(run, name)) for name, value in wanted.items())
     ]
     if not found:
         raise InputError("there is no such run that is done")
     return found
 
 
-def name_of(row: Row) -> str:
-    """A run for people."""
-    shots = "" if row["shots"] is None else f", {row['shots']} shots"
-    return f"{row['task']}, {row['backbone']}, {row['label']}, seed {row['seed']}{shots}"
+def name_of(run: RunInfo) -> str:
+    """The name of a run for people."""
+    shots = "" if run.shots is None else f", {run.shots} shots"
+    return f"{run.task}, {run.backbone}, {run.label}, seed {run.seed}{shots}"
 
 
 def place(variant: str, evaluation_set: str) -> str:
-    """A variant and a set for people."""
+    """The name of a variant and a set for people."""
     return f"{variant} on {evaluation_set}" if variant else evaluation_set
 
 
-def same_numerics(row: Row) -> bool:
-    """Whether the row was made by the same NumPy, SciPy and processor as are here."""
-    versions, here = _object(row["versions"]), package_versions()
-    same = all(versions.get(name) == here.get(name) for name in NUMERIC)
-    return same and _object(row["hardware"]).get("cpu") == cpu_name()
-
-
-def _object(text: str) -> dict[str, Any]:
-    found = json.loads(text)
-    return found if isinstance(found, dict) else {}
+def same_numerics(run: RunInfo) -> bool:
+    """True if the run was scored with the NumPy, SciPy and processor that are here."""
+    here = package_versions()
+    same = all(run.versions.get(name) == here.get(name) for name in NUMERIC)
+    return same and run.hardware.get("cpu") == cpu_name()
 
 
 def _full_id(beginning: str, known: Iterable[str]) -> str:
@@ -201,7 +191,7 @@ def _rescored(part: pa.Table, metric: str) -> Score | str:
 def _differences(row: Row, again: Score, exact: bool) -> list[str]:
     found = []
     for name, value in vars(again).items():
-        recorded = row[name]
+        recorded = getattr(row, name)
         if recorded == value:
             continue
         if name in ("low", "high") and not exact and abs(recorded - value) <= ROUNDING:
@@ -211,19 +201,19 @@ def _differences(row: Row, again: Score, exact: bool) -> list[str]:
     return found
 
 
-def _numerics(row: Row) -> str:
-    versions, here = _object(row["versions"]), package_versions()
+def _numerics(run: RunInfo) -> str:
     made, now = (
-        ", ".join(f"{name} {side.get(name, '?')}" for name in NUMERIC) for side in (versions, here)
+        ", ".join(f"{name} {versions.get(name, '?')}" for name in NUMERIC)
+        for versions in (run.versions, package_versions())
     )
     return f"made with {made}; here are {now}"
 
 
-def _misselected(rows: Sequence[Row]) -> list[str]:
+def _misselected(of_run: Sequence[Row]) -> list[str]:
     """Variants that are said to be the best on ID validation and are not."""
-    on_id_val = [row for row in rows if row["evaluation_set"] == "id-val" and row["primary"]]
-    values = {row["variant"]: row["value"] for row in on_id_val}
-    chosen = Counter(row["variant"] for row in on_id_val if row["selection"] == "id-val")
+    on_id_val = [row for row in of_run if row.evaluation_set == "id-val" and row.primary]
+    values = {row.variant: row.value for row in on_id_val}
+    chosen = Counter(row.variant for row in on_id_val if row.selection == "id-val")
     best = max(values.values(), default=0.0)
     return [
         f"{variant}: selected on id-val with {values[variant]!r}, where another has {best!r}"

@@ -21,8 +21,12 @@ _RENAMED_SINCE_2 = {"world": "data_kind", "search_evaluations": "search_trials"}
 
 def major_of(metadata: Mapping[bytes, bytes] | None) -> int | None:
     """The major version that a file's metadata name; ``None`` for no file of the leaderboard."""
-    text = (metadata or {}).get(VERSION_KEY, b"").decode(errors="replace")
-    major = text.partition(".")[0]
+    return major_of_text((metadata or {}).get(VERSION_KEY, b"").decode(errors="replace"))
+
+
+def major_of_text(version: str) -> int | None:
+    """The major version of a version such as ``3.0``; ``None`` for what is no version."""
+    major = version.partition(".")[0]
     return int(major) if major.isascii() and major.isdigit() else None
 
 

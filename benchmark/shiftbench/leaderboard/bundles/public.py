@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-JSON_COLUMNS = ("config", "budget", "details", "searched", "versions", "hardware")
-_TEXT = ("suite", "backbone", "label", "method", "origin", "device", "incomplete_reason", "leakage")
-_HARDWARE = ("cpu", "cores", "memory_bytes", "gpus")
+from shiftbench.leaderboard.columns import Column, json_text
+from shiftbench.leaderboard.schema import COLUMNS
 
 
 def public(table: pa.Table) -> pa.Table:
-    """Rows without what tells of the machine beyond its hardware: paths, credentials."""
-    for name in (*_TEXT, *JSON_COLUMNS):
-        position = table.schema.get_field_index(name)
-        values = [None if text is None else _public(name, text) for text in table[name].to_pylist()]
-        field = table.schema.field(position)
-        table = table.set_column(position, field, pa.array(values, field.type))
+    """Rows without what tells of the machine beyond its hardware: paths, credentials.
+
+    Columns that are not known here are cleaned as text.
+    """
+    for position, item in enumerate(table.schema):
+        column = COLUMNS.documentation.get(item.name, Column("not known", cleaned=True))
+        json_object = item.name in COLUMNS.json
+        if item.type == pa.string() and (json_object or column.cleaned):
+            change = partial(_public_object, keys=column.public_keys) if json_object else clean
+            values = [
+                None if text is None else change(text) for text in table[position].to_pylist()
+            ]
+            table = table.set_column(position, item, pa.array(values, item.type))
     return table
 
 
-def _public(name: str, text: str) -> str:
-    if name not in JSON_COLUMNS:
-        return clean(text)
+def _public_object(text: str, keys: tuple[str, ...] | None) -> str:
     value = json.loads(text)
-    if name == "hardware":
-        value = {key: value[key] for key in _HARDWARE if key in value}
-    return json.dumps(clean_value(value), sort_keys=True, allow_nan=False, ensure_ascii=False)
+    if keys is not None:
+        value = {key: value[key] for key in keys if key in value}
+    return json_text(clean_value(value))
 
 
 _ROOT = r"(?:file:/+|(?<![\w.…/\\~-])(?:~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|/(?!/)))"
