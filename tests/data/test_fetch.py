@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 from shiftbench.core.errors import InputError
-from shiftbench.data import fetch as module
-from shiftbench.data.fetch import CATALOGUE, Download, Remote, fetch
+from shiftbench.data.downloads import fetch as fetching
+from shiftbench.data.downloads import transfer
+from shiftbench.data.downloads.catalogue import CATALOGUE, Download, Remote
+from shiftbench.data.downloads.fetch import fetch
 from shiftbench.data.sources.registry import SOURCES
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB: several blocks
@@ -68,7 +70,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(module, "PAUSE", 0.0)
+    monkeypatch.setattr(transfer, "PAUSE", 0.0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     state = Server(files={"/a.bin": CONTENT})
     with ThreadingHTTPServer(("127.0.0.1", 0), _handler(state)) as http:
@@ -281,7 +283,7 @@ def test_unpacking_that_was_killed_needs_no_second_download(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_extract", killed)
+        patch.setattr(fetching, "_extract", killed)
         with pytest.raises(KeyboardInterrupt):
             fetch("set", tmp_path, None, catalogue)
     fetch("set", tmp_path, None, catalogue)

@@ -12,7 +12,7 @@ import typer
 from shiftbench.cli.common import Data, Overrides, load_suite
 
 if TYPE_CHECKING:
-    from shiftbench.data.fetch import Progress
+    from shiftbench.data.downloads.transfer import Progress
     from shiftbench.data.tasks.definition import Task
 
 app = typer.Typer(
@@ -138,8 +138,8 @@ def fetch(
 ) -> None:
     """Download data sets that are free to download, and check what came."""
     from shiftbench.core.errors import InputError
-    from shiftbench.data.fetch import CATALOGUE
-    from shiftbench.data.fetch import fetch as download
+    from shiftbench.data.downloads.catalogue import CATALOGUE
+    from shiftbench.data.downloads.fetch import fetch as download
 
     for name in names:
         if name not in CATALOGUE:

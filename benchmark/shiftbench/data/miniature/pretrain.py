@@ -4,13 +4,12 @@ By default it learns the miniature world from its broad drawing; with `--data FI
 and class names of a Hugging Face-style Parquet file. The result is a directory that open_clip
 loads as `local-dir:DIRECTORY`, plus `vocabulary.json` for `CompactTokenizer`.
 
-The shipped backbone is the default recipe, which took 73 minutes of processor time on two cores.
+The shipped backbone has the default settings, which took 73 minutes of processor time on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import time
@@ -19,9 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP
 from open_clip.transformer import PatchDropout
@@ -29,15 +26,16 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from shiftbench.data.miniature import CLASSES, backbone_dir, broad
-from shiftbench.data.miniature.captions import general_captions, task_captions, vocabulary
+from shiftbench.data.miniature import backbone_dir
+from shiftbench.data.miniature.captions import vocabulary
+from shiftbench.data.miniature.corpus import Corpus, Exam, parquet_corpus, world_corpus
 from shiftbench.data.miniature.tokenizer import CompactTokenizer
 
 CONTEXT_LENGTH = 24
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PretrainingSettings:
     """Everything that decides the outcome of pretraining."""
 
     epochs: float = 10.0
@@ -60,121 +58,16 @@ class Recipe:
     threads: int = 2
 
 
-@dataclass(frozen=True)
-class Exam:
-    """Labelled images to measure zero-shot accuracy on."""
-
-    name: str
-    subject: str
-    """Exams of one subject share their prompts."""
-    images: Tensor
-    """uint8 (n, 3, h, w)."""
-    label: Tensor
-    """int64 (n,)."""
-    prompts: list[list[str]]
-    """For every class, the prompts whose embeddings are averaged."""
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Captioned images to learn from."""
-
-    images: Tensor
-    """uint8 (n, 3, h, w)."""
-    concept: Tensor
-    """int64 (n,): images and texts of one concept match each other."""
-    texts: list[str]
-    """Distinct captions."""
-    choices: Tensor
-    """int64 (n, k): rows of `texts` that may caption each image."""
-    augment: bool
-    """Whether to mirror and shift images."""
-    exams: list[Exam]
-
-
-def _tensor(images: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-
-
-def _world_exams(seed: int, count: int) -> list[Exam]:
-    exams = []
-    for drawn in broad.draw(seed, count):
-        prompts = [task_captions(drawn.task, name) for name in CLASSES[drawn.task]]
-        label = torch.from_numpy(drawn.label)
-        name = f"{drawn.task} {drawn.style}"
-        exams.append(Exam(name, drawn.task, _tensor(drawn.images), label, prompts))
-    return exams
-
-
-def world_corpus(recipe: Recipe) -> Corpus:
-    """Draw the broad miniature world."""
-    drawings = broad.draw(recipe.seed, recipe.images)
-    first = {
-        task: sum(len(CLASSES[t]) for t in list(CLASSES)[:i]) for i, task in enumerate(CLASSES)
-    }
-    said = [text for drawn in drawings for text in drawn.captions]
-    texts = sorted(set(said))
-    row = {text: i for i, text in enumerate(texts)}
-    return Corpus(
-        images=_tensor(np.concatenate([drawn.images for drawn in drawings])),
-        concept=torch.from_numpy(np.concatenate([d.label + first[d.task] for d in drawings])),
-        texts=texts,
-        choices=torch.tensor([[row[text]] for text in said]),
-        augment=False,
-        exams=_world_exams(recipe.seed + 1, min(recipe.images, 6000)),
-    )
-
-
-def _label_names(metadata: dict[bytes, bytes]) -> list[str]:
-    names: list[str] = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
-    return names
-
-
-def parquet_corpus(recipe: Recipe, path: Path, label_names: Sequence[str] | None) -> Corpus:
-    """Read images and labels of a Parquet file; captions are the 80 prompts of the class names.
-
-    Args:
-        recipe: how many images to take and the seed of the held-out tenth.
-        path: a file with columns image {bytes, path} and label.
-        label_names: class names; without it, those in the schema's `huggingface` metadata, cut at
-            the first comma.
-    """
-    from PIL import Image
-    from pyarrow import parquet
-
-    table = parquet.read_table(path, columns=["image", "label"])
-    names = list(label_names or _label_names(table.schema.metadata or {}))
-    names = [name.split(",")[0] for name in names]
-    order = np.random.default_rng(recipe.seed).permutation(len(table))[: recipe.images]
-    table = table.take(order)
-    decoded = [
-        np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB"))
-        for row in table["image"].to_pylist()
-    ]
-    images = _tensor(np.stack(decoded))
-    label = torch.tensor(table["label"].to_pylist())
-    prompts = [general_captions(name) for name in names]
-    per_class = len(prompts[0])
-    held = len(images) // 10
-    choices = label[held:, None] * per_class + torch.arange(per_class)
-    return Corpus(
-        images=images[held:],
-        concept=label[held:],
-        texts=[text for texts in prompts for text in texts],
-        choices=choices,
-        augment=True,
-        exams=[Exam("held-out tenth", "all", images[:held], label[:held], prompts)],
-    )
-
-
-def model_config(recipe: Recipe, tokenizer: CompactTokenizer, size: int) -> dict[str, Any]:
+def model_config(
+    settings: PretrainingSettings, tokenizer: CompactTokenizer, size: int
+) -> dict[str, Any]:
     """Return open_clip's configuration of the backbone, ready for `open_clip_config.json`."""
     vision = {
         "image_size": size,
-        "layers": recipe.layers,
-        "width": recipe.width,
+        "layers": settings.layers,
+        "width": settings.width,
         "head_width": 32,
-        "patch_size": recipe.patch,
+        "patch_size": settings.patch,
     }
     text = {
         "context_length": tokenizer.context_length,
@@ -259,21 +152,21 @@ def _augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     return images[torch.arange(n)[:, None, None], :, rows, columns].permute(0, 3, 1, 2)
 
 
-def _schedule(recipe: Recipe, progress: float) -> float:
-    if progress < recipe.warmup:
-        return recipe.learning_rate * progress / recipe.warmup
-    done = (progress - recipe.warmup) / (1 - recipe.warmup)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+def _schedule(settings: PretrainingSettings, progress: float) -> float:
+    if progress < settings.warmup:
+        return settings.learning_rate * progress / settings.warmup
+    done = (progress - settings.warmup) / (1 - settings.warmup)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _optimizer(model: CLIP, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(model: CLIP, settings: PretrainingSettings) -> torch.optim.Optimizer:
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), foreach=True)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), foreach=True)
 
 
 def few_per_concept(concept: Tensor, generator: torch.Generator, most: int = 2) -> Tensor:
@@ -313,27 +206,27 @@ def train(
     model: CLIP,
     tokenizer: CompactTokenizer,
     corpus: Corpus,
-    recipe: Recipe,
+    settings: PretrainingSettings,
     after_epoch: Callable[[], None],
 ) -> None:
     """Train a model in place, printing the loss and, after every epoch, zero-shot accuracies."""
-    generator = torch.Generator().manual_seed(recipe.seed)
-    optimizer = _optimizer(model, recipe)
+    generator = torch.Generator().manual_seed(settings.seed)
+    optimizer = _optimizer(model, settings)
     ids = tokenizer(corpus.texts)
-    per_epoch = len(corpus.images) // recipe.batch
-    total = max(1, round(recipe.epochs * per_epoch))
+    per_epoch = len(corpus.images) // settings.batch
+    total = max(1, round(settings.epochs * per_epoch))
     order = torch.empty(0, dtype=torch.long)
     began = time.monotonic()
     for step in range(total):
         if step % per_epoch == 0:
             order = torch.randperm(len(corpus.images), generator=generator)
-        if step == round(recipe.unmasked_from * total):
+        if step == round(settings.unmasked_from * total):
             model.visual.patch_dropout = nn.Identity()
-        at = step % per_epoch * recipe.batch
+        at = step % per_epoch * settings.batch
         model.train()
-        loss = _step_loss(model, corpus, ids, order[at : at + recipe.batch], generator)
+        loss = _step_loss(model, corpus, ids, order[at : at + settings.batch], generator)
         for group in optimizer.param_groups:
-            group["lr"] = _schedule(recipe, (step + 1) / total)
+            group["lr"] = _schedule(settings, (step + 1) / total)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -350,36 +243,40 @@ def train(
 
 
 def save(
-    model: CLIP, config: dict[str, Any], kept: Sequence[int], recipe: Recipe, out: Path
+    model: CLIP,
+    config: dict[str, Any],
+    kept: Sequence[int],
+    settings: PretrainingSettings,
+    out: Path,
 ) -> None:
-    """Write the backbone: configuration, half-precision weights, vocabulary and recipe."""
+    """Write the backbone: configuration, half-precision weights, vocabulary and settings."""
     out.mkdir(parents=True, exist_ok=True)
     weights = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     (out / "open_clip_model.safetensors").write_bytes(to_safetensors(weights))
     (out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
     (out / "vocabulary.json").write_text(json.dumps(list(kept)) + "\n")
-    (out / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+    (out / "recipe.json").write_text(json.dumps(asdict(settings), indent=2) + "\n")
 
 
-def pretrain(corpus: Corpus, kept: Sequence[int], recipe: Recipe, out: Path) -> CLIP:
+def pretrain(corpus: Corpus, kept: Sequence[int], settings: PretrainingSettings, out: Path) -> CLIP:
     """Build a backbone, train it on a corpus and write it to `out`.
 
     Args:
         corpus: captioned images.
         kept: sorted byte-pair ids of the vocabulary.
-        recipe: sizes, schedule and seed.
+        settings: sizes, schedule and seed.
         out: directory to write.
     """
     tokenizer = CompactTokenizer(kept, CONTEXT_LENGTH)
-    config = model_config(recipe, tokenizer, corpus.images.shape[-1])
-    torch.manual_seed(recipe.seed)
+    config = model_config(settings, tokenizer, corpus.images.shape[-1])
+    torch.manual_seed(settings.seed)
     model = CLIP(**config["model_cfg"])
-    model.visual.patch_dropout = PatchDropout(recipe.masked)
+    model.visual.patch_dropout = PatchDropout(settings.masked)
 
     def keep() -> None:
-        save(model, config, kept, recipe, out)
+        save(model, config, kept, settings, out)
 
-    train(model, tokenizer, corpus, recipe, keep)
+    train(model, tokenizer, corpus, settings, keep)
     keep()
     return model
 
@@ -390,18 +287,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=backbone_dir())
     parser.add_argument("--data", type=Path, help="Parquet file to learn instead of the world")
     parser.add_argument("--label-names", nargs="+", help="class names, if the file has none")
-    for name, default in asdict(Recipe()).items():
+    for name, default in asdict(PretrainingSettings()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     given = vars(parser.parse_args(argv))
-    recipe = Recipe(**{name: given[name] for name in asdict(Recipe())})
-    torch.set_num_threads(recipe.threads)
+    settings = PretrainingSettings(**{name: given[name] for name in asdict(PretrainingSettings())})
+    torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(True)
     if given["data"] is None:
-        corpus, kept = world_corpus(recipe), vocabulary()
+        corpus, kept = world_corpus(settings.images, settings.seed), vocabulary()
     else:
-        corpus = parquet_corpus(recipe, given["data"], given["label_names"])
+        corpus = parquet_corpus(given["data"], given["label_names"], settings.images, settings.seed)
         kept = vocabulary(text for text in corpus.texts)
-    pretrain(corpus, kept, recipe, given["out"])
+    pretrain(corpus, kept, settings, given["out"])
 
 
 if __name__ == "__main__":
