@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError
-from shiftbench.data import miniature, roots
+from shiftbench.data import roots
+from shiftbench.data.miniature import layout
+from shiftbench.data.miniature.definition import VERSION
 
 
 def test_cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -23,10 +25,10 @@ def test_resolve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
         roots.resolve(str(tmp_path / "nowhere"))
     drawn: list[Path] = []
-    monkeypatch.setattr(miniature, "generate", lambda root, progress: drawn.append(root))
+    monkeypatch.setattr(layout, "generate", lambda root, progress: drawn.append(root))
     monkeypatch.setenv("SHIFTBENCH_CACHE", str(tmp_path))
-    assert roots.resolve("miniature") == str(tmp_path / f"miniature-{miniature.VERSION}")
-    assert drawn == [tmp_path / f"miniature-{miniature.VERSION}"]
+    assert roots.resolve("miniature") == str(tmp_path / f"miniature-{VERSION}")
+    assert drawn == [tmp_path / f"miniature-{VERSION}"]
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_ood_validation_has_the_sizes_of_autoft() -> None:
 
 
 def test_miniature_tasks_differ_in_classes_and_little_else() -> None:
-    from shiftbench.data.miniature import CLASSES
+    from shiftbench.data.miniature.definition import CLASSES
 
     for name, task in miniature_tasks().items():
         assert task.classes == CLASSES[name]

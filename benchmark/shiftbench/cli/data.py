@@ -184,7 +184,7 @@ def miniature(
     """Draw the miniature world, in the real data sets' layouts, and print where it is."""
     from shiftbench.core.errors import InputError
     from shiftbench.data import roots
-    from shiftbench.data.miniature import generate
+    from shiftbench.data.miniature.layout import generate
 
     def say(name: str) -> None:
         typer.echo(f"drawing {name}", err=True)

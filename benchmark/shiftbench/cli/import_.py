@@ -154,7 +154,7 @@ def _meant(
     if data is None:
         raise InputError("no data: add --data FOLDER, or --data miniature for a small copy")
     if data == "miniature":
-        from shiftbench.data.miniature import VERSION
+        from shiftbench.data.miniature.definition import VERSION
         from shiftbench.data.tasks.registry import miniature_tasks
 
         tasks = miniature_tasks()

@@ -20,11 +20,12 @@ def resolve(data: str, progress: Callable[[str], None] | None = None) -> str:
         InputError: there is no such folder.
     """
     if data == "miniature":
-        from shiftbench.data import miniature
+        from shiftbench.data.miniature.definition import VERSION
+        from shiftbench.data.miniature.layout import generate
 
-        root = cache_dir() / f"miniature-{miniature.VERSION}"
+        root = cache_dir() / f"miniature-{VERSION}"
         try:
-            miniature.generate(root, progress)
+            generate(root, progress)
         except OSError as error:
             raise InputError(
                 f"the miniature world cannot be drawn into {root}: {error}; "

@@ -11,6 +11,6 @@ def _accept(name: str, loaded: object) -> object:
 
 
 BACKBONES = Registry(
-    "backbones", lambda: {"miniature": "shiftbench.data.miniature:backbone_dir"}, _accept
+    "backbones", lambda: {"miniature": "shiftbench.data.miniature.definition:backbone_dir"}, _accept
 )
 """A backbone is a directory, or a function that returns one; ``models.backbones`` reads it."""

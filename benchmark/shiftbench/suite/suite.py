@@ -91,7 +91,7 @@ class Suite:
         """``miniature/<version>`` or ``real``: which data the registered tasks stand for."""
         if self.data != MINIATURE:
             return "real"
-        from shiftbench.data.miniature import VERSION
+        from shiftbench.data.miniature.definition import VERSION
 
         return f"{MINIATURE}/{VERSION}"
 

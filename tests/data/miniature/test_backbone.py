@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from shiftbench.data.miniature import CLASSES, backbone_dir, iwildcam
+from shiftbench.data.miniature import iwildcam
 from shiftbench.data.miniature.captions import task_captions
+from shiftbench.data.miniature.definition import CLASSES, backbone_dir
 from shiftbench.data.miniature.tokenizer import CompactTokenizer
 from torch import Tensor
 from torch.nn.functional import normalize

@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from shiftbench.data import miniature
-from shiftbench.data.miniature import cifar, layout
+from shiftbench.data.miniature import cifar, definition, layout
 
 
 def _bytes(root: Path) -> dict[str, bytes]:
@@ -44,9 +43,9 @@ def test_the_same_bytes_twice(tmp_path: Path, world: Path) -> None:
 def test_a_complete_world_is_left_alone(tmp_path: Path, tiny: list[str]) -> None:
     said: list[str] = []
     root = tmp_path / "world"
-    miniature.generate(root, said.append)
+    layout.generate(root, said.append)
     before = _bytes(root)
-    miniature.generate(root, said.append)
+    layout.generate(root, said.append)
     assert (said, tiny) == (["tiny"], ["world"])
     assert _bytes(root) == before
     assert json.loads(before["miniature.json"])["counts"] == {"tiny": 1}
@@ -57,19 +56,19 @@ def test_another_version_is_drawn_again(
     tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "world"
-    miniature.generate(root)
+    layout.generate(root)
     (root / "stale").touch()
-    monkeypatch.setattr(layout, "VERSION", miniature.VERSION + 1)
-    miniature.generate(root)
+    monkeypatch.setattr(layout, "VERSION", definition.VERSION + 1)
+    layout.generate(root)
     assert len(tiny) == 2
     assert not (root / "stale").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
 
 
 def test_a_damaged_marker_is_drawn_again(tmp_path: Path, tiny: list[str]) -> None:
-    miniature.generate(tmp_path / "world")
+    layout.generate(tmp_path / "world")
     (tmp_path / "world/miniature.json").write_text("{")
-    miniature.generate(tmp_path / "world")
+    layout.generate(tmp_path / "world")
     assert len(tiny) == 2
 
 
@@ -77,7 +76,7 @@ def test_other_data_is_never_overwritten(tmp_path: Path, tiny: list[str]) -> Non
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/mine.jpg").touch()
     with pytest.raises(FileExistsError, match="no miniature world"):
-        miniature.generate(tmp_path / "photos")
+        layout.generate(tmp_path / "photos")
     assert (tmp_path / "photos/mine.jpg").exists()
 
 
@@ -88,7 +87,7 @@ def test_a_failed_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(layout, "_FAMILIES", {"failing": fail})
     with pytest.raises(RuntimeError, match="disk full"):
-        miniature.generate(tmp_path / "world")
+        layout.generate(tmp_path / "world")
     assert not list(tmp_path.iterdir())
 
 
@@ -102,7 +101,7 @@ def test_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(layout, "_FAMILIES", {"tiny": write})
     root = tmp_path / "world"
-    threads = [threading.Thread(target=miniature.generate, args=(root,)) for _ in range(2)]
+    threads = [threading.Thread(target=layout.generate, args=(root,)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from shiftbench.data.miniature import CLASSES, VERSION, imagenet
+from shiftbench.data.miniature import imagenet
 from shiftbench.data.miniature.corruptions import CORRUPTIONS
+from shiftbench.data.miniature.definition import CLASSES, VERSION
 
 
 def _files(folder: Path) -> list[Path]:

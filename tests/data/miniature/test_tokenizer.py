@@ -5,8 +5,8 @@ from __future__ import annotations
 import open_clip
 import pytest
 import torch
-from shiftbench.data.miniature import CLASSES, backbone_dir
 from shiftbench.data.miniature.captions import general_captions, task_captions, vocabulary
+from shiftbench.data.miniature.definition import CLASSES, backbone_dir
 from shiftbench.data.miniature.tokenizer import (
     PADDING,
     START,

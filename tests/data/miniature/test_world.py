@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from shiftbench.data.miniature import CLASSES, broad, styles
+from shiftbench.data.miniature import broad, styles
 from shiftbench.data.miniature.corruptions import CORRUPTIONS, corrupt
+from shiftbench.data.miniature.definition import CLASSES
 from shiftbench.data.miniature.glyphs import INDEX, NAMES, RESOLUTION, fields, glyphs_of
 from shiftbench.data.miniature.world import concatenate, render
 

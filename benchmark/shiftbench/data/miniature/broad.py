@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftbench.data.miniature import CLASSES, styles
+from shiftbench.data.miniature import styles
 from shiftbench.data.miniature.captions import caption, colour_name
 from shiftbench.data.miniature.corruptions import CORRUPTIONS, corrupt
+from shiftbench.data.miniature.definition import CLASSES
 from shiftbench.data.miniature.glyphs import glyphs_of
 from shiftbench.data.miniature.world import Images, Scene, render
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 
-from shiftbench.data.miniature import CLASSES
+from shiftbench.data.miniature.definition import CLASSES
 from shiftbench.data.miniature.tokenizer import encode
 
 Template = Callable[[str], str]

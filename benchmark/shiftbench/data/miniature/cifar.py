@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftbench.data.miniature import CLASSES, cues, styles
+from shiftbench.data.miniature import cues, styles
 from shiftbench.data.miniature.corruptions import CORRUPTIONS, corrupt
+from shiftbench.data.miniature.definition import CLASSES
 from shiftbench.data.miniature.glyphs import glyphs_of
 from shiftbench.data.miniature.world import Images, render
 

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shiftbench.data.miniature import CLASSES, broad
+from shiftbench.data.miniature import broad
 from shiftbench.data.miniature.captions import general_captions, task_captions
+from shiftbench.data.miniature.definition import CLASSES
 
 
 @dataclass(frozen=True)

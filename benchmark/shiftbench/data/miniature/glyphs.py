@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftbench.data.miniature import CLASSES
+from shiftbench.data.miniature.definition import CLASSES
 
 Field = NDArray[np.float32]
 Layers = tuple[Field, Field]

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftbench.data.miniature import CLASSES, styles
+from shiftbench.data.miniature import styles
+from shiftbench.data.miniature.definition import CLASSES
 from shiftbench.data.miniature.glyphs import glyphs_of
 from shiftbench.data.miniature.imagenet import save
 from shiftbench.data.miniature.world import render

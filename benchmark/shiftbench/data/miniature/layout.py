@@ -9,10 +9,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from shiftbench.data.miniature import CLASSES, VERSION, cifar, fmow, imagenet, iwildcam
-
-MARKER = "miniature.json"
-"""The file that makes a world complete: its version, counts and class names."""
+from shiftbench.data.miniature import cifar, fmow, imagenet, iwildcam
+from shiftbench.data.miniature.definition import CLASSES, MARKER, VERSION
 
 _FAMILIES: dict[str, Callable[[Path], dict[str, int]]] = {
     "imagenet": imagenet.write,
@@ -46,8 +44,16 @@ def _replace(drawn: Path, root: Path) -> None:
                 raise
 
 
-def generate_world(root: Path, progress: Callable[[str], None] | None = None) -> None:
-    """Draw the world under `root` if need be; see `shiftbench.data.miniature.generate`."""
+def generate(root: Path, progress: Callable[[str], None] | None = None) -> None:
+    """Draw the whole world under `root`, unless a complete one of this version is there.
+
+    The world is drawn beside `root` and renamed into place, so that `root` is never half a world
+    and two processes may call this at once: the slower one discards its own drawing.
+
+    Args:
+        root: the data directory to make (what the real data sets call `--data-location`).
+        progress: called with the name of each data set when it is about to be drawn.
+    """
     root = root.resolve()
     if is_complete(root):
         return

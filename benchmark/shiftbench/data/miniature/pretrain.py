@@ -26,9 +26,9 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from shiftbench.data.miniature import backbone_dir
 from shiftbench.data.miniature.captions import vocabulary
 from shiftbench.data.miniature.corpus import Corpus, Exam, parquet_corpus, world_corpus
+from shiftbench.data.miniature.definition import backbone_dir
 from shiftbench.data.miniature.tokenizer import CompactTokenizer
 
 CONTEXT_LENGTH = 24

@@ -9,9 +9,8 @@ from pydantic import Field
 
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError
+from shiftbench.data.miniature.definition import MARKER
 from shiftbench.data.sources.base import AbsentError, Documented, Source
-
-MINIATURE_MARKER = "miniature.json"
 
 
 class PublishedSource(Source):
@@ -40,7 +39,7 @@ class PublishedSource(Source):
 
 def miniature_count(root: str, key: str) -> Documented | None:
     """What the miniature world says of one of its sets; ``None`` when ``root`` is not one."""
-    marker = locations.join(root, MINIATURE_MARKER)
+    marker = locations.join(root, MARKER)
     if locations.kind_of(marker) != "file":
         return None
     try:

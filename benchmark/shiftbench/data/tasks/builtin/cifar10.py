@@ -7,7 +7,7 @@ the test set, so one is held out.
 
 from __future__ import annotations
 
-from shiftbench.data.miniature import CLASSES
+from shiftbench.data.miniature.definition import CLASSES
 from shiftbench.data.sources.builtin.cifar import Cifar10, Cifar10C, Cifar101, Cifar102
 from shiftbench.data.sources.corruptions import ALL_CORRUPTIONS, STANDARD_CORRUPTIONS
 from shiftbench.data.tasks.definition import EvaluationSet, Holdout, Task

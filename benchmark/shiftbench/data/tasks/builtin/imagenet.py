@@ -7,7 +7,7 @@ the test set, so one is held out.
 
 from __future__ import annotations
 
-from shiftbench.data.miniature import CLASSES
+from shiftbench.data.miniature.definition import CLASSES
 from shiftbench.data.sources.builtin.imagenet import (
     ImageNet,
     ImageNetA,

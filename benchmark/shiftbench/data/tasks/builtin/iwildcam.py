@@ -6,7 +6,7 @@ repeats images of a class that has too few. Here such a class gives all it has, 
 
 from __future__ import annotations
 
-from shiftbench.data.miniature import CLASSES
+from shiftbench.data.miniature.definition import CLASSES
 from shiftbench.data.sources.builtin.wilds import IWildCam
 from shiftbench.data.tasks.definition import EvaluationSet, Task
 
