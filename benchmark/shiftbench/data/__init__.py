@@ -1,1 +1,1 @@
-"""Where images and labels come from."""
+"""Data: sources of labelled images, the tasks made of them, and images up to a model's input."""

@@ -1,4 +1,4 @@
-"""Leakage: images of a test set that a method has seen, told by their content.
+"""Audit for leakage: finds images of a test set that a method has seen, by their content.
 
 Two images are the same when their decoded pixels are. That finds a file under another name, in
 another container or format without loss, and in another data set. It cannot see a copy that was
@@ -67,7 +67,7 @@ class Overlap:
 
 
 def content_hash(image: Image) -> bytes:
-    """8 bytes of BLAKE2b over mode, size and pixels of an image as RGB."""
+    """Return 8 bytes of BLAKE2b over mode, size and pixels of an image as RGB."""
     image = image.convert("RGB")
     width, height = image.size
     digest = hashlib.blake2b(f"{image.mode} {width} {height} ".encode(), digest_size=8)
@@ -81,7 +81,7 @@ def content_hashes(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Hashes:
-    """The content hash of every image; the next time it is read from the cache.
+    """Return the content hash of every image; the next time it is read from the cache.
 
     Args:
         images: whose fingerprint, ids and a sample of contents name the entry of the cache.
@@ -117,11 +117,11 @@ def audit(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Overlap]:
-    """Every pair of a seen set and a test set that share images, in the order of the arguments.
+    """Return every pair of a seen set and a test set that share images, in the arguments' order.
 
     Args:
-        seen: what a method looks at to train, select or search, by name.
-        tests: what it is judged on, by name.
+        seen: the sets that a method trains, selects or searches on, by name.
+        tests: the sets that it is scored on, by name.
         cache: see ``content_hashes``.
         progress: called for each set.
     """
@@ -146,7 +146,7 @@ def audit(
 
 
 def describe(overlap: Overlap) -> str:
-    """One line: how many images, of which sets, and the first ids."""
+    """Return one line with the number of images, the two sets and the first ids."""
     pairs = ", ".join(
         test if test == seen else f"{test} (there {seen})" for seen, test in overlap.examples
     )
@@ -162,7 +162,7 @@ def check_overlap(
     cache: Path | None,
     progress: Progress | None = None,
 ) -> str | None:
-    """What is wrong with a task's test sets, if anything, and the task goes on all the same.
+    """Refuse a task whose test sets hold seen images, or return a label where it allows that.
 
     Seen are training and ID validation, and OOD validation where there is a search; tests are
     ``id-test`` and all shifts. What the seen sets share among themselves is no leakage.
@@ -170,7 +170,7 @@ def check_overlap(
     Args:
         task: says whether an overlap is refused.
         data: the task, opened.
-        ood_val: what a search looks at.
+        ood_val: the set that a search scores its trials on; ``None`` without a search.
         cache: see ``content_hashes``.
         progress: called for each set.
 
@@ -212,7 +212,7 @@ def _computed(images: ImageSet, threads: int, progress: Progress | None) -> Hash
 
 
 def _key(images: ImageSet) -> str:
-    """Name of an entry: a digest of what decides the pixels, the decoders included.
+    """Return the name of an entry: a digest of all that decides the pixels, decoders included.
 
     Fingerprint and ids are the same for two folders whose files have the same names and sizes, as
     those of a training and a test set may, so a sample of the contents is a part of it.
@@ -230,7 +230,7 @@ def _key(images: ImageSet) -> str:
 
 
 def _read(file: Path, n: int) -> Hashes | None:
-    """A whole entry of the cache; ``None`` when there is none or it is damaged."""
+    """Read a whole entry of the cache; ``None`` when there is none or it is damaged."""
     try:
         hashes: Hashes = np.load(file, allow_pickle=False)
     except FileNotFoundError:

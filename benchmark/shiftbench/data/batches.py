@@ -33,7 +33,7 @@ def _epoch_order(n: int, seed: int, epoch: int) -> Positions:
 
 
 def global_batch(n: int, batch_size: int, seed: int, step: int) -> tuple[Positions, Positions]:
-    """The examples of one optimizer step.
+    """Return the examples of one optimizer step.
 
     The stream of examples is one permutation of the training set after another, each drawn from
     the seed and its epoch. Step s takes the positions [s·B, (s+1)·B) of it: every batch is full,
@@ -54,7 +54,7 @@ def global_batch(n: int, batch_size: int, seed: int, step: int) -> tuple[Positio
 def micro_batches(
     n: int, batch_size: int, seed: int, steps: range, place: WorkerPlace, micro_batch: int
 ) -> Iterator[list[tuple[int, int]]]:
-    """This worker's share of every step, in pieces of ``micro_batch`` (position, index) pairs."""
+    """Yield this worker's part of every step, ``micro_batch`` (position, index) pairs at a time."""
     share = batch_size // place.size
     for step in steps:
         positions, indices = global_batch(n, batch_size, seed, step)
@@ -99,13 +99,13 @@ def image_batches(
     loader_workers: int,
     pin_memory: bool,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Batches in the given order: uint8 pixels (m, size, size, 3), labels and positions (m,) int64.
+    """Yield batches: uint8 pixels (m, size, size, 3), labels and positions (m,) int64.
 
     Args:
         dataset: the augmented training images.
         order: the micro-batches, as ``micro_batches`` yields them.
         loader_workers: processes that decode ahead of training; 0 decodes in this one.
-        pin_memory: whether to put batches in page-locked memory, for copies to a GPU.
+        pin_memory: put batches in page-locked memory, for faster copies to a GPU.
     """
     loader: DataLoader[tuple[torch.Tensor, int, int]] = DataLoader(
         dataset,
@@ -123,14 +123,14 @@ def feature_batches(
     labels: npt.NDArray[np.int64],
     order: Iterable[list[tuple[int, int]]],
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of features (m, width) fp32 and labels (m,) int64, in the given order."""
+    """Yield batches of features (m, width) fp32 and labels (m,) int64, in the given order."""
     for pairs in order:
         indices = np.array([index for _, index in pairs], dtype=np.int64)
         yield torch.from_numpy(features[indices]), torch.from_numpy(labels[indices])
 
 
 def caption_templates(positions: npt.NDArray[np.int64], templates: int, seed: int) -> Positions:
-    """Which template (n,) captions the example at each position in the stream, drawn at random.
+    """Draw the index (n,) of the template that captions each position in the stream of examples.
 
     A function of the seed and the position, as the augmentation is: uniform over ``templates``.
     """

@@ -1,4 +1,4 @@
-"""What every reader yields: a labelled set of images with stable example ids."""
+"""A labelled set of images with stable example ids: the result of every reader."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Image:
-        """The image at ``index``, decoded, in mode RGB."""
+        """Decode the image at ``index``; its mode is RGB."""
         ...
 
 
 @dataclass(frozen=True)
 class Projection:
-    """How a task's class logits become the classes of an evaluation set.
+    """The map from a task's class logits to the classes of an evaluation set.
 
     Output class ``i`` scores the maximum over the task classes ``groups[i]``: single-element groups
     select columns (ImageNet-A and -R), larger ones merge them (ObjectNet).
@@ -69,7 +69,7 @@ class ImageSet:
         return len(self.labels)
 
     def subset(self, indices: npt.NDArray[np.int64]) -> ImageSet:
-        """The examples at ``indices``, in that order."""
+        """Return the examples at ``indices``, in that order."""
         return ImageSet(
             ids=self.ids[indices],
             labels=self.labels[indices],

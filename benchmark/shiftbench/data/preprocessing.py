@@ -36,7 +36,7 @@ CROP_ASPECT = (3 / 4, 4 / 3)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a backbone wants its images.
+    """The input format of a backbone: size, resizing and normalisation.
 
     Attributes:
         size: side of the square input, in pixels.
@@ -55,12 +55,12 @@ class Preprocessing:
 
     @classmethod
     def from_open_clip(cls, config: Mapping[str, Any], where: str) -> Preprocessing:
-        """What an open_clip ``preprocess_cfg`` asks for; missing keys take open_clip's defaults.
+        """Read an open_clip ``preprocess_cfg``; missing keys take open_clip's defaults.
 
         Args:
             config: open_clip's dictionary (``size``, ``mode``, ``mean``, ``std``,
                 ``interpolation``, ``resize_mode``, ``fill_color``).
-            where: what error messages name, such as the file it came from.
+            where: its origin for error messages, such as the file.
 
         Raises:
             InputError: it asks for something else than square RGB images, bicubic or bilinear,
@@ -82,11 +82,11 @@ class Preprocessing:
         )
 
     def key(self) -> str:
-        """Names all that ``pixels`` depends on; mean and std come later, in ``normalise``."""
+        """Return a cache key of all that ``pixels`` depends on, so not of mean and std."""
         return f"{self.resize}-{self.interpolation}-{self.size}"
 
     def pixels(self, image: Image) -> Pixels:
-        """The evaluation input, uint8 (size, size, 3).
+        """Return the evaluation input, uint8 (size, size, 3).
 
         Bit-identical to open_clip's evaluation transform before ``ToTensor``: the resize works in
         the image's own mode and the conversion to RGB comes last.
@@ -105,7 +105,7 @@ class Preprocessing:
         return _rgb(image.crop((left, top, left + self.size, top + self.size)))
 
     def augment(self, image: Image, rng: np.random.Generator) -> Pixels:
-        """A training input, uint8 (size, size, 3): a random crop of 90 to 100 % of the area.
+        """Return a training input, uint8 (size, size, 3): a random crop of 90 to 100 % of the area.
 
         The law and the pixels of torchvision's ``RandomResizedCrop`` with bicubic interpolation;
         no flip and no colour change. All randomness comes from ``rng``.
@@ -118,7 +118,7 @@ class Preprocessing:
         return _rgb(crop.resize((self.size, self.size), Pillow.Resampling.BICUBIC))
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels uint8 (n, h, w, 3) to the tower's input, fp32 (n, 3, h, w), on their device."""
+        """Turn uint8 (n, h, w, 3) into the tower's input, fp32 (n, 3, h, w), on the same device."""
         import torch
 
         mean = torch.tensor(self.mean, dtype=torch.float32, device=pixels.device)
@@ -135,7 +135,7 @@ class Preprocessing:
 
 
 def random_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """A crop (left, top, width, height) of an image, by torchvision's ``RandomResizedCrop`` law.
+    """Draw a crop (left, top, width, height) by the law of torchvision's ``RandomResizedCrop``.
 
     Area uniform in ``CROP_AREA``, logarithm of the aspect ratio uniform in ``CROP_ASPECT``; after
     ten crops that do not fit, the largest central crop of an allowed aspect ratio.

@@ -1,4 +1,4 @@
-"""Class names and prompt templates, and how they make prompts.
+"""Class names, prompt templates, and the prompts made of both.
 
 A template is a format string. ``{}`` is the class name as it is, ``{:article}`` the name with
 underscores as spaces and "a" or "an" before it. Both forms occur in FMoW's templates, most of which
@@ -131,7 +131,7 @@ class _ClassName(str):
 
 
 def prompts(templates: Sequence[str], class_name: str) -> list[str]:
-    """The text of every template for one class.
+    """Return the text of every template for one class.
 
     Raises:
         InputError: a template is no format string of one class name.
@@ -149,7 +149,7 @@ def prompts(templates: Sequence[str], class_name: str) -> list[str]:
 
 
 def check_template(template: str) -> str:
-    """``template``, when it names the class.
+    """Return ``template`` if it names the class.
 
     Raises:
         ValueError: it does not, or asks for more than one name.
@@ -164,7 +164,7 @@ def check_template(template: str) -> str:
 
 
 def resolve_classes(spec: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The class names of a named list, or those given, in label order.
+    """Return the class names of a named list, or those given, in label order.
 
     ImageNet's 1,000 names hold two pairs of equal ones, iWildCam's 182 four (lowland paca,
     jaguarundi, unknown bird, central american red brocket). They are kept, as in the papers: their
@@ -190,7 +190,7 @@ def resolve_classes(spec: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def resolve_templates(spec: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The templates of a named set, or those given, as format strings.
+    """Return the templates of a named set, or those given, as format strings.
 
     Raises:
         InputError: there is no such set.
@@ -211,7 +211,7 @@ def resolve_templates(spec: str | tuple[str, ...]) -> tuple[str, ...]:
 
 @cache
 def _iwildcam_names() -> tuple[str, ...]:
-    """English names of the used categories in the order of y, lower-cased."""
+    """Return the English names of the used categories in the order of y, lower-cased."""
     text = resources.files("shiftbench.data").joinpath("iwildcam_labels.csv").read_text()
     named = ((int(row["y"]), row["english"].lower()) for row in csv.DictReader(text.splitlines()))
     return tuple(name for y, name in sorted(named) if y < 99999)

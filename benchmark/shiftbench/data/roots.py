@@ -1,4 +1,4 @@
-"""The data root: what ``--data`` or a suite's ``data`` means."""
+"""The data root: the folder or URI that ``--data`` or a suite's ``data`` stands for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shiftbench.core.locations import CACHE_VARIABLE, cache_dir, is_remote
 
 
 def resolve(data: str, progress: Callable[[str], None] | None = None) -> str:
-    """The data root that ``data`` means.
+    """Return the data root that ``data`` stands for.
 
     Args:
         data: a folder, a URI, or ``miniature``, which is drawn into the cache on first use.

@@ -1,4 +1,4 @@
-"""The decode-once store: what decoding images costs is paid once on a machine.
+"""The decode-once store: keeps decoded images on disk, so that a machine decodes each once.
 
 An entry is a directory of flat files that every process maps into memory, so that runs, epochs and
 workers share the same pages:
@@ -72,7 +72,7 @@ class PixelFile:
 
     @cached_property
     def array(self) -> Pixels:
-        """The whole array, read-only; its pages are read when they are looked at."""
+        """Return the whole array, read-only; its pages are read when they are looked at."""
         return np.asarray(np.load(self.path, mmap_mode="r"))
 
     @property
@@ -140,10 +140,10 @@ class Store:
     def evaluation(
         self, images: ImageSet, preprocessing: Preprocessing, progress: Progress | None = None
     ) -> PixelFile:
-        """The evaluation inputs of ``images``, decoded now if they are not there yet.
+        """Return the evaluation inputs of ``images``, decoded now if they are not there yet.
 
         Args:
-            images: what to decode; its fingerprint and ids name the entry.
+            images: to decode; their fingerprint and ids name the entry.
             preprocessing: gives the pixels.
             progress: called with the number of images decoded and of all.
 
@@ -166,11 +166,11 @@ class Store:
         return PixelFile(self._entry("evaluation", key, images, (PIXELS,), build) / PIXELS)
 
     def raw(self, images: ImageSet, limit_bytes: int, progress: Progress | None = None) -> Images:
-        """The images at full resolution, decoded once, if they fit; else ``images.images``.
+        """Return the images at full resolution, decoded once, if they fit; else ``images.images``.
 
         Args:
             images: a training set.
-            limit_bytes: how much the decoded pixels may take, estimated from a sample.
+            limit_bytes: the most that the decoded pixels may take, estimated from a sample.
             progress: called with the number of images decoded and of all.
 
         Raises:
@@ -198,7 +198,7 @@ class Store:
     def _find(
         self, kind: str, preprocessing: str, images: ImageSet, files: Sequence[str]
     ) -> Path | None:
-        """The directory of an entry that is there and sound."""
+        """Return the directory of an entry that is there and sound."""
         if not len(images):
             raise InputError("an image set without images cannot be evaluated or trained on")
         directory = self.root / _name(kind, preprocessing, images)
@@ -207,7 +207,7 @@ class Store:
     def _entry(
         self, kind: str, preprocessing: str, images: ImageSet, files: Sequence[str], build: Build
     ) -> Path:
-        """The directory of an entry; ``build`` fills it if it is missing, stale or damaged."""
+        """Return the directory of an entry, which ``build`` fills if missing, stale or damaged."""
         if (known := self._find(kind, preprocessing, images, files)) is not None:
             return known
         directory = self.root / _name(kind, preprocessing, images)
@@ -241,7 +241,7 @@ class Store:
     def _decoded(
         self, images: ImageSet, convert: Callable[[Image], Pixels], progress: Progress | None
     ) -> Iterator[Pixels]:
-        """``convert(image)`` for every image, in order, decoded ahead by threads, a few at once."""
+        """Yield ``convert(image)`` for every image in order, decoded ahead by a few threads."""
         n = len(images)
 
         def decode(indices: range) -> list[Pixels]:
@@ -265,7 +265,7 @@ class Store:
                     future.cancel()
 
     def _estimated_bytes(self, images: ImageSet) -> int:
-        """About how many bytes all decoded images take, from evenly spaced ones."""
+        """Estimate the bytes of all decoded images from evenly spaced ones."""
         n = len(images)
         sample = range(0, n, max(n // _SAMPLE, 1))
         sizes = [_decode(images, index, _rgb).nbytes for index in sample]
@@ -285,7 +285,7 @@ def _rgb(image: Image) -> Pixels:
 
 
 def _decode(images: ImageSet, index: int, convert: Callable[[Image], Pixels]) -> Pixels:
-    """One image's pixels; whatever a broken file makes the decoder raise names the example."""
+    """Return one image's pixels; an error of the decoder names the example."""
     from PIL import Image as Pillow
 
     try:
@@ -298,14 +298,14 @@ def _decode(images: ImageSet, index: int, convert: Callable[[Image], Pixels]) ->
 
 
 def _name(kind: str, preprocessing: str, images: ImageSet) -> str:
-    """The directory of an entry: what it is, and a digest of the rest that decides its content."""
+    """Name the directory of an entry by its kind and a digest of all that decides its content."""
     digest = hashlib.sha256(json.dumps([images.fingerprint, preprocessing]).encode())
     digest.update("\0".join(images.ids.tolist()).encode())
     return f"{kind}-{digest.hexdigest()[:32]}"
 
 
 def _made_by() -> dict[str, Any]:
-    """The versions that the pixels depend on."""
+    """Return the versions that the pixels depend on."""
     import PIL
     from PIL import features
 
@@ -321,7 +321,7 @@ def _write_manifest(directory: Path, files: Sequence[str], source: dict[str, Any
 
 
 def _defect(directory: Path, files: Sequence[str]) -> str | None:
-    """Why an entry has to be made again, if so."""
+    """Return the reason to make an entry again; ``None`` when it is sound."""
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         made_by, recorded = manifest["made_by"], manifest["files"]
@@ -337,7 +337,7 @@ def _defect(directory: Path, files: Sequence[str]) -> str | None:
 
 
 def _summary(path: Path) -> dict[str, Any]:
-    """Size of a file and a digest of its header and of blocks spread over it: quick to check."""
+    """Return the size of a file and a digest of blocks spread over it, which is quick to check."""
     size = path.stat().st_size
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -383,7 +383,7 @@ def _locked(path: Path) -> Iterator[bool]:
 
 
 def _processors() -> int:
-    """How many processors this process may use."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

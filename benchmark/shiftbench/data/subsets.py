@@ -15,13 +15,13 @@ from shiftbench.data.images import ImageSet, Labels, Names
 
 
 def hashes(ids: Names) -> npt.NDArray[np.uint64]:
-    """(n,) uint64 hashes of example ids, the same on every machine."""
+    """Return (n,) uint64 hashes of example ids, the same on every machine."""
     digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids.tolist())
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
 def rank_within_class(labels: Labels, order: npt.NDArray[np.intp]) -> Labels:
-    """For every example, how many of its class come before it in ``order``.
+    """Count for every example those of its class that come before it in ``order``.
 
     Args:
         labels: (n,) of the examples.
@@ -39,7 +39,7 @@ def rank_within_class(labels: Labels, order: npt.NDArray[np.intp]) -> Labels:
 
 
 def draw(ids: Names, labels: Labels, n: int, balanced: bool) -> Labels:
-    """The indices, ascending, of ``n`` examples chosen by the hashes of their ids."""
+    """Return the indices, ascending, of ``n`` examples chosen by the hashes of their ids."""
     order = np.argsort(hashes(ids), kind="stable")
     if balanced:
         order = order[np.argsort(rank_within_class(labels, order)[order], kind="stable")]
@@ -47,7 +47,7 @@ def draw(ids: Names, labels: Labels, n: int, balanced: bool) -> Labels:
 
 
 def part_of(ids: Names, labels: Labels, start: float, end: float) -> Labels:
-    """The indices, ascending, of the part of every class between two fractions.
+    """Return the indices, ascending, of the part of every class between two fractions.
 
     A class with n examples gives those from round(start · n) up to round(end · n) in the order of
     the hashes of their ids, so that adjoining parts neither overlap nor leave one out.
@@ -72,7 +72,7 @@ def split_holdout(images: ImageSet, fraction: float) -> tuple[ImageSet, ImageSet
 
 
 def few_shot(images: ImageSet, shots: int, seed: int, classes: int) -> tuple[ImageSet, str]:
-    """``shots`` images of every class, drawn with the seed, in the order of the set.
+    """Draw ``shots`` images of every class with the seed; they keep the order of the set.
 
     Returns:
         the images, and a note when some of the classes have fewer, of which all are taken.

@@ -34,7 +34,7 @@ class Finding:
         name: the set, such as ``imagenet-r`` or ``cifar10 (train)``.
         status: ``ok``, ``incomplete`` or ``absent``.
         detail: one line: what is missing, or where to get it.
-        examples: how many examples were found.
+        examples: number of examples found.
         fingerprint: of the image set, empty when it could not be opened.
     """
 

@@ -18,7 +18,7 @@ class Remote:
     """A file to download.
 
     Attributes:
-        name: what to call it.
+        name: of the file when it has arrived.
         urls: mirrors, tried in turn.
         size: bytes, where known.
         checksum: ``sha256:…`` or ``md5:…``, empty where none is known.
@@ -38,9 +38,9 @@ class Download:
     """A data set to download.
 
     Attributes:
-        files: what it consists of.
+        files: all that it consists of.
         makes: the file or folder of the data root that is there when it is complete.
-        home: where a person finds it.
+        home: address of its page.
     """
 
     files: tuple[Remote, ...]
@@ -158,4 +158,4 @@ CATALOGUE: dict[str, Download] = {
         "https://github.com/HaohanWang/ImageNet-Sketch",
     ),
 }
-"""What can be downloaded without an agreement, by the name of the source it is read as."""
+"""Downloads that need no agreement, by the kind of the source that reads them."""

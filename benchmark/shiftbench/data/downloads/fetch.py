@@ -28,7 +28,7 @@ def fetch(
         name: of ``catalogue``.
         root: the data root, made when it is not there.
         progress: told of the bytes that have arrived.
-        catalogue: what there is to download.
+        catalogue: the downloads there are, by name.
 
     Returns:
         False when the data set was there already.

@@ -40,10 +40,10 @@ def download(file: Remote, cellar: Path, progress: Progress | None, home: str) -
     """Return the downloaded and checked file, from the first mirror that gives it.
 
     Args:
-        file: what to download.
+        file: one file of the catalogue.
         cellar: the folder for files that have not arrived whole; what is there is gone on with.
         progress: told of the bytes that have arrived.
-        home: where a person finds the data set, for messages.
+        home: address of the data set's page, for messages.
 
     Raises:
         InputError: no mirror gives it.
@@ -75,7 +75,7 @@ def _discard(part: Path) -> None:
 
 
 def _origin(part: Path) -> Path:
-    """The file beside a partial download that says where it came from."""
+    """Return the file beside a partial download that records where it came from."""
     return part.with_suffix(".origin")
 
 
@@ -102,7 +102,7 @@ def _size(part: Path) -> int:
 
 
 def _is_local(error: Exception) -> bool:
-    """Whether this machine's disk, not the network, is at fault."""
+    """Tell an error of this machine's disk from one of the network."""
     if isinstance(error, urllib.error.URLError) or not isinstance(error, OSError):
         return False
     return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -153,7 +153,7 @@ def _transfer(file: Remote, url: str, part: Path, progress: Progress | None) -> 
 
 
 def _resume_from(file: Remote, url: str, part: Path, request: urllib.request.Request) -> int:
-    """The byte to go on from; asks for the rest in ``request``.
+    """Return the byte to go on from, and ask for the rest in ``request``.
 
     A file of another mirror, or a changed one, is only gone on with when a checksum will tell.
     """

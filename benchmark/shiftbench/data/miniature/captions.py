@@ -1,4 +1,4 @@
-"""What is said about a drawn image: the captions that the backbone learns from."""
+"""Captions of drawn images, which the backbone learns from."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STYLE_TEMPLATES: dict[str, tuple[str, ...]] = {
     "night": ("a dark photo of a {}.", "{} in the wild.", "a camera trap photo of a {} at night."),
     "aerial": ("satellite photo of a {}.", "aerial photo of a {}.", "a photo of a {}.", "{}."),
 }
-"""What may be said of an image of each style, beside the general templates."""
+"""Templates for images of each style, beside the general ones."""
 
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 GREYS = ("black", "grey", "white")

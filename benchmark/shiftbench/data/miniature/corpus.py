@@ -46,7 +46,7 @@ class Corpus:
     choices: Tensor
     """int64 (n, k): rows of `texts` that may caption each image."""
     augment: bool
-    """Whether to mirror and shift images."""
+    """True if images are mirrored and shifted at random."""
     exams: list[Exam]
 
 

@@ -25,7 +25,7 @@ ALL_CORRUPTIONS = STANDARD_CORRUPTIONS + EXTRA_CORRUPTIONS
 
 
 def check_corruptions(names: tuple[str, ...]) -> tuple[str, ...]:
-    """``names``, when they are corruptions that exist, each once."""
+    """Return ``names`` if they are corruptions that exist, each once."""
     unknown = [name for name in names if name not in ALL_CORRUPTIONS]
     if unknown:
         raise ValueError(f"no corruption {unknown[0]!r}; there are {', '.join(ALL_CORRUPTIONS)}")

@@ -27,7 +27,7 @@ _SAMPLED = 16  # files whose contents are part of a fingerprint
 
 
 def fingerprint(*parts: str | bytes) -> str:
-    """Hex digest of some texts, in order."""
+    """Return the hex SHA-256 of some texts, in order."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -36,7 +36,7 @@ def fingerprint(*parts: str | bytes) -> str:
 
 
 def decode(data: bytes | str, name: str) -> Image:
-    """An image file, or its bytes, as RGB.
+    """Decode an image file, or its bytes, as RGB.
 
     Raises:
         InputError: it cannot be decoded; the message names it.
@@ -80,12 +80,12 @@ class FileImages:
 
 
 def folders(location: str) -> list[str]:
-    """Names of the folders in a folder, sorted."""
+    """Return the names of the folders in a folder, sorted."""
     return [entry.name for entry in locations.entries(location) if entry.is_folder]
 
 
 def image_files(location: str, names: Sequence[str]) -> tuple[Names, Labels, str]:
-    """The images in some folders of ``location``, nested ones included.
+    """List the images in some folders of ``location``, nested ones included.
 
     Args:
         location: the folder that holds them.
@@ -120,7 +120,7 @@ def _walk(location: str, folder: str) -> list[tuple[str, int]]:
 
 
 def read_json(location: str) -> dict[str, Any]:
-    """A JSON file that holds an object.
+    """Read a JSON file that holds an object.
 
     Raises:
         InputError: it is absent or holds something else.

@@ -1,4 +1,4 @@
-"""Published data sets: where they customarily lie, and what the miniature copy of one holds."""
+"""Published data sets, in their customary folders and in the miniature world."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PublishedSource(Source):
     places: ClassVar[tuple[str, ...]] = ()
 
     def folder(self, root: str) -> str:
-        """Where the set is: ``path``, or the first customary place that exists.
+        """Return the set's folder: ``path``, or the first customary place that exists.
 
         Raises:
             AbsentError: nowhere.
@@ -38,7 +38,7 @@ class PublishedSource(Source):
 
 
 def miniature_count(root: str, key: str) -> Documented | None:
-    """What the miniature world says of one of its sets; ``None`` when ``root`` is not one."""
+    """Return the size of a set of the miniature world; ``None`` when ``root`` is not one."""
     marker = locations.join(root, MARKER)
     if locations.kind_of(marker) != "file":
         return None

@@ -19,7 +19,7 @@ def open_aligned(source: Source, role: str, classes: tuple[str, ...], root: str)
     """Return the images of a source with labels that are positions in ``classes``.
 
     Args:
-        source: what to open.
+        source: of the images.
         role: of the set in its task, for messages.
         classes: names in label order.
         root: the data root.

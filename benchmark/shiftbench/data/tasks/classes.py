@@ -48,7 +48,7 @@ def class_names(classes: Texts, source: Source, owner: str, root: str) -> tuple[
     Args:
         classes: names, the name of a list of them, or ``from-data``.
         source: whose labels they name.
-        owner: who asks, for messages.
+        owner: the task or shift, for messages.
         root: the data root.
 
     Raises:

@@ -27,7 +27,7 @@ Vocabulary = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def known_classes(classes: Texts | None) -> Texts | None:
-    """``classes``, when it is a list of names, what stands for one, or nothing."""
+    """Return ``classes`` if it is a list of names, the name of such a list, or nothing."""
     if isinstance(classes, str) and classes not in (*CLASS_LISTS, FROM_DATA):
         known = ", ".join((*CLASS_LISTS, FROM_DATA))
         raise ValueError(f'"{classes}" is none of {known}, nor a list of names')
@@ -37,7 +37,7 @@ def known_classes(classes: Texts | None) -> Texts | None:
 
 
 def known_templates(templates: Texts | None) -> Texts | None:
-    """``templates``, when it is a list of texts, what stands for one, or nothing."""
+    """Return ``templates`` if it is a list of texts, the name of such a list, or nothing."""
     if templates is None:
         return None
     if isinstance(templates, str):
@@ -139,7 +139,7 @@ class Task(Closed):
     ] = None
     overlap: Annotated[
         Literal["refuse", "label"],
-        Field(description="what to do when a test set holds images that a method sees"),
+        Field(description="if a test set holds images that a method sees: stop, or label the rows"),
     ] = "refuse"
 
     _known_classes = field_validator("classes")(known_classes)
@@ -156,14 +156,14 @@ class Task(Closed):
         return self
 
     def evaluation_sets(self) -> dict[str, EvaluationSet]:
-        """All sets to score on but ID validation, by role: ``id-test``, ``ood-val``, the shifts."""
+        """Return all sets to score on but ID validation: ``id-test``, ``ood-val``, the shifts."""
         sets = {"id-test": self.id_test}
         if self.ood_val is not None:
             sets["ood-val"] = self.ood_val
         return sets | ({NEW: self.id_test} if self.class_split else self.shifts)
 
     def sources(self) -> dict[str, Source]:
-        """Every source by the role it has: ``train``, ``id-val``, ``id-test``, …, the shifts."""
+        """Return every source by its role: ``train``, ``id-val``, ``id-test``, …, the shifts."""
         found: dict[str, Source] = {"train": self.train}
         if isinstance(self.id_val, Source):
             found["id-val"] = self.id_val

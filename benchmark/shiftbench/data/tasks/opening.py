@@ -35,7 +35,7 @@ class TaskData:
         train: training images, labelled by the task's classes.
         id_val: ID validation images.
         evaluation: every set to score on, ``id-val`` included.
-        notes: what the reader of the results should know, such as classes with too few images.
+        notes: remarks for readers of the results, such as classes with too few images.
         vocabularies: class names and templates of the evaluation sets that have their own; labels
             and projections of such a set are positions in those names.
     """
@@ -78,7 +78,7 @@ def open_task(task: Task, root: str, shots: int | None, seed: int) -> TaskData:
     """Open every set of a task and bring all labels to the task's classes.
 
     Args:
-        task: what to open.
+        task: its definition.
         root: the data root.
         shots: training images of every class, drawn with the seed; ``None`` takes all. With the
             same seed, fewer shots are a part of more. Validation has min(shots, 4).

@@ -66,7 +66,7 @@ def _unpickle(file: BinaryIO) -> Any:
 
 
 def _load(location: str, layout: Layout) -> Content:
-    """The named parts of a file; ``images`` is uint8 (n, 32, 32, 3), unchecked.
+    """Load the named parts of a file; ``images`` is uint8 (n, 32, 32, 3), unchecked.
 
     Raises:
         InputError: the file is broken or not of this layout.
@@ -104,7 +104,7 @@ def _load(location: str, layout: Layout) -> Content:
 
 
 def _readable(location: str) -> BinaryIO:
-    """A file for NumPy and pickle, which ask more of it than a remote one can do."""
+    """Open a file for NumPy and pickle; a remote one is read into memory, since they seek in it."""
     if not locations.is_remote(location):
         return locations.opened(location)
     with locations.opened(location) as file:
@@ -112,13 +112,13 @@ def _readable(location: str) -> BinaryIO:
 
 
 def _load_npz(file: BinaryIO) -> Content:
-    """The arrays that need no unpickling; the real file pickles some of the others."""
+    """Load the arrays that need no unpickling; the real file pickles some of the others."""
     with np.load(file, allow_pickle=False) as content:
         return {name: content[name] for name in ("images", "labels")}
 
 
 def _load_object_array(file: BinaryIO) -> npt.NDArray[Any]:
-    """An array of objects saved by ``numpy.save``, without NumPy's trust in its pickle."""
+    """Load an array of objects saved by ``numpy.save``, refusing a pickle that could run code."""
     version = np.lib.format.read_magic(file)
     header = (
         np.lib.format.read_array_header_1_0
@@ -135,7 +135,7 @@ def _load_object_array(file: BinaryIO) -> npt.NDArray[Any]:
 
 
 def _named(content: Any) -> dict[str, Any]:
-    """A dictionary with text keys, whichever Python wrote it."""
+    """Return a dictionary with text keys, whether Python 2 or 3 wrote it."""
     if not isinstance(content, dict):
         raise TypeError("it holds no dictionary")
     return {
@@ -146,7 +146,7 @@ def _named(content: Any) -> dict[str, Any]:
 
 @lru_cache(maxsize=32)
 def _images(location: str, layout: Layout, digest: str) -> Pixels:
-    """The pixels of a file; ``digest`` makes a changed file another entry of the cache."""
+    """Return the pixels of a file; ``digest`` makes a changed file another entry of the cache."""
     del digest
     pixels = _load(location, layout).get("images")
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
@@ -157,7 +157,7 @@ def _images(location: str, layout: Layout, digest: str) -> Pixels:
 
 
 def _labels(location: str, labels: object, n: int) -> npt.NDArray[np.int64]:
-    """Labels as int64 (n,), when that is what they are."""
+    """Return labels as int64 (n,) if they are n whole numbers from 0 to 9."""
     found = np.asarray(labels)
     if found.shape != (n,) or found.dtype.kind not in "iu":
         raise InputError(
@@ -208,7 +208,7 @@ class ArrayImages:
 def _image_set(
     names: list[str], labels: list[npt.NDArray[np.int64]], files: list[_File], first_row: int = 0
 ) -> ImageSet:
-    """Several files in a row; the ids are a file's name and the image's number in it."""
+    """Join several files; an id is a file's name and the image's number in it."""
     starts = np.cumsum([0, *(len(part) for part in labels)], dtype=np.int64)
     ids = [
         f"{name}/{i}" for name, part in zip(names, labels, strict=True) for i in range(len(part))
@@ -222,7 +222,7 @@ def _image_set(
 
 
 def _one_file(location: str, name: str, layout: Layout) -> ImageSet:
-    """A file that holds ``images`` and ``labels``."""
+    """Read a file that holds ``images`` and ``labels``."""
     file = _File(location, layout, locations.file_digest(location))
     labels = _load(location, layout).get("labels")
     return _image_set([name], [_labels(location, labels, len(file.images))], [file])
@@ -239,7 +239,7 @@ class Cifar10(PublishedSource):
     fetched_as = "cifar10"
 
     def read(self, root: str) -> ImageSet:
-        """All images, in the order of the files."""
+        """Return all images, in the order of the files."""
         folder = self.folder(root)
         names = _TRAIN_FILES if self.split == "train" else ("test_batch",)
         parts = [_one_file(f"{folder}/{name}", name, "batch") for name in names]
@@ -247,13 +247,13 @@ class Cifar10(PublishedSource):
         return _image_set(list(names), [part.labels for part in parts], files)
 
     def documented(self, root: str) -> Documented:
-        """5,000 training and 1,000 test images of every class."""
+        """Return 5,000 training or 1,000 test images of every class."""
         miniature = miniature_count(root, f"cifar10/{self.split}")
         per_class = 5000 if self.split == "train" else 1000
         return miniature or Documented(CLASSES * per_class, per_class, CLASSES)
 
     def label_names(self, root: str) -> tuple[str, ...] | None:
-        """The names in ``batches.meta``."""
+        """Return the names in ``batches.meta``."""
         location = f"{self.folder(root)}/batches.meta"
         names = _load(location, "batch").get("label_names")
         if not isinstance(names, list) or len(names) != CLASSES:
@@ -275,7 +275,7 @@ class _Shift(PublishedSource):
     """A test set with CIFAR-10's classes."""
 
     def class_count(self, root: str) -> int | None:
-        """CIFAR-10's ten."""
+        """Return ten, as CIFAR-10 has."""
         del root
         return CLASSES
 
@@ -290,7 +290,7 @@ class Cifar101(_Shift):
     fetched_as = "cifar10.1"
 
     def read(self, root: str) -> ImageSet:
-        """All images, in the order of the file."""
+        """Return all images, in the order of the file."""
         folder = self.folder(root)
         location, labels = f"{folder}/cifar10.1_v6_data.npy", f"{folder}/cifar10.1_v6_labels.npy"
         digest = fingerprint(locations.file_digest(location), locations.file_digest(labels))
@@ -299,7 +299,7 @@ class Cifar101(_Shift):
         return _image_set(["cifar10.1_v6"], [found], [file])
 
     def documented(self, root: str) -> Documented:
-        """200 images of every class (version 6; version 4 has 2,021 in all)."""
+        """Return 200 images of every class (version 6; version 4 has 2,021 in all)."""
         return miniature_count(root, "cifar10.1") or Documented(2000, 200, CLASSES)
 
 
@@ -313,7 +313,7 @@ class Cifar102(_Shift):
     fetched_as = "cifar10.2"
 
     def read(self, root: str) -> ImageSet:
-        """All images, in the order of the file."""
+        """Return all images, in the order of the file."""
         folder = self.folder(root)
         layouts: dict[str, Layout] = {"npz": "npz", "npy": "dictionary"}
         for ending, layout in layouts.items():
@@ -325,7 +325,7 @@ class Cifar102(_Shift):
         )
 
     def documented(self, root: str) -> Documented:
-        """2,000 images, 200 of every class."""
+        """Return 2,000 images, 200 of every class."""
         return miniature_count(root, "cifar10.2") or Documented(2000, 200, CLASSES)
 
 
@@ -342,7 +342,7 @@ class Cifar10C(_Shift):
     _known = field_validator("corruptions")(check_corruptions)
 
     def read(self, root: str) -> ImageSet:
-        """The rows of one severity of every corruption in turn; ids such as ``fog/5/17``."""
+        """Return the rows of one severity of every corruption in turn; ids such as ``fog/5/17``."""
         folder = self.folder(root)
         location = f"{folder}/labels.npy"
         digest = locations.file_digest(location)
@@ -364,7 +364,7 @@ class Cifar10C(_Shift):
         return _image_set(names, parts, files, first)
 
     def documented(self, root: str) -> Documented:
-        """The 10,000 test images under every corruption."""
+        """Return the 10,000 test images under every corruption."""
         per_class = 1000 * len(self.corruptions)
         real = Documented(CLASSES * per_class, per_class, CLASSES)
         return Documented() if miniature_count(root, "cifar10-c") else real

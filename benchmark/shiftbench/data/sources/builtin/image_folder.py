@@ -20,7 +20,7 @@ class ImageFolder(CustomSource):
     kind: Literal["image-folder"] = "image-folder"
 
     def read(self, root: str) -> ImageSet:
-        """All images, folder by folder."""
+        """Return all images, folder by folder."""
         folder = self._folder(root)
         names = folders(folder)
         if not names:
@@ -31,7 +31,7 @@ class ImageFolder(CustomSource):
         return ImageSet(ids, labels.astype(np.int64), FileImages(folder, ids), digest)
 
     def label_names(self, root: str) -> tuple[str, ...] | None:
-        """The sorted names of the class folders."""
+        """Return the sorted names of the class folders."""
         return tuple(folders(self._folder(root)))
 
     def _folder(self, root: str) -> str:

@@ -39,12 +39,12 @@ _WNID = re.compile(r"n\d{8}")
 
 
 def wnid_folders(location: str) -> list[str]:
-    """The class folders in a folder, sorted; those of another form are not classes."""
+    """Return the class folders in a folder, sorted: those with names such as ``n01440764``."""
     return [name for name in folders(location) if _WNID.fullmatch(name)]
 
 
 def wnids(root: str) -> list[str]:
-    """The classes of ImageNet, sorted: all that its training or validation folders name.
+    """Return the classes of ImageNet, sorted: all that its training or validation folders name.
 
     Raises:
         InputError: there are none, so that no label can be told.
@@ -74,7 +74,7 @@ class _ImageNetLabels(PublishedSource):
     """A set whose folders are wnids and whose labels are those of ImageNet."""
 
     def read(self, root: str) -> ImageSet:
-        """All images; a class without a folder has none."""
+        """Return all images; a class without a folder has none."""
         folder = self.folder(root)
         present, position = self._classes(root, folder)
         ids, groups, digest = image_files(folder, present)
@@ -82,7 +82,7 @@ class _ImageNetLabels(PublishedSource):
         return ImageSet(ids, labels, FileImages(folder, ids), digest)
 
     def _classes(self, root: str, folder: str) -> tuple[list[str], dict[str, int]]:
-        """The class folders that are there, and the label of every class of ImageNet."""
+        """Return the class folders that are there, and the label of every class of ImageNet."""
         present = wnid_folders(folder)
         if not present:
             raise InputError(f"{folder}: no class folders such as n01440764")
@@ -97,7 +97,7 @@ class _ImageNetLabels(PublishedSource):
         return wnids(root)
 
     def class_count(self, root: str) -> int | None:
-        """The number of ImageNet's classes on disk."""
+        """Return the number of ImageNet's classes on disk."""
         return len(wnids(root))
 
 
@@ -110,7 +110,7 @@ class ImageNet(_ImageNetLabels):
     home = "https://image-net.org/download.php (registration), extracted into class folders"
 
     def folder(self, root: str) -> str:
-        """The first customary folder that has class folders.
+        """Return the first customary folder that has class folders.
 
         Raises:
             AbsentError: there is none.
@@ -129,11 +129,11 @@ class ImageNet(_ImageNetLabels):
         return present if self.path is not None else wnids(root)
 
     def class_count(self, root: str) -> int | None:
-        """The number of class folders."""
+        """Return the number of class folders."""
         return len(self._order(root, wnid_folders(self.folder(root))))
 
     def documented(self, root: str) -> Documented:
-        """1,281,167 training images; 50 validation images of each of 1,000 classes."""
+        """Return 1,281,167 training images, or 50 validation images of each of 1,000 classes."""
         miniature = miniature_count(root, f"imagenet/{self.split}")
         if self.split == "train":
             return miniature or Documented(1_281_167, classes=1000)
@@ -155,7 +155,7 @@ class ImageNetSketch(_ImageNetLabels):
     fetched_as = "imagenet-sketch"
 
     def documented(self, root: str) -> Documented:
-        """50,889 images by the literature; the original source gives no number."""
+        """Return 50,889 images, by the literature; the original source gives no number."""
         return miniature_count(root, "imagenet-sketch") or Documented(
             50_889, classes=1000, certain=False
         )
@@ -165,7 +165,7 @@ class _OwnClasses(_ImageNetLabels):
     """A set with a part of ImageNet's classes, scored on those alone."""
 
     def read(self, root: str) -> ImageSet:
-        """All images, labelled by the position of their class among those of the set."""
+        """Return all images, labelled by the position of their class among those of the set."""
         folder = self.folder(root)
         present, position = self._classes(root, folder)
         ids, groups, digest = image_files(folder, present)
@@ -183,7 +183,7 @@ class ImageNetR(_OwnClasses):
     fetched_as = "imagenet-r"
 
     def documented(self, root: str) -> Documented:
-        """30,000 images of 200 classes (the data set's README)."""
+        """Return 30,000 images of 200 classes (the data set's README)."""
         return miniature_count(root, "imagenet-r") or Documented(30_000, classes=200)
 
 
@@ -197,7 +197,7 @@ class ImageNetA(_OwnClasses):
     fetched_as = "imagenet-a"
 
     def documented(self, root: str) -> Documented:
-        """7,500 images of 200 classes."""
+        """Return 7,500 images of 200 classes."""
         return miniature_count(root, "imagenet-a") or Documented(7_500, classes=200)
 
 
@@ -211,7 +211,7 @@ class ImageNetV2(PublishedSource):
     fetched_as = "imagenet-v2"
 
     def read(self, root: str) -> ImageSet:
-        """All images, in the numerical order of their folders."""
+        """Return all images, in the numerical order of their folders."""
         folder = self.folder(root)
         numbers = sorted(int(name) for name in folders(folder) if name.isdecimal())
         if not numbers:
@@ -221,7 +221,7 @@ class ImageNetV2(PublishedSource):
         return ImageSet(ids, labels, FileImages(folder, ids), digest)
 
     def documented(self, root: str) -> Documented:
-        """10 images of each of 1,000 classes."""
+        """Return 10 images of each of 1,000 classes."""
         return miniature_count(root, "imagenet-v2") or Documented(10_000, 10, 1000)
 
 
@@ -238,7 +238,7 @@ class ImageNetC(_ImageNetLabels):
     _known = field_validator("corruptions")(check_corruptions)
 
     def read(self, root: str) -> ImageSet:
-        """The images of every corruption in turn; an id starts with its corruption."""
+        """Return the images of every corruption in turn; an id starts with its corruption."""
         folder = self.folder(root)
         parts = []
         for corruption in self.corruptions:
@@ -255,7 +255,7 @@ class ImageNetC(_ImageNetLabels):
         return ImageSet(ids, labels, FileImages(folder, ids), digest)
 
     def documented(self, root: str) -> Documented:
-        """The 50,000 validation images under every corruption."""
+        """Return the 50,000 validation images under every corruption."""
         per_class = 50 * len(self.corruptions)
         real = Documented(1000 * per_class, per_class, classes=1000)
         return Documented() if miniature_count(root, "imagenet-c") else real
@@ -274,7 +274,7 @@ class ObjectNet(PublishedSource):
     home = "https://objectnet.dev/download.html"
 
     def read(self, root: str) -> ImageSet:
-        """The images of the overlapping classes, labelled by their folders in sorted order."""
+        """Return the images of the overlapping classes, labelled by their sorted folders."""
         base = self.folder(root)
         covered = imagenet_classes_of_folders(f"{base}/mappings")
         classes = sorted(covered)
@@ -294,13 +294,13 @@ class ObjectNet(PublishedSource):
         )
 
     def documented(self, root: str) -> Documented:
-        """18,574 of the 50,273 images lie in the 113 folders that overlap with ImageNet."""
+        """Return 18,574 images: of 50,273, those in the 113 folders that overlap with ImageNet."""
         miniature = Documented() if miniature_count(root, "objectnet") else None
         return miniature or Documented(18_574, classes=113)
 
 
 def imagenet_classes_of_folders(mappings: str) -> dict[str, tuple[int, ...]]:
-    """ImageNet labels that every overlapping folder of ObjectNet covers, by folder name.
+    """Return the ImageNet labels that every overlapping folder of ObjectNet covers, by folder name.
 
     ObjectNet's files lead there in four steps: a folder has an ObjectNet label, that label has
     ImageNet 2012 texts (joined by "; "), a text has its line number, the 2012 id, in

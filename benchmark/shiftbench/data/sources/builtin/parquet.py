@@ -56,7 +56,7 @@ class Parquet(CustomSource):
     ] = None
 
     def read(self, root: str) -> ImageSet:
-        """The rows that ``where`` keeps, in order; an id is a file's name and a row's number."""
+        """Return the rows that ``where`` keeps; an id is a file's name and a row's number."""
         files = self._files(root)
         tables = [self._columns(file) for file in files]
         kept = [_kept(file, table, self.where) for file, table in zip(files, tables, strict=True)]
@@ -86,7 +86,7 @@ class Parquet(CustomSource):
         )
 
     def label_names(self, root: str) -> tuple[str, ...] | None:
-        """Names from the metadata, or the distinct texts of the label column in all rows."""
+        """Return names from the metadata, or the distinct texts of the label column in all rows."""
         files = self._files(root)
         return self._labels(files, [self._columns(file) for file in files])[1]
 
@@ -103,14 +103,14 @@ class Parquet(CustomSource):
         raise AbsentError(f"{self.title}: there is no file {location}, or folder of .parquet files")
 
     def _columns(self, file: str) -> pa.Table:
-        """All columns but the images."""
+        """Read all columns but the images."""
         wanted = [self.label, *self.where, *([self.region] if self.region else [])]
         return _read_columns(file, tuple(dict.fromkeys(wanted)), self.image)
 
     def _labels(
         self, files: list[str], tables: list[pa.Table]
     ) -> tuple[npt.NDArray[np.int64], tuple[str, ...] | None]:
-        """Labels of all rows (n,) int64, and their names."""
+        """Return the labels of all rows (n,) int64, and their names."""
         import pyarrow as pa
         from pyarrow import types
 
@@ -145,7 +145,7 @@ class Parquet(CustomSource):
 
 
 def _names_in(file: str, schema: pa.Schema, label: str) -> tuple[str, ...] | None:
-    """The names that the ``huggingface`` metadata give a column of labels."""
+    """Return the names that the ``huggingface`` metadata give a column of labels."""
     text = (schema.metadata or {}).get(b"huggingface")
     if text is None:
         return None
@@ -159,7 +159,7 @@ def _names_in(file: str, schema: pa.Schema, label: str) -> tuple[str, ...] | Non
 
 
 def _kept(file: str, table: pa.Table, where: Filter) -> npt.NDArray[np.int64]:
-    """The rows whose columns have the wanted values."""
+    """Return the numbers of the rows whose columns have the wanted values."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -185,7 +185,7 @@ def _footer(file: str, digest: str) -> pa.parquet.FileMetaData:
 
 
 def _parquet(file: str) -> pa.parquet.ParquetFile:
-    """An open Parquet file.
+    """Open a Parquet file.
 
     Raises:
         InputError: it is none.
@@ -215,7 +215,7 @@ def _read_columns(file: str, wanted: tuple[str, ...], image: str) -> pa.Table:
 
 
 class _RowGroups:
-    """The encoded images of the row groups read last, up to a number of bytes; for any thread."""
+    """A cache of the encoded images of the row groups read last, up to a size; for any thread."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -240,7 +240,7 @@ _row_groups = _RowGroups(CACHED_BYTES)
 
 
 def _read_images(file: str, column: str, group: int) -> pa.ChunkedArray:
-    """The binary column of encoded images of one row group."""
+    """Read the binary column of encoded images of one row group."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import types
@@ -298,7 +298,7 @@ class ParquetImages:
 
 @lru_cache(maxsize=64)
 def _group_ends(file: str, digest: str) -> npt.NDArray[np.int64]:
-    """For every row group, the number of rows up to its end."""
+    """Return for every row group the number of rows up to its end."""
     metadata = _footer(file, digest)
     sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     return np.cumsum(sizes, dtype=np.int64)

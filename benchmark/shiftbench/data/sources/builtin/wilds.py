@@ -40,7 +40,7 @@ _TIME = re.compile(r"(\d{4})-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00)
 
 
 def read_table(location: str, wanted: Iterable[str]) -> Columns:
-    """Some columns of a CSV file, as text.
+    """Read some columns of a CSV file, as text.
 
     Raises:
         InputError: the file cannot be read, lacks a column, or a row has another length.
@@ -72,7 +72,7 @@ def _integers(location: str, name: str, texts: list[str]) -> npt.NDArray[np.int6
 
 
 def years(location: str, column: str, times: list[str]) -> npt.NDArray[np.int64]:
-    """The years of UTC time stamps, with or without fractions of a second."""
+    """Return the years of UTC time stamps, with or without fractions of a second."""
     found = [_TIME.fullmatch(time) for time in times]
     for row, match in enumerate(found):
         if match is None:
@@ -98,7 +98,7 @@ class _Wilds(PublishedSource):
         metadata: dict[str, npt.NDArray[np.generic]],
         digest: str,
     ) -> ImageSet:
-        """The examples whose image files are there; ``check`` tells of the others."""
+        """Return the examples whose image files are there; ``data verify`` counts the others."""
         if locations.kind_of(folder) != "folder":
             raise InputError(f"{self.title}: there is no folder {folder}")
         sizes = {entry.name: entry.size for entry in locations.entries(folder)}
@@ -122,7 +122,7 @@ class IWildCam(_Wilds):
     home = "https://wilds.stanford.edu/datasets/#iwildcam"
 
     def read(self, root: str) -> ImageSet:
-        """The rows of the split in the order of the table, with ``location`` and ``year``."""
+        """Return the rows of the split in the table's order, with ``location`` and ``year``."""
         base = self.folder(root)
         table = f"{base}/metadata.csv"
         columns = read_table(table, ["split", "location_remapped", "y", "datetime", "filename"])
@@ -136,7 +136,7 @@ class IWildCam(_Wilds):
         return self._set(f"{base}/train", names, labels, metadata, locations.file_digest(table))
 
     def documented(self, root: str) -> Documented:
-        """Sizes of the splits of version 2.0, as FLYP's code asserts them."""
+        """Return the sizes of the splits of version 2.0, as FLYP's code asserts them."""
         counts = {
             "train": 129_809,
             "val": 14_961,
@@ -147,7 +147,7 @@ class IWildCam(_Wilds):
         return miniature_count(root, f"iwildcam/{self.split}") or Documented(counts[self.split])
 
     def label_names(self, root: str) -> tuple[str, ...] | None:
-        """The (Latin) names in ``categories.csv``, by y, without the unused ones."""
+        """Return the (Latin) names in ``categories.csv``, by y, without the unused ones."""
         location = f"{self.folder(root)}/categories.csv"
         columns = read_table(location, ["y", "name"])
         name_of = dict(zip(_integers(location, "y", columns["y"]), columns["name"], strict=True))
@@ -166,7 +166,7 @@ class FMoW(_Wilds):
     home = "https://wilds.stanford.edu/datasets/#fmow"
 
     def read(self, root: str) -> ImageSet:
-        """The rows of the split in the order of the table, with ``region`` and ``year``."""
+        """Return the rows of the split in the table's order, with ``region`` and ``year``."""
         base = self.folder(root)
         table, countries = f"{base}/rgb_metadata.csv", f"{base}/country_code_mapping.csv"
         columns = read_table(table, ["split", "category", "country_code", "timestamp"])
@@ -193,18 +193,18 @@ class FMoW(_Wilds):
         return np.array([position[name] for name in categories], np.int64)
 
     def documented(self, root: str) -> Documented:
-        """Sizes of train and OOD test, as FLYP's code asserts them; the others are computed."""
+        """Return the sizes of train and OOD test, as FLYP's code asserts them; others unknown."""
         counts = {"train": 76_863, "test": 22_108}
         return miniature_count(root, f"fmow/{self.split}") or Documented(counts.get(self.split))
 
     def label_names(self, root: str) -> tuple[str, ...] | None:
-        """The 62 categories."""
+        """Return the 62 categories."""
         del root
         return FMOW_CATEGORIES
 
 
 def fmow_splits(splits: Names, year: npt.NDArray[np.int64]) -> Names:
-    """The WILDS split of every row of FMoW's table, "" for rows that belong to none.
+    """Return the WILDS split of every row of FMoW's table, "" for rows that belong to none.
 
     WILDS compares whole time stamps with 1 January; years say the same.
 
