@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from shiftbench.data.tasks.registry import builtin_tasks
 from shiftbench.leaderboard.golden import GOLDEN_SETS, WHOLE_SETS, golden_faults
-from shiftbench.leaderboard.published import read_published
+from shiftbench.leaderboard.published.reading import read_published
 from shiftbench.leaderboard.schema import failed, rows
 
 from tests.leaderboard.real_records import B16, GOLDEN, golden, results, zero_shot

@@ -11,19 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 from shiftbench.core.errors import InputError
 from shiftbench.data.tasks.registry import builtin_tasks
-from shiftbench.leaderboard.published import (
-    CONVERTERS,
-    NOT_RESULTS,
-    ORACLE_PER_COLUMN,
-    PUBLISHED_SCHEMA,
-    UNTYPED,
+from shiftbench.leaderboard.published.__main__ import main
+from shiftbench.leaderboard.published.making import CONVERTERS, NOT_RESULTS, convert
+from shiftbench.leaderboard.published.reading import (
     average_of_cells,
-    convert,
     find_published,
-    main,
     published_lines,
     read_published,
 )
+from shiftbench.leaderboard.published.schema import ORACLE_PER_COLUMN, PUBLISHED_SCHEMA
+from shiftbench.leaderboard.published.testbed import UNTYPED
 from shiftbench.leaderboard.schema import SCHEMA
 from shiftbench.leaderboard.store import write_run
 from shiftbench.methods.registry import METHODS
@@ -194,9 +191,9 @@ def test_honest_about_what_is_not_published(rows):
 def test_averages_of_tpgm(table):
     """The repository's README averages ImageNet and four shifts."""
     found = {
-        line.first["label"] + (line.first["variant"] or ""): line.cells
+        line.first.label + (line.first.variant or ""): line.cells
         for line in published_lines(table)
-        if line.first["source"] == "TPGM repository README"
+        if line.first.source == "TPGM repository README"
     }
     sets = ("id-test", "imagenet-v2", "imagenet-a", "imagenet-r", "imagenet-sketch")
     averages = {"full-ft": 63.58, "wise-ftalpha=0.5": 68.97, "tpgm": 69.27}
@@ -209,13 +206,13 @@ def test_the_curves_agree_with_table_1(table):
     lines = [
         line
         for line in published_lines(table)
-        if line.first["backbone"] == "openai/ViT-L-14-336" and line.first["variant"] == "alpha=0.5"
+        if line.first.backbone == "openai/ViT-L-14-336" and line.first.variant == "alpha=0.5"
     ]
     for label in ("wise-ft", "wise-ft-lc"):
         cells = {
-            line.first["source"].removeprefix(f"{WISE_FT} "): line.cells
+            line.first.source.removeprefix(f"{WISE_FT} "): line.cells
             for line in lines
-            if line.first["label"] == label
+            if line.first.label == label
         }
         for name in ("id-test", *SHIFTS):
             curve, printed = cells["alpha tables"][name], cells["Table 1"][name]
@@ -233,7 +230,7 @@ def test_reruns_are_told_apart(table):
     again = [
         line.cells["id-test"]
         for line in published_lines(table)
-        if line.first["source"].startswith("later re-run") and line.first["label"] == "flyp"
+        if line.first.source.startswith("later re-run") and line.first.label == "flyp"
     ]
     assert again == [0.826, 0.822]
 
@@ -388,6 +385,12 @@ def test_unknown_csv_files(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["--from", str(tmp_path), "--to", str(tmp_path)])
     assert "only these are known" in capsys.readouterr().err
+
+
+def test_every_column_says_what_it_means():
+    schema = pq.read_schema(FOLDER / "papers.parquet")
+    assert schema.equals(PUBLISHED_SCHEMA, check_metadata=True)
+    assert all(item.metadata[b"description"] for item in schema)
 
 
 # Finding and reading

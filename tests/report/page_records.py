@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from shiftbench.evaluation import predictions
-from shiftbench.leaderboard.published import PUBLISHED_SCHEMA
+from shiftbench.leaderboard.published.schema import PUBLISHED_SCHEMA
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import done, failed
 from shiftbench.leaderboard.store import write_run

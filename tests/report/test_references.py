@@ -5,7 +5,8 @@ import pyarrow.compute as pc
 import pytest
 from scipy.stats import t
 from shiftbench.evaluation.intervals import clopper_pearson
-from shiftbench.leaderboard.published import PUBLISHED_SCHEMA, read_published
+from shiftbench.leaderboard.published.reading import read_published
+from shiftbench.leaderboard.published.schema import PUBLISHED_COLUMNS, PublishedRow
 from shiftbench.leaderboard.schema import failed, rows
 from shiftbench.report import references
 from shiftbench.report.ranking import rank
@@ -39,11 +40,11 @@ def row(value, **changes):
         "line": 2,
         "column": "value",
     }
-    return dict.fromkeys(PUBLISHED_SCHEMA.names) | values | changes
+    return PublishedRow(**(values | changes))
 
 
 def published(*rows):
-    return pa.Table.from_pylist([*rows], schema=PUBLISHED_SCHEMA)
+    return PUBLISHED_COLUMNS.table(rows)
 
 
 # What is put beside what

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from scipy import stats
-from shiftbench.leaderboard.published import PUBLISHED_SCHEMA
+from shiftbench.leaderboard.published.schema import PUBLISHED_SCHEMA
 from shiftbench.leaderboard.schema import done, failed
 from shiftbench.report.markdown import write_markdown
 from shiftbench.report.model import build

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 from shiftbench.evaluation.robustness import AXES, baselines, standard_models
-from shiftbench.leaderboard.published import read_published
+from shiftbench.leaderboard.published.reading import read_published
 from shiftbench.report.cloud import applicable, shipped_baselines
 from shiftbench.report.curves import curve_points
 from shiftbench.report.tradeoffs import tradeoffs

@@ -63,7 +63,7 @@ def compare(
 
     from shiftbench.core.errors import InputError
     from shiftbench.leaderboard.golden import REAL, golden_faults
-    from shiftbench.leaderboard.published import read_published
+    from shiftbench.leaderboard.published.reading import read_published
     from shiftbench.leaderboard.schema import rows
     from shiftbench.report.ranking import rank
     from shiftbench.report.references import compare as compared

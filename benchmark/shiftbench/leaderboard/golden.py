@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from shiftbench.core.errors import InputError
 from shiftbench.data.tasks.definition import ID_TEST
-from shiftbench.leaderboard.published import read_published
+from shiftbench.leaderboard.published.reading import read_published
+from shiftbench.leaderboard.published.schema import published_rows
 from shiftbench.leaderboard.schema import Row
 
 REAL = "real"
@@ -70,10 +71,10 @@ def golden_faults(
         except InputError:
             return []
     expected = {
-        (row["task"], row["backbone"], row["evaluation_set"], row["metric"]): row["value"]
-        for row in published.to_pylist()
+        (row.task, row.backbone, row.evaluation_set, row.metric): row.value
+        for row in published_rows(published)
         # The table has a worst region of 0 for one backbone, which says nothing of its other cells.
-        if row["collection"] == COLLECTION and row["value"] > 0
+        if row.collection == COLLECTION and row.value > 0
     }
     faults: dict[str, None] = {}
     for row in golden:

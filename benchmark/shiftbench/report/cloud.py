@@ -18,6 +18,7 @@ from shiftbench.evaluation.robustness import (
     baselines,
     standard_models,
 )
+from shiftbench.leaderboard.published.schema import published_rows
 from shiftbench.report.ranking import Ranking
 
 if TYPE_CHECKING:
@@ -97,10 +98,9 @@ def cloud(published: pa.Table) -> tuple[CloudPoint, ...]:
     """
     standard = standard_models(published)
     models: dict[str, dict[str, float]] = defaultdict(dict)
-    columns = ["collection", "metric", "backbone", "evaluation_set", "value"]
-    for row in published.select(columns).to_pylist():
-        if row["collection"] == COLLECTION and row["metric"] == "accuracy":
-            models[row["backbone"]][row["evaluation_set"]] = row["value"]
+    for row in published_rows(published):
+        if row.collection == COLLECTION and row.metric == "accuracy":
+            models[row.backbone][row.evaluation_set] = row.value
     return tuple(
         CloudPoint(shift, model, model in standard, values[axis], values[shift])
         for shift, axis in AXES.items()

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from shiftbench.core.errors import InputError
 from shiftbench.leaderboard.golden import REAL, golden_faults
-from shiftbench.leaderboard.published import read_published
+from shiftbench.leaderboard.published.reading import read_published
 from shiftbench.leaderboard.schema import FailedRun, Row, RunInfo, failures, rows
 from shiftbench.report.cloud import (
     BaselinePoint,

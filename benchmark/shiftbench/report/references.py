@@ -10,24 +10,24 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from shiftbench.data.tasks.definition import whole_set
 from shiftbench.leaderboard.golden import REAL, WHOLE_SETS
-from shiftbench.leaderboard.published import (
+from shiftbench.leaderboard.published.reading import (
     PublishedLine,
     average_of_cells,
     published_lines,
 )
+from shiftbench.leaderboard.published.schema import PublishedRow, published_rows
 from shiftbench.leaderboard.schema import digest
 from shiftbench.report.ranking import ORACLE, Ranking, ScoredMethod
 from shiftbench.report.scale import Scale
 from shiftbench.report.scores import MEAN, Estimate
 
-PublishedRow = Mapping[str, Any]
 Agreement = Literal["reproduced", "differs", "not comparable"]
 
 TOLERANCE = 0.005
@@ -161,7 +161,7 @@ def beside(
     The interval of the difference is ours, and that of the published value added in squares: the
     one that the source gives, or that of a proportion of ``n`` images where it gives ``n``.
     """
-    value = row["value"]
+    value = row.value
     difference = ours.mean - value
     low = high = None
     if ours.low is not None and ours.high is not None:
@@ -175,9 +175,9 @@ def beside(
         verdict = "reproduced" if within else "differs"
     return PublishedValue(
         value=value,
-        source=row["source"],
-        second_hand=row["kind"] != "original",
-        note=row["note"],
+        source=row.source,
+        second_hand=row.kind != "original",
+        note=row.note,
         difference=difference,
         low=low,
         high=high,
@@ -207,11 +207,11 @@ class _Key:
 
     def fits(self, row: PublishedRow) -> bool:
         """True if the row is about this method."""
-        if row["method"] != self.method or row["parent"] not in (None, *self.parents):
+        if row.method != self.method or row.parent not in (None, *self.parents):
             return False
-        if row["variant"] is not None:
-            return self.selection is None and bool(row["variant"] == self.variant)
-        return self.variant == "" and bool(row["selection"] == self.selection)
+        if row.variant is not None:
+            return self.selection is None and row.variant == self.variant
+        return self.variant == "" and row.selection == self.selection
 
 
 @dataclass(frozen=True)
@@ -226,11 +226,11 @@ class _Published:
         rows: dict[tuple[Any, ...], list[PublishedRow]] = defaultdict(list)
         lines: dict[tuple[Any, ...], list[PublishedLine]] = defaultdict(list)
         own = table.filter(table["config"].is_null())  # others are points of a search
-        for row in own.to_pylist():
-            place = (row["task"], row["backbone"], row["shots"])
-            rows[*place, row["evaluation_set"], row["metric"]].append(row)
+        for row in published_rows(own):
+            place = (row.task, row.backbone, row.shots)
+            rows[*place, row.evaluation_set, row.metric].append(row)
         for line in published_lines(own):
-            lines[line.first["task"], line.first["backbone"], line.first["shots"]].append(line)
+            lines[line.first.task, line.first.backbone, line.first.shots].append(line)
         return cls(rows, lines)
 
     def find(self, ranking: Ranking, name: str, key: _Key) -> list[PublishedRow]:
@@ -241,7 +241,7 @@ class _Published:
         else:
             found = [*self.rows.get((*place, name, ranking.metrics[name]), ())]
         fitting = [row for row in found if row is not None and key.fits(row)]
-        return sorted(fitting, key=lambda row: bool(row["kind"] != "original"))
+        return sorted(fitting, key=lambda row: row.kind != "original")
 
     @staticmethod
     def _mean(line: PublishedLine, shifts: Sequence[str]) -> PublishedRow | None:
@@ -249,8 +249,9 @@ class _Published:
         mean = average_of_cells(line.cells, shifts) if len(shifts) > 1 else None
         if mean is None:
             return None
-        of_mean = {"evaluation_set": MEAN, "metric": MEAN, "value": mean}
-        return {**line.first, **of_mean, "low": None, "high": None, "n": None}
+        return replace(
+            line.first, evaluation_set=MEAN, metric=MEAN, value=mean, low=None, high=None, n=None
+        )
 
 
 def _setting(ranking: Ranking) -> tuple[Any, ...]:
@@ -294,12 +295,12 @@ def _definition(ranking: Ranking) -> str | None:
 
 def _published_interval(row: PublishedRow) -> tuple[float, float]:
     """Ends of the 95 % interval of a published value; the value itself where nothing is known."""
-    value = row["value"]
-    if row["low"] is not None and row["high"] is not None:
-        return row["low"], row["high"]
-    if row["n"] is None or row["metric"] != "accuracy":
+    value = row.value
+    if row.low is not None and row.high is not None:
+        return row.low, row.high
+    if row.n is None or row.metric != "accuracy":
         return value, value
     from shiftbench.evaluation.intervals import clopper_pearson
 
-    low, high = clopper_pearson(round(value * row["n"]), row["n"])
+    low, high = clopper_pearson(round(value * row.n), row.n)
     return min(float(low), value), max(float(high), value)
