@@ -20,10 +20,11 @@ FADED = 0.08
 PERCENT = ".1%"
 
 
-def fade(opacity: float = 1.0) -> Any:
+def fade(opacity: float = 1.0) -> alt.OpacityValue:
     """The opacity of methods that are wanted; others fade."""
     test = f"{WANTED} === '' || indexof(lower(datum.method), {WANTED}) >= 0"
-    return alt.condition(test, alt.value(opacity), alt.value(FADED))
+    # Not alt.condition: Altair searches its whole schema for the class of such a dictionary.
+    return alt.OpacityValue(FADED, condition={"test": test, "value": opacity})
 
 
 def colour(names: Sequence[str], style: Mapping[str, Style], *, legend: bool = True) -> alt.Color:

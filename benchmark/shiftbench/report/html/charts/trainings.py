@@ -96,7 +96,9 @@ def search_history(search: SearchReport) -> Figure:
         y=y,
         color=alt.Color("state:N", scale=alt.Scale(domain=states, range=[*STATES.values()])),
         shape=alt.Shape("state:N", scale=alt.Scale(domain=states, range=[*STATE_SHAPES])),
-        opacity=alt.condition(alt.datum.study == "search", alt.value(1), alt.value(0.45)),
+        opacity=alt.OpacityValue(
+            0.45, condition={"test": "(datum.study === 'search')", "value": 1}
+        ),
         tooltip=[
             alt.Tooltip("trial:Q"),
             alt.Tooltip("study:N"),
