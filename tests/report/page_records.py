@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from shiftbench.core.errors import InputError
 from shiftbench.evaluation import predictions
 from shiftbench.leaderboard.published.schema import PUBLISHED_SCHEMA
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
@@ -216,3 +217,8 @@ def published() -> pa.Table:
     own |= {"method": "zero-shot", "label": "zero-shot", "collection": "papers"}
     rows.append(shared | own | {"source": f"a paper {EVIL}"})
     return pa.Table.from_pylist(rows, schema=PUBLISHED_SCHEMA)
+
+
+def nowhere(name: str) -> Path:
+    """Finds no suite."""
+    raise InputError(f'there is no suite "{name}"')

@@ -4,7 +4,6 @@ import pyarrow as pa
 import pytest
 from shiftbench.leaderboard.schema import done, failed
 from shiftbench.report.model import build
-from shiftbench.report.over_tasks import overall
 from shiftbench.report.scores import Member
 
 from tests.leaderboard.records import info, results, run
@@ -342,33 +341,6 @@ def test_only_headline_metrics_rank():
     ]
     (line,) = rank(done(info(), also + rows)).methods
     assert line.scores.mean_ood.mean == pytest.approx(0.55)
-
-
-CIFAR = ("id-test", "cifar10.1", "cifar10.2")
-
-
-def test_over_tasks_only_what_ranks_in_all_of_them():
-    table = pa.concat_tables(
-        [
-            run("a", values(80, 50, 60), label="a"),
-            run("b", values(90, 60, 60), label="b"),
-            run("c", values(90, 99, 99), label="c"),
-            run("d", values(99, 99, sets=SETS[:2]), label="d"),
-            run("a2", values(90, 80, 82, sets=CIFAR), label="a", task="cifar10"),
-            run("b2", values(90, 70, 70, sets=CIFAR), label="b", task="cifar10"),
-            run("d2", values(99, 99, 99, sets=CIFAR), label="d", task="cifar10"),
-        ]
-    )
-    (across,) = overall(rankings(table))
-    assert across.tasks == ("cifar10", "imagenet")
-    assert [(line.rank, line.label) for line in across.methods] == [(1, "a"), (2, "b")]
-    first = across.methods[0]
-    assert (first.mean_ood, first.id_test) == pytest.approx(((0.55 + 0.81) / 2, 0.85))
-    assert first.cost_seconds == 120.0
-
-
-def test_one_task_has_no_ranking_over_tasks():
-    assert overall(rankings(run("a", values(80, 50, 60)))) == []
 
 
 def test_the_order_of_the_rows_does_not_matter():

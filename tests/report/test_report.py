@@ -1,12 +1,9 @@
-import numpy as np
 import pyarrow as pa
 import pytest
-from scipy import stats
 from shiftbench.leaderboard.published.schema import PUBLISHED_SCHEMA
 from shiftbench.leaderboard.schema import done, failed
 from shiftbench.report.markdown import write_markdown
 from shiftbench.report.model import build
-from shiftbench.report.over_tasks import overall
 from shiftbench.report.scores import MEAN
 from shiftbench.report.words import SHORT, TRADEOFFS, duration, title_of
 
@@ -154,26 +151,6 @@ def test_several_tasks_end_in_a_mean_over_tasks():
         assert "mean over 2 tasks · miniature · all training data" in text
     assert "| # | method | ID | 10.1 | ObjNet | OOD | 95 % of OOD | cost |" in markdown(table)
     assert "| 1 | full | 60.0 | 60.0 | 40.0 | 50.0 | – | 2 min |" in markdown(table)
-
-
-def test_the_mean_over_tasks_has_an_interval_over_seeds():
-    """Student's t of the mean of independent means, with Welch and Satterthwaite's freedom."""
-    values = {"imagenet": [0.5, 0.52, 0.57], "cifar10": [0.7, 0.71, 0.72]}
-    runs = [
-        run(f"{task}{seed}", {"id-test": 0.8, "new": value}, task=task, seed=seed)
-        for task, of_task in values.items()
-        for seed, value in enumerate(of_task)
-    ]
-    (across,) = overall(rankings(pa.concat_tables(runs)))
-    (line,) = across.methods
-    means, variances = (
-        np.array([f(v) for v in values.values()])
-        for f in (np.mean, lambda v: np.var(v, ddof=1) / 3)
-    )
-    freedom = variances.sum() ** 2 / (variances**2 / 2).sum()
-    half = stats.t.ppf(0.975, freedom) * np.sqrt(variances.sum()) / 2
-    assert (line.low, line.high) == pytest.approx((means.mean() - half, means.mean() + half))
-    assert line.shifts.keys() == {"cifar10 new", "imagenet new"}
 
 
 def test_an_empty_leaderboard_says_so(table):

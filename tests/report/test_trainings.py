@@ -6,7 +6,6 @@ import pyarrow as pa
 import pytest
 from shiftbench.report.model import build
 from shiftbench.report.movements import layer_of
-from shiftbench.report.over_tasks import harmonic_mean
 
 from tests.leaderboard.records import info, results, run
 from tests.report.of_table import markdown, rankings
@@ -77,23 +76,6 @@ def test_a_derived_run_is_charged_its_parents_search_once() -> None:
     (ranking,) = rankings(pa.concat_tables([parent, child]))
     costs = {line.label: line.cost_seconds for line in ranking.methods}
     assert costs == {"autoft": 150.0, "wise-ft": 150.0}
-
-
-def test_the_harmonic_mean_is_of_the_averages() -> None:
-    """As published: CoOp's 82.69 and 63.22 give 71.66 (MaPLe's README)."""
-    assert harmonic_mean(82.69, 63.22) == pytest.approx(71.66, abs=0.005)
-    assert harmonic_mean(69.34, 74.22) == pytest.approx(71.70, abs=0.005)
-    assert harmonic_mean(0, 0) == 0
-
-    def split(task: str, base: float, new: float) -> pa.Table:
-        changes = {"task": task, "task_digest": task, "shots": 16}
-        return run(task, {"id-test": base, "new": new}, **changes)
-
-    table = pa.concat_tables([split("a", 0.9, 0.3), split("b", 0.5, 0.7)])
-    (line,) = build(table).base_to_new
-    assert (line.base, line.new) == pytest.approx((0.7, 0.5))
-    assert line.harmonic_mean == pytest.approx(2 * 0.7 * 0.5 / 1.2)
-    assert "| miniature | 16 | full | 70.0 | 50.0 | 58.3 |" in markdown(table)
 
 
 def test_leaks_are_shown_once() -> None:

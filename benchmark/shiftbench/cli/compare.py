@@ -62,9 +62,9 @@ def compare(
     from rich.console import Console
 
     from shiftbench.core.errors import InputError
-    from shiftbench.leaderboard.golden import REAL, golden_faults
+    from shiftbench.leaderboard.golden import golden_faults
     from shiftbench.leaderboard.published.reading import read_published
-    from shiftbench.leaderboard.schema import rows
+    from shiftbench.leaderboard.schema import REAL, rows
     from shiftbench.report.ranking import rank
     from shiftbench.report.references import compare as compared
 

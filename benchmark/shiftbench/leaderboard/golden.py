@@ -14,9 +14,8 @@ from shiftbench.core.errors import InputError
 from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.leaderboard.published.reading import read_published
 from shiftbench.leaderboard.published.schema import published_rows
-from shiftbench.leaderboard.schema import Row
+from shiftbench.leaderboard.schema import REAL, Row
 
-REAL = "real"
 ZERO_SHOT = "zero-shot"
 """The method's name in published tables, as in ours."""
 TOLERANCE = 0.01

@@ -25,6 +25,9 @@ VERSION = "3.0"
 """Another first number means that the meaning of columns changed; other additions are readable."""
 VERSION_KEY = b"shiftbench.leaderboard"
 
+REAL = "real"
+"""The ``data_kind`` of everything but miniature data."""
+
 Selection = Literal["fixed", "id-val", "ood-val", "oracle"]
 Role = Literal["id-val", "id-test", "ood-val", "shift"]
 

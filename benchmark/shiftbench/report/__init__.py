@@ -1,1 +1,1 @@
-"""What the leaderboard says: one model, and its printers."""
+"""The report of a leaderboard: ``model`` builds it once, the printers only print."""

@@ -19,12 +19,13 @@ from shiftbench.evaluation.robustness import (
     standard_models,
 )
 from shiftbench.leaderboard.published.schema import published_rows
+from shiftbench.leaderboard.schema import REAL
 from shiftbench.report.ranking import Ranking
 
 if TYPE_CHECKING:
     from shiftbench.evaluation.robustness import Baseline
 
-REAL, IMAGENET = "real", "imagenet"
+IMAGENET = "imagenet"
 GRID = 40  # points of a baseline
 
 

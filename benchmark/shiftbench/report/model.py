@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shiftbench.core.errors import InputError
-from shiftbench.leaderboard.golden import REAL, golden_faults
+from shiftbench.leaderboard.golden import golden_faults
 from shiftbench.leaderboard.published.reading import read_published
-from shiftbench.leaderboard.schema import FailedRun, Row, RunInfo, failures, rows
+from shiftbench.leaderboard.schema import REAL, FailedRun, Row, RunInfo, failures, rows
 from shiftbench.report.cloud import (
     BaselinePoint,
     CloudPoint,

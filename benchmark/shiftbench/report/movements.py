@@ -1,4 +1,4 @@
-"""How far trainings went from the pretrained weights, and which layers masks are in."""
+"""Distances of trained weights from the pretrained ones, and the layers that masks are in."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class OverallMethod:
 
     @property
     def name(self) -> str:
-        """What tells it from all others of the ranking."""
+        """Its label, with the selection where that is not ``fixed``; unique in the ranking."""
         return name_of(self.label, self.selection)
 
 
@@ -96,7 +96,7 @@ class BaseToNew:
 
     @property
     def name(self) -> str:
-        """The method, with its selection where that is not the configured variant."""
+        """Its label, with the selection where that is not ``fixed``."""
         return name_of(self.label, self.selection)
 
 

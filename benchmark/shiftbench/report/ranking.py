@@ -87,7 +87,7 @@ class RankedMethod(ScoredMethod):
 
     @property
     def name(self) -> str:
-        """What tells it from all others of the ranking."""
+        """Its label, with the selection where that is not ``fixed``; unique in the ranking."""
         return name_of(self.label, self.selection)
 
 
@@ -179,7 +179,7 @@ def rank(rows: Iterable[Row]) -> list[Ranking]:
 
 
 def name_of(label: str, selection: str) -> str:
-    """A method, with its selection where that is not the configured variant."""
+    """The label, with the selection where that is not ``fixed``, the configured variant."""
     return label if selection == "fixed" else f"{label} · {selection}"
 
 
@@ -236,7 +236,7 @@ class _Scorer:
         )
 
     def _scored(self, label: str, members: Sequence[Member]) -> dict[str, Any]:
-        """What ``ScoredMethod`` says of these members."""
+        """The fields of a ``ScoredMethod`` for these members."""
         key = tuple(members)
         if key not in self.scores:
             averaged = self.shifts if self.scale is not None else ()

@@ -16,14 +16,14 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from shiftbench.data.tasks.definition import whole_set
-from shiftbench.leaderboard.golden import REAL, WHOLE_SETS
+from shiftbench.leaderboard.golden import WHOLE_SETS
 from shiftbench.leaderboard.published.reading import (
     PublishedLine,
     average_of_cells,
     published_lines,
 )
 from shiftbench.leaderboard.published.schema import PublishedRow, published_rows
-from shiftbench.leaderboard.schema import digest
+from shiftbench.leaderboard.schema import REAL, digest
 from shiftbench.report.ranking import ORACLE, Ranking, ScoredMethod
 from shiftbench.report.scale import Scale
 from shiftbench.report.scores import MEAN, Estimate
@@ -187,7 +187,7 @@ def beside(
 
 @dataclass(frozen=True)
 class _Key:
-    """What a published row must say of its method to be about one of ours.
+    """The facts that a published row must share with a method of ours to be about it.
 
     ``selection`` is given where the variant was chosen: such a row does not name a variant.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.errors import InputError
-from shiftbench.leaderboard.schema import RunInfo
+from shiftbench.leaderboard.schema import REAL, RunInfo
 from shiftbench.report.ranking import grouped
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 Find = Callable[[str], Path]
 """Gives the file of a suite by its name; raises ``InputError`` where there is none."""
 
-REAL = "real"
 MINIATURE = "miniature"
 DATA = "DATA_FOLDER"
 """Stands in a command for the folder of the real data sets, which the leaderboard does not name."""
@@ -42,7 +41,7 @@ UNKNOWN = Reproduction(None, "not looked for")
 
 
 def reproductions(runs: Iterable[RunInfo], find: Find) -> dict[str, Reproduction]:
-    """How to do each run again, by its id.
+    """The command that does each run again, by the id of the run.
 
     A command is given only where planning the suite file as it is now yields the run's identity:
     a file that was changed since, or settings that a ``--set`` changed, give a note instead.
@@ -138,7 +137,7 @@ def _list(key: str, values: Sequence[int | str]) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether YAML reads a text inside a list as that text without quotes."""
+    """True if YAML reads a text inside a list as that text without quotes."""
     import yaml
 
     try:

@@ -11,7 +11,7 @@ from shiftbench.leaderboard.schema import Row
 
 STUDENT = "Student's t over seeds"
 MEAN = "mean OOD"
-"""What the mean over shifts is called where evaluation sets are."""
+"""Stands for the mean over shifts where names of evaluation sets are."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Scores:
-    """How well some runs do, averaged over seeds.
+    """Headline scores of runs that differ only in their seed, averaged.
 
     Attributes:
         by_set: headline metric by evaluation set.

@@ -98,7 +98,7 @@ def searches(runs: Iterable[Row], results: Path | None) -> list[SearchReport]:
 
 
 def rungs(trials: Iterable[Mapping[str, Any]]) -> list[RungCount]:
-    """How many trials of a search reached each rung, and how many were stopped there.
+    """The number of trials that reached each rung of a search, and of those stopped there.
 
     Args:
         trials: rows of the table of trials.

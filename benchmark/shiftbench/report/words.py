@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shiftbench.data.tasks.definition import ID_TEST
-from shiftbench.leaderboard.schema import FailedRun
+from shiftbench.leaderboard.schema import REAL, FailedRun
 from shiftbench.report.over_tasks import OverallRanking
 from shiftbench.report.ranking import Ranking
 from shiftbench.report.scale import ACCURACY, NONE
@@ -126,6 +126,6 @@ def tradeoff_cells(tradeoff: Tradeoff, shifts: Sequence[str]) -> list[str]:
 
 def _setting(ranking: Ranking | OverallRanking) -> str:
     shots = "all training data" if ranking.shots is None else f"{ranking.shots} shots"
-    data = "" if ranking.data_kind == "real" else f" · {ranking.data_kind} data"
+    data = "" if ranking.data_kind == REAL else f" · {ranking.data_kind} data"
     images = "" if ranking.images is None else f" · at most {ranking.images} images a set"
     return f"{ranking.backbone} · {shots}{data}{images}"

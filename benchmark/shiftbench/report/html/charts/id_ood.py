@@ -5,6 +5,7 @@ from __future__ import annotations
 import altair as alt
 
 from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.leaderboard.schema import REAL
 from shiftbench.report.html.charts.encodings import (
     PERCENT,
     colour,
@@ -44,7 +45,7 @@ def id_ood(drawing: Drawing, report: Report) -> Figure:
             f" Grey: published models ({', '.join(published)}), their trend and its 95 % band "
             "as far as they were trained on ImageNet alone."
         )
-    elif ranking.data_kind != "real":
+    elif ranking.data_kind != REAL:
         text += " Published models are of real data, so none is here."
     left = [s for s in shifts if s not in axes and ranking.task == "imagenet"]
     if published and left:

@@ -18,7 +18,7 @@ from shiftbench.report.words import duration
 
 @dataclass(frozen=True)
 class Drawing:
-    """What the charts of one ranking have in common.
+    """The data and styles that the charts of one ranking share.
 
     Attributes:
         of_ranking: the ranking with all that belongs to it.

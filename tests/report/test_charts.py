@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from shiftbench.report.html import assets
+from shiftbench.report.html.charts import drawn
+from shiftbench.report.html.charts.figure import COLOURS, NEUTRAL
+from shiftbench.report.html.charts.records import logit_of
+from shiftbench.report.html.charts.trainings import STATES
+from shiftbench.report.html.figures import write_figures
+from shiftbench.report.scores import MEAN
+
+
+def test_logits():
+    assert logit_of(0.5) == 0
+    assert logit_of(0.9) == pytest.approx(np.log(9))
+    assert logit_of(1.0, n=100) == pytest.approx(np.log(0.995 / 0.005))
+    assert logit_of(0.0, n=100) == pytest.approx(-logit_of(1.0, n=100))
+
+
+def test_charts_are_valid_and_their_data_are_there(figures, report):
+    assert len(figures) == len(drawn.all_figures(report))
+    for kind in ("r1-id-ood", "r1-sets", "r1-alpha", "r1-cost", "mask-shares", "learned-weights"):
+        assert kind in figures
+    assert "search-5ea5c4" in figures
+    for figure in figures.values():
+        figure.chart.to_dict()  # raises for what Vega-Lite does not know
+        text = json.dumps(figure.spec(with_data=False))
+        asked = set(re.findall(r'"data": \{"name": "([^"]+)"\}', text))
+        assert asked
+        assert asked <= figure.data.keys()
+        assert "datasets" not in text
+
+
+def test_equal_names_of_data_mean_equal_data(figures):
+    seen = {}
+    for figure in figures.values():
+        for name, records in figure.data.items():
+            assert seen.setdefault(name, records) == records
+
+
+def test_the_frontier_is_what_nothing_beats(figures):
+    data = figures["r1-cost"].data
+    points = [(r["cost"], r["value"]) for r in data["r1-points"] if r["set"] == MEAN]
+    beaten = {
+        (cost, value)
+        for cost, value in points
+        for c, v in points
+        if c <= cost and v >= value and (c, v) != (cost, value)
+    }
+    frontier = {(r["cost"], r["value"]) for r in data["r1-frontier"]}
+    assert frontier == set(points) - beaten
+
+
+def test_oracles_are_in_no_chart(figures):
+    for figure in figures.values():
+        assert "oracle" not in json.dumps(figure.spec(with_data=True))
+
+
+def luminance(colour):
+    parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def contrast(first, second):
+    low, high = sorted([luminance(first), luminance(second)])
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_in_light_and_dark():
+    css = assets.static("page.css")
+    light, dark = [
+        dict(re.findall(r"(--[\w-]+): (#\w{6});", css.split("prefers-color-scheme")[i]))
+        for i in (0, 1)
+    ]
+    for theme in (light, dark):
+        for name in ("--ink", "--soft", "--link", "--bad", "--good"):
+            assert contrast(theme[name], theme["--page"]) >= 4.5, name
+        for colour in (*COLOURS, *STATES.values(), NEUTRAL):
+            assert contrast(colour, theme["--page"]) >= 3, colour
+
+
+def test_figures_are_images(report, figures, tmp_path, monkeypatch):
+    of_two_pages = [figures["r1-sets"]] * 2
+    module = "shiftbench.report.html.figures"
+    monkeypatch.setattr(f"{module}.all_figures", lambda report: of_two_pages)
+    files = write_figures(tmp_path / "new", report)
+    stem = "each-evaluation-set-cifar10-miniature-all-training-data-miniature-2-data"
+    assert [file.name for file in files] == [
+        f"{name}.{kind}" for name in (stem, f"{stem}-2") for kind in ("svg", "png")
+    ]
+    svg, png = (file.read_bytes() for file in files[:2])
+    assert svg.startswith(b"<svg")
+    assert b"&lt;script&gt;" in svg
+    assert b"<script" not in svg
+    assert png.startswith(b"\x89PNG")

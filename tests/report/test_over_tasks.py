@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import stats
+from shiftbench.report.model import build
+from shiftbench.report.over_tasks import harmonic_mean, overall
+
+from tests.leaderboard.records import run
+from tests.report.of_table import markdown, rankings
+from tests.report.test_ranking import SETS, values
+
+CIFAR = ("id-test", "cifar10.1", "cifar10.2")
+
+
+def test_over_tasks_only_what_ranks_in_all_of_them():
+    table = pa.concat_tables(
+        [
+            run("a", values(80, 50, 60), label="a"),
+            run("b", values(90, 60, 60), label="b"),
+            run("c", values(90, 99, 99), label="c"),
+            run("d", values(99, 99, sets=SETS[:2]), label="d"),
+            run("a2", values(90, 80, 82, sets=CIFAR), label="a", task="cifar10"),
+            run("b2", values(90, 70, 70, sets=CIFAR), label="b", task="cifar10"),
+            run("d2", values(99, 99, 99, sets=CIFAR), label="d", task="cifar10"),
+        ]
+    )
+    (across,) = overall(rankings(table))
+    assert across.tasks == ("cifar10", "imagenet")
+    assert [(line.rank, line.label) for line in across.methods] == [(1, "a"), (2, "b")]
+    first = across.methods[0]
+    assert (first.mean_ood, first.id_test) == pytest.approx(((0.55 + 0.81) / 2, 0.85))
+    assert first.cost_seconds == 120.0
+
+
+def test_one_task_has_no_ranking_over_tasks():
+    assert overall(rankings(run("a", values(80, 50, 60)))) == []
+
+
+def test_the_mean_over_tasks_has_an_interval_over_seeds():
+    """Student's t of the mean of independent means, with Welch and Satterthwaite's freedom."""
+    by_task = {"imagenet": [0.5, 0.52, 0.57], "cifar10": [0.7, 0.71, 0.72]}
+    runs = [
+        run(f"{task}{seed}", {"id-test": 0.8, "new": value}, task=task, seed=seed)
+        for task, of_task in by_task.items()
+        for seed, value in enumerate(of_task)
+    ]
+    (across,) = overall(rankings(pa.concat_tables(runs)))
+    (line,) = across.methods
+    means, variances = (
+        np.array([f(v) for v in by_task.values()])
+        for f in (np.mean, lambda v: np.var(v, ddof=1) / 3)
+    )
+    freedom = variances.sum() ** 2 / (variances**2 / 2).sum()
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(variances.sum()) / 2
+    assert (line.low, line.high) == pytest.approx((means.mean() - half, means.mean() + half))
+    assert line.shifts.keys() == {"cifar10 new", "imagenet new"}
+
+
+def test_the_harmonic_mean_is_of_the_averages():
+    """As published: CoOp's 82.69 and 63.22 give 71.66 (MaPLe's README)."""
+    assert harmonic_mean(82.69, 63.22) == pytest.approx(71.66, abs=0.005)
+    assert harmonic_mean(69.34, 74.22) == pytest.approx(71.70, abs=0.005)
+    assert harmonic_mean(0, 0) == 0
+
+    def split(task, base, new):
+        changes = {"task": task, "task_digest": task, "shots": 16}
+        return run(task, {"id-test": base, "new": new}, **changes)
+
+    table = pa.concat_tables([split("a", 0.9, 0.3), split("b", 0.5, 0.7)])
+    (line,) = build(table).base_to_new
+    assert (line.base, line.new) == pytest.approx((0.7, 0.5))
+    assert line.harmonic_mean == pytest.approx(2 * 0.7 * 0.5 / 1.2)
+    assert "| miniature | 16 | full | 70.0 | 50.0 | 58.3 |" in markdown(table)
