@@ -202,7 +202,7 @@ def test_the_json_schema_has_the_settings_of_our_kinds_and_lets_others_pass(site
 def test_a_plugins_source_is_verified(site: Path, root: str) -> None:
     source = SOURCES.load("night")()
     finding = check(source, root, deep=True)
-    assert (finding.name, finding.status, finding.examples) == ("night", "ok", 30)
+    assert (finding.name, finding.status, finding.detail) == ("night", "ok", "30 images")
     assert finding.fingerprint != check(Cifar10(split="test"), root).fingerprint
     assert check(source, root + "/nowhere").status == "absent"
 

@@ -106,7 +106,7 @@ def test_documented_numbers() -> None:
 def test_sets_that_several_roles_share_are_checked_once(tmp_path: Path) -> None:
     layouts.class_folders(tmp_path / "pets", ["cat", "dog"], 5, ".png")
     (finding,) = verify([pets(), pets()], str(tmp_path))
-    assert (finding.status, finding.examples) == ("ok", 10)
+    assert (finding.status, finding.detail) == ("ok", "10 images")
 
 
 @pytest.mark.parametrize("deep", [False, True])

@@ -71,15 +71,11 @@ def split_holdout(images: ImageSet, fraction: float) -> tuple[ImageSet, ImageSet
     return images.subset(np.setdiff1d(np.arange(len(images)), held)), images.subset(held)
 
 
-def few_shot(images: ImageSet, shots: int, seed: int, classes: int) -> tuple[ImageSet, str]:
-    """Draw ``shots`` images of every class with the seed; they keep the order of the set.
+def few_shot(images: ImageSet, shots: int, seed: int) -> ImageSet:
+    """Draw ``shots`` images of every class with the seed; of a class with fewer, take all.
 
-    Returns:
-        the images, and a note when some of the classes have fewer, of which all are taken.
+    The images keep the order of the set.
     """
     order = np.random.default_rng(seed).permutation(len(images))
     chosen: Labels = np.flatnonzero(rank_within_class(images.labels, order) < shots)
-    counts = np.bincount(images.labels, minlength=classes)
-    few = int((counts < shots).sum())
-    note = f"{few} of {classes} classes have fewer than {shots} training images" if few else ""
-    return images.subset(chosen), note
+    return images.subset(chosen)

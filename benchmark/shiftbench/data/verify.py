@@ -34,14 +34,12 @@ class Finding:
         name: the set, such as ``imagenet-r`` or ``cifar10 (train)``.
         status: ``ok``, ``incomplete`` or ``absent``.
         detail: one line: what is missing, or where to get it.
-        examples: number of examples found.
         fingerprint: of the image set, empty when it could not be opened.
     """
 
     name: str
     status: Literal["ok", "incomplete", "absent"]
     detail: str
-    examples: int = 0
     fingerprint: str = ""
 
 
@@ -109,7 +107,7 @@ def _checked(source: Source, root: str, deep: bool) -> Finding:
     faults = [*([fault] if fault else []), *broken[:_SHOWN]]
     detail = "; ".join(faults) + more if faults else remark or f"{len(images):,} images"
     status: Literal["ok", "incomplete"] = "incomplete" if faults else "ok"
-    return Finding(source.title, status, detail, len(images), images.fingerprint)
+    return Finding(source.title, status, detail, images.fingerprint)
 
 
 def compare(images: ImageSet, documented: Documented) -> tuple[str, str]:

@@ -35,7 +35,6 @@ class TaskData:
         train: training images, labelled by the task's classes.
         id_val: ID validation images.
         evaluation: every set to score on, ``id-val`` included.
-        notes: remarks for readers of the results, such as classes with too few images.
         vocabularies: class names and templates of the evaluation sets that have their own; labels
             and projections of such a set are positions in those names.
     """
@@ -45,7 +44,6 @@ class TaskData:
     train: ImageSet
     id_val: ImageSet
     evaluation: dict[str, tuple[EvaluationSet, ImageSet]]
-    notes: tuple[str, ...] = ()
     vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
 
     def on_classes_of_shifts(
@@ -99,11 +97,9 @@ def open_task(task: Task, root: str, shots: int | None, seed: int) -> TaskData:
     else:
         held = task.id_val
         id_val = of_base_classes(task, open_aligned(held, "id-val", names, root), "id-val", classes)
-    notes = []
     if shots is not None:
-        train, note = few_shot(train, shots, seed, len(classes))
-        id_val, _ = few_shot(id_val, min(shots, MOST_VALIDATION_SHOTS), seed, len(classes))
-        notes += [f"{task.name}: {note}"] if note else []
+        train = few_shot(train, shots, seed)
+        id_val = few_shot(id_val, min(shots, MOST_VALIDATION_SHOTS), seed)
     if not len(train) or not len(id_val):
         raise InputError(f"task {task.name}: no images are left for training or ID validation")
     evaluation = {"id-val": (EvaluationSet(source=held, metric=task.id_test.metric), id_val)}
@@ -123,9 +119,7 @@ def open_task(task: Task, root: str, shots: int | None, seed: int) -> TaskData:
         evaluation[name] = (item, images)
     for name, (item, images) in evaluation.items():
         _check_regions(task, name, item, images)
-    return TaskData(
-        classes, templates, train, id_val, evaluation, tuple(notes), vocabularies=vocabularies
-    )
+    return TaskData(classes, templates, train, id_val, evaluation, vocabularies)
 
 
 def open_ood_val(task: Task, root: str) -> tuple[EvaluationSet, ImageSet]:
