@@ -243,6 +243,8 @@ def test_list_describes_what_is_built_in(capsys):
     assert "Weight-space ensemble" in shown
     assert main(["list", "tasks"]) == 0
     assert "cifar10.1, cifar10.2" in capsys.readouterr().out
+    assert main(["list", "sources"]) == 0
+    assert "image-folder" in capsys.readouterr().out
     assert main(["list", "backbones"]) == 0
     assert "openai/ViT-B-16" in capsys.readouterr().out
     assert main(["list", "suites"]) == 0

@@ -1,4 +1,4 @@
-"""``shiftbench list``: the methods, tasks, backbones and suites there are."""
+"""``shiftbench list``: the methods, tasks, sources, backbones and suites there are."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Row = tuple[str, str, str]
 
 def list_registered(
     what: Annotated[
-        Literal["methods", "tasks", "backbones", "suites"],
-        typer.Argument(metavar="WHAT", help="methods, tasks, backbones or suites."),
+        Literal["methods", "tasks", "sources", "backbones", "suites"],
+        typer.Argument(metavar="WHAT", help="methods, tasks, sources, backbones or suites."),
     ],
 ) -> None:
     """List what a suite can name, where it comes from, and what it is."""
@@ -73,6 +73,10 @@ def _registry(kind: Kind) -> Registry[object]:
             from shiftbench.data.tasks.registry import TASKS
 
             return TASKS
+        case "sources":
+            from shiftbench.data.sources.registry import SOURCES
+
+            return SOURCES
         case _:
             from shiftbench.models.registry import BACKBONES
 
