@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
+
+_LONGEST = 500  # characters of an error on one line
+_TRACEBACK = "Traceback (most recent call last)"
+
 
 class InputError(ValueError):
     """What the user gave cannot be used.
@@ -19,4 +24,20 @@ def first_line(error: BaseException) -> str:
     """The kind and the message of an error, on one line of at most 500 characters."""
     message = " ".join(str(error).split())
     named = isinstance(error, RunFailedError | InputError)
-    return (message if named else f"{type(error).__name__}: {message}")[:500]
+    return (message if named else f"{type(error).__name__}: {message}")[:_LONGEST]
+
+
+def last_line(error: BaseException) -> str:
+    """As ``first_line``; of a message that holds a traceback, the error that the traceback ends in.
+
+    Errors of other processes come with the traceback there: its end says what happened.
+    """
+    text = str(error).strip()
+    if _TRACEBACK not in text:
+        return first_line(error)
+    return text.splitlines()[-1].strip()[:_LONGEST]
+
+
+def whole_text(error: BaseException) -> str:
+    """An error with its traceback and those of the errors that led to it."""
+    return "".join(traceback.format_exception(error))

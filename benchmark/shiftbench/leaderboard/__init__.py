@@ -1,1 +1,1 @@
-"""The Parquet leaderboard: schema, store, ranking and report."""
+"""The leaderboard: rows in Parquet, run folders, bundles, imports, published values, verify."""

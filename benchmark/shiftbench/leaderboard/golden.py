@@ -26,7 +26,7 @@ GOLDEN_SETS = (
     ("iwildcam", "iwildcam-ood"),
     ("fmow", "fmow-ood"),
 )
-"""Where open_clip's zero-shot table has our images, class names and templates.
+"""Tasks and sets for which open_clip's zero-shot table has our images, class names and templates.
 
 ObjectNet is not among them because of its class names there, nor CIFAR-10 because of its templates.
 """

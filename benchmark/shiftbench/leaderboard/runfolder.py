@@ -1,4 +1,4 @@
-"""Where a run keeps its files, and what of it is done."""
+"""The folders of runs and searches: their files, and the records that say what is finished."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Fit:
         started: UTC, ISO 8601.
         step: the step whose weights were kept.
         distance: ‖θ - θ0‖₂ between those weights and the pretrained ones.
-        details: what else the method says of the training.
+        details: other things that the method records of the training.
     """
 
     losses: list[float]
@@ -41,7 +41,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """The record of a finished search.
 
     Attributes:
         values: of the chosen configuration.
@@ -74,7 +74,7 @@ class SearchFolder:
 
     @property
     def journal(self) -> Path:
-        """Every trial as it happens; what an interrupted search goes on from."""
+        """Every trial as it happens; an interrupted search goes on from it."""
         return self.path / "journal.log"
 
     @property
@@ -84,12 +84,12 @@ class SearchFolder:
 
     @property
     def exported(self) -> Path:
-        """What was found, as YAML that a suite can hold or load."""
+        """The settings found, as YAML that a suite can hold or load."""
         return self.path / "found.yaml"
 
     @property
     def finished(self) -> bool:
-        """Whether the search has finished."""
+        """True if the search has finished."""
         return self._found.exists()
 
     def write_found(self, found: Found) -> None:
@@ -98,11 +98,11 @@ class SearchFolder:
             temporary.write_text(json.dumps(asdict(found)))
 
     def read_found(self) -> Found:
-        """What the search found."""
+        """The record of the search."""
         return Found(**json.loads(self._found.read_text()))
 
     def claim(self, fingerprints: Mapping[str, str]) -> None:
-        """As ``RunFolder.claim``."""
+        """Begin or go on with the search on these data files; see ``RunFolder.claim``."""
         _claim(self.path, fingerprints)
 
     @property
@@ -133,7 +133,7 @@ class RunFolder:
 
     @property
     def state(self) -> Path:
-        """What an interrupted training goes on from."""
+        """The state from which an interrupted training goes on."""
         return self.path / "state.safetensors"
 
     @property
@@ -142,8 +142,13 @@ class RunFolder:
         return self.path / "predictions.parquet"
 
     @property
+    def error(self) -> Path:
+        """The whole message of the run's failure, with tracebacks; there while it has failed."""
+        return self.path / "error.txt"
+
+    @property
     def fitted(self) -> bool:
-        """Whether training has finished."""
+        """True if training has finished."""
         return self._fit.exists()
 
     def part(self, variant: str, evaluation_set: str) -> Path:

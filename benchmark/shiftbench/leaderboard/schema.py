@@ -46,7 +46,7 @@ class Parent(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunInfo:
-    """What all rows of a run say of it. Times have a time zone.
+    """The columns that all rows of a run share. Times have a time zone.
 
     Raises:
         ValueError: a time has none.

@@ -61,7 +61,7 @@ class RunState:
 
 
 def folder(results: Path) -> Path:
-    """Where the leaderboard of a results folder is."""
+    """The leaderboard's folder in a results folder."""
     return results / "leaderboard"
 
 
@@ -128,8 +128,8 @@ class Compaction:
     """The content of the copy.
 
     Attributes:
-        runs: whose rows are.
-        rows: how many.
+        runs: number of runs in the copy.
+        rows: number of rows in the copy.
         recent: runs whose files are too new; they are read from their files.
     """
 

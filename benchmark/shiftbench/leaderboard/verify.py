@@ -1,4 +1,4 @@
-"""Whether rows are what they say: recomputed from the predictions that were kept.
+"""Rows are recomputed from the predictions that were kept, and compared.
 
 All metrics and intervals are deterministic: the bootstrap has a fixed seed. So a row must come out
 the same to the last digit. Only where other versions of NumPy or SciPy, or another processor, made
@@ -30,12 +30,12 @@ NUMERIC = ("numpy", "scipy")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one run.
+    """The outcome of comparing one run.
 
     Attributes:
         run_id: of the run.
         name: task, backbone, label and seed.
-        rows: how many were compared.
+        rows: number of rows compared.
         problems: a line for each thing that does not agree.
     """
 
@@ -68,7 +68,7 @@ def verify_run(results: Path, run_id: str) -> Verdict:
 
 
 def disagreements(of_run: Sequence[Row], table: pa.Table) -> list[str]:
-    """Where the rows of a run are not what its predictions say, a line each.
+    """A line for each difference between the rows of a run and what its predictions give.
 
     Args:
         of_run: its rows.

@@ -23,7 +23,7 @@ from shiftbench.leaderboard.schema import (
 
 
 def fault_of_rows(table: pa.Table, run_id: str) -> str | None:
-    """What keeps rows from being those of one run that is done; ``None`` when nothing does.
+    """The first reason why rows are not those of one run that is done; ``None`` if they are.
 
     Args:
         table: with all columns of the leaderboard.
