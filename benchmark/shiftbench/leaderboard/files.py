@@ -144,7 +144,7 @@ class Files:
             raise InputError(f"{self.where('leaderboard')}: {first_line(error)}") from error
         # Not a chunk for each file: filters and sorting would take many times as long.
         table = table.combine_chunks()
-        return table.take(pc.sort_indices(table["run_id"]))  # stable
+        return _documented(table.take(pc.sort_indices(table["run_id"])))  # stable
 
     def _read_runs(self, run_ids: Sequence[str], choice: Choice) -> list[pa.Table]:
         """The chosen part of runs' own files, in this order."""
@@ -161,9 +161,9 @@ class Files:
         """
         name = f"leaderboard/{run_id}.parquet"
         try:
-            with self._opened(name, _REMEDY) as (_, file, major):
+            with self._opened(name, _REMEDY) as (_, file, schema, major):
                 check_readable(major, self.where(name), _REMEDY)
-                if file.schema_arrow.equals(SCHEMA):
+                if schema.equals(SCHEMA):
                     table = file.read(choice.needed)
                 else:
                     table = conformed(file.read(), major, self.where(name), _REMEDY)
@@ -173,7 +173,7 @@ class Files:
             raise InputError(
                 f"{self.where(name)}: holds rows of another run than its name says; {_REMEDY}"
             )
-        return _documented(choice.of(table))
+        return choice.of(table)
 
     def _read_copy(self, stamps: Mapping[str, Stamp], choice: Choice) -> tuple[set[str], pa.Table]:
         """The runs whose files are as they were when they were copied, and their chosen rows."""
@@ -181,8 +181,7 @@ class Files:
         if not stamps:
             return nothing
         try:
-            with self._opened(COPY, _COPY_REMEDY) as (source, file, major):
-                schema = file.schema_arrow
+            with self._opened(COPY, _COPY_REMEDY) as (source, _, schema, major):
                 if major != MAJOR:
                     return nothing
                 then = json.loads(schema.metadata.get(STAMPS_KEY, b"{}"))
@@ -202,13 +201,13 @@ class Files:
             return nothing
         if len(copied) < len(then):
             table = table.filter(pc.is_in(table["run_id"], pa.array(copied, pa.string())))
-        return copied, _documented(choice.of(table))
+        return copied, choice.of(table)
 
     @contextmanager
     def _opened(
         self, name: str, remedy: str
-    ) -> Iterator[tuple[pa.NativeFile, pq.ParquetFile, int]]:
-        """A file of the leaderboard, the same as Parquet, and its major version.
+    ) -> Iterator[tuple[pa.NativeFile, pq.ParquetFile, pa.Schema, int]]:
+        """A file of the leaderboard, the same as Parquet, its schema and its major version.
 
         Raises:
             FileNotFoundError: it is not there.
@@ -223,10 +222,11 @@ class Files:
                 source = pa.OSFile(path)
             with source:
                 file = pq.ParquetFile(source)
-                major = major_of(file.schema_arrow.metadata)
+                schema = file.schema_arrow
+                major = major_of(schema.metadata)
                 if major is None:
                     raise InputError(f"{self.where(name)}: not a file of the leaderboard; {remedy}")
-                yield source, file, major
+                yield source, file, schema, major
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowException) as error:
