@@ -49,7 +49,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Iterator[Pat
     )
     (folder / "mylab_smooth.py").write_text(example)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         patch.setenv("SHIFTBENCH_PLUGINS", "smooth=mylab_smooth:Smooth")
         yield file
 

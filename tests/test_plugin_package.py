@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Iterator
         check=True,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(site))
+        patch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
         yield folder
 
 

@@ -253,12 +253,15 @@ def test_list_describes_what_is_built_in(capsys):
 
 def test_list_shows_plugins_and_survives_broken_ones(folder, capsys, monkeypatch):
     (folder / "mylab.py").write_text(
-        "from shiftbench.methods.base import Method, MethodConfig\n"
-        "class Smooth(Method[MethodConfig]):\n"
+        "from shiftbench.methods.base import TrainedMethod\n"
+        "from shiftbench.methods.config import TrainingConfig\n"
+        "class Smooth(TrainedMethod[TrainingConfig]):\n"
         '    """Smooths the logits."""\n'
-        '    name = "smooth"\n    Config = MethodConfig\n'
+        '    name = "smooth"\n    Config = TrainingConfig\n'
+        "    def loss(self, model, batch): ...\n"
     )
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "mylab", raising=False)
     monkeypatch.setenv("SHIFTBENCH_PLUGINS", "smooth=mylab:Smooth,rough=nowhere:Rough")
     assert main(["list", "methods"]) == 0
     shown = capsys.readouterr()

@@ -17,13 +17,31 @@ REGISTRIES = {registry.kind: registry for registry in (METHODS, SOURCES, TASKS, 
 
 MODULE = '''
 from shiftbench.data.tasks.registry import builtin_tasks
-from shiftbench.methods.base import Method, MethodConfig
+from shiftbench.methods.base import DerivedMethod, Method, TrainedMethod
+from shiftbench.methods.config import MethodConfig, TrainingConfig
 
 
-class Smooth(Method[MethodConfig]):
+class Smooth(TrainedMethod[TrainingConfig]):
     """Smooths."""
 
     name = "smooth"
+    Config = TrainingConfig
+
+    def loss(self, model, batch):
+        return {}
+
+
+class Half(DerivedMethod[MethodConfig]):
+    """Lacks what its kind needs."""
+
+    name = "half"
+    Config = MethodConfig
+
+
+class Kindless(Method[MethodConfig]):
+    """Is of no kind."""
+
+    name = "kindless"
     Config = MethodConfig
 
 
@@ -96,6 +114,7 @@ def test_entry_points_of_every_kind_are_found_and_loaded_lazily(site):
         ("mylab:Rough", "Rough"),
         ("mylab:TASK", "not a subclass"),
         ("mylab:backbone", "not a subclass"),
+        ("mylab:Kindless", "not a subclass of any of TrainedMethod, DerivedMethod, Ensemble"),
         ("broken:Smooth", "boom"),
     ],
 )
@@ -109,6 +128,12 @@ def test_a_broken_plugin_says_why_and_harms_nothing_else(site, target, reason):
     assert "mylab-methods 1.2" in message
     assert "\n" not in message
     assert METHODS.load("full").name == "full"
+
+
+def test_a_method_that_lacks_what_its_kind_needs_says_what(site):
+    install(site, "[shiftbench.methods]\nhalf = mylab:Half\n")
+    with pytest.raises(InputError, match="it does not define derive"):
+        METHODS.load("half")
 
 
 def test_a_class_must_be_registered_under_its_own_name(site):

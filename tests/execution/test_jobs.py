@@ -28,7 +28,7 @@ def graph(
         todo,
         fitted=lambda run_id: run_id in fitted,
         found=lambda search_id: search_id in found,
-        trains=lambda run: run.trains,  # type: ignore[attr-defined]
+        kept=lambda run: run.trains,  # type: ignore[attr-defined]
         variants=lambda run: ("a", "b") if run.id == "wise" else ("",),
         evaluation_sets=lambda run: ("id-test", "shift"),
     )

@@ -7,7 +7,7 @@ import math
 import pytest
 from shiftbench.core.errors import InputError
 from shiftbench.execution.schedule import learning_rate, make_schedule
-from shiftbench.methods.base import TrainingConfig
+from shiftbench.methods.config import TrainingConfig
 
 
 def test_warm_up_then_cosine() -> None:

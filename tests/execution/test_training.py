@@ -12,9 +12,12 @@ from shiftbench.core.errors import RunFailedError
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import Schedule, learning_rate, make_schedule
 from shiftbench.execution.training import Trained, Trainer
-from shiftbench.methods.base import Batch, Method, TrainingConfig
+from shiftbench.methods.base import Batch, TrainedMethod
+from shiftbench.methods.config import TrainingConfig
 from shiftbench.models.classifier import ImageClassifier
 
+from tests.methods.contract import Terms
+from tests.methods.settings import TRAINING
 from tests.methods.toys import (
     EXAMPLES,
     make_batches,
@@ -25,7 +28,9 @@ from tests.methods.toys import (
 )
 
 
-def train(model: ImageClassifier, method: Method[TrainingConfig], schedule: Schedule) -> Trained:
+def train(
+    model: ImageClassifier, method: TrainedMethod[TrainingConfig], schedule: Schedule
+) -> Trained:
     """Train on the toy examples, in this process."""
     batches = make_batches(method, model, schedule, WorkerPlace())
     return Trainer(model, method, schedule, batches, seed=0).run()
@@ -124,3 +129,36 @@ def test_a_constant_schedule_keeps_the_peak() -> None:
     schedule = replace(make_schedule(EXAMPLES, method.config), constant=True)
     rates = {schedule.learning_rate(step, method.config) for step in range(schedule.steps)}
     assert rates == {method.config.lr}
+
+
+@pytest.mark.parametrize("micro_batch", [None, 4])
+def test_terms_beside_the_loss_are_recorded_as_means_over_the_batch(
+    micro_batch: int | None,
+) -> None:
+    method = Terms(TrainingConfig(**TRAINING))
+    model = make_model()
+    schedule = make_schedule(EXAMPLES, method.config, micro_batch=micro_batch)
+    trained = train(model, method, schedule)
+
+    whole = make_batches(
+        method, make_model(), make_schedule(EXAMPLES, method.config), WorkerPlace()
+    )
+    batches = list(whole(range(schedule.steps)))
+    assert trained.terms.keys() == {"labels", "twice", "even"}
+    labels = [float(batch.labels.double().mean()) for batch in batches]
+    assert trained.terms["labels"] == pytest.approx(labels)
+    assert trained.terms["twice"] == pytest.approx([2 * loss for loss in trained.losses])
+    even = [float(b.inputs.double().mean()) if b.step % 2 == 0 else None for b in batches]
+    assert [value is None for value in trained.terms["even"]] == [v is None for v in even]
+    present = [value for value in trained.terms["even"] if value is not None]
+    assert present == pytest.approx([value for value in even if value is not None], abs=1e-6)
+
+
+def test_a_term_that_is_not_finite_is_recorded_as_none() -> None:
+    class Odd(Terms):
+        def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, torch.Tensor]:
+            return {**super().loss(model, batch), "odd": torch.tensor(float("nan"))}
+
+    method = Odd(TrainingConfig(**TRAINING))
+    trained = train(make_model(), method, make_schedule(EXAMPLES, method.config))
+    assert trained.terms["odd"] == [None] * len(trained.losses)

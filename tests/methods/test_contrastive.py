@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from pydantic import ValidationError
-from shiftbench.methods.base import Batch, Method
+from shiftbench.methods.base import Batch, TrainedMethod
 from shiftbench.methods.builtin.autoft import AutoFt, AutoFtConfig
 from shiftbench.methods.builtin.flyp import Flyp, FlypConfig
 from shiftbench.methods.contrastive import Duplicates, contrastive_loss, gather
@@ -188,7 +188,7 @@ def test_published_settings_of_flyp() -> None:
 # Over two workers
 
 
-def distributed_methods() -> dict[str, Method[AutoFtConfig] | Method[FlypConfig]]:
+def distributed_methods() -> dict[str, TrainedMethod[AutoFtConfig] | TrainedMethod[FlypConfig]]:
     flyp = {f"flyp-{way}": Flyp(FlypConfig(duplicates=way)) for way in MODES}
     objective = Objective(
         dcm=0.5, entropy=0.2, flyp=2.0, hinge=0.3, l1_zero=3.0, l2_init=5.0, lr=1, weight_decay=0

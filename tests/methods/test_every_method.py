@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -15,7 +15,8 @@ from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training import Trained, Trainer
 from shiftbench.methods import registry
-from shiftbench.methods.base import Method, TrainingConfig
+from shiftbench.methods.base import DerivedMethod, EnsembleMethod, Labelled, TrainedMethod
+from shiftbench.methods.config import TrainingConfig
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.models.weights import apply_sparse_delta, sparse_delta
 from torch import Tensor
@@ -23,19 +24,22 @@ from torch import Tensor
 from tests.methods.settings import SETTINGS
 from tests.methods.toys import (
     EXAMPLES,
+    make_any,
     make_batches,
     make_context,
+    make_derivation,
+    make_examples,
+    make_members,
     make_method,
     make_model,
-    model_weights,
 )
 
 NAMES = sorted(SETTINGS)
-METHODS = {name: make_method(name) for name in NAMES}
+METHODS = {name: make_any(name) for name in NAMES}
 TRAINING = [
     name
     for name, method in METHODS.items()
-    if method.inputs in ("images", "features") and method.search() is None
+    if isinstance(method, TrainedMethod) and method.search() is None
 ]
 
 
@@ -45,7 +49,7 @@ def fit(
     state_file: Path | None = None,
     stop_after: int | None = None,
     micro_batch: int | None = None,
-) -> tuple[ImageClassifier, Trained, Method[TrainingConfig]]:
+) -> tuple[ImageClassifier, Trained, TrainedMethod[TrainingConfig]]:
     """Train the toy model with a method, in this process."""
     method = make_method(name)
     model = make_model(architecture=method.architecture())
@@ -68,7 +72,7 @@ def fit(
     return model, trainer.run(), method
 
 
-def final(model: ImageClassifier, method: Method[TrainingConfig]) -> dict[str, Tensor]:
+def final(model: ImageClassifier, method: TrainedMethod[TrainingConfig]) -> dict[str, Tensor]:
     """The weights that a training ended with."""
     return {name: tensor.detach() for name, tensor in method.weights(model).items()}
 
@@ -79,24 +83,49 @@ def test_the_table_has_every_built_in_method() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_of_every_variant_fit_the_model(name: str) -> None:
-    method = make_method(name)
-    architecture = method.architecture()
-
-    def weights(seed: int) -> Mapping[str, Tensor]:
-        return model_weights(make_model(seed, architecture), architecture)
-
-    parents = {label: weights(5 + i) for i, label in enumerate(method.parents())}
-    trained = weights(4) if method.inputs else None
+def test_every_method_is_of_one_kind_and_says_what_it_yields(name: str) -> None:
+    method = METHODS[name]
+    kinds = (TrainedMethod, DerivedMethod, EnsembleMethod)
+    assert sum(isinstance(method, kind) for kind in kinds) == 1
     assert method.fixed_variant() in method.variants()
     assert len(set(method.variants())) == len(method.variants())
+    assert len(set(method.parents())) == len(method.parents())
+    if isinstance(method, TrainedMethod) or (isinstance(method, DerivedMethod) and method.kept):
+        assert method.kept
+        assert len(method.variants()) == 1
+
+
+def test_one_method_is_the_reference() -> None:
+    assert [name for name in NAMES if METHODS[name].reference] == ["zero-shot"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_derived_weights_fit_the_model(name: str) -> None:
+    method = METHODS[name]
+    if not isinstance(method, DerivedMethod):
+        return
+    weights = make_model().state_dict()
+    parents = {p: make_model(5 + i).state_dict() for i, p in enumerate(method.parents())}
     for variant in method.variants():
-        mixture = method.mixture(variant)
-        if mixture is None:
-            assert method.finish(variant, weights(0), parents, trained).keys() == weights(0).keys()
-        else:
-            assert sum(mixture.values()) == pytest.approx(1)
-            assert mixture.keys() <= {"zero-shot", *parents}
+        derived = method.derive(variant, make_derivation(weights, parents))
+        assert derived.keys() == weights.keys()
+        assert all(derived[key].dtype == tensor.dtype for key, tensor in weights.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ensembles_give_logits_of_every_example(name: str) -> None:
+    method = METHODS[name]
+    if not isinstance(method, EnsembleMethod):
+        return
+    parents = {parent: make_model(5 + i) for i, parent in enumerate(method.parents())}
+    members = make_members(make_model(), parents)
+    fitted = method.fit(*[lambda: Labelled(members, make_examples()[1].numpy())] * 2)
+    assert bool(fitted) == method.kept
+    for variant in method.variants():
+        logits = method.combine(variant, members, fitted)
+        assert logits.shape == members.zero_shot.logits.shape
+        assert logits.dtype == np.float32
+        assert np.isfinite(logits).all()
 
 
 @pytest.mark.parametrize("name", TRAINING)
@@ -125,6 +154,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(name: str, tmp_path: Path) 
         fit(name, state_file=state, stop_after=5)
     resumed, trained, again = fit(name, state_file=state)
     assert trained.losses == expected.losses
+    assert trained.terms == expected.terms
     assert_equal(final(resumed, again), final(undisturbed, method))
 
 
@@ -149,7 +179,9 @@ def _worker(rank: int, size: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=size)
     for name in TRAINING:
         model, trained, method = fit(name, WorkerPlace(rank, size))
-        torch.save((final(model, method), trained.losses), folder / f"{name}-{rank}.pt")
+        torch.save(
+            (final(model, method), trained.losses, trained.terms), folder / f"{name}-{rank}.pt"
+        )
     dist.destroy_process_group()
 
 
@@ -159,8 +191,11 @@ def test_workers_agree_with_one_worker(size: int, tmp_path: Path) -> None:
     for name in TRAINING:
         model, trained, method = fit(name)
         for rank in range(size):
-            weights, losses = torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True)
+            weights, losses, terms = torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True)
             assert losses == pytest.approx(trained.losses, rel=1e-5), name
+            assert terms.keys() == trained.terms.keys()
+            for key, values in trained.terms.items():
+                assert terms[key] == pytest.approx(values, rel=1e-4, abs=1e-6), (name, key)
             torch.testing.assert_close(weights, final(model, method), rtol=1e-4, atol=1e-5)
 
 

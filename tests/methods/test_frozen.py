@@ -7,9 +7,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 from shiftbench.core.errors import RunFailedError
-from shiftbench.methods.base import Method, TrainingConfig
+from shiftbench.methods.base import TrainedMethod
 from shiftbench.methods.builtin.bitfit import BitFit, BitFitConfig, is_bias
 from shiftbench.methods.builtin.freeze_embedding import FreezeEmbedding, FreezeEmbeddingConfig
+from shiftbench.methods.config import TrainingConfig
 from shiftbench.models.classifier import ImageClassifier
 from torch import nn
 
@@ -24,7 +25,9 @@ def make_freeze(**settings: object) -> FreezeEmbedding:
     return FreezeEmbedding(FreezeEmbeddingConfig(**settings))  # type: ignore[arg-type]
 
 
-def prepared(method: Method[TrainingConfig], tower: nn.Module | None = None) -> ImageClassifier:
+def prepared(
+    method: TrainedMethod[TrainingConfig], tower: nn.Module | None = None
+) -> ImageClassifier:
     model = make_model() if tower is None else ImageClassifier(tower, nn.Linear(8, 3))
     method.prepare(model, make_context(method, model))
     return model
@@ -34,7 +37,7 @@ def training(model: ImageClassifier) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def step(method: Method[TrainingConfig], model: ImageClassifier) -> set[str]:
+def step(method: TrainedMethod[TrainingConfig], model: ImageClassifier) -> set[str]:
     """Names of what one optimizer step changes."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     optimizer = method.optimizer(method.parameters(model))

@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from shiftbench.methods.base import Batch
+from shiftbench.methods.base import Batch, Parent
 from shiftbench.methods.builtin.l2_sp import squared_distance
-from shiftbench.methods.builtin.wise_ft import WiseFtConfig
+from shiftbench.methods.builtin.wise_ft import CurveConfig, WiseFt
 
-from tests.methods.toys import make_context, make_examples, make_method, make_model
+from tests.methods.settings import SETTINGS
+from tests.methods.toys import (
+    make_context,
+    make_derivation,
+    make_examples,
+    make_method,
+    make_model,
+)
 
 
 def slow_cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> float:
@@ -78,7 +85,7 @@ def test_squared_distance_refuses_lists_of_different_length() -> None:
 
 def test_lp_ft_starts_from_its_parent() -> None:
     model, parent, method = make_model(), make_model(seed=5), make_method("lp-ft")
-    parents = {"linear-probe": parent.state_dict()}
+    parents = {Parent("linear-probe"): parent.state_dict()}
     method.prepare(model, make_context(method, model, parents=parents))
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), parent.parameters(), strict=True)
@@ -87,8 +94,9 @@ def test_lp_ft_starts_from_its_parent() -> None:
 
 def test_wise_ft_interpolates_every_tensor() -> None:
     zero_shot, tuned = make_model(), make_model(seed=5)
-    method = make_method("wise-ft")
-    weights = method.finish("alpha=0.3", zero_shot.state_dict(), {"full": tuned.state_dict()}, None)
+    method = WiseFt(CurveConfig(**SETTINGS["wise-ft"]))
+    parents = {Parent("full"): tuned.state_dict()}
+    weights = method.derive("alpha=0.3", make_derivation(zero_shot.state_dict(), parents))
     for name, tensor in zero_shot.state_dict().items():
         expected = 0.7 * tensor.double() + 0.3 * tuned.state_dict()[name].double()
         torch.testing.assert_close(weights[name].double(), expected, rtol=1e-6, atol=1e-7)
@@ -105,4 +113,4 @@ def test_wise_ft_interpolates_every_tensor() -> None:
 )
 def test_wise_ft_refuses_impossible_alphas(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        WiseFtConfig(**settings)  # type: ignore[arg-type]
+        CurveConfig(**settings)  # type: ignore[arg-type]

@@ -1,51 +1,93 @@
-"""The ensemble in output space says its mixture, and has no weights."""
+"""The ensemble in output space against means in float64."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy.special import softmax
+from shiftbench.methods.base import Members, Outputs, Parent
 from shiftbench.methods.builtin.output_ensemble import OutputEnsemble, OutputEnsembleConfig
-
-from tests.methods.toys import make_model
 
 
 def make_ensemble(**settings: object) -> OutputEnsemble:
     return OutputEnsemble(OutputEnsembleConfig(**settings))  # type: ignore[arg-type]
 
 
-def test_the_mixture_of_every_variant() -> None:
+def make_members(parent: str = "full", scale: float = 10) -> Members:
+    random = np.random.default_rng(0)
+    features = np.zeros((6, 2), np.float32)
+
+    def outputs() -> Outputs:
+        return Outputs(features, (scale * random.standard_normal((6, 4))).astype(np.float32))
+
+    return Members(outputs(), {Parent(parent): outputs()})
+
+
+def test_it_says_what_it_needs() -> None:
     method = make_ensemble(parent="lp-ft", alphas=[0, 0.3, 0.5, 1])
     assert method.variants() == ("alpha=0.0", "alpha=0.3", "alpha=0.5", "alpha=1.0")
-    assert [method.mixture(variant) for variant in method.variants()] == [
-        {"zero-shot": 1.0, "lp-ft": 0.0},
-        {"zero-shot": 0.7, "lp-ft": 0.3},
-        {"zero-shot": 0.5, "lp-ft": 0.5},
-        {"zero-shot": 0.0, "lp-ft": 1.0},
-    ]
     assert method.fixed_variant() == "alpha=0.5"
-    assert method.parents() == ("lp-ft",)
-    assert method.inputs is None
+    assert method.parents() == (Parent("lp-ft"),)
+    assert not method.kept
     assert not method.seeded
 
 
-def test_the_default_is_the_curve_of_full_fine_tuning() -> None:
+def test_the_default_is_the_curve_of_full_fine_tuning_over_logits() -> None:
     method = make_ensemble()
-    assert method.parents() == ("full",)
+    assert method.parents() == (Parent("full"),)
     assert len(method.variants()) == 11
+    assert not method.projected
 
 
-def test_it_has_no_weights() -> None:
-    weights = make_model().state_dict()
-    with pytest.raises(ValueError, match="no weights of its own"):
-        make_ensemble().finish("alpha=0.5", weights, {"full": weights}, None)
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
+def test_logits_are_averaged(alpha: float) -> None:
+    members = make_members()
+    method = make_ensemble(alphas=[alpha], alpha=alpha)
+    zero_shot, full = members.zero_shot.logits, members.parents[Parent("full")].logits
+    expected = (1 - alpha) * zero_shot.astype(np.float64) + alpha * full.astype(np.float64)
+    found = method.combine(f"alpha={alpha}", members, {})
+    assert found.dtype == np.float32
+    assert np.array_equal(found, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_probabilities_are_averaged(alpha: float, scale: float) -> None:
+    members = make_members(scale=scale)
+    method = make_ensemble(alphas=[alpha], alpha=alpha, space="probabilities")
+    zero_shot, full = members.zero_shot.logits, members.parents[Parent("full")].logits
+    expected = (1 - alpha) * softmax(zero_shot.astype(np.float64), axis=1)
+    expected += alpha * softmax(full.astype(np.float64), axis=1)
+    found = method.combine(f"alpha={alpha}", members, {})
+    assert found.dtype == np.float32
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(softmax(found.astype(np.float64), axis=1), expected, atol=1e-5)
+    assert method.projected
+
+
+def test_the_two_means_can_disagree() -> None:
+    """A sure model outvotes an unsure one only where logits are averaged."""
+    features = np.zeros((1, 2), np.float32)
+    sure = Outputs(features, np.array([[60, 0, 50]], np.float32))
+    unsure = Outputs(features, np.array([[0, 3, 11]], np.float32))
+    members = Members(sure, {Parent("full"): unsure})
+    answers = [
+        make_ensemble(alphas=[alpha], alpha=alpha, space=space)
+        .combine(f"alpha={alpha}", members, {})
+        .argmax()
+        for alpha in (0.5, 0.6)
+        for space in ("logits", "probabilities")
+    ]
+    assert answers == [2, 0, 2, 2]
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"parent": "zero-shot"}, "must be a fine-tuned run"),
         ({"alphas": [0, 1]}, "must be one of alphas"),
         ({"alphas": [0.5, 0.5]}, "must differ"),
+        ({"space": "features"}, "'logits' or 'probabilities'"),
     ],
 )
 def test_impossible_mixtures_are_refused(settings: dict[str, object], message: str) -> None:

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from shiftbench.methods.base import Parent
 from shiftbench.methods.builtin.soup import Soup, SoupConfig, greedy_ingredients
 from torch import Tensor
+
+from tests.methods.toys import make_derivation
 
 Weights = Mapping[str, Tensor]
 
 
-def make_soup(*parents: str, kind: str) -> Soup:
-    return Soup(SoupConfig(parents=parents, kind=kind))  # type: ignore[arg-type]
+def make_soup(*parents: str, kind: str, over_seeds: tuple[int, ...] | None = None) -> Soup:
+    return Soup(SoupConfig(parents=parents, kind=kind, over_seeds=over_seeds))  # type: ignore[arg-type]
 
 
 def make_weights(n: int, seed: int = 0) -> list[dict[str, Tensor]]:
@@ -67,8 +70,9 @@ def never(weights: Weights) -> float:
 
 def test_a_uniform_soup_is_the_mean() -> None:
     thetas = make_weights(3)
-    parents = dict(zip("abc", thetas, strict=True))
-    soup = make_soup("a", "b", "c", kind="uniform").combine(thetas[0], parents, never)
+    parents = {Parent(label): theta for label, theta in zip("abc", thetas, strict=True)}
+    derivation = make_derivation(thetas[0], parents, never)
+    soup = make_soup("a", "b", "c", kind="uniform").derive("", derivation)
     assert soup.keys() == thetas[0].keys()
     for name in ("visual.w", "head.bias"):
         np.testing.assert_allclose(soup[name], slow_mean(thetas, name), rtol=1e-6, atol=1e-7)
@@ -83,8 +87,8 @@ def test_a_greedy_soup_takes_what_the_recipe_takes(seed: int) -> None:
     taken = greedy_ingredients(thetas, score)
     assert set(taken) == slow_greedy(thetas, score)
     labels = tuple("abcde")
-    parents = dict(zip(labels, thetas, strict=True))
-    soup = make_soup(*labels, kind="greedy").combine(target, parents, score)
+    parents = {Parent(label): theta for label, theta in zip(labels, thetas, strict=True)}
+    soup = make_soup(*labels, kind="greedy").derive("", make_derivation(target, parents, score))
     expected = slow_mean([thetas[i] for i in taken], "visual.w")
     np.testing.assert_allclose(soup["visual.w"], expected, rtol=1e-6, atol=1e-7)
 
@@ -130,15 +134,29 @@ def test_the_best_is_taken_even_when_all_averages_are_worse() -> None:
 
 def test_it_says_what_it_needs() -> None:
     soup = make_soup("full", "full-2", kind="greedy")
-    assert soup.parents() == ("full", "full-2")
-    assert soup.inputs == "weights"
+    assert soup.parents() == (Parent("full"), Parent("full-2"))
+    assert soup.kept
     assert not soup.seeded
+
+
+def test_a_soup_over_seeds_is_the_mean_of_every_parent_of_every_seed() -> None:
+    soup = make_soup("full", "ema", kind="uniform", over_seeds=(0, 7))
+    expected = [Parent("full", 0), Parent("full", 7), Parent("ema", 0), Parent("ema", 7)]
+    assert list(soup.parents()) == expected
+    thetas = make_weights(4)
+    parents = dict(zip(expected, thetas, strict=True))
+    mean = soup.derive("", make_derivation(thetas[0], parents, never))
+    np.testing.assert_allclose(mean["visual.w"], slow_mean(thetas, "visual.w"), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"parents": ["full"]}, "at least 2"),
+        ({"parents": ["full"]}, "at least 2 runs"),
+        ({"parents": ["full"], "over_seeds": [1]}, "at least 2 runs"),
+        ({"parents": ["full"], "over_seeds": [1, 1]}, "over_seeds must differ"),
+        ({"parents": ["full", "ema"], "over_seeds": []}, "at least 1"),
+        ({"parents": ["full"], "over_seeds": [0, -1]}, "greater than or equal to 0"),
         ({"parents": ["full", "full"]}, "must differ"),
         ({"parents": ["a", "b"], "kind": "lucky"}, "uniform"),
         ({}, "parents"),

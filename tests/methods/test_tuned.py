@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from shiftbench.core.document import Place, tree, validate
 from shiftbench.core.errors import InputError
-from shiftbench.methods.base import TrainingConfig
+from shiftbench.methods.base import Parent
 from shiftbench.methods.builtin.full import Full
 from shiftbench.methods.builtin.linear_probe import LinearProbe
 from shiftbench.methods.builtin.lp_ft import LpFtConfig
 from shiftbench.methods.builtin.tuned import Tuned, TunedConfig
+from shiftbench.methods.config import TrainingConfig
 from shiftbench.methods.search import Choice, Integer, LogUniform, SearchConfig, Uniform
 
 LR = {"kind": "log-uniform", "low": 1e-5, "high": 1e-3}
@@ -72,11 +73,9 @@ def test_it_needs_and_yields_what_the_method_does() -> None:
     assert (probe.inputs, probe.captions, probe.whole_batch) == ("features", False, False)
     assert probe.seeded
     second = Tuned(read({"of": "lp-ft", "settings": {"parent": "my-probe"}}))
-    assert (second.inputs, second.parents()) == ("images", ("my-probe",))
+    assert (second.inputs, second.parents()) == ("images", (Parent("my-probe"),))
     assert second.architecture() == LinearProbe(LinearProbe.Config()).architecture()  # type: ignore[arg-type]
     assert (second.variants(), second.fixed_variant()) == (("",), "")
-    assert second.finish("", {}, {}, {}) == {}
-    assert second.mixture("") is None
     assert not isinstance(second.config, TrainingConfig)
 
 
@@ -92,7 +91,7 @@ def test_all_settings_and_the_space_are_written_out() -> None:
     ("settings", "message"),
     [
         ({"of": "ful"}, 'methods.t.of: unknown method "ful" (did you mean "full"?)'),
-        ({"of": "wise-ft"}, "methods.t.of: must be a method that trains on images or features"),
+        ({"of": "wise-ft"}, "methods.t.of: must be a method that trains"),
         ({"settings": {"lrr": 1}}, 'settings: full: unknown key "lrr" (did you mean "lr"?)'),
         ({"settings": {"lr": -1}}, "settings: full: lr: must be greater than 0, got -1"),
         (

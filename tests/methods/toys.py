@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from shiftbench.data.batches import WorkerPlace, caption_templates, micro_batches
 from shiftbench.execution.schedule import Schedule
-from shiftbench.methods.base import Architecture, Batch, Context, Method, TrainingConfig
+from shiftbench.methods.base import (
+    Architecture,
+    Batch,
+    Context,
+    Derivation,
+    Members,
+    Method,
+    Outputs,
+    Parent,
+    TrainedMethod,
+)
+from shiftbench.methods.config import MethodConfig, TrainingConfig
 from shiftbench.methods.registry import METHODS
 from shiftbench.models.classifier import ImageClassifier
 from torch import Tensor, nn
@@ -62,10 +73,17 @@ class ToyText(nn.Module):
         return nn.functional.normalize(embedded, dim=-1) if normalize else embedded
 
 
-def make_method(name: str, **changes: object) -> Method[TrainingConfig]:
+def make_any(name: str, **changes: object) -> Method[MethodConfig]:
     """A method with its setting of the table."""
     cls = METHODS.load(name)
-    return cls(cls.Config(**{**SETTINGS[name], **changes}))  # type: ignore[arg-type, return-value]
+    return cls(cls.Config(**{**SETTINGS[name], **changes}))
+
+
+def make_method(name: str, **changes: object) -> TrainedMethod[TrainingConfig]:
+    """A trained method with its setting of the table."""
+    method = make_any(name, **changes)
+    assert isinstance(method, TrainedMethod)
+    return method
 
 
 def make_prompts() -> Tensor:
@@ -87,13 +105,6 @@ def make_model(seed: int = 0, architecture: Architecture | None = None) -> Image
     return model
 
 
-def model_weights(model: ImageClassifier, architecture: Architecture) -> Mapping[str, Tensor]:
-    """Its weights, without a head that is computed from the text tower."""
-    text_head = architecture.head == "text"
-    weights = model.state_dict()
-    return {k: v for k, v in weights.items() if not (text_head and k.startswith("head."))}
-
-
 def make_examples() -> tuple[Tensor, Tensor]:
     """Images (30, 3, 4, 4) whose mean tells the class, and labels (30,)."""
     generator = torch.Generator().manual_seed(1)
@@ -112,15 +123,15 @@ def make_batch(features_of: ImageClassifier | None = None) -> Batch:
 
 
 def make_context(
-    method: Method[TrainingConfig],
+    method: TrainedMethod[TrainingConfig],
     model: ImageClassifier,
     place: WorkerPlace = WorkerPlace(),
-    parents: Mapping[str, Mapping[str, Tensor]] | None = None,
+    parents: Mapping[Parent, Mapping[str, Tensor]] | None = None,
     steps: int = 10,
 ) -> Context:
     """What a method may look at; its parents are other random models unless given."""
     if parents is None:
-        parents = {label: make_model(seed=5).state_dict() for label in method.parents()}
+        parents = {parent: make_model(seed=5).state_dict() for parent in method.parents()}
 
     def examples() -> Iterator[Batch]:
         whole = make_batch(model if method.inputs == "features" else None)
@@ -131,8 +142,43 @@ def make_context(
     return Context(parents, examples, steps, seed=3, place=place)
 
 
+def make_derivation(
+    zero_shot: Mapping[str, Tensor],
+    parents: Mapping[Parent, Mapping[str, Tensor]],
+    id_val: Callable[[Mapping[str, Tensor]], float] = lambda weights: 0.0,
+) -> Derivation:
+    """What a derived method may look at; the examples are its ID validation set."""
+
+    def model(weights: Mapping[str, Tensor]) -> ImageClassifier:
+        loaded = make_model().eval()
+        loaded.load_state_dict(dict(weights))
+        return loaded
+
+    def id_val_batches(size: int, seed: int) -> Iterator[Batch]:
+        images, labels = make_examples()
+        order = torch.randperm(EXAMPLES, generator=torch.Generator().manual_seed(seed))
+        for part in order.split(size):
+            yield Batch(images[part], labels[part])
+
+    return Derivation(zero_shot, parents, id_val, model, id_val_batches, seed=3)
+
+
+def make_members(zero_shot: ImageClassifier, parents: Mapping[Parent, ImageClassifier]) -> Members:
+    """What models say of the examples."""
+
+    def outputs(model: ImageClassifier) -> Outputs:
+        with torch.no_grad():
+            features = model.features(make_examples()[0])
+            return Outputs(features.numpy(), model.classify(features).numpy())
+
+    return Members(outputs(zero_shot), {key: outputs(model) for key, model in parents.items()})
+
+
 def make_batches(
-    method: Method[TrainingConfig], model: ImageClassifier, schedule: Schedule, place: WorkerPlace
+    method: TrainedMethod[TrainingConfig],
+    model: ImageClassifier,
+    schedule: Schedule,
+    place: WorkerPlace,
 ) -> Callable[[range], Iterator[Batch]]:
     """Batches of the examples, as features of ``model`` where the method trains on those."""
     images, labels = make_examples()

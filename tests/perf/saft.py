@@ -29,8 +29,9 @@ import torch
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import Schedule
 from shiftbench.execution.training import Trainer
-from shiftbench.methods.base import Batch, Context, Method, TrainingConfig
+from shiftbench.methods.base import Batch, Context, TrainedMethod
 from shiftbench.methods.builtin.saft import Saft, SaftConfig, candidates
+from shiftbench.methods.config import TrainingConfig
 from shiftbench.models.backbones import load_backbone
 from shiftbench.models.checkpoints import save
 from shiftbench.models.classifier import ImageClassifier
@@ -54,7 +55,7 @@ class Dense(Saft):
             tensor.requires_grad_(True)
 
     def parameters(self, model: ImageClassifier) -> list[nn.Parameter]:
-        return Method.parameters(self, model)
+        return TrainedMethod.parameters(self, model)
 
     def before_step(self, model: ImageClassifier) -> None: ...
 
@@ -83,7 +84,7 @@ def build(name: str) -> tuple[ImageClassifier, int]:
 
 
 def make_trainer(
-    method: Method[TrainingConfig], name: str, steps: int, size: int
+    method: TrainedMethod[TrainingConfig], name: str, steps: int, size: int
 ) -> tuple[ImageClassifier, Trainer]:
     """A model and what trains it, on noise."""
     model, side = build(name)
@@ -118,7 +119,7 @@ def file_bytes(weights: Mapping[str, Tensor]) -> int:
 def compare_training(name: str, steps: int, size: int) -> None:
     """Train both ways in turns and print."""
     config = SaftConfig(density=DENSITY, lr=1e-4, epochs=1, batch_size=size, warmup_steps=0)
-    methods: dict[str, Method[TrainingConfig]] = {
+    methods: dict[str, TrainedMethod[TrainingConfig]] = {
         "SAFT": Saft(config),  # type: ignore[dict-item]
         "dense": Dense(config),  # type: ignore[dict-item]
     }

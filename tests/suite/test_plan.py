@@ -12,8 +12,9 @@ from pydantic import Field
 from shiftbench.core import plugins
 from shiftbench.core.errors import InputError
 from shiftbench.data.tasks.registry import builtin_tasks
-from shiftbench.methods.base import Method, MethodConfig
+from shiftbench.methods.base import DerivedMethod, Parent
 from shiftbench.methods.builtin.full import Full
+from shiftbench.methods.config import MethodConfig
 from shiftbench.methods.registry import METHODS
 from shiftbench.suite.file import Budget
 from shiftbench.suite.plan import IDENTITY_VERSION, Plan, Run, evaluation_metrics, identity, run_id
@@ -66,9 +67,9 @@ def test_parents_come_before_their_children(plan):
 def test_parents_are_the_runs_of_the_same_cell(plan):
     found = plan(SUITE, "seeds=[0, 1]", "shots=[4, full]", "tasks=[cifar10, fmow]")
     for run in found.runs.values():
-        for label, parent_id in run.parents:
+        for named, parent_id in run.parents:
             parent = found.runs[parent_id]
-            assert parent.label == label
+            assert (parent.label, None) == named
             assert (parent.task, parent.seed, parent.shots) == (run.task, run.seed, run.shots)
 
 
@@ -87,7 +88,7 @@ def test_the_grid_is_complete(plan):
 def test_a_parent_is_trained_once_for_all_that_need_it(plan):
     runs = named(plan(SUITE))
     assert runs["lp-ft"].parents == runs["wise-ft-lp"].parents
-    assert runs["lp-ft"].parents == (("linear-probe", runs["linear-probe"].id),)
+    assert runs["lp-ft"].parents == ((Parent("linear-probe"), runs["linear-probe"].id),)
     assert len(runs) == 6
 
 
@@ -105,6 +106,52 @@ def test_what_no_seed_can_change_is_one_run(plan):
     }
     alone = named(found)["zero-shot"]
     assert (alone.seed, alone.shots) == (0, None)
+
+
+SOUP = """\
+backbones: [openai/ViT-B-16]
+tasks: [cifar10]
+methods:
+  soup: {parents: [lp-ft], over_seeds: [0, 5]}
+  linear-probe: {}
+  lp-ft: {}
+"""
+
+
+def test_parents_of_seeds_that_the_suite_does_not_have_are_added(plan):
+    found = plan(SOUP, "seeds=[1]")
+    runs = named(found, "seed")
+    assert runs.keys() == {
+        ("soup", 0), *((label, seed) for label in ("linear-probe", "lp-ft") for seed in (0, 5, 1))
+    }  # fmt: skip
+    assert runs["soup", 0].parents == (
+        (Parent("lp-ft", 0), runs["lp-ft", 0].id),
+        (Parent("lp-ft", 5), runs["lp-ft", 5].id),
+    )
+    assert runs["lp-ft", 5].parents == ((Parent("linear-probe"), runs["linear-probe", 5].id),)
+    seen: set[str] = set()
+    for run in found.runs.values():
+        assert {parent for _, parent in run.parents} <= seen
+        seen.add(run.id)
+
+
+def test_a_run_over_given_seeds_is_the_same_in_every_cell(plan):
+    one, several = plan(SOUP, "seeds=[1]"), plan(SOUP, "seeds=[0, 1, 2, 5]")
+    assert named(one)["soup"].id == named(several)["soup"].id
+    assert sum(run.label == "soup" for run in several.runs.values()) == 1
+    other = plan(SOUP.replace("[0, 5]", "[0, 4]"), "seeds=[1]")
+    assert named(other)["soup"].id != named(one)["soup"].id
+
+
+def test_a_run_over_given_seeds_is_another_for_every_number_of_shots(plan):
+    soups = [run for run in plan(SOUP, "shots=[2, full]").runs.values() if run.label == "soup"]
+    assert [(run.seed, run.shots) for run in soups] == [(0, 2), (0, None)]
+
+
+def test_what_builds_on_given_seeds_alone_needs_no_seed_either(plan):
+    text = SOUP.replace("methods:\n", "methods:\n  curve: {method: wise-ft, parent: soup}\n")
+    found = plan(text, "seeds=[1, 2]")
+    assert [run.seed for run in found.runs.values() if run.label == "curve"] == [0]
 
 
 def test_runs_make_their_methods(plan):
@@ -319,12 +366,15 @@ def test_ids_are_the_same_in_every_process(plan):
         assert done.stdout.split() == expected
 
 
-class Toy(Method[MethodConfig]):
+class Toy(DerivedMethod[MethodConfig]):
     """A method of another package."""
 
     name = "toy"
     Config = MethodConfig
     seeded = False
+
+    def derive(self, variant, derivation):
+        return derivation.zero_shot
 
 
 def test_another_version_of_a_plugin_makes_other_runs(plan, monkeypatch):

@@ -314,6 +314,13 @@ BAD = {
         BASE.replace("cifar10", "cifar-10"),
         'x.yaml:3: tasks.cifar-10: "cifar-10" is not a registered task (did you mean "cifar10"?)',
     ),
+    "parent without weights": (
+        BASE.replace(
+            "  curve:\n",
+            "  mix: {method: output-ensemble}\n  soup: {parents: [full, mix]}\n  curve:\n",
+        ),
+        'x.yaml:9: methods.soup.parents: "mix" is an ensemble of outputs and has no weights',
+    ),
     "unknown method": (
         BASE.replace("  full", "  ful"),
         'x.yaml:7: methods.ful: unknown method "ful" (did you mean "full"?)',

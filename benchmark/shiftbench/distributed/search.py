@@ -48,6 +48,8 @@ from shiftbench.methods.search import Choice, Integer, LogUniform, Uniform
 
 if TYPE_CHECKING:
     from shiftbench.execution.setup import Setup
+    from shiftbench.methods.base import TrainedMethod
+    from shiftbench.methods.config import TrainingConfig
     from shiftbench.methods.search import Domain, Search, SearchConfig, Values
     from shiftbench.suite.plan import Run
 
@@ -137,7 +139,7 @@ def search(setup: Setup, run: Run, report: Report) -> None:
 
 def _leave(
     folder: SearchFolder,
-    asked: Search,
+    asked: Search[TrainedMethod[TrainingConfig]],
     search_id: str,
     studies: list[Study],
     values: Values,
@@ -161,7 +163,7 @@ def _leave(
     )
 
 
-def draw(asked: Search, seed: int) -> Values:
+def draw(asked: Search[TrainedMethod[TrainingConfig]], seed: int) -> Values:
     """A random point of a search's space."""
     study = optuna.create_study(sampler=RandomSampler(seed=seed))
     return study.ask(fixed_distributions=space_of(asked)).params
@@ -214,7 +216,7 @@ class Study:
         report: Report,
     ) -> None:
         """Run what is left of the trials."""
-        config = cast("Search", run.create().search()).config
+        config = cast("Search[TrainedMethod[TrainingConfig]]", run.create().search()).config
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state == TrialState.RUNNING:  # when an earlier attempt was killed
                 self._study.tell(trial.number, state=TrialState.FAIL)
@@ -383,7 +385,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._report(self._study.name, len(ended), self._wanted, best)
 
 
-def space_of(asked: Search) -> dict[str, BaseDistribution]:
+def space_of(asked: Search[TrainedMethod[TrainingConfig]]) -> dict[str, BaseDistribution]:
     """A search's space in Optuna's terms."""
     return {name: _distribution(domain) for name, domain in asked.space.items()}
 

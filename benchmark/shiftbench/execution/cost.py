@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
+
+from pydantic import ValidationError
 
 from shiftbench.core.errors import InputError
 from shiftbench.data.tasks.classes import task_classes
 from shiftbench.data.tasks.definition import MOST_VALIDATION_SHOTS, Holdout, Task
 from shiftbench.execution.schedule import make_schedule
+from shiftbench.methods.base import TrainedMethod
 from shiftbench.methods.registry import METHODS
 from shiftbench.suite.plan import Plan, Run
 
@@ -144,7 +148,7 @@ def cost_of(run: Run, sizes: Sizes, speeds: Speeds, resources: Resources) -> Cos
     steps, images = _training(run, sizes)
     predictions = sizes.predictions(run, len(method.variants()))
     seconds: float | None = 0.0
-    if method.inputs in ("images", "features"):
+    if isinstance(method, TrainedMethod):
         speed = speeds.training.get((run.backbone, method.inputs))
         seconds = _ratio(images, speed and speed * resources.workers)
     evaluation = _ratio(predictions, speeds.prediction.get((run.backbone, run.method)))
@@ -159,14 +163,14 @@ def search_cost(run: Run, sizes: Sizes, speeds: Speeds) -> Cost:
     """
     method = run.create()
     search, n = method.search(), sizes.training(run.task, run.shots)
-    if search is None:
+    if search is None or not isinstance(method, TrainedMethod):
         return Cost()
     trials = search.config.n_trials
     if trials:
         trials += search.config.finalists * search.config.repeats
     steps = trials * search.config.inner_steps
     images = None if n is None else steps * min(method.training.batch_size, n)
-    speed = speeds.training.get((run.backbone, method.inputs or ""))
+    speed = speeds.training.get((run.backbone, method.inputs))
     return Cost(steps, images, 0, _ratio(images, speed))
 
 
@@ -176,14 +180,14 @@ def measured_speeds(table: pa.Table) -> Speeds:
     Args:
         table: rows of ``shiftbench.leaderboard.store.read``.
     """
-    columns = ["run_id", "status", "backbone", "method", "variant", "evaluation_set", "n"]
+    columns = ["run_id", "status", "backbone", "method", "config", "variant", "evaluation_set", "n"]
     columns += ["train_images", "train_seconds", "world_size", "evaluation_seconds"]
     trained: dict[str, tuple[tuple[str, str], float, float]] = {}
     predicted: dict[tuple[str, ...], tuple[tuple[str, str], float, float]] = {}
     for row in table.select(columns).to_pylist():
         if row["status"] != "done":
             continue
-        inputs = _inputs(row["method"])
+        inputs = _inputs(row["method"], row["config"])
         if inputs is not None and row["train_images"] and row["train_seconds"]:
             worker_seconds = row["train_seconds"] * (row["world_size"] or 1)
             trained[row["run_id"]] = (
@@ -263,7 +267,7 @@ class Sizes:
 def _training(run: Run, sizes: Sizes) -> tuple[int | None, int | None]:
     """Steps and images of a run's training."""
     method = run.create()
-    if method.inputs not in ("images", "features"):
+    if not isinstance(method, TrainedMethod):
         return 0, 0
     n = sizes.training(run.task, run.shots)
     if n is None:
@@ -277,12 +281,15 @@ def _ended(table: pa.Table) -> dict[str, tuple[State, str]]:
     return {row["run_id"]: (cast("State", row["status"]), row["error"] or "") for row in rows}
 
 
-def _inputs(method: str) -> str | None:
-    """What a method of the leaderboard trains on; ``None`` if it does not, or is not installed."""
+@lru_cache
+def _inputs(name: str, config: str) -> str | None:
+    """What a run of the leaderboard trained on; ``None`` if it did not, or cannot be created."""
     try:
-        return METHODS.load(method).inputs
-    except InputError:
+        kind = METHODS.load(name)
+        method = kind(kind.Config.model_validate_json(config))
+    except (InputError, ValidationError):
         return None
+    return method.inputs if isinstance(method, TrainedMethod) else None
 
 
 def _rates(

@@ -19,12 +19,13 @@ from shiftbench.data.batches import (
     micro_batches,
 )
 from shiftbench.evaluation.inference import Array, DecodedOnAccess
-from shiftbench.methods.base import Batch, Context, Method
+from shiftbench.execution.variants import parents
+from shiftbench.methods.base import Batch, Context, TrainedMethod
 
 if TYPE_CHECKING:
     from shiftbench.execution.schedule import Schedule
     from shiftbench.execution.workspace import Workspace
-    from shiftbench.methods.base import MethodConfig
+    from shiftbench.methods.config import MethodConfig
     from shiftbench.models.classifier import ImageClassifier
     from shiftbench.suite.plan import Run
 
@@ -39,14 +40,18 @@ def fresh_model(workspace: Workspace, run: Run) -> ImageClassifier:
     return model
 
 
-def micro_batch(workspace: Workspace, method: Method[MethodConfig]) -> int | None:
+def micro_batch(workspace: Workspace, method: TrainedMethod[MethodConfig]) -> int | None:
     """Examples of a method that a worker holds at a time; ``None`` for its whole share."""
     whole = method.whole_batch or method.inputs != "images"
     return None if whole else workspace.resources.micro_batch
 
 
 def context(
-    workspace: Workspace, run: Run, method: Method[MethodConfig], place: WorkerPlace, steps: int
+    workspace: Workspace,
+    run: Run,
+    method: TrainedMethod[MethodConfig],
+    place: WorkerPlace,
+    steps: int,
 ) -> Context:
     """What a method may look at when it prepares."""
     examples = workspace.data(run).train
@@ -69,13 +74,13 @@ def context(
                 inputs = preprocessing.normalise(raw)
             yield Batch(inputs, labels[part].to(device))
 
-    return Context(workspace.parents(run), images, steps, run.seed, place)
+    return Context(parents(workspace, run), images, steps, run.seed, place)
 
 
 def batches(
     workspace: Workspace,
     run: Run,
-    method: Method[MethodConfig],
+    method: TrainedMethod[MethodConfig],
     schedule: Schedule,
     place: WorkerPlace = WorkerPlace(),
     order_seed: int | None = None,

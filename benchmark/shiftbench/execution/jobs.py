@@ -29,7 +29,7 @@ def job_graph(
     todo: set[str],
     fitted: Callable[[str], bool],
     found: Callable[[str], bool],
-    trains: Callable[[Run], bool],
+    kept: Callable[[Run], bool],
     variants: Callable[[Run], tuple[str, ...]],
     evaluation_sets: Callable[[Run], tuple[str, ...]],
 ) -> dict[Job, set[Job]]:
@@ -41,9 +41,9 @@ def job_graph(
     Args:
         runs: all runs by id.
         todo: ids of the runs to finish.
-        fitted: whether a run's trained weights are there.
+        fitted: whether what a run keeps is there.
         found: whether a search has finished, by its id.
-        trains: whether a run trains, rather than only deriving weights.
+        kept: whether a run has a first stage, which leaves something of its own.
         variants: the variants of a run.
         evaluation_sets: names of the sets a run is evaluated on.
     """
@@ -59,11 +59,11 @@ def job_graph(
         return {job}
 
     def weights_of(run: Run) -> set[Job]:
-        """What must be done before the weights of ``run`` can be had."""
-        if trains(run) and fitted(run.id):
+        """What must be done before a variant of ``run`` can be had."""
+        if kept(run) and fitted(run.id):
             return set()
         above = set().union(*(weights_of(runs[parent]) for _, parent in run.parents))
-        if not trains(run):
+        if not kept(run):
             return above
         fit = Job("fit", run.id)
         graph[fit] = above | settings_of(run, above)

@@ -21,9 +21,10 @@ from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.setup import Setup
 from shiftbench.leaderboard import store
-from shiftbench.leaderboard.golden import ZERO_SHOT, golden_faults
+from shiftbench.leaderboard.golden import golden_faults
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import failed, rows
+from shiftbench.methods.base import TrainedMethod
 from shiftbench.models.backbones import check_backbone
 from shiftbench.suite.plan import Plan, evaluation_metrics
 
@@ -120,7 +121,7 @@ def launch(
         todo,
         fitted=lambda run_id: RunFolder.of(results, run_id).fitted,
         found=lambda search_id: SearchFolder.of(results, search_id).finished,
-        trains=lambda run: run.create().inputs is not None,
+        kept=lambda run: run.create().kept,
         variants=lambda run: run.create().variants(),
         evaluation_sets=lambda run: tuple(evaluation_metrics(run.task)),
     )
@@ -151,7 +152,8 @@ def _execute(
 
         def in_group(run_id: str) -> bool:
             many = suite.resources.workers > 1
-            return many and plan.runs[run_id].create().inputs == "images"
+            method = plan.runs[run_id].create()
+            return many and isinstance(method, TrainedMethod) and method.inputs == "images"
 
         def record_failure(run_id: str, reason: str) -> None:
             if run_id in todo:  # and not a finished run that was only to be fitted again
@@ -159,7 +161,7 @@ def _execute(
                 store.write_run(results, run_id, failed(info, reason))
 
         def check_golden(run_id: str) -> None:
-            if plan.runs[run_id].method == ZERO_SHOT:  # now, not when all GPU days are spent
+            if plan.runs[run_id].create().reference:  # now, not when all GPU days are spent
                 for fault in golden_faults(rows(store.read(results, [run_id]))):
                     display.warn(f"golden row {fault}")
 
@@ -255,7 +257,7 @@ def check_schedules(plan: Plan, root: str) -> None:
     sizes: dict[tuple[str, int | None], int] = {}
     for run in plan.runs.values():
         method = run.create()
-        if method.inputs != "images":
+        if not isinstance(method, TrainedMethod) or method.inputs != "images":
             continue
         key = (run.task.name, run.shots)
         if key not in sizes:

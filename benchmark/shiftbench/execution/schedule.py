@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from shiftbench.core.errors import InputError
 
 if TYPE_CHECKING:
-    from shiftbench.methods.base import TrainingConfig
+    from shiftbench.methods.config import TrainingConfig
 
 
 @dataclass(frozen=True)

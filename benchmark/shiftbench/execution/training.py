@@ -21,8 +21,13 @@ from shiftbench.execution.schedule import Schedule
 from shiftbench.models.checkpoints import load_state, save_state
 
 if TYPE_CHECKING:
-    from shiftbench.methods.base import Batch, Method, MethodConfig
+    from shiftbench.methods.base import Batch, TrainedMethod
+    from shiftbench.methods.config import MethodConfig
     from shiftbench.models.classifier import ImageClassifier
+
+
+LOSS = "loss"
+"""The term of a method's ``loss`` that is minimised."""
 
 
 @dataclass
@@ -31,11 +36,14 @@ class Trained:
 
     Attributes:
         losses: mean loss over the global batch, of every step.
+        terms: the same of every other term that the method's ``loss`` returned, by name; ``None``
+            at steps where it was absent or not finite.
         images: examples seen, repetitions included.
         seconds: wall time in the loop, interrupted attempts included up to their last saved state.
     """
 
     losses: list[float] = field(default_factory=list)
+    terms: dict[str, list[float | None]] = field(default_factory=dict)
     images: int = 0
     seconds: float = 0.0
 
@@ -43,14 +51,15 @@ class Trained:
 class Objective(nn.Module):
     """A method's loss as a module, so that DDP sees one forward pass."""
 
-    def __init__(self, method: Method[MethodConfig], model: ImageClassifier) -> None:
+    def __init__(self, method: TrainedMethod[MethodConfig], model: ImageClassifier) -> None:
         super().__init__()
         self.model = model
         self._method = method
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The scalar loss of a batch."""
-        return self._method.loss(self.model, batch)["loss"]
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The scalar loss of a batch, and the method's other terms, detached."""
+        terms = self._method.loss(self.model, batch)
+        return {key: term if key == LOSS else term.detach() for key, term in terms.items()}
 
 
 class Trainer:
@@ -79,7 +88,7 @@ class Trainer:
     def __init__(
         self,
         model: ImageClassifier,
-        method: Method[MethodConfig],
+        method: TrainedMethod[MethodConfig],
         schedule: Schedule,
         batches: Callable[[range], Iterator[Batch]],
         *,
@@ -114,14 +123,14 @@ class Trainer:
         end = self._schedule.steps if until is None else min(until, self._schedule.steps)
         steps = range(len(self.done.losses), end)
         stream = self._batches(steps)
-        pending: list[Tensor] = []
+        pending: list[dict[str, Tensor]] = []
         started = time.monotonic()
         self._model.train()
         for step in steps:
             pending.append(self._step(step, stream, last=step + 1 == end))
             self._on_step(step + 1)
             if (step + 1) % self._schedule.save_every == 0 or step + 1 == end:
-                self.done.losses += _mean_over_workers(pending, self._place)
+                self._record(_mean_over_workers(pending, self._place))
                 self.done.images = len(self.done.losses) * self._schedule.batch_size
                 self.done.seconds += time.monotonic() - started
                 pending = []
@@ -133,15 +142,26 @@ class Trainer:
         self._model.eval()
         return self.done
 
-    def _step(self, step: int, stream: Iterator[Batch], *, last: bool) -> Tensor:
-        """One optimizer step; this worker's mean loss, detached."""
+    def _record(self, steps: list[dict[str, float]]) -> None:
+        """Add the terms of the last steps to those of the steps before."""
+        done = self.done
+        for terms in steps:
+            for name in terms.keys() - {LOSS} - done.terms.keys():
+                done.terms[name] = [None] * len(done.losses)
+            for name, values in done.terms.items():
+                value = terms.get(name, math.nan)
+                values.append(value if math.isfinite(value) else None)
+            done.losses.append(terms[LOSS])
+
+    def _step(self, step: int, stream: Iterator[Batch], *, last: bool) -> dict[str, Tensor]:
+        """One optimizer step; this worker's mean of the loss and of every other term, detached."""
         config, schedule = self._method.training, self._schedule
         device = self._parameters[0].device.type
         torch.manual_seed(_step_seed(self._seed, step, self._place.rank))
         for group in self._optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step, config)
         accumulate = schedule.batch_size // self._place.size // schedule.micro_batch
-        loss = _backward(self._objective, stream, accumulate, device, config.precision)
+        terms = _backward(self._objective, stream, accumulate, device, config.precision)
         self._method.before_step(self._model)
         norm = _clip(self._parameters, config.max_grad_norm)
         # Looking at a value on a GPU waits for it, so there not at every step.
@@ -152,7 +172,7 @@ class Trainer:
         self._optimizer.zero_grad()
         self._model.zero_grad()
         self._method.after_step(self._model, step + 1)
-        return loss
+        return terms
 
     def _save(self) -> None:
         if self._state_file is None or self._place.rank > 0:
@@ -181,9 +201,9 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 def _backward(
     objective: nn.Module, stream: Iterator[Batch], accumulate: int, device: str, precision: str
-) -> Tensor:
-    """Accumulate the gradient of one step; this worker's mean loss, detached."""
-    losses: list[Tensor] = []
+) -> dict[str, Tensor]:
+    """Accumulate the gradient of one step; this worker's mean of every term, detached, fp32."""
+    parts: dict[str, list[Tensor]] = {}
     for part in range(accumulate):
         batch = next(stream)
         local: AbstractContextManager[None] = nullcontext()
@@ -191,10 +211,11 @@ def _backward(
             local = objective.no_sync()  # averaged over workers once, in the last backward pass
         with local:
             with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-                loss = objective(batch) / accumulate
-            loss.backward()
-        losses.append(loss.detach())
-    return torch.stack(losses).sum()
+                terms = {name: term / accumulate for name, term in objective(batch).items()}
+            terms[LOSS].backward()
+        for name, term in terms.items():
+            parts.setdefault(name, []).append(term.detach().float())
+    return {name: torch.stack(values).sum() for name, values in parts.items()}
 
 
 def _clip(parameters: Sequence[nn.Parameter], limit: float | None) -> Tensor:
@@ -202,9 +223,13 @@ def _clip(parameters: Sequence[nn.Parameter], limit: float | None) -> Tensor:
     return nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
 
 
-def _mean_over_workers(losses: list[Tensor], place: WorkerPlace) -> list[float]:
-    stacked = torch.stack(losses)
+def _mean_over_workers(
+    steps: list[dict[str, Tensor]], place: WorkerPlace
+) -> list[dict[str, float]]:
+    """The mean over workers of every term of every step; all workers have the same terms."""
+    stacked = torch.stack([term for terms in steps for term in terms.values()])
     if place.size > 1:
         dist.all_reduce(stacked)
         stacked /= place.size
-    return [float(loss) for loss in stacked]
+    values = iter(stacked.tolist())
+    return [{name: next(values) for name in terms} for terms in steps]

@@ -16,7 +16,8 @@ from shiftbench.execution.validation import score_in_training
 
 if TYPE_CHECKING:
     from shiftbench.execution.workspace import Workspace
-    from shiftbench.methods.base import Method, TrainingConfig
+    from shiftbench.methods.base import TrainedMethod
+    from shiftbench.methods.config import TrainingConfig
     from shiftbench.methods.search import Search, Values
     from shiftbench.models.classifier import ImageClassifier
     from shiftbench.suite.plan import Run
@@ -57,7 +58,7 @@ class Trials:
         search = run.create().search()
         if search is None or run.search is None or run.search.ood_val is None:
             raise ValueError(f"{run.label} has no search")
-        self.search: Search = search
+        self.search: Search[TrainedMethod[TrainingConfig]] = search
         self._workspace = workspace
         self._run = replace(run, seed=run.search.seed)
         self._metric, self._images = workspace.ood_val(run, run.search.ood_val)
@@ -67,7 +68,7 @@ class Trials:
         """Begin a trial of some values, with the data order of a seed."""
         workspace, run = self._workspace, self._run
         self._begun = time.monotonic()
-        self._method: Method[TrainingConfig] = self.search.candidate(values)
+        self._method: TrainedMethod[TrainingConfig] = self.search.candidate(values)
         self._model = model = self._reset()
         steps = self.search.config.inner_steps
         config = self._method.training

@@ -9,14 +9,14 @@ import numpy as np
 from shiftbench.core.errors import RunFailedError
 from shiftbench.evaluation.inference import head_logits, image_features
 from shiftbench.evaluation.metrics import score
-from shiftbench.methods.base import Method
 from shiftbench.models.classifier import ImageClassifier, text_head
 from shiftbench.suite.plan import evaluation_metrics
 
 if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet
     from shiftbench.execution.workspace import Workspace
-    from shiftbench.methods.base import MethodConfig, Weights
+    from shiftbench.methods.base import TrainedMethod, Weights
+    from shiftbench.methods.config import MethodConfig
     from shiftbench.suite.plan import Run
 
 
@@ -33,14 +33,15 @@ def id_val_score(workspace: Workspace, run: Run, weights: Weights) -> float:
 def score_in_training(
     workspace: Workspace,
     run: Run,
-    method: Method[MethodConfig],
+    method: TrainedMethod[MethodConfig],
     model: ImageClassifier,
     metric: str,
     images: ImageSet,
 ) -> float:
     """A metric of the weights that training would end with now; ``model`` is left as it is."""
-    if type(method).weights is not Method.weights:  # they are not the model's own
-        model = workspace.loaded(run, workspace.plain(run, method.weights(model)))
+    weights = method.weights(model)
+    if not _are_those_of(model, weights):
+        model = workspace.loaded(run, workspace.plain(run, weights))
     elif workspace.architecture(run).head == "text":
         model = ImageClassifier(model.visual, text_head(model).to(workspace.device))
     return score_of(workspace, run, model, metric, images)
@@ -64,3 +65,11 @@ def score_of(
         raise RunFailedError("the model's logits are not finite")
     answers = logits.argmax(axis=1)
     return score(metric, images.labels, answers, images.metadata).value
+
+
+def _are_those_of(model: ImageClassifier, weights: Weights) -> bool:
+    """Whether weights are a model's own tensors, not others that a method made of them."""
+    own = model.state_dict()
+    return own.keys() == weights.keys() and all(
+        weights[name].data_ptr() == tensor.data_ptr() for name, tensor in own.items()
+    )

@@ -23,11 +23,10 @@ from shiftbench.evaluation.inference import (
     Pixels,
     cached_features,
     image_features,
-    same_image_tower,
 )
 from shiftbench.execution.setup import Setup
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
-from shiftbench.methods.base import Architecture, Method
+from shiftbench.methods.base import Architecture, DerivedMethod, Method, Outputs
 from shiftbench.models.backbones import Backbone, load_backbone
 from shiftbench.models.checkpoints import load
 from shiftbench.models.classifier import ImageClassifier, text_head, zero_shot_classifier
@@ -37,7 +36,8 @@ if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet
     from shiftbench.data.tasks.definition import EvaluationSet
     from shiftbench.data.tasks.opening import TaskData
-    from shiftbench.methods.base import MethodConfig, Weights
+    from shiftbench.methods.base import Weights
+    from shiftbench.methods.config import MethodConfig
     from shiftbench.suite.plan import Run
 
 V = TypeVar("V")
@@ -81,8 +81,10 @@ class Workspace:
         runs: the plan's runs by id.
         resources: what a run may use.
         store: decoded images.
-        logits: logits (n, classes) fp32 before projection, of ensembles' members, by run id,
-            variant (``None`` for the pretrained model) and evaluation set.
+        outputs: of ensembles' members, by run id, variant (``None`` for the pretrained model) and
+            evaluation set; logits before projection.
+        variants: the model of a variant, and whether its image tower is the pretrained one, by run
+            id and variant.
     """
 
     def __init__(self, setup: Setup, device: torch.device) -> None:
@@ -91,13 +93,13 @@ class Workspace:
         self.runs = setup.runs
         self.resources = setup.resources
         self.store = Store(cache_dir() / "store")
-        self.logits: Kept[Array] = Kept(4)
+        self.outputs: Kept[Outputs] = Kept(4)
+        self.variants: Kept[tuple[ImageClassifier, bool]] = Kept(1)
         self._root = resolve(setup.data)
         self._backbones: Kept[Backbone] = Kept(2)
         self._tasks: Kept[TaskData] = Kept(4)
         self._zero_shot: Kept[ImageClassifier] = Kept(4)
         self._weights: Kept[Weights] = Kept(3)
-        self._variants: Kept[tuple[ImageClassifier, bool]] = Kept(1)
 
     # What was asked for
 
@@ -121,7 +123,7 @@ class Workspace:
             RunFailedError: the parents' weights cover different parts.
         """
         method = run.create()
-        if method.inputs in ("images", "features") or not run.parents:
+        if not isinstance(method, DerivedMethod) or not run.parents:
             return method.architecture()
         found = {self.architecture(self.runs[run_id]) for _, run_id in run.parents}
         if len(found) > 1:
@@ -223,23 +225,7 @@ class Workspace:
             )
         return {name: tensor.detach().cpu().clone() for name, tensor in covered.items()}
 
-    def weights(self, run: Run, variant: str) -> Weights:
-        """The weights of one of a run's variants, on the CPU."""
-        method = run.create()
-        trained = None if method.inputs is None else self._stored(run)
-        return method.finish(variant, self.start(run), self.parents(run), trained)
-
-    def parents(self, run: Run) -> dict[str, Weights]:
-        """Weights of the parents by label: of each, the variant that stands for it."""
-        if run.create().mixture(run.create().fixed_variant()) is not None:
-            return {}
-        parents = {label: self.runs[run_id] for label, run_id in run.parents}
-        return {
-            label: self.weights(parent, parent.create().fixed_variant())
-            for label, parent in parents.items()
-        }
-
-    def _stored(self, run: Run) -> Weights:
+    def stored(self, run: Run) -> Weights:
         """The weights in a run's folder, which may hold only what changed of the pretrained."""
 
         def read() -> Weights:
@@ -258,20 +244,3 @@ class Workspace:
         if self.architecture(run).head == "text":
             model.head = text_head(model).to(self.device)
         return model
-
-    def variant(self, run: Run, variant: str | None) -> tuple[ImageClassifier, bool]:
-        """The model with a variant's weights, and whether its image tower is the pretrained one.
-
-        Args:
-            run: of the variant.
-            variant: its name; ``None`` for the pretrained model.
-        """
-
-        def make() -> tuple[ImageClassifier, bool]:
-            pretrained = self.pretrained(run)
-            if variant is None:
-                return deepcopy(pretrained).to(self.device).eval(), True
-            weights = self.weights(run, variant)
-            return self.loaded(run, weights), same_image_tower(weights, pretrained.state_dict())
-
-        return self._variants.get((run.id, variant), make)

@@ -16,8 +16,6 @@ from shiftbench.leaderboard.published.reading import read_published
 from shiftbench.leaderboard.published.schema import published_rows
 from shiftbench.leaderboard.schema import REAL, Row
 
-ZERO_SHOT = "zero-shot"
-"""The method's name in published tables, as in ours."""
 TOLERANCE = 0.01
 COLLECTION = "openclip-zero-shot"
 GOLDEN_SETS = (
@@ -93,7 +91,7 @@ def _is_golden(row: Row) -> bool:
     place = row.task, row.evaluation_set
     return (
         row.data_kind == REAL
-        and row.method == ZERO_SHOT
+        and row.reference
         and row.primary
         and row.complete
         and place in GOLDEN_SETS

@@ -14,28 +14,31 @@ from shiftbench.core.files import written_atomically
 
 @dataclass(frozen=True)
 class Fit:
-    """The record of a finished training.
+    """The record of a finished first stage: of a training, a derivation or the fit of an ensemble.
 
     Attributes:
         losses: mean loss over the global batch, of every step.
+        terms: the same of every other term that the method's ``loss`` returned, by name; ``None``
+            at steps where it was absent or not finite.
         images: examples seen, repetitions included.
         seconds: wall time of the training loop.
         peak_memory_bytes: of the process (on a CPU) or the device (on a GPU).
         world_size: workers that shared the run.
         started: UTC, ISO 8601.
         step: the step whose weights were kept.
-        distance: ‖θ - θ0‖₂ between those weights and the pretrained ones.
+        distance: ‖θ - θ0‖₂ between those weights and the pretrained ones; ``None`` for an ensemble.
         details: other things that the method records of the training.
     """
 
     losses: list[float]
+    terms: dict[str, list[float | None]]
     images: int
     seconds: float
     peak_memory_bytes: int
     world_size: int
     started: str
     step: int
-    distance: float
+    distance: float | None
     details: dict[str, Any]
 
 
@@ -125,6 +128,11 @@ class RunFolder:
     def weights(self) -> Path:
         """The trained weights."""
         return self.path / "weights.safetensors"
+
+    @property
+    def ensemble(self) -> Path:
+        """What an ensemble fitted before its evaluation, such as temperatures."""
+        return self.path / "ensemble.safetensors"
 
     @property
     def best(self) -> Path:

@@ -1,24 +1,24 @@
-"""The contract of a method: a typed configuration and a few hooks."""
+"""The contract of a method: a typed configuration and one of three kinds.
+
+- A ``TrainedMethod`` trains a model: ``loss``, and hooks around the training loop.
+- A ``DerivedMethod`` computes weights from those of other runs, of this seed or of others.
+- An ``EnsembleMethod`` combines what several models say of each example.
+
+Method modules import torch inside their functions, so that planning a suite stays light.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    ClassVar,
-    Generic,
-    Literal,
-    NamedTuple,
-    TypeAlias,
-    TypeVar,
-)
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from shiftbench.methods.config import MethodConfig, TrainingConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
@@ -27,37 +27,23 @@ if TYPE_CHECKING:
     from shiftbench.models.classifier import ImageClassifier
 
     Weights = Mapping[str, Tensor]
+    Array = npt.NDArray[np.float32]
+    Labels = npt.NDArray[np.int64]
 
-Inputs: TypeAlias = Literal["images", "features", "weights"]
-
-
-class MethodConfig(BaseModel):
-    """Settings of a method. Every field is part of a run's identity; unknown keys are refused."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
-    )
+Inputs: TypeAlias = Literal["images", "features"]
 
 
-class TrainingConfig(MethodConfig):
-    """Settings of the training loop; defaults are WiSE-FT's (arXiv 2109.01903, App. D.2)."""
+class Parent(NamedTuple):
+    """A run that another one builds on.
 
-    lr: Annotated[float, Field(gt=0, description="peak learning rate of AdamW")] = 3e-5
-    weight_decay: Annotated[float, Field(ge=0, description="decoupled weight decay")] = 0.1
-    epochs: Annotated[float, Field(gt=0, description="passes over the training set")] = 10
-    batch_size: Annotated[int, Field(ge=1, description="global batch, over all workers")] = 512
-    warmup_steps: Annotated[int, Field(ge=0, description="linear warm-up, in steps")] = 500
-    max_grad_norm: Annotated[
-        float | None, Field(gt=0, description="global gradient norm; null: off")
-    ] = 1.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    precision: Annotated[
-        Literal["fp32", "bf16"], Field(description="autocast; master weights are always fp32")
-    ] = "fp32"
-    checkpoint: Annotated[
-        Literal["last", "id-val"],
-        Field(description="the epoch whose weights are kept: the last, or the best on id-val"),
-    ] = "last"
+    Attributes:
+        label: what the suite calls its method.
+        seed: of that run; ``None`` for the seed of the run that builds on it. The plan adds runs of
+            seeds that the suite does not ask for.
+    """
+
+    label: str
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +61,7 @@ class Architecture:
 
 
 class Batch(NamedTuple):
-    """Some training examples, on the model's device.
+    """Some labelled examples, on the model's device.
 
     Attributes:
         inputs: images (n, 3, size, size) or features (n, width), fp32.
@@ -91,12 +77,65 @@ class Batch(NamedTuple):
     step: int = 0
 
 
-@dataclass(frozen=True)
-class Context:
-    """What a method may look at when it prepares a model.
+C = TypeVar("C", bound=MethodConfig, covariant=True)
+
+
+class Method(ABC, Generic[C]):
+    """A way to get from a pretrained to a fine-tuned model; every method is of one of three kinds.
+
+    A method says what it needs as data: the attributes, ``parents``, ``architecture``, ``search``.
+    Whoever runs it asks for these and for its kind, never for its name. Weights are state dicts of
+    an ``ImageClassifier``, fp32.
 
     Attributes:
-        parents: weights of the parents, by label.
+        name: what a suite calls it.
+        Config: the pydantic model of its settings.
+        reference: whether it is what the others are compared with: the pretrained model as it is.
+        kept: whether a run stores something of its own (weights, or what an ensemble fitted)
+            before it is evaluated.
+        seeded: whether the seed can change the outcome; if not, all seeds (and shots) share a run
+            unless a parent's run depends on them.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[MethodConfig]]
+    reference: ClassVar[bool] = False
+    kept: bool
+    seeded: bool = True
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    def parents(self) -> tuple[Parent, ...]:
+        """The runs that this one starts from, derives its weights from, or combines."""
+        return ()
+
+    def architecture(self) -> Architecture:
+        """What its weights cover. A derived method with parents takes theirs instead."""
+        return Architecture()
+
+    def search(self) -> Search[TrainedMethod[TrainingConfig]] | None:
+        """The search that finds its settings, if it has one."""
+        return None
+
+    def variants(self) -> tuple[str, ...]:
+        """Names of the models that a run yields; ``""`` is the only one by default."""
+        return ("",)
+
+    def fixed_variant(self) -> str:
+        """The variant that stands for the method when nothing is selected."""
+        return self.variants()[0]
+
+
+# Trained
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a trained method may look at when it prepares a model.
+
+    Attributes:
+        parents: weights of the parents.
         examples: the training set once, in its order, un-augmented, in batches of any size; what
             ``inputs`` says, on the model's device. Micro-batches are at most ``resources`` allow.
         steps: optimizer steps of the training.
@@ -104,93 +143,30 @@ class Context:
         place: this worker among those that share the run; every one of them prepares.
     """
 
-    parents: Mapping[str, Weights]
+    parents: Mapping[Parent, Weights]
     examples: Callable[[], Iterator[Batch]]
     steps: int
     seed: int
     place: WorkerPlace
 
 
-C = TypeVar("C", bound=MethodConfig, covariant=True)
+class TrainedMethod(Method[C]):
+    """A method that trains: ``loss``, perhaps ``prepare``, and hooks for an optimizer or a state.
 
-
-class Method(Generic[C]):
-    """A way to get from pretrained to fine-tuned weights.
-
-    A method says what it needs as data (the attributes, ``parents``, ``architecture``, ``search``);
-    the loop asks and never guesses by name. Most methods need ``loss`` and perhaps ``prepare`` and
-    ``finish``; the hooks below those are for methods with an optimizer or a state of their own.
-    Weights are state dicts of an ``ImageClassifier``, fp32.
-
-    Method modules import torch inside their functions, so that planning a suite stays light.
+    Its run yields one set of weights, the one variant ``""``.
 
     Attributes:
-        name: what a suite calls it.
-        Config: the pydantic model of its settings.
-        inputs: what ``loss`` trains on: augmented ``images`` or cached image-tower ``features``;
-            ``weights`` for a method that computes its own from those of others by ``combine``;
-            ``None`` for one whose weights ``finish`` derives so cheaply that none are kept.
+        inputs: what ``loss`` trains on: augmented ``images``, or cached ``features`` of the
+            pretrained image tower.
         captions: whether ``loss`` wants captions.
         whole_batch: whether ``loss`` must see all of a worker's examples at once, because it is no
             mean over examples; memory is then bounded by recomputing activations.
-        seeded: whether the seed can change the outcome; if not, all seeds (and shots) share a run.
     """
 
-    name: ClassVar[str]
-    Config: ClassVar[type[MethodConfig]]
-    inputs: Inputs | None = None
+    kept: bool = True
+    inputs: Inputs = "images"
     captions: bool = False
     whole_batch: bool = False
-    seeded: bool = True
-
-    def __init__(self, config: C) -> None:
-        self.config = config
-
-    # What it needs
-
-    def parents(self) -> tuple[str, ...]:
-        """Labels (in the suite) of the runs whose weights this one starts from or combines."""
-        return ()
-
-    def architecture(self) -> Architecture:
-        """What its weights cover. A method that derives weights takes its parents'."""
-        return Architecture()
-
-    def search(self) -> Search | None:
-        """The search that finds its settings, if it has one."""
-        return None
-
-    # What it yields
-
-    def variants(self) -> tuple[str, ...]:
-        """Names of the sets of weights a run yields; ``""`` is the only one by default."""
-        return ("",)
-
-    def fixed_variant(self) -> str:
-        """The variant that stands for the method when nothing is selected."""
-        return self.variants()[0]
-
-    def finish(
-        self,
-        variant: str,
-        zero_shot: Weights,
-        parents: Mapping[str, Weights],
-        trained: Weights | None,
-    ) -> Weights:
-        """The weights of one of ``variants()``: by default those that training ended with."""
-        if trained is None:
-            raise ValueError(f"{self.name} trains, so its trained weights are needed")
-        return trained
-
-    def mixture(self, variant: str) -> Mapping[str, float] | None:
-        """For an ensemble in output space: coefficients of logits, by label of the parent.
-
-        ``"zero-shot"`` stands for the pretrained model. ``None`` where ``finish`` gives weights.
-        """
-        del variant
-        return None
-
-    # How it trains
 
     def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Make ``model`` ready to train: load a parent's weights, freeze, attach frozen copies.
@@ -199,26 +175,13 @@ class Method(Generic[C]):
         parameters trainable (but not a head that is computed from the text tower).
         """
 
+    @abstractmethod
     def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
-        """The objective on one batch: scalar ``loss``, and any other scalar terms worth logging."""
-        raise TypeError(f"{self.name} does not train")
+        """The objective on one batch: scalar ``loss``, and other scalar terms to be recorded.
 
-    def combine(
-        self,
-        zero_shot: Weights,
-        parents: Mapping[str, Weights],
-        id_val: Callable[[Weights], float],
-    ) -> Weights:
-        """For ``inputs = "weights"``: new weights from others.
-
-        Args:
-            zero_shot: the pretrained weights.
-            parents: weights of the parents, by label.
-            id_val: headline score of some weights on the ID validation set.
+        Every term is recorded as its mean over the global batch, step by step. At any one step all
+        workers and micro-batches must return the same terms.
         """
-        raise TypeError(f"{self.name} combines no weights")
-
-    # For methods with an optimizer or a state of their own
 
     def parameters(self, model: ImageClassifier) -> list[nn.Parameter]:
         """What the optimizer updates and the clipping sees: by default all that is not frozen."""
@@ -257,5 +220,117 @@ class Method(Generic[C]):
     def training(self) -> TrainingConfig:
         """The settings of the training loop."""
         if not isinstance(self.config, TrainingConfig):
-            raise TypeError(f"{self.name} does not train")
+            raise TypeError(f"{self.name}: its Config must be a TrainingConfig")
         return self.config
+
+
+# Derived
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What a derived method may look at.
+
+    Attributes:
+        zero_shot: the pretrained weights.
+        parents: weights of the parents; of each, the variant that stands for it.
+        id_val: headline score of some weights on the ID validation set.
+        model: a model with some weights, in eval mode on its device, every parameter of them
+            trainable. A head of the ``text`` architecture is computed from its text tower, without
+            a gradient to it.
+        id_val_batches: the labelled ID validation set once, un-augmented images on the device of
+            ``model``, from a batch size and the seed of their order; the last batch may be smaller.
+        seed: of the run.
+    """
+
+    zero_shot: Weights
+    parents: Mapping[Parent, Weights]
+    id_val: Callable[[Weights], float]
+    model: Callable[[Weights], ImageClassifier]
+    id_val_batches: Callable[[int, int], Iterator[Batch]]
+    seed: int
+
+
+class DerivedMethod(Method[C]):
+    """A method that computes weights from the pretrained ones and those of other runs.
+
+    Attributes:
+        kept: ``True`` for weights that are made once and stored, and then the method has one
+            variant; ``False`` for weights so cheap that they are made whenever they are needed.
+    """
+
+    kept: bool = False
+
+    @abstractmethod
+    def derive(self, variant: str, derivation: Derivation) -> Weights:
+        """The weights of one of ``variants()``."""
+
+
+# Ensembles
+
+
+class Outputs(NamedTuple):
+    """What one model says of n examples.
+
+    Attributes:
+        features: L2-normalised image features (n, width), fp32.
+        logits: (n, classes), fp32.
+    """
+
+    features: Array
+    logits: Array
+
+
+class Members(NamedTuple):
+    """What the members of an ensemble say of the same examples, in the same order.
+
+    Attributes:
+        zero_shot: the pretrained model.
+        parents: of each parent, the variant that stands for it.
+    """
+
+    zero_shot: Outputs
+    parents: Mapping[Parent, Outputs]
+
+
+class Labelled(NamedTuple):
+    """Members' outputs on examples whose labels, (n,) int64, may be looked at."""
+
+    members: Members
+    labels: Labels
+
+
+class EnsembleMethod(Method[C]):
+    """A method that combines the outputs of several models, example by example.
+
+    Attributes:
+        kept: ``True`` where ``fit`` finds something, which is stored with the run.
+        projected: what the logits are of: ``False`` for the classes of the task, so that the
+            combined logits are projected to those of an evaluation set; ``True`` for the classes of
+            the evaluation set, as is published for ensembles of probabilities.
+    """
+
+    kept: bool = False
+    projected: bool = False
+
+    def fit(
+        self, id_val: Callable[[], Labelled], train: Callable[[], Labelled]
+    ) -> Mapping[str, Array]:
+        """What must be found on labelled data first, such as temperatures; for ``kept`` methods.
+
+        Args:
+            id_val: outputs on the ID validation set.
+            train: outputs on the training set, un-augmented.
+        """
+        del id_val, train
+        return {}
+
+    @abstractmethod
+    def combine(self, variant: str, members: Members, fitted: Mapping[str, Array]) -> Array:
+        """Logits (n, classes) fp32 of one of ``variants()``; softmax of them is its confidence.
+
+        Args:
+            variant: one of ``variants()``.
+            members: outputs on an evaluation set, all of it.
+            fitted: what ``fit`` returned; empty unless the method is ``kept``.
+        """

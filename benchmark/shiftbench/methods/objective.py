@@ -17,7 +17,7 @@ from pydantic import Field
 
 from shiftbench.core import document
 from shiftbench.core.document import dumped
-from shiftbench.methods.base import MethodConfig
+from shiftbench.methods.config import MethodConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

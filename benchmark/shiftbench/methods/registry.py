@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+
 from shiftbench.core.plugins import Registry, modules_of
-from shiftbench.methods.base import Method, MethodConfig
+from shiftbench.methods.base import DerivedMethod, EnsembleMethod, Method, TrainedMethod
+from shiftbench.methods.config import MethodConfig
+
+KINDS = (TrainedMethod, DerivedMethod, EnsembleMethod)
 
 
 def _accept(name: str, loaded: object) -> type[Method[MethodConfig]]:
-    if not (isinstance(loaded, type) and issubclass(loaded, Method)):
-        raise TypeError("it is not a subclass of shiftbench.Method")
+    if not (isinstance(loaded, type) and issubclass(loaded, KINDS)):
+        kinds = ", ".join(kind.__name__ for kind in KINDS)
+        raise TypeError(f"it is not a subclass of any of {kinds}")
     if loaded.name != name:
         raise TypeError(f'the class calls itself "{loaded.name}"')
+    if inspect.isabstract(loaded):
+        raise TypeError(f"it does not define {', '.join(sorted(loaded.__abstractmethods__))}")
     return loaded
 
 

@@ -1,18 +1,17 @@
-"""What a method says about the search for its settings; how it is run is in ``distributed``."""
+"""What a method says about the search for its settings; ``distributed`` runs it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Generic, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import Field, model_validator
 
-from shiftbench.methods.base import MethodConfig
+from shiftbench.methods.config import MethodConfig
 
-if TYPE_CHECKING:
-    from shiftbench.methods.base import Method, TrainingConfig
+M = TypeVar("M", covariant=True)
 
 
 class SearchConfig(MethodConfig):
@@ -99,11 +98,11 @@ Values: TypeAlias = Mapping[str, str | float | int | bool]
 
 
 @dataclass(frozen=True)
-class Search:
-    """A search: where to look, and what a point of that space means.
+class Search(Generic[M]):
+    """A search over a space of settings, and the method that a point of that space stands for.
 
     Attributes:
-        config: how long and how to look.
+        config: length, sampler and scheduler of the search.
         space: domain of every setting, by name.
         candidate: the method that trains with some values. The value called ``seed``, if the space
             has one, is the seed of the trial's data order.
@@ -112,5 +111,5 @@ class Search:
 
     config: SearchConfig
     space: Mapping[str, Domain]
-    candidate: Callable[[Values], Method[TrainingConfig]]
+    candidate: Callable[[Values], M]
     export: Callable[[Values], str]

@@ -5,22 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.errors import InputError
 from shiftbench.data.sources.registry import plugin_origins
+from shiftbench.methods.base import Parent, TrainedMethod
 from shiftbench.methods.registry import METHODS
 from shiftbench.models.backbones import backbone_identity
 
 if TYPE_CHECKING:
     from shiftbench.data.tasks.definition import EvaluationSet, Task
-    from shiftbench.methods.base import Method, MethodConfig
+    from shiftbench.methods.base import Method
+    from shiftbench.methods.config import MethodConfig
     from shiftbench.suite.file import Budget
     from shiftbench.suite.suite import Suite
 
-LABELS: Any = {"parent": True, "parents": True, "settings": {"parent", "parents"}}
+NAMES = {"parent", "parents", "over_seeds"}
+LABELS: Any = {**dict.fromkeys(NAMES, True), "settings": NAMES}
 """Settings that only name other runs, also those of a method that another one wraps."""
 
 IDENTITY_VERSION = 3  # raised whenever the same specification computes something else
@@ -53,7 +57,7 @@ class Run:
         method: registered name.
         label: what the suite calls this configuration of the method.
         config: the method's settings.
-        parents: label and id of the runs whose weights this one needs.
+        parents: ids of the runs that this one builds on, in the order of the method's parents.
         seed: 0 where no seed can change the outcome.
         shots: training images per class; ``None`` for all, or where they cannot matter.
         budget: upper limits; those that cannot matter are ``None``.
@@ -67,7 +71,7 @@ class Run:
     method: str
     label: str
     config: MethodConfig
-    parents: tuple[tuple[str, str], ...]
+    parents: tuple[tuple[Parent, str], ...]
     seed: int
     shots: int | None
     budget: Budget
@@ -94,6 +98,8 @@ class Plan:
     def build(cls, suite: Suite) -> Plan:
         """Every run of the suite's grid, once: runs that cannot differ are the same run.
 
+        Parents of seeds that the suite does not ask for are among them.
+
         Raises:
             InputError: a backbone is unknown, or two labels mean the same run.
         """
@@ -102,12 +108,8 @@ class Plan:
             suite.tasks.items(), range(len(suite.backbones)), suite.shots, suite.seeds
         ):
             cell = _Cell(suite, task, position, shots, seed)
-            for label in _parents_first(suite.methods[name]):
-                run = cell.run(label)
-                if runs.setdefault(run.id, run).label != label:
-                    first = runs[run.id].label
-                    message = f'the same as "{first}"; one of the two is enough'
-                    raise suite.error(message, "methods", label)
+            for label in suite.methods[name]:
+                cell.add(label, runs)
         return cls(suite, runs)
 
     def groups(self) -> Iterator[tuple[tuple[str, str, str], list[Run]]]:
@@ -184,22 +186,8 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _parents_first(methods: Mapping[str, Method[MethodConfig]]) -> list[str]:
-    """Labels in their order, except that parents come before what needs them."""
-    ordered: dict[str, None] = {}
-
-    def add(label: str) -> None:
-        for parent in methods[label].parents():
-            add(parent)
-        ordered.setdefault(label)
-
-    for label in methods:
-        add(label)
-    return list(ordered)
-
-
 class _Cell:
-    """One task, backbone, number of shots and seed: makes the runs of its methods, parents first.
+    """One task, backbone, number of shots and seed, and the runs of its methods.
 
     Args:
         suite: that asks for them.
@@ -223,15 +211,38 @@ class _Cell:
         except InputError as error:
             raise suite.error(str(error), "backbones", position) from error
 
-    def run(self, label: str) -> Run:
-        """The run of the method called ``label``."""
+    def add(self, label: str, runs: dict[str, Run]) -> str:
+        """Put the run of the method called ``label`` into ``runs``, after its parents; its id.
+
+        Raises:
+            InputError: it is the run of another label too.
+        """
         suite, task = self._suite, self._task
         method = suite.methods[task.name][label]
-        parents = tuple((parent, self.run(parent).id) for parent in method.parents())
-        varies = self._varies(label)
-        seed, shots = (self._seed, self._shots) if varies else (0, None)
+        parents = tuple(
+            (parent, self._of_seed(parent.seed).add(parent.label, runs))
+            for parent in method.parents()
+        )
+        run = self._run(label, method, parents)
+        first = runs.setdefault(run.id, run).label
+        if first != label:
+            raise suite.error(f'the same as "{first}"; one of the two is enough', "methods", label)
+        return run.id
+
+    def _of_seed(self, seed: int | None) -> _Cell:
+        """The same cell of another seed; ``None`` for this one."""
+        cell = copy(self)
+        cell._seed = self._seed if seed is None else seed
+        return cell
+
+    def _run(
+        self, label: str, method: Method[MethodConfig], parents: tuple[tuple[Parent, str], ...]
+    ) -> Run:
+        suite, task = self._suite, self._task
+        seed = self._seed if self._varies(label) else 0
+        shots = self._shots if self._draws(label) else None
         budget = suite.budget
-        if method.inputs not in ("images", "features"):
+        if not isinstance(method, TrainedMethod):
             budget = budget.model_copy(update={"steps": None})
         search = self._search(label, method, parents)
         spec = self._spec(method, parents, seed, shots, budget, search.id if search else None)
@@ -253,7 +264,7 @@ class _Cell:
     def _spec(
         self,
         method: Method[MethodConfig],
-        parents: tuple[tuple[str, str], ...],
+        parents: tuple[tuple[Parent, str], ...],
         seed: int,
         shots: int | None,
         budget: Budget,
@@ -278,7 +289,7 @@ class _Cell:
         )
 
     def _search(
-        self, label: str, method: Method[MethodConfig], parents: tuple[tuple[str, str], ...]
+        self, label: str, method: Method[MethodConfig], parents: tuple[tuple[Parent, str], ...]
     ) -> SearchRun | None:
         """The search of a method, one for all seeds unless its trials depend on the seed."""
         search = method.search()
@@ -299,9 +310,19 @@ class _Cell:
         return SearchRun(run_id(spec), seed, ood_val)
 
     def _varies(self, label: str) -> bool:
-        """Whether the seed can change the outcome: the method or an ancestor uses it."""
+        """Whether the cell's seed can change the outcome of a method.
+
+        It can where the method, or an ancestor that is of this cell's seed, uses it.
+        """
         method = self._suite.methods[self._task.name][label]
-        return method.seeded or any(self._varies(parent) for parent in method.parents())
+        return method.seeded or any(
+            parent.seed is None and self._varies(parent.label) for parent in method.parents()
+        )
+
+    def _draws(self, label: str) -> bool:
+        """Whether the few-shot draw can change the outcome: the method or an ancestor uses it."""
+        method = self._suite.methods[self._task.name][label]
+        return method.seeded or any(self._draws(parent.label) for parent in method.parents())
 
 
 def evaluation_metrics(task: Task) -> dict[str, str]:

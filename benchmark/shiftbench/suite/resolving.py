@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NoReturn
 
 from shiftbench.core import document
 from shiftbench.core.document import Key, Node
@@ -10,7 +11,8 @@ from shiftbench.core.errors import InputError
 from shiftbench.core.words import nearest
 from shiftbench.data.tasks.definition import Task
 from shiftbench.data.tasks.registry import TASKS
-from shiftbench.methods.base import Method, MethodConfig
+from shiftbench.methods.base import EnsembleMethod, Method
+from shiftbench.methods.config import MethodConfig
 from shiftbench.methods.registry import METHODS
 from shiftbench.suite.file import MINIATURE
 
@@ -152,23 +154,24 @@ def _resolve_method(label: str, entry: Node) -> Method[MethodConfig]:
 
 
 def _check_parents(node: Node, task: str, methods: Mapping[str, Method[MethodConfig]]) -> None:
-    """Refuse parents that are not in the suite, and methods that wait for each other."""
+    """Refuse parents that are not in the suite or have no weights, and circles of parents."""
 
-    def place(label: str) -> tuple[Key, ...]:
-        override: tuple[Key, ...] = ("tasks", task, "methods", label, "parent")
-        found = node.nearest(override).path == override
-        return override if found else ("methods", label, "parent")
+    def fail(label: str, message: str) -> NoReturn:
+        key = "parents" if "parents" in type(methods[label].config).model_fields else "parent"
+        override: tuple[Key, ...] = ("tasks", task, "methods", label, key)
+        overridden = node.nearest(override).path == override
+        raise node.error(message, override if overridden else ("methods", label, key))
 
     def visit(label: str, below: tuple[str, ...]) -> None:
-        for parent in methods[label].parents():
+        for parent, _ in methods[label].parents():
             if parent not in methods:
-                raise node.error(
-                    f'there is no method "{parent}" for task {task}{nearest(parent, methods)}',
-                    place(label),
-                )
+                near = nearest(parent, methods)
+                fail(label, f'there is no method "{parent}" for task {task}{near}')
+            if isinstance(methods[parent], EnsembleMethod):
+                fail(label, f'"{parent}" is an ensemble of outputs and has no weights')
             if parent in (*below, label):
                 circle = " → ".join((*below, label, parent))
-                raise node.error(f"methods that need each other: {circle}", place(label))
+                fail(label, f"methods that need each other: {circle}")
             visit(parent, (*below, label))
 
     for label in methods:

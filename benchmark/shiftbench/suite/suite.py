@@ -10,7 +10,8 @@ from shiftbench.core import document
 from shiftbench.core.document import Key, Node
 from shiftbench.core.errors import InputError
 from shiftbench.data.tasks.definition import Task
-from shiftbench.methods.base import Method, MethodConfig
+from shiftbench.methods.base import Method
+from shiftbench.methods.config import MethodConfig
 from shiftbench.suite.file import MINIATURE, Budget, Resources, SuiteFile
 from shiftbench.suite.reading import read
 from shiftbench.suite.resolving import (

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from shiftbench.core.provenance import peak_memory_bytes
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.feeding import batches, context, fresh_model, micro_batch
+from shiftbench.execution.outputs import fit_ensemble
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training import Trained, Trainer
-from shiftbench.execution.validation import id_val, id_val_score, score_in_training
+from shiftbench.execution.validation import id_val, score_in_training
+from shiftbench.execution.variants import derivation
 from shiftbench.leaderboard.runfolder import Fit
+from shiftbench.methods.base import DerivedMethod, EnsembleMethod, TrainedMethod
 from shiftbench.models.checkpoints import load, save
 from shiftbench.models.weights import distance, size_in_bytes, sparse_delta
 
 if TYPE_CHECKING:
+    from shiftbench.evaluation.inference import Array
     from shiftbench.execution.workspace import Workspace
     from shiftbench.leaderboard.runfolder import RunFolder
-    from shiftbench.methods.base import Method, MethodConfig, Weights
+    from shiftbench.methods.base import Weights
+    from shiftbench.methods.config import MethodConfig
     from shiftbench.suite.plan import Run
 
 
@@ -32,11 +40,11 @@ def fit(
     place: WorkerPlace = WorkerPlace(),
     on_step: Callable[[int, int], None] = lambda step, steps: None,
 ) -> None:
-    """Train a run, or go on with it, and leave its weights.
+    """Make what a run keeps: train it or go on with it, derive its weights, or fit an ensemble.
 
     Args:
         workspace: of this process.
-        run_id: of a run whose method has weights of its own.
+        run_id: of a run whose method keeps something of its own.
         place: this worker among those that share the training.
         on_step: called with the steps done and the steps in all.
 
@@ -49,30 +57,34 @@ def fit(
         return
     started = datetime.now(UTC).isoformat(timespec="seconds")
     method = workspace.method(run)
-    if method.inputs == "weights":
-        begun = time.monotonic()
-        weights = method.combine(
-            workspace.start(run),
-            workspace.parents(run),
-            lambda candidate: id_val_score(workspace, run, candidate),
-        )
-        trained, step = Trained(seconds=time.monotonic() - begun), 0
-        details: dict[str, Any] = {}
-    else:
-        weights, trained, step, details = _train(workspace, run, method, place, on_step)
-    if place.rank == 0:
+    begun = time.monotonic()
+    trained, step = Trained(), 0
+    weights: Weights | None = None
+    details: dict[str, Any] = {}
+    match method:
+        case TrainedMethod():
+            weights, trained, step, details = _train(workspace, run, method, place, on_step)
+        case DerivedMethod():
+            weights = method.derive(method.fixed_variant(), derivation(workspace, run))
+            trained.seconds = time.monotonic() - begun
+        case EnsembleMethod():
+            _save_arrays(folder, run, fit_ensemble(workspace, run, method))
+            trained.seconds = time.monotonic() - begun
+    if place.rank > 0:
+        return
+    if weights is not None:
         _save_weights(workspace, run, folder, weights)
-        folder.write_fit(
-            Fit(
-                **asdict(trained),
-                peak_memory_bytes=peak_memory_bytes(workspace.device),
-                world_size=place.size,
-                started=started,
-                step=step,
-                distance=distance(workspace.start(run), weights),
-                details=details,
-            )
+    folder.write_fit(
+        Fit(
+            **asdict(trained),
+            peak_memory_bytes=peak_memory_bytes(workspace.device),
+            world_size=place.size,
+            started=started,
+            step=step,
+            distance=None if weights is None else distance(workspace.start(run), weights),
+            details=details,
         )
+    )
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,7 @@ class _Best:
 def _train(
     workspace: Workspace,
     run: Run,
-    method: Method[MethodConfig],
+    method: TrainedMethod[MethodConfig],
     place: WorkerPlace,
     on_step: Callable[[int, int], None],
 ) -> tuple[Weights, Trained, int, dict[str, Any]]:
@@ -144,3 +156,9 @@ def _save_weights(workspace: Workspace, run: Run, folder: RunFolder, weights: We
         save(folder.weights, changes, {**facts, "form": "changes"})
     else:
         save(folder.weights, whole, {**facts, "form": "whole"})
+
+
+def _save_arrays(folder: RunFolder, run: Run, arrays: Mapping[str, Array]) -> None:
+    """Keep what an ensemble fitted."""
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    save(folder.ensemble, tensors, {"run": run.id})

@@ -18,7 +18,8 @@ from pydantic import (
 from shiftbench.core.errors import InputError
 from shiftbench.core.words import nearest
 from shiftbench.methods import objective as terms
-from shiftbench.methods.base import Architecture, Inputs, Method, MethodConfig, TrainingConfig
+from shiftbench.methods.base import Architecture, TrainedMethod
+from shiftbench.methods.config import MethodConfig, TrainingConfig
 from shiftbench.methods.contrastive import batch_contrastive_loss
 from shiftbench.methods.objective import LOSSES, NORMS, LossName, Objective, objective_of
 from shiftbench.methods.search import Domain, Integer, LogUniform, Search, SearchConfig, Uniform
@@ -102,7 +103,7 @@ class AutoFtConfig(TrainingConfig):
         return self
 
 
-class AutoFt(Method[AutoFtConfig]):
+class AutoFt(TrainedMethod[AutoFtConfig]):
     """A weighted sum of nine losses, found by a search (Choi et al. 2024, arXiv 2401.10220).
 
     Both towers, the temperature and the head train; the trained linear head is what is evaluated,
@@ -115,7 +116,6 @@ class AutoFt(Method[AutoFtConfig]):
 
     name: ClassVar[str] = "autoft"
     Config: ClassVar[type[MethodConfig]] = AutoFtConfig
-    inputs: Inputs | None = "images"
 
     def __init__(self, config: AutoFtConfig) -> None:
         super().__init__(config)
@@ -127,7 +127,7 @@ class AutoFt(Method[AutoFtConfig]):
         """Both towers and the head."""
         return Architecture(text=True, head="linear")
 
-    def search(self) -> Search | None:
+    def search(self) -> Search[TrainedMethod[TrainingConfig]] | None:
         """Weights of the losses, learning rate, weight decay and seed; none if they are given."""
         config = self.config
         if config.objective != "search":

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from shiftbench.methods.base import Architecture, Inputs, Method, MethodConfig, TrainingConfig
+from shiftbench.methods.base import Architecture, TrainedMethod
+from shiftbench.methods.config import MethodConfig, TrainingConfig
 from shiftbench.methods.contrastive import Duplicates, batch_contrastive_loss
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class FlypConfig(TrainingConfig):
     ] = "keep"
 
 
-class Flyp(Method[FlypConfig]):
+class Flyp(TrainedMethod[FlypConfig]):
     """Both towers and the temperature, with CLIP's loss (Goyal et al. 2023, arXiv 2212.00638).
 
     The temperature trains unclamped. There is no head to train: classes are told by their
@@ -49,7 +50,6 @@ class Flyp(Method[FlypConfig]):
 
     name: ClassVar[str] = "flyp"
     Config: ClassVar[type[MethodConfig]] = FlypConfig
-    inputs: Inputs | None = "images"
     captions: bool = True
     whole_batch: bool = True
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from shiftbench.methods.base import Inputs, Method, MethodConfig, TrainingConfig
+from shiftbench.methods.base import TrainedMethod
+from shiftbench.methods.config import MethodConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,12 +14,11 @@ if TYPE_CHECKING:
     from shiftbench.models.classifier import ImageClassifier
 
 
-class Full(Method[TrainingConfig]):
+class Full(TrainedMethod[TrainingConfig]):
     """End-to-end cross-entropy from the zero-shot head (WiSE-FT, arXiv 2109.01903, sec. 3)."""
 
     name: ClassVar[str] = "full"
     Config: ClassVar[type[MethodConfig]] = TrainingConfig
-    inputs: Inputs | None = "images"
 
     def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy, (1 - s) · NLL + s · mean over classes of -log p with smoothing s."""

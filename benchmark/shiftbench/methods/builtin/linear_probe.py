@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from shiftbench.methods.base import Inputs, Method, MethodConfig, TrainingConfig
+from shiftbench.methods.base import Inputs, TrainedMethod
+from shiftbench.methods.config import MethodConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,12 +25,12 @@ class LinearProbeConfig(TrainingConfig):
     lr: Annotated[float, Field(gt=0, description="peak learning rate of AdamW")] = 1e-3
 
 
-class LinearProbe(Method[LinearProbeConfig]):
+class LinearProbe(TrainedMethod[LinearProbeConfig]):
     """The zero-shot head, trained alone on cached un-augmented features (WiSE-FT, App. D.3)."""
 
     name: ClassVar[str] = "linear-probe"
     Config: ClassVar[type[MethodConfig]] = LinearProbeConfig
-    inputs: Inputs | None = "features"
+    inputs: Inputs = "features"
 
     def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Freeze the image tower."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 
 from shiftbench.core.errors import RunFailedError
-from shiftbench.methods.base import MethodConfig, TrainingConfig
 from shiftbench.methods.builtin.full import Full
+from shiftbench.methods.config import MethodConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from shiftbench.methods.base import MethodConfig, TrainingConfig
+from shiftbench.methods.base import Parent
 from shiftbench.methods.builtin.full import Full
+from shiftbench.methods.config import MethodConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from shiftbench.methods.base import Context
@@ -29,10 +30,10 @@ class LpFt(Full):
     Config: ClassVar[type[MethodConfig]] = LpFtConfig
     config: LpFtConfig
 
-    def parents(self) -> tuple[str, ...]:
+    def parents(self) -> tuple[Parent, ...]:
         """The linear probe."""
-        return (self.config.parent,)
+        return (Parent(self.config.parent),)
 
     def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Start from the parent's weights."""
-        model.load_state_dict(context.parents[self.config.parent])
+        model.load_state_dict(context.parents[Parent(self.config.parent)])

@@ -2,50 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import model_validator
+import numpy as np
+from pydantic import Field
 
-from shiftbench.methods.base import MethodConfig
-from shiftbench.methods.builtin.wise_ft import WiseFt, WiseFtConfig
+from shiftbench.methods.base import EnsembleMethod, Parent
+from shiftbench.methods.builtin.wise_ft import CurveConfig
+from shiftbench.methods.config import MethodConfig
 
 if TYPE_CHECKING:
-    from shiftbench.methods.base import Weights
-
-ZERO_SHOT = "zero-shot"
+    from shiftbench.methods.base import Array, Members
 
 
-class OutputEnsembleConfig(WiseFtConfig):
-    """Which run to mix with the zero-shot model, and in what proportion."""
+class OutputEnsembleConfig(CurveConfig):
+    """Which run is mixed with the zero-shot model, in what proportions, and what is mixed."""
 
-    @model_validator(mode="after")
-    def _check_parent(self) -> Self:
-        if self.parent == ZERO_SHOT:
-            raise ValueError(f"parent must be a fine-tuned run, not {ZERO_SHOT!r}")
-        return self
+    space: Annotated[
+        Literal["logits", "probabilities"],
+        Field(description="what is averaged; most papers average probabilities"),
+    ] = "logits"
 
 
-class OutputEnsemble(WiseFt):
-    """(1 - α) · logits of zero-shot + α · logits of fine-tuned (arXiv 2109.01903).
+def mean_logits(coefficients: Sequence[float], logits: Sequence[Array]) -> Array:
+    """Σ c · z of some logits z (n, classes), computed in float64, as fp32."""
+    terms = [c * z.astype(np.float64) for c, z in zip(coefficients, logits, strict=True)]
+    mean: Array = np.add.reduce(terms, axis=0).astype(np.float32)
+    return mean
 
-    What WiSE-FT is compared with: the same curve, at the cost of running both models.
+
+def mean_probabilities(coefficients: Sequence[float], logits: Sequence[Array]) -> Array:
+    """Log Σ c · softmax(z) of some logits z (n, classes), computed in float64, as fp32.
+
+    Its softmax is the mean of the probabilities. Models with coefficient zero play no part.
+    """
+    from scipy.special import log_softmax
+
+    terms = [
+        np.log(c) + log_softmax(z.astype(np.float64), axis=1)
+        for c, z in zip(coefficients, logits, strict=True)
+        if c > 0
+    ]
+    mean: Array = np.logaddexp.reduce(terms, axis=0).astype(np.float32)
+    return mean
+
+
+class OutputEnsemble(EnsembleMethod[OutputEnsembleConfig]):
+    """(1 - α) · zero-shot + α · fine-tuned, of their outputs (WiSE-FT, arXiv 2109.01903).
+
+    What WiSE-FT is compared with: the same curve, at the cost of running both models. Logits are
+    averaged over the classes of the task, before an evaluation set's projection; probabilities over
+    the classes of the evaluation set, after it.
     """
 
     name: ClassVar[str] = "output-ensemble"
     Config: ClassVar[type[MethodConfig]] = OutputEnsembleConfig
+    seeded: bool = False
 
-    def mixture(self, variant: str) -> Mapping[str, float] | None:
-        """1 - α for the zero-shot model, α for the fine-tuned one."""
-        alpha = self._alpha_of[variant]
-        return {ZERO_SHOT: 1 - alpha, self.config.parent: alpha}
+    def __init__(self, config: OutputEnsembleConfig) -> None:
+        super().__init__(config)
+        self.projected = config.space == "probabilities"
 
-    def finish(
-        self,
-        variant: str,
-        zero_shot: Weights,
-        parents: Mapping[str, Weights],
-        trained: Weights | None,
-    ) -> Weights:
-        """Refused: two models are needed to evaluate it."""
-        raise ValueError(f"{self.name} mixes outputs, so it has no weights of its own")
+    def parents(self) -> tuple[Parent, ...]:
+        """The fine-tuned run."""
+        return (Parent(self.config.parent),)
+
+    def variants(self) -> tuple[str, ...]:
+        """One for every alpha, in the order of the configuration."""
+        return tuple(self.config.points)
+
+    def fixed_variant(self) -> str:
+        """The configured ``alpha``."""
+        return f"alpha={self.config.alpha}"
+
+    def combine(self, variant: str, members: Members, fitted: Mapping[str, Array]) -> Array:
+        """The mean of the zero-shot model's and the fine-tuned one's outputs."""
+        del fitted
+        alpha = self.config.points[variant]
+        (fine_tuned,) = members.parents.values()
+        mean = mean_logits if self.config.space == "logits" else mean_probabilities
+        return mean((1 - alpha, alpha), (members.zero_shot.logits, fine_tuned.logits))

@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeA
 from pydantic import Field, model_validator
 
 from shiftbench.core.errors import RunFailedError
-from shiftbench.methods.base import (
-    Architecture,
-    Batch,
-    Inputs,
-    Method,
-    MethodConfig,
-    TrainingConfig,
-)
+from shiftbench.methods.base import Architecture, Batch, TrainedMethod
+from shiftbench.methods.config import MethodConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -234,7 +228,7 @@ def mean_over_examples(
     return [total.div_(n) for total in totals]
 
 
-class Saft(Method[SaftConfig]):
+class Saft(TrainedMethod[SaftConfig]):
     """Cross-entropy on the weights with the largest gradients (Nguyen et al., arXiv 2407.03036).
 
     At the start the candidates are ranked by a score on the un-augmented training set of this run,
@@ -260,7 +254,6 @@ class Saft(Method[SaftConfig]):
 
     name: ClassVar[str] = "saft"
     Config: ClassVar[type[MethodConfig]] = SaftConfig
-    inputs: Inputs | None = "images"
 
     def __init__(self, config: SaftConfig) -> None:
         super().__init__(config)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from shiftbench.methods.base import Inputs, Method, MethodConfig
+from shiftbench.methods.base import DerivedMethod, Parent
+from shiftbench.methods.config import MethodConfig
 
 if TYPE_CHECKING:
-    from shiftbench.methods.base import Weights
+    from shiftbench.methods.base import Derivation, Weights
 
 
 class SoupConfig(MethodConfig):
     """Which runs are averaged, and how they are chosen."""
 
     parents: Annotated[
-        tuple[str, ...], Field(min_length=2, description="labels of the fine-tuned runs")
+        tuple[str, ...], Field(min_length=1, description="labels of the fine-tuned runs")
     ]
+    over_seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...] | None,
+        Field(
+            min_length=1,
+            description="seeds of which each of these runs is averaged, also ones that the suite "
+            "does not have; null: the seed of the soup",
+        ),
+    ] = None
     kind: Annotated[
         Literal["uniform", "greedy"],
         Field(description="all of them, or those that do not lower the ID-validation score"),
@@ -26,8 +35,12 @@ class SoupConfig(MethodConfig):
 
     @model_validator(mode="after")
     def _check_parents(self) -> Self:
-        if len(set(self.parents)) < len(self.parents):
-            raise ValueError(f"parents must differ from each other, got {list(self.parents)}")
+        for name in ("parents", "over_seeds"):
+            values = getattr(self, name) or ()
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} must differ from each other, got {list(values)}")
+        if len(self.parents) * len(self.over_seeds or (None,)) < 2:
+            raise ValueError("a soup needs at least 2 runs: more parents, or over_seeds")
         return self
 
 
@@ -52,28 +65,27 @@ def greedy_ingredients(
     return taken
 
 
-class Soup(Method[SoupConfig]):
-    """Uniform or greedy soup (Wortsman et al. 2022, arXiv 2203.05482, sec. 2)."""
+class Soup(DerivedMethod[SoupConfig]):
+    """Uniform or greedy soup (Wortsman et al. 2022, arXiv 2203.05482, sec. 2).
+
+    Over the seeds of one run, the uniform soup is that of DiWA (arXiv 2205.09739).
+    """
 
     name: ClassVar[str] = "soup"
     Config: ClassVar[type[MethodConfig]] = SoupConfig
-    inputs: Inputs | None = "weights"
+    kept: bool = True
     seeded: bool = False
 
-    def parents(self) -> tuple[str, ...]:
-        """The fine-tuned runs."""
-        return self.config.parents
+    def parents(self) -> tuple[Parent, ...]:
+        """The fine-tuned runs, each of every seed."""
+        seeds = self.config.over_seeds or (None,)
+        return tuple(Parent(label, seed) for label in self.config.parents for seed in seeds)
 
-    def combine(
-        self,
-        zero_shot: Weights,
-        parents: Mapping[str, Weights],
-        id_val: Callable[[Weights], float],
-    ) -> Weights:
+    def derive(self, variant: str, derivation: Derivation) -> Weights:
         """The plain mean of all parents, or of the greedy soup's ingredients."""
         from shiftbench.models.weights import average
 
-        thetas = [parents[label] for label in self.config.parents]
+        thetas = [derivation.parents[parent] for parent in self.parents()]
         if self.config.kind == "greedy":
-            thetas = [thetas[i] for i in greedy_ingredients(thetas, id_val)]
+            thetas = [thetas[i] for i in greedy_ingredients(thetas, derivation.id_val)]
         return average(thetas)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from shiftbench.methods.base import MethodConfig, TrainingConfig
 from shiftbench.methods.builtin.ema import Averaging
+from shiftbench.methods.config import MethodConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from shiftbench.methods.base import Context

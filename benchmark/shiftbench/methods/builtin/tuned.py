@@ -14,7 +14,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from shiftbench.core import document
 from shiftbench.core.document import dumped
 from shiftbench.core.words import nearest
-from shiftbench.methods.base import Architecture, Method, MethodConfig, TrainingConfig
+from shiftbench.methods.base import Architecture, Parent, TrainedMethod
+from shiftbench.methods.config import MethodConfig, TrainingConfig
 from shiftbench.methods.registry import METHODS
 from shiftbench.methods.search import (
     Choice,
@@ -27,15 +28,18 @@ from shiftbench.methods.search import (
 )
 
 if TYPE_CHECKING:
-    from shiftbench.methods.base import Weights
+    from torch import Tensor
+
+    from shiftbench.methods.base import Batch
     from shiftbench.methods.search import Values
+    from shiftbench.models.classifier import ImageClassifier
 
 SEED = "seed"
 """In a space, the seed of a trial's data order; no setting of a method."""
 
 
 class TunedConfig(MethodConfig):
-    """Which method, its settings, and which of them a search finds, where.
+    """The method, its settings, and the space in which a search looks for some of them.
 
     After validation ``settings`` holds all of the method's settings and ``space`` what is searched,
     written out, so that both are part of a run's identity.
@@ -57,8 +61,8 @@ class TunedConfig(MethodConfig):
     @field_validator("of")
     @classmethod
     def _trains(cls, value: str) -> str:
-        if METHODS.load(value).inputs not in ("images", "features"):
-            raise ValueError("must be a method that trains on images or features")
+        if not issubclass(METHODS.load(value), TrainedMethod):
+            raise ValueError("must be a method that trains")
         return value
 
     @field_validator("settings")
@@ -97,7 +101,7 @@ class TunedConfig(MethodConfig):
         return value
 
 
-class Tuned(Method[TunedConfig]):
+class Tuned(TrainedMethod[TunedConfig]):
     """A method whose settings a search finds; a run trains the ``candidate`` that was chosen."""
 
     name: ClassVar[str] = "tuned"
@@ -111,7 +115,7 @@ class Tuned(Method[TunedConfig]):
         self.whole_batch = self._method.whole_batch
         self.seeded = self._method.seeded
 
-    def parents(self) -> tuple[str, ...]:
+    def parents(self) -> tuple[Parent, ...]:
         """Those of the method."""
         return self._method.parents()
 
@@ -119,38 +123,20 @@ class Tuned(Method[TunedConfig]):
         """That of the method."""
         return self._method.architecture()
 
-    def search(self) -> Search:
+    def search(self) -> Search[TrainedMethod[TrainingConfig]]:
         """The configured one."""
         return Search(self.config.search, self.config.space or {}, self._candidate, self._export)
 
-    def variants(self) -> tuple[str, ...]:
-        """Those of the method."""
-        return self._method.variants()
-
-    def fixed_variant(self) -> str:
-        """That of the method."""
-        return self._method.fixed_variant()
-
-    def finish(
-        self,
-        variant: str,
-        zero_shot: Weights,
-        parents: Mapping[str, Weights],
-        trained: Weights | None,
-    ) -> Weights:
-        """As the method does."""
-        return self._method.finish(variant, zero_shot, parents, trained)
-
-    def mixture(self, variant: str) -> Mapping[str, float] | None:
-        """As the method does."""
-        return self._method.mixture(variant)
+    def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
+        """Refused: what trains is a candidate."""
+        raise TypeError("tuned trains the candidate that its search found")
 
     @property
     def training(self) -> TrainingConfig:
         """The settings of the training loop before the search."""
         return self._method.training
 
-    def _candidate(self, values: Values) -> Method[TrainingConfig]:
+    def _candidate(self, values: Values) -> TrainedMethod[TrainingConfig]:
         found = {key: value for key, value in values.items() if key != SEED}
         return create(self.config.of, {**self.config.settings, **found})
 
@@ -159,7 +145,7 @@ class Tuned(Method[TunedConfig]):
         return dumped({"method": self.config.of, **settings})
 
 
-def create(name: str, settings: Mapping[str, Any]) -> Method[TrainingConfig]:
+def create(name: str, settings: Mapping[str, Any]) -> TrainedMethod[TrainingConfig]:
     """A method with settings as a suite file says them.
 
     Raises:
@@ -168,7 +154,7 @@ def create(name: str, settings: Mapping[str, Any]) -> Method[TrainingConfig]:
     kind = METHODS.load(name)
     place = document.Place(name, None, Path())
     method = kind(document.validate(kind.Config, document.tree(settings, place)))
-    return cast("Method[TrainingConfig]", method)
+    return cast("TrainedMethod[TrainingConfig]", method)
 
 
 def default_space(training: TrainingConfig) -> dict[str, Domain]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from shiftbench.methods.base import Method, MethodConfig
+from shiftbench.methods.base import DerivedMethod, Parent
+from shiftbench.methods.config import MethodConfig
 
 if TYPE_CHECKING:
-    from shiftbench.methods.base import Weights
+    from shiftbench.methods.base import Derivation, Weights
 
 Alpha = Annotated[float, Field(ge=0, le=1)]
 
 
-class WiseFtConfig(MethodConfig):
-    """Which run to interpolate with, and how far."""
+class CurveConfig(MethodConfig):
+    """A curve from the zero-shot model (α = 0) to a fine-tuned one (α = 1)."""
 
     parent: Annotated[str, Field(description="label of the fine-tuned run")] = "full"
     alphas: Annotated[tuple[Alpha, ...], Field(min_length=1, description="points of the curve")] = (
@@ -32,41 +32,37 @@ class WiseFtConfig(MethodConfig):
             raise ValueError(f"alpha {self.alpha} must be one of alphas {list(self.alphas)}")
         return self
 
+    @property
+    def points(self) -> dict[str, float]:
+        """Every alpha by the name of its variant, in the order of the configuration."""
+        return {f"alpha={alpha}": alpha for alpha in self.alphas}
 
-class WiseFt(Method[WiseFtConfig]):
+
+class WiseFt(DerivedMethod[CurveConfig]):
     """Weight-space ensemble of the zero-shot and a fine-tuned model (arXiv 2109.01903, eq. 1).
 
     Over a linear probe, where only the head differs, it equals the output-space ensemble.
     """
 
     name: ClassVar[str] = "wise-ft"
-    Config: ClassVar[type[MethodConfig]] = WiseFtConfig
+    Config: ClassVar[type[MethodConfig]] = CurveConfig
     seeded: bool = False
 
-    def parents(self) -> tuple[str, ...]:
+    def parents(self) -> tuple[Parent, ...]:
         """The fine-tuned run."""
-        return (self.config.parent,)
+        return (Parent(self.config.parent),)
 
     def variants(self) -> tuple[str, ...]:
         """One for every alpha, in the order of the configuration."""
-        return tuple(self._alpha_of)
+        return tuple(self.config.points)
 
     def fixed_variant(self) -> str:
         """The configured ``alpha``."""
         return f"alpha={self.config.alpha}"
 
-    def finish(
-        self,
-        variant: str,
-        zero_shot: Weights,
-        parents: Mapping[str, Weights],
-        trained: Weights | None,
-    ) -> Weights:
+    def derive(self, variant: str, derivation: Derivation) -> Weights:
         """(1 - α) · zero-shot + α · fine-tuned."""
         from shiftbench.models.weights import interpolate
 
-        return interpolate(zero_shot, parents[self.config.parent], self._alpha_of[variant])
-
-    @property
-    def _alpha_of(self) -> dict[str, float]:
-        return {f"alpha={alpha}": alpha for alpha in self.config.alphas}
+        (fine_tuned,) = derivation.parents.values()
+        return interpolate(derivation.zero_shot, fine_tuned, self.config.points[variant])

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from shiftbench.methods.base import Method, MethodConfig
+from shiftbench.methods.base import DerivedMethod
+from shiftbench.methods.config import MethodConfig
 
 if TYPE_CHECKING:
-    from shiftbench.methods.base import Weights
+    from shiftbench.methods.base import Derivation, Weights
 
 
-class ZeroShot(Method[MethodConfig]):
+class ZeroShot(DerivedMethod[MethodConfig]):
     """The pretrained model with its text classifier (Radford et al. 2021, arXiv 2103.00020)."""
 
     name: ClassVar[str] = "zero-shot"
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    reference: ClassVar[bool] = True
     seeded: bool = False
 
-    def finish(
-        self,
-        variant: str,
-        zero_shot: Weights,
-        parents: Mapping[str, Weights],
-        trained: Weights | None,
-    ) -> Weights:
-        """The zero-shot weights themselves."""
-        return zero_shot
+    def derive(self, variant: str, derivation: Derivation) -> Weights:
+        """The pretrained weights themselves."""
+        return derivation.zero_shot

@@ -1,0 +1,83 @@
+"""The weights of a run's variants: stored, or derived from those of its parents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from shiftbench.evaluation.inference import same_image_tower
+from shiftbench.execution.validation import id_val, id_val_score
+from shiftbench.methods.base import Batch, Derivation, DerivedMethod
+
+if TYPE_CHECKING:
+    from shiftbench.execution.workspace import Workspace
+    from shiftbench.methods.base import Parent, Weights
+    from shiftbench.models.classifier import ImageClassifier
+    from shiftbench.suite.plan import Run
+
+
+def weights(workspace: Workspace, run: Run, variant: str) -> Weights:
+    """The weights of one of a run's variants, on the CPU."""
+    method = run.create()
+    if isinstance(method, DerivedMethod) and not method.kept:
+        return method.derive(variant, derivation(workspace, run))
+    return workspace.stored(run)
+
+
+def parents(workspace: Workspace, run: Run) -> dict[Parent, Weights]:
+    """Weights of a run's parents: of each, the variant that stands for it."""
+    found = {parent: workspace.runs[run_id] for parent, run_id in run.parents}
+    return {
+        parent: weights(workspace, ancestor, ancestor.create().fixed_variant())
+        for parent, ancestor in found.items()
+    }
+
+
+def derivation(workspace: Workspace, run: Run) -> Derivation:
+    """What the method of a derived run may look at."""
+
+    def model(candidate: Weights) -> ImageClassifier:
+        return workspace.loaded(run, candidate).requires_grad_(True)
+
+    def id_val_batches(size: int, seed: int) -> Iterator[Batch]:
+        _, images = id_val(workspace, run)
+        preprocessing = workspace.backbone(run).preprocessing
+        pixels = workspace.store.evaluation(images, preprocessing)
+        order = np.random.default_rng(seed).permutation(len(images))
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            inputs = torch.from_numpy(np.array(pixels[part])).to(workspace.device)
+            labels = torch.from_numpy(images.labels[part]).to(workspace.device)
+            yield Batch(preprocessing.normalise(inputs), labels)
+
+    return Derivation(
+        zero_shot=workspace.start(run),
+        parents=parents(workspace, run),
+        id_val=lambda candidate: id_val_score(workspace, run, candidate),
+        model=model,
+        id_val_batches=id_val_batches,
+        seed=run.seed,
+    )
+
+
+def model_of(workspace: Workspace, run: Run, variant: str | None) -> tuple[ImageClassifier, bool]:
+    """The model with a variant's weights, and whether its image tower is the pretrained one.
+
+    Args:
+        workspace: of this process.
+        run: of the variant.
+        variant: its name; ``None`` for the pretrained model.
+    """
+
+    def make() -> tuple[ImageClassifier, bool]:
+        pretrained = workspace.pretrained(run)
+        if variant is None:
+            return deepcopy(pretrained).to(workspace.device).eval(), True
+        found = weights(workspace, run, variant)
+        return workspace.loaded(run, found), same_image_tower(found, pretrained.state_dict())
+
+    return workspace.variants.get((run.id, variant), make)

@@ -1,0 +1,36 @@
+"""Settings of methods: what a suite may say of them, typed and closed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class MethodConfig(BaseModel):
+    """Settings of a method. Every field is part of a run's identity; unknown keys are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+class TrainingConfig(MethodConfig):
+    """Settings of the training loop; defaults are WiSE-FT's (arXiv 2109.01903, App. D.2)."""
+
+    lr: Annotated[float, Field(gt=0, description="peak learning rate of AdamW")] = 3e-5
+    weight_decay: Annotated[float, Field(ge=0, description="decoupled weight decay")] = 0.1
+    epochs: Annotated[float, Field(gt=0, description="passes over the training set")] = 10
+    batch_size: Annotated[int, Field(ge=1, description="global batch, over all workers")] = 512
+    warmup_steps: Annotated[int, Field(ge=0, description="linear warm-up, in steps")] = 500
+    max_grad_norm: Annotated[
+        float | None, Field(gt=0, description="global gradient norm; null: off")
+    ] = 1.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Annotated[
+        Literal["fp32", "bf16"], Field(description="autocast; master weights are always fp32")
+    ] = "fp32"
+    checkpoint: Annotated[
+        Literal["last", "id-val"],
+        Field(description="the epoch whose weights are kept: the last, or the best on id-val"),
+    ] = "last"
