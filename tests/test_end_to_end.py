@@ -155,6 +155,39 @@ def test_a_killed_run_goes_on_to_the_same_table(
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+WITHOUT_RAY = """
+import sys
+from shiftbench.cli import main
+
+class Forbidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "ray":
+            raise ImportError("ray is forbidden here")
+
+sys.meta_path.insert(0, Forbidden())
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_one_process_without_ray_gives_the_same_rows(
+    undisturbed: Path, suite: Path, tmp_path: Path
+) -> None:
+    arguments = ["run", suite, "--results", tmp_path, "--executor", "in-process"]
+    alone = subprocess.run(
+        [sys.executable, "-c", WITHOUT_RAY, *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert alone.returncode == 1, alone.stderr  # one of the methods is meant to fail
+    names = [*RESULT, "label", "status", "error", "value", "low", "high", "n", "data_fingerprint"]
+    order = [(name, "ascending") for name in RESULT]
+    tables = [read(results).select(names).sort_by(order) for results in (undisturbed, tmp_path)]
+    assert tables[0].to_pylist() == tables[1].to_pylist()
+    for run_id in set(tables[0].filter(pc.equal(tables[0]["label"], "full"))["run_id"].to_pylist()):
+        fits = [RunFolder.of(results, run_id).read_fit() for results in (undisturbed, tmp_path)]
+        assert fits[0].losses == fits[1].losses
+        assert fits[0].distance == fits[1].distance
+
+
 @pytest.mark.parametrize("workers", [2])
 def test_workers_agree(workers: int, undisturbed: Path, suite: Path, tmp_path: Path) -> None:
     """Zero-shot and linear-probe results are identical; losses agree to a relative 1e-4."""

@@ -210,7 +210,7 @@ def test_verify_can_run_again(folder, capsys, monkeypatch):
     store_run(results, "a1")
     places = []
 
-    def launch(suite, into, *arguments):
+    def launch(suite, into, *arguments, **options):
         places.append(into)
         store_run(into, run_id, task="animals")
 

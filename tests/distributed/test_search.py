@@ -8,20 +8,17 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import optuna
 import pyarrow.parquet as pq
-import pytest
-from optuna.distributions import FloatDistribution
-from optuna.trial import TrialState, create_trial
-from shiftbench.core.errors import RunFailedError
-from shiftbench.distributed.search import TRIALS, _asha, _best_finalist, draw, finalists
+from optuna.trial import TrialState
+from shiftbench.distributed.tuning import asha
+from shiftbench.execution.search.record import TRIALS
 from shiftbench.leaderboard.runfolder import SearchFolder
 from shiftbench.leaderboard.store import read
-from shiftbench.methods.builtin.autoft import AutoFt, AutoFtConfig
 from shiftbench.methods.search import SearchConfig
 
+from tests.execution.search.test_finalists import trial
 from tests.test_end_to_end import command, shiftbench
 
 SUITE = """
@@ -108,55 +105,8 @@ def ended(results: Path) -> dict[int, dict[str, object]]:
     return {t.number: t.params for t in study.get_trials(deepcopy=False) if t.state in states}
 
 
-SPACE = {"lr": FloatDistribution(0, 1)}
-
-
-def trial(lr: float, value: float, rungs: dict[int, float], error: str = "", pruned: bool = False):  # type: ignore[no-untyped-def]
-    return create_trial(
-        params={"lr": lr},
-        distributions=SPACE,
-        value=value,
-        intermediate_values=rungs,
-        user_attrs={"error": error},
-        state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
-    )
-
-
-def test_finalists_are_the_best_that_trained_to_the_end() -> None:
-    trials = [
-        trial(0.1, 0.5, {1: 0.2, 3: 0.5}),
-        trial(0.2, 0.9, {1: 0.9}, pruned=True),
-        trial(0.3, 0.7, {1: 0.1, 3: 0.7}),
-        trial(0.4, 0.0, {1: 0.0}, error="the loss is not finite"),
-        trial(0.5, 0.6, {1: 0.1, 3: 0.6}),
-    ]
-    assert [t.params["lr"] for t in finalists(trials, SearchConfig(finalists=2))] == [0.3, 0.5]
-    with pytest.raises(RunFailedError, match="got to its end: the loss is not finite"):
-        finalists(trials[3:4], SearchConfig())
-
-
-def test_the_finalist_with_the_best_mean_over_fresh_seeds_wins() -> None:
-    best = [trial(0.1, 0.9, {}), trial(0.2, 0.8, {})]
-    repeats = [
-        SimpleNamespace(params={"finalist": finalist, "repeat": repeat}, value=value)
-        for finalist, repeat, value in [(0, 0, 0.5), (1, 1, 0.7), (0, 1, 0.7), (1, 0, 0.6)]
-    ]
-    values, score = _best_finalist(best, repeats)  # type: ignore[arg-type]
-    assert values == {"lr": 0.2}
-    assert score == pytest.approx(0.65)
-
-
 def test_asha_gets_its_rungs_back_from_the_journal() -> None:
     config = SearchConfig(inner_steps=9, rungs=3, reduction_factor=3)
     done = [trial(0.1, 0.6, {1: 0.3, 3: 0.5, 9: 0.6}), trial(0.2, 0.2, {1: 0.2}, pruned=True)]
-    rungs = {m: sorted(r.values()) for m, r in _asha(config, done)._brackets[0]._rungs}
+    rungs = {m: sorted(r.values()) for m, r in asha(config, done)._brackets[0]._rungs}
     assert rungs == {1: [0.2, 0.3], 3: [0.5], 9: [0.6]}
-
-
-def test_an_objective_that_is_drawn_depends_on_the_seed_alone() -> None:
-    search = AutoFt(AutoFtConfig(lr=1e-3)).search()
-    assert search is not None
-    points = [draw(search, seed) for seed in (0, 0, 1)]
-    assert points[0] == points[1] != points[2]
-    assert points[0].keys() == search.space.keys()
-    assert 1e-5 <= float(points[0]["lr"]) <= 1e-1

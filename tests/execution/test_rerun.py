@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 from shiftbench.core.errors import InputError
+from shiftbench.execution.in_process import InProcess
 from shiftbench.execution.rerun import changes, only, rerun
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.schema import failed, rows
@@ -57,32 +58,32 @@ def test_a_repetition_is_compared_and_changes_nothing(suite, tmp_path, monkeypat
     before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
     asked = []
 
-    def launch(small, folder, *arguments):
-        asked.append((small, folder, *arguments))
+    def launch(small, folder, *arguments, **options):
+        asked.append((small, folder, *arguments, options))
         store_run(folder, run_id, ("0", "1"), finished=datetime.now(UTC))
 
     monkeypatch.setattr("shiftbench.execution.rerun.launch", launch)
-    console = Console(quiet=True)
-    (verdict,) = rerun(suite, [run_id], results, into, console)
+    console, executor = Console(quiet=True), InProcess()
+    (verdict,) = rerun(suite, [run_id], results, into, executor, console)
     assert verdict.problems == ()
     ((small, folder, *rest),) = asked
     assert run_id in Plan.build(small).runs
     assert len(Plan.build(small).runs) == 2
-    assert (folder, rest) == (into, [console, None, False])
+    assert (folder, rest) == (into, [executor, console, {"allow_incomplete": False}])
     assert before == {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
 
-    def other(small, folder, *arguments):
+    def other(small, folder, *arguments, **options):
         store_run(folder, run_id, ("0", "1"), seed=1)
 
     monkeypatch.setattr("shiftbench.execution.rerun.launch", other)
-    (verdict,) = rerun(suite, [run_id], results, into, console)
+    (verdict,) = rerun(suite, [run_id], results, into, executor, console)
     assert any("this time 0." in problem for problem in verdict.problems)
 
-    def broken(small, folder, *arguments):
+    def broken(small, folder, *arguments, **options):
         store.write_run(folder, run_id, failed(info(run_id), "loss is NaN"))
 
     monkeypatch.setattr("shiftbench.execution.rerun.launch", broken)
-    (verdict,) = rerun(suite, [run_id], results, into, console)
+    (verdict,) = rerun(suite, [run_id], results, into, executor, console)
     assert verdict.problems == ("failed this time: loss is NaN",)
 
 

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 import torch
 from shiftbench.distributed.session import session
 from shiftbench.execution.remarks import Remarks
+from shiftbench.execution.search.study import Study
+from shiftbench.execution.search.trial import Trials
 from shiftbench.execution.setup import Setup
-from shiftbench.execution.trial import Trials
 from shiftbench.execution.workspace import Workspace
 from shiftbench.leaderboard.runfolder import Found, SearchFolder
 from shiftbench.methods.search import Values
@@ -58,14 +59,21 @@ def main() -> None:
 def early_stopping(plan: Plan, results: Path) -> None:
     """Search with ASHA and without; print what each did."""
     with session(None, plan.suite.resources):
-        from shiftbench.distributed.search import search
+        from shiftbench.distributed.tuning import run_trials
+
+        def quietly(setup: Setup, run: Run, study: Study) -> None:
+            run_trials(setup, run, study, lambda *_: None)
+
+        from shiftbench.execution.search.search import search
 
         suite = plan.suite
         setup = Setup("perf", plan.runs, results, "miniature", suite.resources, Remarks())
         found: dict[str, tuple[Found, int, float]] = {}
         for run in plan.runs.values():
             started = time.monotonic()
-            search(setup, run, lambda *_: None)
+            search(
+                setup, run, lambda study, run=run: run_trials(setup, run, study, lambda *_: None)
+            )
             seconds = time.monotonic() - started
             assert run.search is not None
             folder = SearchFolder.of(results, run.search.id)
@@ -120,7 +128,7 @@ def one_trial(trials: Trials, values: Values) -> None:
 
 
 def point(run: Run, seed: int) -> Values:
-    from shiftbench.distributed.search import draw
+    from shiftbench.execution.search.space import draw
 
     search = run.create().search()
     assert search is not None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
+    from shiftbench.execution.executor import Executor
     from shiftbench.leaderboard.files import Location
     from shiftbench.suite.suite import Suite
 
@@ -36,6 +37,17 @@ Data = Annotated[
 ]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the results.")]
 RESULTS = Path("results")
+ExecutorName = Annotated[
+    Literal["ray", "in-process"],
+    typer.Option(
+        "--executor",
+        help="Do the work on Ray, or in this process, one job after the other and without Ray.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Ray cluster to join; by default one on this machine."),
+]
 ReadResults = Annotated[
     str, typer.Option("--results", help="Folder of the results, or its URI in an object store.")
 ]
@@ -77,3 +89,21 @@ def check_suite_options(suite: str | None, overrides: list[str] | None, data: st
         from shiftbench.core.errors import InputError
 
         raise InputError("--data and --set say which runs a suite means; name the suite")
+
+
+def executor_of(name: str, address: str | None) -> Executor:
+    """The executor that ``--executor`` and ``--address`` mean.
+
+    Raises:
+        InputError: an address for work in this process.
+    """
+    if name == "in-process":
+        from shiftbench.core.errors import InputError
+        from shiftbench.execution.in_process import InProcess
+
+        if address is not None:
+            raise InputError("--address is of a Ray cluster: it goes with --executor ray")
+        return InProcess()
+    from shiftbench.distributed.executor import RayExecutor
+
+    return RayExecutor(address)

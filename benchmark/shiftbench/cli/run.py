@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from shiftbench.cli.common import RESULTS, Data, Overrides, Results, SuiteArgument, load_suite
+from shiftbench.cli.common import (
+    RESULTS,
+    Address,
+    Data,
+    ExecutorName,
+    Overrides,
+    Results,
+    SuiteArgument,
+    executor_of,
+    load_suite,
+)
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -17,6 +27,10 @@ On this machine, without any data or weights:
 The real nine shifts, on one GPU:
 
   shiftbench run suites/nine-shifts.yaml --data ~/data --set resources.gpus_per_worker=1
+
+In this process, without Ray, say under a debugger:
+
+  shiftbench run suites/quickstart.yaml --executor in-process
 
 On a Ray cluster, 8 workers for each training:
 
@@ -32,9 +46,8 @@ def run(
     data: Data = None,
     results: Results = RESULTS,
     overrides: Overrides = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join; by default one on this machine.")
-    ] = None,
+    executor: ExecutorName = "ray",
+    address: Address = None,
     allow_incomplete: Annotated[
         bool, typer.Option("--allow-incomplete", help="Go on with data sets that lack files.")
     ] = False,
@@ -50,7 +63,13 @@ def run(
 
     console = Console()
     loaded = load_suite(suite, overrides, data)
-    outcome = launch(loaded, results, console, address, allow_incomplete)
+    outcome = launch(
+        loaded,
+        results,
+        executor_of(executor, address),
+        console,
+        allow_incomplete=allow_incomplete,
+    )
     runs = outcome.plan.runs
     table = relabel(read(results, runs), {run_id: run.label for run_id, run in runs.items()})
     model = build(table, results, title=f"Leaderboard: {loaded.name}")

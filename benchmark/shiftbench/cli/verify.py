@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shiftbench.cli.common import RESULTS, Data, Overrides, Results, load_suite
+from shiftbench.cli.common import (
+    RESULTS,
+    Address,
+    Data,
+    ExecutorName,
+    Overrides,
+    Results,
+    executor_of,
+    load_suite,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from shiftbench.execution.executor import Executor
     from shiftbench.leaderboard.verify import Verdict
 
 EPILOG = """[bold]Examples[/bold]
@@ -55,7 +65,8 @@ def verify(
     ] = 0.0,
     data: Data = None,
     overrides: Overrides = None,
-    address: Annotated[str | None, typer.Option(help="With --rerun, Ray cluster to join.")] = None,
+    executor: ExecutorName = "ray",
+    address: Address = None,
 ) -> None:
     """Recompute rows from their predictions, and say whether they agree."""
     from rich.console import Console
@@ -70,15 +81,24 @@ def verify(
         raise InputError(f"--results {results}: there is no such folder")
     if every == bool(named or task or method or backbone):
         raise InputError("name runs, --task, --method or --backbone, or else --all")
-    if again is None and (data is not None or overrides or address is not None or tolerance):
-        raise InputError("--data, --set, --address and --tolerance go with --rerun")
+    of_rerun = (data is not None, overrides, executor != "ray", address is not None, tolerance)
+    if again is None and any(of_rerun):
+        raise InputError("--data, --set, --executor, --address and --tolerance go with --rerun")
     chosen = select(read(results), named, task, method, backbone)
     console = Console(soft_wrap=True, highlight=False)
     if again is None:
         verdicts = [verify_run(results, run_id) for run_id in chosen]
     else:
         verdicts = _rerun(
-            again, overrides, data, chosen, results, console, address, tolerance, strict=bool(named)
+            again,
+            overrides,
+            data,
+            chosen,
+            results,
+            executor_of(executor, address),
+            console,
+            tolerance,
+            strict=bool(named),
         )
     for verdict in verdicts:
         style, word = ("red", "differs") if verdict.problems else ("green", "agrees")
@@ -100,8 +120,8 @@ def _rerun(
     data: str | None,
     chosen: list[str],
     results: Path,
+    executor: Executor,
     console: Console,
-    address: str | None,
     tolerance: float,
     *,
     strict: bool,
@@ -122,6 +142,4 @@ def _rerun(
             console.print(f"{len(left_out)} runs are not of this suite, and are left out")
     # Beside the results, since workers on other machines must see it.
     with TemporaryDirectory(dir=results, prefix=".rerun-") as folder:
-        return rerun(
-            loaded, chosen, results, Path(folder), console, address=address, tolerance=tolerance
-        )
+        return rerun(loaded, chosen, results, Path(folder), executor, console, tolerance=tolerance)

@@ -11,7 +11,7 @@ from shiftbench.core.errors import InputError
 from shiftbench.suite.file import Resources
 
 # Ray reads these when it is imported, and passes the RAY_TRAIN_ ones on to its workers.
-DEFAULTS = {
+_DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # The controller sees a report only when it polls; 2 s would dominate short runs.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -25,8 +25,6 @@ DEFAULTS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
-CONNECT_S = 10
-OBJECT_STORE_BYTES = 256 * 2**20  # of a local cluster; images and weights travel as files
 
 
 @contextmanager
@@ -41,14 +39,14 @@ def session(address: str | None, resources: Resources) -> Iterator[None]:
     Raises:
         InputError: when no cluster answers, or the cluster is too small for ``resources``.
     """
-    for name, value in DEFAULTS.items():
+    for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
-        _check_listening(address)
+        _check_listening(address, resources.limits.connect_timeout_s)
         try:
             ray.init(address=address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -57,7 +55,7 @@ def session(address: str | None, resources: Resources) -> Iterator[None]:
         ray.init(
             address="local",
             num_cpus=os.cpu_count(),
-            object_store_memory=OBJECT_STORE_BYTES,
+            object_store_memory=resources.limits.object_store_bytes,
             # Only Train's worker groups ask the dashboard's state API anything.
             include_dashboard=resources.workers > 1,
             **quiet,
@@ -69,13 +67,13 @@ def session(address: str | None, resources: Resources) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_listening(address: str) -> None:
+def _check_listening(address: str, timeout_s: float) -> None:
     """See that something listens at ``host:port``; Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         return  # "auto" and the like, which Ray looks up
     try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+        socket.create_connection((host, int(port)), timeout=timeout_s).close()
     except (OSError, ValueError, OverflowError) as error:
         raise InputError(f"--address {address}: no Ray cluster answers ({error})") from error
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from shiftbench.models.classifier import ImageClassifier
     from shiftbench.suite.plan import Run
 
-RAW_PIXELS_LIMIT = 2 * 2**30  # bytes of decoded training images kept on disk for one task
-
 
 def fresh_model(workspace: Workspace, run: Run) -> ImageClassifier:
     """A pretrained model, ready for a method's ``prepare``, on the device."""
@@ -113,7 +111,7 @@ def batches(
         return prompts[torch.from_numpy(templates), labels].to(device, non_blocking=True)
 
     def images(steps: range) -> Iterator[Batch]:
-        decoded = workspace.store.raw(examples, RAW_PIXELS_LIMIT)
+        decoded = workspace.store.raw(examples, workspace.resources.limits.decoded_bytes)
         dataset = AugmentedImages(decoded, examples.labels, preprocessing, seed)
         loader_workers = workspace.resources.data_workers
         parts = image_batches(dataset, order(steps), loader_workers, on_gpu)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from graphlib import TopologicalSorter
+from heapq import heappop, heappush
+from itertools import count
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -117,3 +119,27 @@ class Agenda:
             if any(before.run_id == run_id for before in above):
                 failed += self.fail(job.run_id, f"it builds on run {run_id}, which failed")
         return failed
+
+
+class Queue:
+    """Jobs that wait for a worker, in the order of the plan: runs finish one after the other.
+
+    Args:
+        runs: ids in the order of the plan.
+    """
+
+    def __init__(self, runs: Iterable[str]) -> None:
+        self._position = {run_id: position for position, run_id in enumerate(runs)}
+        self._heap: list[tuple[int, int, Job]] = []
+        self._counter = count()
+
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
+    def add(self, job: Job) -> None:
+        """Put a job in line."""
+        heappush(self._heap, (self._position[job.run_id], next(self._counter), job))
+
+    def take(self) -> Job:
+        """The next job."""
+        return heappop(self._heap)[-1]

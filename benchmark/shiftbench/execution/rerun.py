@@ -18,6 +18,7 @@ from shiftbench.suite.plan import Plan
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from shiftbench.execution.executor import Executor
     from shiftbench.suite.suite import Suite
 
 
@@ -26,9 +27,9 @@ def rerun(
     run_ids: Collection[str],
     results: Path,
     into: Path,
+    executor: Executor,
     console: Console,
     *,
-    address: str | None = None,
     tolerance: float = 0.0,
 ) -> list[Verdict]:
     """Do runs again, with what they build on, and compare the values. Nothing is changed.
@@ -38,8 +39,8 @@ def rerun(
         run_ids: of runs that are done.
         results: the results folder with the rows to compare with.
         into: an empty results folder; on a cluster, on storage that all nodes see.
+        executor: does the jobs.
         console: where progress is shown.
-        address: of a Ray cluster to join.
         tolerance: how far a value may be off; another device rounds otherwise.
 
     Raises:
@@ -49,7 +50,7 @@ def rerun(
     for run_id in run_ids:
         before = rows(store.read(results, [run_id]))
         gaps = any(not row.complete for row in before)
-        launch(only(suite, run_id), into, console, address, gaps)
+        launch(only(suite, run_id), into, executor, console, allow_incomplete=gaps)
         again = store.read(into, [run_id])
         problems = [f"failed this time: {run.error}" for run in failures(again)]
         problems = problems or changes(before, rows(again), tolerance)

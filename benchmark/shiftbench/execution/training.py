@@ -48,8 +48,8 @@ class Trained:
     seconds: float = 0.0
 
 
-class Objective(nn.Module):
-    """A method's loss as a module, so that DDP sees one forward pass."""
+class _Terms(nn.Module):
+    """The terms of a method's loss as a module, so that DDP sees one forward pass."""
 
     def __init__(self, method: TrainedMethod[MethodConfig], model: ImageClassifier) -> None:
         super().__init__()
@@ -110,9 +110,9 @@ class Trainer:
         self._parameters = method.parameters(model)
         self._optimizer = method.optimizer(self._parameters)
         self.done = self._resume()
-        self._objective: nn.Module = Objective(method, model)
+        self._terms: nn.Module = _Terms(method, model)
         if place.size > 1:
-            self._objective = DistributedDataParallel(self._objective)
+            self._terms = DistributedDataParallel(self._terms)
 
     def run(self, until: int | None = None) -> Trained:
         """Train up to a number of steps in all; ``None``: to the end.
@@ -161,7 +161,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step, config)
         accumulate = schedule.batch_size // self._place.size // schedule.micro_batch
-        terms = _backward(self._objective, stream, accumulate, device, config.precision)
+        terms = _backward(self._terms, stream, accumulate, device, config.precision)
         self._method.before_step(self._model)
         norm = _clip(self._parameters, config.max_grad_norm)
         # Looking at a value on a GPU waits for it, so there not at every step.
@@ -200,18 +200,18 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def _backward(
-    objective: nn.Module, stream: Iterator[Batch], accumulate: int, device: str, precision: str
+    terms_of: nn.Module, stream: Iterator[Batch], accumulate: int, device: str, precision: str
 ) -> dict[str, Tensor]:
     """Accumulate the gradient of one step; this worker's mean of every term, detached, fp32."""
     parts: dict[str, list[Tensor]] = {}
     for part in range(accumulate):
         batch = next(stream)
         local: AbstractContextManager[None] = nullcontext()
-        if isinstance(objective, DistributedDataParallel) and part < accumulate - 1:
-            local = objective.no_sync()  # averaged over workers once, in the last backward pass
+        if isinstance(terms_of, DistributedDataParallel) and part < accumulate - 1:
+            local = terms_of.no_sync()  # averaged over workers once, in the last backward pass
         with local:
             with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-                terms = {name: term / accumulate for name, term in objective(batch).items()}
+                terms = {name: term / accumulate for name, term in terms_of(batch).items()}
             terms[LOSS].backward()
         for name, term in terms.items():
             parts.setdefault(name, []).append(term.detach().float())

@@ -36,6 +36,43 @@ class Budget(_Closed):
     ] = None
 
 
+class Limits(_Closed):
+    """How long to wait, how often to try again and how much to keep; never changes an outcome."""
+
+    job_retries: Annotated[
+        int, Field(ge=0, description="times that a job is done again whose worker was lost")
+    ] = 1
+    group_restarts: Annotated[
+        int, Field(ge=0, description="times that a group is started again that lost a worker")
+    ] = 2
+    collective_timeout_s: Annotated[
+        int, Field(ge=1, description="seconds that workers of a group wait for each other")
+    ] = 1800
+    connect_timeout_s: Annotated[
+        float, Field(gt=0, description="seconds that the cluster at --address has to answer")
+    ] = 10
+    journal_lock_s: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="seconds after which whoever holds the lock of a search's journal is "
+            "taken for dead; writing it takes milliseconds",
+        ),
+    ] = 5
+    object_store_bytes: Annotated[
+        int,
+        Field(
+            ge=80 * 2**20,
+            description="memory for Ray's objects of a cluster on this machine; images and "
+            "weights are files and no objects",
+        ),
+    ] = 256 * 2**20
+    decoded_bytes: Annotated[
+        int,
+        Field(ge=0, description="most bytes of a task's training images that are kept decoded"),
+    ] = 2 * 2**30
+
+
 class Resources(_Closed):
     """What a run may use; never changes its outcome beyond floating-point order."""
 
@@ -49,6 +86,7 @@ class Resources(_Closed):
     max_trials: Annotated[
         int | None, Field(ge=1, description="trials of a search at once; null: what fits")
     ] = None
+    limits: Limits = Limits()
 
 
 class SuiteFile(_Closed):

@@ -15,7 +15,7 @@ from PIL import Image
 from shiftbench.core.errors import InputError
 from shiftbench.data.tasks.definition import whole_set
 from shiftbench.evaluation.metrics import Score
-from shiftbench.execution.launch import (
+from shiftbench.execution.preflight import (
     SetState,
     check_backbones,
     check_data,

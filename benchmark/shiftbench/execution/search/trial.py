@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.errors import RunFailedError
 from shiftbench.data.batches import WorkerPlace
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from shiftbench.execution.workspace import Workspace
     from shiftbench.methods.base import TrainedMethod
     from shiftbench.methods.config import TrainingConfig
-    from shiftbench.methods.search import Search, Values
+    from shiftbench.methods.search import Search, SearchConfig, Values
     from shiftbench.models.classifier import ImageClassifier
     from shiftbench.suite.plan import Run
 
 
+_FRESH_SEEDS = 1000  # of finalists: above all seeds that a space may hold
+
+
 @dataclass(frozen=True)
-class Progress:
-    """How far a trial is.
+class TrialReport:
+    """A trial after some of its steps.
 
     Attributes:
         score: headline metric on OOD validation; 0 when training failed.
@@ -40,6 +43,41 @@ class Progress:
     images: int
     seconds: float
     error: str = ""
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """What a trial trains.
+
+    Attributes:
+        values: the settings that are tried.
+        seed: of the order of its data.
+        milestones: steps after which it is scored; after the last it has ended.
+    """
+
+    values: Values
+    seed: int
+    milestones: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        config: SearchConfig,
+        proposed: Mapping[str, Any],
+        points: Sequence[Mapping[str, Any]] | None,
+    ) -> TrialSettings:
+        """The trial that a proposal means.
+
+        Args:
+            config: of the search.
+            proposed: a point of the space; for finalists, the number of one and of its repetition.
+            points: for finalists, the values of each.
+        """
+        if points is None:
+            seed = int(proposed.get("seed", config.seed))
+            return cls(dict(proposed), seed, config.milestones())
+        values = dict(points[proposed["finalist"]])
+        return cls(values, _FRESH_SEEDS + proposed["repeat"], (config.inner_steps,))
 
 
 class Trials:
@@ -81,7 +119,7 @@ class Trials:
         self._trainer = Trainer(model, self._method, schedule, stream, seed=seed)
         self._batch_size = schedule.batch_size
 
-    def advance(self, steps: int) -> Progress:
+    def advance(self, steps: int) -> TrialReport:
         """Train up to a number of steps in all, and score."""
         if self._model is None:
             raise ValueError("no trial has been started")
@@ -95,7 +133,7 @@ class Trials:
             error = str(failure)
         done = len(self._trainer.done.losses)
         seconds = time.monotonic() - self._begun
-        return Progress(score, done, done * self._batch_size, seconds, error)
+        return TrialReport(score, done, done * self._batch_size, seconds, error)
 
     def _reset(self) -> ImageClassifier:
         """A model as it was before any trial."""

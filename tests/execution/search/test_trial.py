@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from shiftbench.execution.remarks import Remarks
+from shiftbench.execution.search.trial import Trials
 from shiftbench.execution.setup import Setup
-from shiftbench.execution.trial import Trials
 from shiftbench.execution.workspace import Workspace
 from shiftbench.suite.plan import Plan, Run
 from shiftbench.suite.suite import Suite

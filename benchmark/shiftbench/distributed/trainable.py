@@ -1,0 +1,74 @@
+"""A process of Ray Tune that runs one trial of a search after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ray import tune
+
+from shiftbench.distributed.place import workspace_here
+from shiftbench.execution.search.trial import Trials, TrialSettings
+
+if TYPE_CHECKING:
+    from shiftbench.execution.setup import Setup
+    from shiftbench.suite.plan import Run
+
+SCORE = "score"
+RESOURCE = "resource"
+"""The resource of ASHA: the reduction factor to the power of the rung."""
+
+
+class SearchTrial(tune.Trainable):  # type: ignore[misc]
+    """Trains trials on warm data and models; each step of Tune is a rung."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        setup: Setup | None = None,
+        run: Run | None = None,
+        points: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Load what all trials share, and start the first."""
+        if setup is None or run is None:
+            raise ValueError("a trial needs the setup and the run")
+        self._points = points
+        self._trials = Trials(workspace_here(setup), run)
+        self._begin(config)
+
+    def _begin(self, proposed: dict[str, Any]) -> None:
+        self._settings = TrialSettings.of(self._trials.search.config, proposed, self._points)
+        self._rung = 0
+        self._trials.start(self._settings.values, self._settings.seed)
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next rung and score."""
+        milestones = self._settings.milestones
+        report = self._trials.advance(milestones[self._rung])
+        resource = self._trials.search.config.reduction_factor**self._rung
+        self._rung += 1
+        last = self._rung == len(milestones)
+        return {
+            SCORE: report.score,
+            RESOURCE: resource,
+            "steps": report.steps,
+            "images": report.images,
+            "seconds": report.seconds,
+            "error": report.error,
+            "seed": self._settings.seed,
+            "milestones": list(milestones),
+            "last": last,
+            "done": last or bool(report.error),
+        }
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Start another trial in the same process."""
+        self._begin(new_config)
+        return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """Nothing: a trial is short, and one that was interrupted starts again."""
+        return {}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing."""

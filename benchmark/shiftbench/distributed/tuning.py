@@ -1,0 +1,161 @@
+"""The trials of a search on Ray Tune: the sampler proposes, ASHA stops, a journal remembers.
+
+One trial of Tune is one configuration. Its actors are used again, so backbone, data and decoded
+images are loaded once for each of them. Tune keeps nothing itself: after a crash the journal gives
+ASHA its rungs back.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import ray
+from optuna.trial import FrozenTrial, TrialState
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from shiftbench.distributed.session import pool_size
+from shiftbench.distributed.trainable import RESOURCE, SCORE, SearchTrial
+from shiftbench.execution.search.record import FACTS
+from shiftbench.execution.search.space import sampler
+from shiftbench.leaderboard.runfolder import SearchFolder
+
+if TYPE_CHECKING:
+    from shiftbench.execution.search.study import Study
+    from shiftbench.execution.setup import Setup
+    from shiftbench.methods.search import SearchConfig
+    from shiftbench.suite.plan import Run
+
+OnTrial = Callable[[str, int, int, float], None]
+
+
+def run_trials(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
+    """Run what is left of a study's trials.
+
+    Args:
+        setup: what every process is told.
+        run: one of those that share the search.
+        study: which trials, and where they are kept.
+        on_trial: called with the study's name, the trials ended, the trials in all and the best
+            score, whenever a trial has ended.
+    """
+    asked = run.create().search()
+    if asked is None or run.search is None:
+        raise ValueError(f"{run.label} has no search")
+    config, resources = asked.config, setup.resources
+    study.propose_interrupted()
+    ended = study.trials()
+    left = study.wanted - len(ended)
+    if left <= 0:
+        return
+    scheduler: TrialScheduler = FIFOScheduler()
+    if study.points is None and config.scheduler == "asha" and len(config.milestones()) > 1:
+        scheduler = asha(config, ended)
+    concurrent = pool_size(ray.cluster_resources(), resources)
+    trainable = tune.with_parameters(SearchTrial, setup=setup, run=run, points=study.points)
+    bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    proposals = Proposals(
+        study.space,
+        metric=SCORE,
+        mode="max",
+        # A resumed search must not repeat the draws that it began with.
+        sampler=sampler(config, study.seed + len(ended)),
+        study_name=study.name,
+        storage=study.storage,
+    )
+    folder = SearchFolder.of(setup.results, run.search.id).path
+    for left_behind in folder.glob("tune-*"):  # by an attempt that was killed
+        shutil.rmtree(left_behind, ignore_errors=True)
+    with TemporaryDirectory(prefix="tune-", dir=folder, ignore_cleanup_errors=True) as directory:
+        tune.Tuner(
+            tune.with_resources(trainable, {k: v for k, v in bundle.items() if v}),
+            tune_config=tune.TuneConfig(
+                metric=SCORE,
+                mode="max",
+                num_samples=left,
+                max_concurrent_trials=min(concurrent, resources.max_trials or concurrent),
+                reuse_actors=True,
+                search_alg=proposals,
+                scheduler=scheduler,
+            ),
+            run_config=tune.RunConfig(
+                name=study.name,
+                storage_path=directory,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=1),
+                callbacks=[_Watch(study, on_trial)],
+            ),
+        ).fit()
+
+
+def asha(config: SearchConfig, ended: Sequence[FrozenTrial]) -> ASHAScheduler:
+    """ASHA (arXiv 1810.05934) with the rungs that ended trials have filled.
+
+    Each rung keeps the top 1/η of its trials, and the next one trains η times longer. Tune itself
+    does not keep the rungs.
+    """
+    top = config.reduction_factor ** (len(config.milestones()) - 1)
+    scheduler = ASHAScheduler(
+        time_attr=RESOURCE, max_t=top, grace_period=1, reduction_factor=config.reduction_factor
+    )
+    for milestone, recorded in scheduler._brackets[0]._rungs:
+        for i, trial in enumerate(ended):
+            if milestone in trial.intermediate_values:
+                recorded[f"ended-{i}"] = trial.intermediate_values[milestone]
+    return scheduler
+
+
+class Proposals(OptunaSearch):  # type: ignore[misc]
+    """Tune's Optuna search, which also writes what each trial did and cost.
+
+    A trial that ASHA stopped is told as pruned, since its score is of fewer steps; one that failed
+    has the lowest score, so that the sampler avoids what is like it.
+    """
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Note the score at a rung."""
+        trial = self._ot_trials[trial_id]
+        trial.report(result[SCORE], result[RESOURCE])
+        for name in FACTS:
+            trial.set_user_attr(name, result[name])
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell the sampler how a trial ended."""
+        if trial_id in self._completed_trials:
+            return
+        self._completed_trials.add(trial_id)
+        trial = self._ot_trials[trial_id]
+        if error or not result or SCORE not in result:  # its process died, twice
+            trial.set_user_attr("error", "the process of the trial died")
+            self._ot_study.tell(trial, 0.0, state=TrialState.COMPLETE)
+            return
+        self.on_trial_result(trial_id, result)
+        if result["error"] or result["last"]:
+            self._ot_study.tell(trial, result[SCORE], state=TrialState.COMPLETE)
+        else:
+            self._ot_study.tell(trial, state=TrialState.PRUNED)
+
+
+class _Watch(tune.Callback):  # type: ignore[misc]
+    """Reports every trial that ends.
+
+    Tune pickles all it is given, for a way to resume that is not ours: this becomes one that
+    reports nothing.
+    """
+
+    def __init__(self, study: Study, on_trial: OnTrial) -> None:
+        self._study, self._on_trial = study, on_trial
+
+    def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
+        return tune.Callback, ()
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        ended = self._study.trials()
+        best = max((t.value for t in ended if t.value is not None), default=0.0)
+        self._on_trial(self._study.name, len(ended), self._study.wanted, best)

@@ -1,0 +1,31 @@
+"""What does the jobs of a launch: in this process, or on a cluster. No ray, no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from shiftbench.execution.work import Work
+    from shiftbench.suite.plan import Plan
+
+
+class Executor(Protocol):
+    """Does the jobs of a launch, in any order that their graph allows and anywhere.
+
+    Each job is one of the stages (``execution.stages``) or a search, done with a ``Workspace`` of
+    the process that does it. An executor that is killed loses only what was under way.
+    """
+
+    def check(self, plan: Plan) -> None:
+        """See that this executor can do a plan, before anything is spent.
+
+        Raises:
+            InputError: it never could.
+        """
+
+    def execute(self, work: Work) -> None:
+        """Do all jobs, and settle each as soon as it has ended.
+
+        Raises:
+            InputError: what the suite asks for is not there.
+        """

@@ -1,0 +1,219 @@
+"""Checks of data, schedules, backbones and leakage, all before anything is spent. No ray.
+
+Each check raises one line that names what to change. ``run`` does them all by ``preflight``; a verb
+that asks about one thing calls the check of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from shiftbench.core.errors import InputError
+from shiftbench.core.locations import cache_dir
+from shiftbench.data.audit import check_overlap
+from shiftbench.data.tasks.definition import whole_set
+from shiftbench.data.tasks.opening import open_ood_val, open_task
+from shiftbench.data.verify import check
+from shiftbench.execution.remarks import Remarks
+from shiftbench.execution.schedule import make_schedule
+from shiftbench.leaderboard import store
+from shiftbench.leaderboard.schema import rows
+from shiftbench.methods.base import TrainedMethod
+from shiftbench.models.backbones import check_backbone
+from shiftbench.suite.plan import Plan, evaluation_metrics
+
+if TYPE_CHECKING:
+    from shiftbench.data.images import ImageSet
+    from shiftbench.data.tasks.definition import Task
+    from shiftbench.data.verify import Finding
+    from shiftbench.suite.plan import Run
+
+SetKey = tuple[str, str]
+"""Names of a task and of one of its evaluation sets."""
+
+
+class SetState(NamedTuple):
+    """The files behind a result.
+
+    Attributes:
+        train_fingerprint: of the task's training set.
+        fingerprint: of the evaluation set.
+        incomplete_reason: what is missing; ``None`` when both are complete.
+    """
+
+    train_fingerprint: str
+    fingerprint: str
+    incomplete_reason: str | None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the checks found out about the data of a plan that nothing keeps from being done.
+
+    Attributes:
+        root: the data root.
+        sets: the state of every evaluation set, by task and set.
+        leakage: test images that methods see, by task and whether they search on OOD validation.
+    """
+
+    root: str
+    sets: Mapping[SetKey, SetState]
+    leakage: Mapping[tuple[str, bool], str]
+
+    @property
+    def remarks(self) -> Remarks:
+        """What the rows must say of the data."""
+        gaps = {
+            key: state.incomplete_reason
+            for key, state in self.sets.items()
+            if state.incomplete_reason is not None
+        }
+        return Remarks(gaps, self.leakage)
+
+    def fingerprints(self, run: Run) -> dict[str, str]:
+        """Of all files that the outcome of a run depends on, by name of the set."""
+        return fingerprints_of(run.task, self.sets)
+
+    def searched_fingerprints(self, run: Run) -> dict[str, str]:
+        """Of all files that the search of a run looks at."""
+        seen = {"train": self.sets[run.task.name, "id-val"].train_fingerprint}
+        if run.searched:
+            seen["ood-val"] = _ood_val(run, self.root).fingerprint
+        return seen
+
+
+def preflight(plan: Plan, root: str, *, allow_incomplete: bool = False) -> Checked:
+    """Do every check, the quick ones first.
+
+    Args:
+        plan: the runs.
+        root: the data root.
+        allow_incomplete: go on with data sets that lack files.
+
+    Raises:
+        InputError: the first thing that cannot work.
+    """
+    check_backbones(plan)
+    sets = check_data(plan, root, allow_incomplete)
+    check_schedules(plan, root)
+    return Checked(root, sets, check_leakage(plan, root))
+
+
+def check_data(plan: Plan, root: str, allow_incomplete: bool) -> Mapping[SetKey, SetState]:
+    """The state of every evaluation set, by task and set.
+
+    A training set that lacks files makes all results of its task incomplete.
+
+    Raises:
+        InputError: a set is absent, or incomplete where that is not allowed.
+    """
+    checked: dict[str, Finding] = {}
+    states: dict[SetKey, SetState] = {}
+    for task in {run.task.name: run.task for run in plan.runs.values()}.values():
+        found: dict[str, Finding] = {}
+        for name, source in task.sources().items():
+            key = source.model_dump_json()
+            found[name] = checked[key] = checked.get(key) or check(source, root)
+        for finding in found.values():
+            problem = f"task {task.name}: {finding.name}: {finding.detail}"
+            if finding.status == "absent":
+                raise InputError(problem)
+            if finding.status == "incomplete" and not allow_incomplete:
+                raise InputError(f"{problem}; with --allow-incomplete every row says so")
+        train = found["train"]
+        for name in evaluation_metrics(task):
+            of_set = found.get(name, train)  # ID validation may be held out of training
+            faulty = next((f for f in (train, of_set) if f.status != "ok"), None)
+            states[task.name, name] = SetState(
+                train.fingerprint,
+                of_set.fingerprint,
+                None if faulty is None else f"{faulty.name}: {faulty.detail}",
+            )
+    return states
+
+
+def fingerprints_of(task: Task, sets: Mapping[SetKey, SetState]) -> dict[str, str]:
+    """Fingerprints of a task's training set and of every evaluation set, by name."""
+    states = {name: sets[task.name, name] for name in evaluation_metrics(task)}
+    train = {"train": states["id-val"].train_fingerprint}
+    return train | {name: state.fingerprint for name, state in states.items()}
+
+
+def check_leakage(plan: Plan, root: str) -> dict[tuple[str, bool], str]:
+    """Test images that the methods see, by task and whether they search on OOD validation data.
+
+    Raises:
+        InputError: there are some, and the task does not say that rows are to be labelled.
+    """
+    found: dict[tuple[str, bool], str] = {}
+    audited: set[tuple[str, bool]] = set()
+    for run in plan.runs.values():
+        key = run.task.name, run.searched
+        if key in audited:
+            continue
+        audited.add(key)
+        data = open_task(run.task, root, None, 0)
+        ood_val = _ood_val(run, root) if run.searched else None
+        text = check_overlap(run.task, data, ood_val, cache_dir())
+        if text is not None:
+            found[key] = text
+    return found
+
+
+def _ood_val(run: Run, root: str) -> ImageSet:
+    """What the search of a run is scored on."""
+    if run.search is None or run.search.ood_val is None:
+        raise ValueError(f"{run.label} has no search")
+    task = run.task.model_copy(update={"ood_val": run.search.ood_val})
+    return open_ood_val(task, root)[1]
+
+
+def check_schedules(plan: Plan, root: str) -> None:
+    """Open each task once and see that every run's batch can be cut up as the suite asks.
+
+    Raises:
+        InputError: a task cannot be opened, or a batch cannot be divided.
+    """
+    resources = plan.suite.resources
+    sizes: dict[tuple[str, int | None], int] = {}
+    for run in plan.runs.values():
+        method = run.create()
+        if not isinstance(method, TrainedMethod) or method.inputs != "images":
+            continue
+        key = (run.task.name, run.shots)
+        if key not in sizes:
+            sizes[key] = len(open_task(run.task, root, run.shots, run.seed).train)
+        micro_batch = None if method.whole_batch else resources.micro_batch
+        try:
+            make_schedule(sizes[key], method.training, resources.workers, micro_batch)
+        except InputError as error:
+            raise plan.suite.error(
+                f"{run.label} on {run.task.name}: {error}", "resources"
+            ) from error
+
+
+def check_backbones(plan: Plan) -> None:
+    """See that each backbone is one that open_clip knows, or a folder; downloads nothing.
+
+    Raises:
+        InputError: it is not.
+    """
+    for position, name in enumerate(plan.suite.backbones):
+        try:
+            check_backbone(name)
+        except InputError as error:
+            raise plan.suite.error(str(error), "backbones", position) from error
+
+
+def outdated(plan: Plan, results: Path, states: Mapping[SetKey, SetState]) -> set[str]:
+    """Runs that were done on other files than there are now."""
+    found = set()
+    for row in rows(store.read(results, plan.runs)):
+        recorded = SetState(row.train_fingerprint, row.data_fingerprint, row.incomplete_reason)
+        task = plan.runs[row.run_id].task.name
+        if recorded != states[task, whole_set(row.evaluation_set)]:
+            found.add(row.run_id)
+    return found

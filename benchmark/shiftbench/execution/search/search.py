@@ -1,0 +1,73 @@
+"""The search of a run: many trials, the best of them again on fresh seeds, and what was found.
+
+Every trial that has ended is in a journal before the next one begins; after a crash the journal
+gives the sampler its history back, and trials that were under way are proposed again. The finalists
+are a second study of the same journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import TYPE_CHECKING
+
+from optuna.distributions import CategoricalDistribution
+
+from shiftbench.execution.search import record
+from shiftbench.execution.search.finalists import best_finalist, finalists, score_of
+from shiftbench.execution.search.space import draw, space_of
+from shiftbench.execution.search.study import FINALISTS, SEARCH, Study, open_journal
+from shiftbench.leaderboard.runfolder import SearchFolder
+
+if TYPE_CHECKING:
+    from shiftbench.execution.setup import Setup
+    from shiftbench.suite.plan import Run
+
+
+def _no_trials(study: Study) -> None:
+    raise ValueError(f"nothing is here to run the {study.wanted} trials of a search")
+
+
+def search(setup: Setup, run: Run, run_trials: Callable[[Study], None] = _no_trials) -> None:
+    """Search for a run's settings, or go on with it, and leave what was found.
+
+    Args:
+        setup: what every process is told.
+        run: one of those that share the search.
+        run_trials: runs what is left of a study's trials; not called where settings are drawn and
+            not tried.
+
+    Raises:
+        RunFailedError: no trial got to its end.
+    """
+    asked = run.create().search()
+    if asked is None or run.search is None:
+        raise ValueError(f"{run.label} has no search")
+    folder = SearchFolder.of(setup.results, run.search.id)
+    if folder.finished:
+        return
+    config = asked.config
+    seed = config.seed + 1_000_003 * run.search.seed
+    if not config.n_trials:
+        record.write(folder, asked, run.search.id, [], draw(asked, seed), None)
+        return
+
+    journal = open_journal(folder.journal, setup.resources.limits.journal_lock_s)
+    first = Study(journal, SEARCH, space_of(asked), config.n_trials, seed)
+    run_trials(first)
+    best = finalists(first.trials(), config)
+    winner, score = best[0], score_of(best[0])
+    studies = [first]
+    if len(best) > 1:
+        grid = {
+            "finalist": CategoricalDistribution(list(range(len(best)))),
+            "repeat": CategoricalDistribution(list(range(config.repeats))),
+        }
+        points = [trial.params for trial in best]
+        second = Study(journal, FINALISTS, grid, len(best) * config.repeats, seed, points)
+        for finalist, repeat in product(*(d.choices for d in grid.values())):
+            second.propose({"finalist": finalist, "repeat": repeat})
+        run_trials(second)
+        studies.append(second)
+        winner, score = best_finalist(best, second.trials())
+    record.write(folder, asked, run.search.id, studies, winner.params, score)

@@ -1,0 +1,53 @@
+"""A search's space in Optuna's terms, and what proposes points of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+from shiftbench.methods.search import Choice, Integer, LogUniform, Uniform
+
+if TYPE_CHECKING:
+    from shiftbench.methods.base import TrainedMethod
+    from shiftbench.methods.config import TrainingConfig
+    from shiftbench.methods.search import Domain, Search, SearchConfig, Values
+
+
+def space_of(asked: Search[TrainedMethod[TrainingConfig]]) -> dict[str, BaseDistribution]:
+    """The distribution of each setting, by its name."""
+    return {name: _distribution(domain) for name, domain in asked.space.items()}
+
+
+def sampler(config: SearchConfig, seed: int) -> BaseSampler:
+    """What proposes the next trial: multivariate TPE, or random points."""
+    if config.sampler == "random":
+        return RandomSampler(seed=seed)
+    return TPESampler(
+        seed=seed, n_startup_trials=config.n_startup_trials, multivariate=True, constant_liar=True
+    )
+
+
+def draw(asked: Search[TrainedMethod[TrainingConfig]], seed: int) -> Values:
+    """A random point of a search's space."""
+    study = optuna.create_study(sampler=RandomSampler(seed=seed))
+    return study.ask(fixed_distributions=space_of(asked)).params
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    match domain:
+        case Uniform():
+            return FloatDistribution(domain.low, domain.high)
+        case LogUniform():
+            return FloatDistribution(domain.low, domain.high, log=True)
+        case Integer():
+            return IntDistribution(domain.low, domain.high)
+        case Choice():
+            return CategoricalDistribution(domain.values)

@@ -1,0 +1,79 @@
+"""The jobs of a launch, and the one place that records how each of them ended. No ray, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from shiftbench.core.errors import first_line
+from shiftbench.execution.jobs import Agenda
+from shiftbench.execution.runinfo import run_info
+from shiftbench.leaderboard import store
+from shiftbench.leaderboard.golden import golden_faults
+from shiftbench.leaderboard.schema import failed, rows
+
+if TYPE_CHECKING:
+    from shiftbench.execution.display import Display
+    from shiftbench.execution.jobs import Job
+    from shiftbench.execution.setup import Setup
+
+
+class Work:
+    """What an executor is given: jobs as they become ready, and where to say how they ended.
+
+    Args:
+        setup: what every process is told.
+        graph: the jobs, each with those that it waits for.
+        todo: ids of the runs to finish; others in the graph are only to be fitted again.
+        display: shows what happens.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        graph: Mapping[Job, set[Job]],
+        todo: Collection[str],
+        display: Display,
+    ) -> None:
+        self.setup = setup
+        self.display = display
+        self._agenda = Agenda(graph)
+        self._todo = todo
+
+    def ready(self) -> list[Job]:
+        """Jobs that may start now and were not given out before."""
+        return self._agenda.ready()
+
+    def needed(self, job: Job) -> bool:
+        """Whether a job is still worth doing: its run has not failed."""
+        return job.run_id not in self._agenda.failed
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why runs failed, by id."""
+        return {run_id: why for run_id, why in self._agenda.failed.items() if run_id in self._todo}
+
+    def settle(self, job: Job, error: BaseException | None = None) -> None:
+        """A job has ended: with it go on the jobs that wait for it, or fail the runs that do.
+
+        Args:
+            job: as ``ready`` gave it.
+            error: what it raised; ``None`` when it is done.
+        """
+        if error is None:
+            self._agenda.done(job)
+            self.display.done(job)
+            if job.stage == "score":
+                self._check_golden(job.run_id)
+            return
+        for run_id in self._agenda.fail(job.run_id, first_line(error)):
+            reason = self._agenda.failed[run_id]
+            if run_id in self._todo:
+                info = run_info(self.setup.suite, self.setup.runs[run_id])
+                store.write_run(self.setup.results, run_id, failed(info, reason))
+            self.display.failed(run_id, reason)
+
+    def _check_golden(self, run_id: str) -> None:
+        if self.setup.runs[run_id].create().reference:  # now, not when all GPU days are spent
+            for fault in golden_faults(rows(store.read(self.setup.results, [run_id]))):
+                self.display.warn(f"golden row {fault}")

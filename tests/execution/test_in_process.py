@@ -1,0 +1,156 @@
+"""A suite in this process: what is refused, and what interrupts and kills leave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from shiftbench.core.errors import InputError
+from shiftbench.execution.display import Display
+from shiftbench.execution.in_process import InProcess
+from shiftbench.execution.launch import Outcome, launch
+from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
+from shiftbench.leaderboard.store import read
+from shiftbench.suite.suite import Suite
+
+from tests.test_end_to_end import command, values
+
+SUITE = """
+data: miniature
+backbones: [miniature]
+tasks: [cifar10]
+methods:
+  zero-shot: {}
+  full: {lr: 5e-4, epochs: 3, batch_size: 32, warmup_steps: 2}
+  wise-ft: {alphas: [0.5]}
+shots: [8]
+budget: {evaluation_images: 40}
+"""
+QUIET = Console(quiet=True)
+
+
+def load(folder: Path, *overrides: str, text: str = SUITE) -> Suite:
+    file = folder / "small.yaml"
+    file.write_text(text)
+    return Suite.load(file, overrides)
+
+
+def run(folder: Path, results: Path) -> Outcome:
+    return launch(load(folder), results, InProcess(), QUIET)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
+    """The results of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    outcome = run(folder, folder / "results")
+    assert (len(outcome.executed), outcome.failed) == (3, {})
+    return folder / "results"
+
+
+def full(results: Path) -> RunFolder:
+    """The folder of the run that trains."""
+    (folder,) = (path for path in (results / "runs").iterdir() if (path / "fit.json").exists())
+    return RunFolder(folder)
+
+
+def test_nothing_is_left_to_do_afterwards(undisturbed: Path, tmp_path: Path) -> None:
+    assert run(tmp_path, undisturbed).executed == frozenset()
+
+
+def test_an_interrupted_training_goes_on_where_it_was(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+    total = len(full(undisturbed).read_fit().losses)
+
+    def steps(display: Display, steps: Mapping[str, tuple[int, int]]) -> None:
+        shown.extend(step for step, _ in steps.values())
+        if shown == list(range(1, total)):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Display, "steps", steps)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, tmp_path / "results")
+    assert all(row["label"] != "full" for row in read(tmp_path / "results").to_pylist())
+    assert len(list(tmp_path.rglob("state.safetensors"))) == 1
+    shown.clear()
+    assert run(tmp_path, tmp_path / "results").failed == {}
+    assert 1 not in shown  # it went on with the last epoch
+    assert shown[-1] == total
+    assert full(tmp_path / "results").read_fit().losses == full(undisturbed).read_fit().losses
+    assert values(tmp_path / "results") == values(undisturbed)
+
+
+def test_a_killed_process_goes_on_to_the_same_rows(undisturbed: Path, tmp_path: Path) -> None:
+    load(tmp_path)
+    results = tmp_path / "results"
+    arguments = command(
+        "run", tmp_path / "small.yaml", "--results", results, "--executor", "in-process"
+    )
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not list(results.rglob("weights.safetensors")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "nothing was ever trained"
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(read(results)) < len(read(undisturbed))
+    assert run(tmp_path, results).failed == {}
+    assert values(results) == values(undisturbed)
+    assert not list(results.rglob("*.tmp"))
+
+
+def test_what_fails_is_recorded_and_the_rest_goes_on(tmp_path: Path, world: Path) -> None:
+    ruinous = ("methods.full.lr=1e30", "methods.full.max_grad_norm=null")
+    outcome = launch(load(tmp_path, *ruinous), tmp_path / "results", InProcess(), QUIET)
+    reasons = {outcome.plan.runs[run_id].label: why for run_id, why in outcome.failed.items()}
+    assert reasons.keys() == {"full", "wise-ft"}
+    assert "not finite" in reasons["full"]
+    status = {row["label"]: row["status"] for row in read(tmp_path / "results").to_pylist()}
+    assert status == {"zero-shot": "done", "full": "failed", "wise-ft": "failed"}
+
+
+def test_a_search_by_trials_is_refused_before_anything_is_spent(
+    tmp_path: Path, world: Path
+) -> None:
+    suite = load(tmp_path, "methods.tuned={method: tuned, of: full}")
+    with pytest.raises(InputError, match=r"searches by trials.*executor ray") as refused:
+        launch(suite, tmp_path / "results", InProcess(), QUIET)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "results").exists()
+
+
+def test_settings_that_are_drawn_and_not_tried_need_no_ray(tmp_path: Path, world: Path) -> None:
+    drawn = "methods={autoft: {lr: 1e-4, batch_size: 24, search: {n_trials: 0}}}"
+    suite = load(tmp_path, "methods.full=null", "methods.wise-ft=null", drawn, "budget.steps=1")
+    outcome = launch(suite, tmp_path / "results", InProcess(), QUIET)
+    assert outcome.failed == {}
+    ((_, run),) = (item for item in outcome.plan.runs.items() if item[1].label == "autoft")
+    assert run.search is not None
+    assert SearchFolder.of(tmp_path / "results", run.search.id).read_found().n_trials == 0
+
+
+def test_a_gpu_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    suite = load(tmp_path, "resources.gpus_per_worker=1")
+    with pytest.raises(InputError, match=r"asks for a GPU, and PyTorch finds none"):
+        launch(suite, tmp_path / "results", InProcess(), QUIET)
+
+
+def test_the_callers_threads_and_random_numbers_are_left_alone(tmp_path: Path, world: Path) -> None:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    suite = load(tmp_path, "budget.steps=1", "resources.cpus_per_worker=2")
+    launch(suite, tmp_path / "results", InProcess(), QUIET)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
