@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from shiftbench.data.tasks.opening import open_task
-from shiftbench.execution.cost import Cost, Sizes, cost_of, measured_speeds, progress
+from shiftbench.execution.cost import Cost, Sizes, cost_of, measured_speeds, plan_state
 from shiftbench.leaderboard.schema import done, failed
 from shiftbench.leaderboard.store import write_run
 from shiftbench.suite.json_schema import SCHEMA_FILE
@@ -53,8 +53,8 @@ def build(*overrides: str) -> Plan:
 
 
 def costs(plan: Plan, root: Path | None, results: Path = Path("results")) -> dict[str, Cost]:
-    found = progress(plan, results, None if root is None else str(root))
-    return {line.label: line.cost for line in found.lines}
+    found = plan_state(plan, results, None if root is None else str(root))
+    return {line.label: line.cost for line in found.groups}
 
 
 def finish(results_folder: Path, plan: Plan, label: str, seed: int = 0, **changes: object) -> None:
@@ -133,8 +133,8 @@ def test_what_cannot_be_known_is_unknown(birds):
 
 
 def test_nothing_is_done_where_nothing_has_run(birds):
-    found = progress(build("seeds=[0, 1]"), birds / "results", str(birds))
-    assert [(line.label, line.done, line.left) for line in found.lines] == [
+    found = plan_state(build("seeds=[0, 1]"), birds / "results", str(birds))
+    assert [(line.label, line.done, line.left) for line in found.groups] == [
         ("zero-shot", 0, 1),
         ("full", 0, 2),
         ("wise-ft", 0, 2),
@@ -148,7 +148,7 @@ def test_what_is_done_costs_nothing_and_tells_how_long_the_rest_takes(birds):
     finish(birds / "results", plan, "full", train_images=192, train_seconds=6.0, world_size=2)
     finish(birds / "results", plan, "zero-shot", seeded=False)
     finish(birds / "results", plan, "wise-ft")
-    found = {line.label: line for line in progress(plan, birds / "results", str(birds)).lines}
+    found = {line.label: line for line in plan_state(plan, birds / "results", str(birds)).groups}
     assert [found[label].done for label in ("zero-shot", "full", "wise-ft")] == [1, 1, 1]
     assert found["zero-shot"].cost == Cost(0, 0, 0, 0.0)
     # Two runs of 192 images at 192 / (6 s · 2 workers) on one worker, and 2 · 130 predictions at
@@ -172,7 +172,7 @@ def test_a_failed_run_is_to_do_again_and_says_why(birds):
     plan = build()
     run = next(r for r in plan.runs.values() if r.label == "full")
     write_run(birds / "results", run.id, failed(info(run.id), "the loss\nis not finite"))
-    found = progress(plan, birds / "results", str(birds))
+    found = plan_state(plan, birds / "results", str(birds))
     assert (found.count("done"), found.count("failed"), found.count("left")) == (0, 1, 2)
     assert [(f.run.id, f.reason) for f in found.failures] == [(run.id, "the loss is not finite")]
     assert found.cost.steps == 12

@@ -150,7 +150,8 @@ def test_a_gpu_that_is_not_there_is_refused(
 
 def test_the_callers_threads_and_random_numbers_are_left_alone(tmp_path: Path, world: Path) -> None:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    suite = load(tmp_path, "budget.steps=1", "resources.cpus_per_worker=2")
+    small = ("methods.wise-ft=null", "budget.steps=1", "budget.evaluation_images=4")
+    suite = load(tmp_path, *small, "resources.cpus_per_worker=2")
     launch(suite, tmp_path / "results", InProcess(), QUIET)
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)

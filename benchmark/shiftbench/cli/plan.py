@@ -11,7 +11,7 @@ from shiftbench.cli.common import RESULTS, Data, Overrides, Results, SuiteArgume
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from shiftbench.execution.cost import Cost, Progress
+    from shiftbench.execution.cost import Cost, PlanState
     from shiftbench.suite.suite import Suite
 
 EPILOG = """[bold]Examples[/bold]
@@ -48,11 +48,11 @@ def plan(
 
         typer.echo(dump(loaded), nl=False)
         return
-    from shiftbench.execution.cost import progress
+    from shiftbench.execution.cost import plan_state
     from shiftbench.suite.plan import Plan
 
     planned = Plan.build(loaded)
-    show(Console(), loaded, progress(planned, results, data_root(loaded)))
+    show(Console(), loaded, plan_state(planned, results, data_root(loaded)))
 
 
 def data_root(suite: Suite) -> str | None:
@@ -64,7 +64,7 @@ def data_root(suite: Suite) -> str | None:
     return resolve(suite.data, lambda name: typer.echo(f"drawing {name} (once)", err=True))
 
 
-def show(console: Console, suite: Suite, progress: Progress) -> None:
+def show(console: Console, suite: Suite, state: PlanState) -> None:
     """Print a line for each task, backbone and method, and the totals."""
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
@@ -78,20 +78,20 @@ def show(console: Console, suite: Suite, progress: Progress) -> None:
     for name in (*STATES, "steps", "trained", "predicted", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     previous = ("", "")
-    for line in progress.lines:
-        heading = (line.task, line.backbone)
+    for group in state.groups:
+        heading = (group.task, group.backbone)
         if heading != previous:
             if any(previous):
                 table.add_row()
-            table.add_row(f"[bold]{escape(line.task)}[/bold] {escape(line.backbone)}")
+            table.add_row(f"[bold]{escape(group.task)}[/bold] {escape(group.backbone)}")
             previous = heading
-        counts = (str(line.done), str(line.failed), str(line.left))
-        table.add_row(f"  {escape(line.label)}", *counts, *cells(line.cost))
+        counts = (str(group.done), str(group.failed), str(group.left))
+        table.add_row(f"  {escape(group.label)}", *counts, *cells(group.cost))
     table.add_section()
-    totals = (str(progress.count(state)) for state in STATES)
-    table.add_row("all", *totals, *cells(progress.cost), style="bold")
+    totals = (str(state.count(name)) for name in STATES)
+    table.add_row("all", *totals, *cells(state.cost), style="bold")
     console.print(table)
-    console.print(_remark(suite, progress), style="dim", highlight=False)
+    console.print(_remark(suite, state), style="dim", highlight=False)
 
 
 def cells(cost: Cost) -> tuple[str, str, str, str]:
@@ -110,12 +110,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} h"
 
 
-def _remark(suite: Suite, progress: Progress) -> str:
+def _remark(suite: Suite, state: PlanState) -> str:
     parts = ["Steps, images trained on and predicted, and time: of the runs that are not done."]
-    if progress.cost.predictions is None or progress.cost.images is None:
+    if state.cost.predictions is None or state.cost.images is None:
         where = "not named: add --data" if suite.data is None else f"not all in {suite.data}"
         parts.append(f"Some sizes are unknown, since the data are {where}.")
-    elif progress.cost.seconds is None:
+    elif state.cost.seconds is None:
         parts.append("Times are unknown until something like it has run.")
     else:
         parts.append("The time is that of one run after the other.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from shiftbench.cli.common import RESULTS, Data, Overrides, Results, SuiteArgument, load_suite
 
 if TYPE_CHECKING:
-    from shiftbench.execution.cost import Line
+    from shiftbench.execution.cost import PlannedGroup
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -27,18 +27,19 @@ def status(
     from rich.console import Console
     from rich.markup import escape
 
-    from shiftbench.execution.cost import STATES, progress
+    from shiftbench.execution.cost import STATES, plan_state
     from shiftbench.suite.plan import Plan
 
     console = Console(soft_wrap=True, highlight=False)
     loaded = load_suite(suite, overrides, data)
-    found = progress(Plan.build(loaded), results, root=None)
+    found = plan_state(Plan.build(loaded), results, root=None)
     done, failed, left = (found.count(state) for state in STATES)
     summary = f"{done} of {done + failed + left} runs done, {failed} failed, {left} left"
     console.print(f"[bold]{escape(loaded.name)}[/bold]: {summary}")
-    for (task, backbone), lines in _by_task(found.lines).items():
+    for (task, backbone), groups in _by_task(found.groups).items():
         parts = (
-            f"{line.label} {line.done}/{line.done + line.failed + line.left}" for line in lines
+            f"{group.label} {group.done}/{group.done + group.failed + group.left}"
+            for group in groups
         )
         console.print(f"  {escape(task)}, {escape(backbone)}: {escape(', '.join(parts))}")
     for failure in found.failures:
@@ -48,8 +49,8 @@ def status(
         console.print(f"[red]failed[/red] {run.id} ({escape(name)}): {escape(failure.reason)}")
 
 
-def _by_task(lines: tuple[Line, ...]) -> dict[tuple[str, str], list[Line]]:
-    groups: dict[tuple[str, str], list[Line]] = {}
-    for line in lines:
-        groups.setdefault((line.task, line.backbone), []).append(line)
-    return groups
+def _by_task(groups: tuple[PlannedGroup, ...]) -> dict[tuple[str, str], list[PlannedGroup]]:
+    found: dict[tuple[str, str], list[PlannedGroup]] = {}
+    for group in groups:
+        found.setdefault((group.task, group.backbone), []).append(group)
+    return found

@@ -1,4 +1,4 @@
-"""Decides what runs next on a cluster: single jobs on warm workers, searches, groups of workers."""
+"""The order of work on a cluster: single jobs on warm workers, then searches, then groups."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def dispatch(work: Work) -> None:
 
 
 def _in_group(setup: Setup, run_id: str) -> bool:
-    """Whether a run is trained by a group of workers rather than by one."""
+    """True if a run is trained by a group of workers rather than by one."""
     method = setup.runs[run_id].create()
     many = setup.resources.workers > 1
     return many and isinstance(method, TrainedMethod) and method.inputs == "images"

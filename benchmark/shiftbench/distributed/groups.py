@@ -27,7 +27,8 @@ def fit_group(setup: Setup, run_ids: Sequence[str], progress: Any) -> dict[str, 
     """Train runs one after the other in one group of ``resources.workers`` workers.
 
     Returns:
-        why runs failed, by id; a run in neither this nor on disk as fitted was not tried.
+        reasons of the runs that failed, by id; a run that is not among them and not fitted was
+        not tried.
     """
     resources, limits = setup.resources, setup.resources.limits
     per_worker = {"CPU": resources.cpus_per_worker}
@@ -64,7 +65,7 @@ def fit_group(setup: Setup, run_ids: Sequence[str], progress: Any) -> dict[str, 
 
 
 def _group_loop(config: dict[str, Any]) -> dict[str, str]:
-    """What each worker of a group does; failed runs by id."""
+    """The loop of each worker of a group; reasons of the runs that failed, by id."""
     setup: Setup = config["setup"]
     context = ray.train.get_context()
     place = WorkerPlace(context.get_world_rank(), context.get_world_size())

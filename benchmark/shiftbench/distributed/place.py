@@ -1,4 +1,4 @@
-"""Where a Ray process computes."""
+"""The workspace of a process that Ray started."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Pool:
     """Warm workers, and the jobs they are at.
 
     Args:
-        setup: what every process is told.
+        setup: for the workers.
         progress: handle of the ``ProgressActor``.
         size: how many workers there may be.
     """
@@ -39,11 +39,11 @@ class Pool:
 
     @property
     def busy(self) -> bool:
-        """Whether a worker is at a job."""
+        """True while a worker is at a job."""
         return bool(self._busy)
 
     def free(self) -> bool:
-        """Whether a worker could take a job now."""
+        """True if a worker could take a job now."""
         return len(self._busy) < self._size
 
     def start(self, job: Job) -> None:

@@ -1,4 +1,4 @@
-"""Where workers say how far they are. Imports nothing, since an actor of its own holds it."""
+"""The progress of all workers, in an actor. Imports nothing, so that the actor is small."""
 
 
 class ProgressActor:
@@ -8,9 +8,9 @@ class ProgressActor:
         self._steps: dict[str, tuple[int, int]] = {}
 
     def put(self, run_id: str, step: int, steps: int) -> None:
-        """Say how far a run is."""
+        """Note the steps that a run has done."""
         self._steps[run_id] = (step, steps)
 
     def get(self) -> dict[str, tuple[int, int]]:
-        """How far every run is."""
+        """Steps done and steps in all of every run."""
         return dict(self._steps)

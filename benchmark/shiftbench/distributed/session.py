@@ -94,7 +94,7 @@ def check_resources(available: dict[str, float], resources: Resources) -> None:
 
 
 def pool_size(available: dict[str, float], resources: Resources) -> int:
-    """How many single workers fit on the cluster at once, at least one."""
+    """Number of single workers that fit on the cluster at once, at least one."""
     fits = [available.get("CPU", 1.0) / resources.cpus_per_worker]
     if resources.gpus_per_worker:
         fits.append(available.get("GPU", 0.0) / resources.gpus_per_worker)

@@ -37,7 +37,7 @@ def run_trials(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
     """Run what is left of a study's trials.
 
     Args:
-        setup: what every process is told.
+        setup: for the processes that run trials.
         run: one of those that share the search.
         study: which trials, and where they are kept.
         on_trial: called with the study's name, the trials ended, the trials in all and the best

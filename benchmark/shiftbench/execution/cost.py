@@ -1,4 +1,4 @@
-"""How far a plan is, and what the rest of it will cost. No torch, no ray."""
+"""The state of a plan: what of it is done, and what the rest will cost. No torch, no ray."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOWHERE = "data root not given"  # sizes that are documented need no data
 
 @dataclass(frozen=True)
 class Cost:
-    """What runs cost; ``None`` is unknown.
+    """The cost of some runs; ``None`` is unknown.
 
     Attributes:
         steps: optimizer steps.
@@ -68,7 +68,7 @@ class Speeds:
 
 
 @dataclass(frozen=True)
-class Line:
+class PlannedGroup:
     """The runs of one task, backbone and label, with the cost of those that are not done."""
 
     task: str
@@ -79,9 +79,14 @@ class Line:
     left: int
     cost: Cost
 
+    @property
+    def runs(self) -> int:
+        """Number of runs, in any state."""
+        return self.done + self.failed + self.left
+
 
 @dataclass(frozen=True)
-class Failure:
+class RunFailure:
     """A run that failed, and why."""
 
     run: Run
@@ -89,23 +94,23 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a plan is."""
+class PlanState:
+    """The groups of a plan in its order, and the runs of it that failed."""
 
-    lines: tuple[Line, ...]
-    failures: tuple[Failure, ...]
+    groups: tuple[PlannedGroup, ...]
+    failures: tuple[RunFailure, ...]
 
     def count(self, state: State) -> int:
-        """How many runs are in a state."""
-        return sum(getattr(line, state) for line in self.lines)
+        """Number of runs in a state."""
+        return sum(getattr(group, state) for group in self.groups)
 
     @property
     def cost(self) -> Cost:
         """Of all runs that are not done."""
-        return sum((line.cost for line in self.lines), Cost())
+        return sum((group.cost for group in self.groups), Cost())
 
 
-def progress(plan: Plan, results: Path, root: str | None) -> Progress:
+def plan_state(plan: Plan, results: Path, root: str | None) -> PlanState:
     """Compare a plan with the leaderboard of a results folder.
 
     Args:
@@ -122,7 +127,7 @@ def progress(plan: Plan, results: Path, root: str | None) -> Progress:
     ended = _ended(table)
     speeds = measured_speeds(table)
     sizes = Sizes(root)
-    lines = []
+    groups = []
     searches: set[str] = set()
     for (task, backbone, label), runs in plan.groups():
         states = [ended[run.id][0] if run.id in ended else "left" for run in runs]
@@ -133,17 +138,17 @@ def progress(plan: Plan, results: Path, root: str | None) -> Progress:
                 searches.add(run.search.id)
                 costs.append(search_cost(run, sizes, speeds))
         done, failed, left = (states.count(state) for state in STATES)
-        lines.append(Line(task, backbone, label, done, failed, left, sum(costs, Cost())))
+        groups.append(PlannedGroup(task, backbone, label, done, failed, left, sum(costs, Cost())))
     failures = tuple(
-        Failure(run, ended[run.id][1])
+        RunFailure(run, ended[run.id][1])
         for run in plan.runs.values()
         if run.id in ended and ended[run.id][0] == "failed"
     )
-    return Progress(tuple(lines), failures)
+    return PlanState(tuple(groups), failures)
 
 
 def cost_of(run: Run, sizes: Sizes, speeds: Speeds, resources: Resources) -> Cost:
-    """What one run will cost, its parents not included."""
+    """The cost of one run, its parents not included."""
     method = run.create()
     steps, images = _training(run, sizes)
     predictions = sizes.predictions(run, len(method.variants()))
@@ -157,7 +162,7 @@ def cost_of(run: Run, sizes: Sizes, speeds: Speeds, resources: Resources) -> Cos
 
 
 def search_cost(run: Run, sizes: Sizes, speeds: Speeds) -> Cost:
-    """What the search of a run costs at most: every trial trained to the end, none stopped early.
+    """The most that the search of a run can cost: every trial trained to the end, none stopped.
 
     The time does not count the scoring on OOD validation.
     """
@@ -203,7 +208,7 @@ def measured_speeds(table: pa.Table) -> Speeds:
 
 
 class Sizes:
-    """How many images sets have, each counted once; ``None`` where nobody knows without the data.
+    """Numbers of images of sets, each counted once; ``None`` where nobody knows without the data.
 
     Args:
         root: the data root, or ``None``.
@@ -283,7 +288,7 @@ def _ended(table: pa.Table) -> dict[str, tuple[State, str]]:
 
 @lru_cache
 def _inputs(name: str, config: str) -> str | None:
-    """What a run of the leaderboard trained on; ``None`` if it did not, or cannot be created."""
+    """Inputs that a run of the leaderboard trained on; ``None`` if none or if unknown here."""
     try:
         kind = METHODS.load(name)
         method = kind(kind.Config.model_validate_json(config))

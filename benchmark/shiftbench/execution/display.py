@@ -1,4 +1,4 @@
-"""What a person sees while runs execute: a bar, and a line for every run that ends."""
+"""Progress for people while runs execute: a bar, and a line for every run that ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shiftbench.execution.jobs import Job
     from shiftbench.suite.plan import Run
 
-HEARTBEAT_S = 15  # between two lines where there is no terminal to draw a bar on
+_HEARTBEAT_S = 15  # between two lines where there is no terminal to draw a bar on
 
 
 class Display:
@@ -60,17 +60,17 @@ class Display:
         self._progress.stop()
 
     def note(self, text: str) -> None:
-        """Say what takes a while."""
+        """Announce something that takes a while."""
         self._activity = text
         self._progress.update(self._bar, description=escape(text))
         self._line(f"[dim]{escape(text)}[/dim]")
 
     def warn(self, text: str) -> None:
-        """Say what looks wrong, while there is time to stop."""
+        """Warn of something that looks wrong, while there is time to stop."""
         self._line(f"[red]{escape(text)}[/red]")
 
     def done(self, job: Job) -> None:
-        """A job is done; the last one of a run is worth a line."""
+        """Count a job as done; print a line at the last one of a run."""
         self._done += 1
         self._left[job.run_id] -= 1
         self._activity = "evaluating"
@@ -79,13 +79,13 @@ class Display:
             self._line(f"[green]done[/green]    {escape(name_of(self._runs[job.run_id]))}")
 
     def failed(self, run_id: str, reason: str) -> None:
-        """A run failed."""
+        """Print that a run failed, and why."""
         self._done += self._left.pop(run_id, 0)
         self._progress.update(self._bar, completed=self._done)
         self._line(f"[red]failed[/red]  {escape(name_of(self._runs[run_id]))}: {escape(reason)}")
 
     def steps(self, steps: Mapping[str, tuple[int, int]]) -> None:
-        """How far the trainings are."""
+        """Show the steps done and the steps in all of each training."""
         under_way = [
             f"{name_of(self._runs[run_id])} {step}/{total}"
             for run_id, (step, total) in steps.items()
@@ -93,14 +93,14 @@ class Display:
         ]
         text = " · ".join(under_way) or self._activity
         self._progress.update(self._bar, description=escape(text))
-        if not self._console.is_terminal and time.monotonic() - self._last_line > HEARTBEAT_S:
+        if not self._console.is_terminal and time.monotonic() - self._last_line > _HEARTBEAT_S:
             self._line(f"[dim]{self._done}/{self._total} jobs · {escape(text)}[/dim]")
 
     def busy(self, text: str) -> None:
-        """Say how far something long is."""
+        """Show the progress of something long, in words."""
         self._activity = text
         self._progress.update(self._bar, description=escape(text))
-        if not self._console.is_terminal and time.monotonic() - self._last_line > HEARTBEAT_S:
+        if not self._console.is_terminal and time.monotonic() - self._last_line > _HEARTBEAT_S:
             self._line(f"[dim]{escape(text)}[/dim]")
 
     def _line(self, text: str) -> None:
@@ -110,6 +110,6 @@ class Display:
 
 
 def name_of(run: Run) -> str:
-    """What a person calls a run."""
+    """A run's name for people: task, backbone, label, shots and seed."""
     shots = "" if run.shots is None else f" · {run.shots}-shot"
     return f"{run.task.name} · {run.backbone} · {run.label}{shots} · seed {run.seed}"

@@ -1,4 +1,4 @@
-"""What does the jobs of a launch: in this process, or on a cluster. No ray, no torch."""
+"""The contract of an executor, which does the jobs of a launch. No ray, no torch."""
 
 from __future__ import annotations
 

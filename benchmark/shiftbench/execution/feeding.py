@@ -1,4 +1,4 @@
-"""What a training is fed: a model to start from, and batches in an order that only seeds decide."""
+"""Input of a training: a model to start from, and batches in an order that only seeds decide."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def context(
     place: WorkerPlace,
     steps: int,
 ) -> Context:
-    """What a method may look at when it prepares."""
+    """The context that a method's ``prepare`` is given."""
     examples = workspace.data(run).train
     preprocessing = workspace.backbone(run).preprocessing
     device = workspace.device

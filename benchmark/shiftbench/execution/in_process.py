@@ -95,7 +95,7 @@ def _do(job: Job, workspace: Workspace, work: Work) -> None:
 
 @contextmanager
 def _as_a_worker(threads: int, device: torch.device) -> Iterator[None]:
-    """As many threads as a worker has, and the caller's threads and random state afterwards."""
+    """Compute with a worker's number of threads; leave the caller's and the random state alone."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Which stage of which run may start when. No ray, no torch."""
+"""The stages of runs as a graph of jobs, and the jobs that may start. No ray, no torch."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def job_graph(
     Args:
         runs: all runs by id.
         todo: ids of the runs to finish.
-        fitted: whether what a run keeps is there.
-        found: whether a search has finished, by its id.
-        kept: whether a run has a first stage, which leaves something of its own.
+        fitted: says if the outcome of a run's first stage is there.
+        found: says if a search has finished, by its id.
+        kept: says if a run has a first stage, which leaves something of its own.
         variants: the variants of a run.
         evaluation_sets: names of the sets a run is evaluated on.
     """
@@ -53,7 +53,7 @@ def job_graph(
     searches: dict[str, Job] = {}
 
     def settings_of(run: Run, above: set[Job]) -> set[Job]:
-        """What must be done, after ``above``, before the settings of ``run`` are known."""
+        """Jobs that find the settings of ``run``; they wait for ``above``."""
         if run.search is None or found(run.search.id):
             return set()
         job = searches.setdefault(run.search.id, Job("search", run.id))
@@ -61,7 +61,7 @@ def job_graph(
         return {job}
 
     def weights_of(run: Run) -> set[Job]:
-        """What must be done before a variant of ``run`` can be had."""
+        """Jobs that must be done before a variant of ``run`` can be had."""
         if kept(run) and fitted(run.id):
             return set()
         above = set().union(*(weights_of(runs[parent]) for _, parent in run.parents))
@@ -110,7 +110,7 @@ class Agenda:
         self._sorter.done(job)
 
     def fail(self, run_id: str, reason: str) -> list[str]:
-        """A run cannot be finished, nor can what builds on it; the runs that failed with this."""
+        """Fail a run and those that build on it; the ids of all that failed with this call."""
         if run_id in self.failed:
             return []
         self.failed[run_id] = reason

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a launch came to.
+    """The outcome of a launch.
 
     Attributes:
         plan: all runs of the suite.
         executed: ids of the runs that were not done before.
-        failed: why runs failed, by id.
+        failed: reasons of the runs that failed, by id.
     """
 
     plan: Plan

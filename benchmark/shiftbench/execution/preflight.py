@@ -51,7 +51,7 @@ class SetState(NamedTuple):
 
 @dataclass(frozen=True)
 class Checked:
-    """What the checks found out about the data of a plan that nothing keeps from being done.
+    """The data of a plan that passed all checks.
 
     Attributes:
         root: the data root.
@@ -65,7 +65,7 @@ class Checked:
 
     @property
     def remarks(self) -> Remarks:
-        """What the rows must say of the data."""
+        """Remarks on the data, for the rows."""
         gaps = {
             key: state.incomplete_reason
             for key, state in self.sets.items()
@@ -74,11 +74,11 @@ class Checked:
         return Remarks(gaps, self.leakage)
 
     def fingerprints(self, run: Run) -> dict[str, str]:
-        """Of all files that the outcome of a run depends on, by name of the set."""
+        """Fingerprints of the sets that the outcome of a run depends on, by name."""
         return fingerprints_of(run.task, self.sets)
 
     def searched_fingerprints(self, run: Run) -> dict[str, str]:
-        """Of all files that the search of a run looks at."""
+        """Fingerprints of the sets that the search of a run looks at, by name."""
         seen = {"train": self.sets[run.task.name, "id-val"].train_fingerprint}
         if run.searched:
             seen["ood-val"] = _ood_val(run, self.root).fingerprint
@@ -164,7 +164,7 @@ def check_leakage(plan: Plan, root: str) -> dict[tuple[str, bool], str]:
 
 
 def _ood_val(run: Run, root: str) -> ImageSet:
-    """What the search of a run is scored on."""
+    """The OOD validation images that the search of a run is scored on."""
     if run.search is None or run.search.ood_val is None:
         raise ValueError(f"{run.label} has no search")
     task = run.task.model_copy(update={"ood_val": run.search.ood_val})
@@ -172,7 +172,7 @@ def _ood_val(run: Run, root: str) -> ImageSet:
 
 
 def check_schedules(plan: Plan, root: str) -> None:
-    """Open each task once and see that every run's batch can be cut up as the suite asks.
+    """Open each task once, and refuse batches that cannot be divided as the suite asks.
 
     Raises:
         InputError: a task cannot be opened, or a batch cannot be divided.
@@ -196,7 +196,7 @@ def check_schedules(plan: Plan, root: str) -> None:
 
 
 def check_backbones(plan: Plan) -> None:
-    """See that each backbone is one that open_clip knows, or a folder; downloads nothing.
+    """Refuse backbones that open_clip does not know and that are no folder; downloads nothing.
 
     Raises:
         InputError: it is not.
@@ -209,10 +209,10 @@ def check_backbones(plan: Plan) -> None:
 
 
 def outdated(plan: Plan, results: Path, states: Mapping[SetKey, SetState]) -> set[str]:
-    """Runs that were done on other files than there are now."""
+    """Ids of the runs that were done on other data files than there are now."""
     found = set()
     for row in rows(store.read(results, plan.runs)):
-        recorded = SetState(row.train_fingerprint, row.data_fingerprint, row.incomplete_reason)
+        recorded = (row.train_fingerprint, row.data_fingerprint, row.incomplete_reason)
         task = plan.runs[row.run_id].task.name
         if recorded != states[task, whole_set(row.evaluation_set)]:
             found.add(row.run_id)

@@ -1,4 +1,4 @@
-"""What is known about the data before anything runs, and the rows must say. No torch."""
+"""Faults of the data that are known before anything runs, and that rows must name. No torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Remarks:
-    """What the rows must say of the data.
+    """Remarks on the data, for the rows.
 
     Attributes:
-        incomplete: what is missing, by names of task and evaluation set.
-        leakage: test images that a method sees, by name of the task and whether it searches.
+        incomplete: missing files, by names of task and evaluation set.
+        leakage: test images that a method sees, by name of the task and if it searches.
     """
 
     incomplete: Mapping[tuple[str, str], str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What all rows of a run say about it, whether it is done or has failed."""
+"""The columns that all rows of a run share, of one that is done as of one that failed."""
 
 from __future__ import annotations
 

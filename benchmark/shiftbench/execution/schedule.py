@@ -1,4 +1,4 @@
-"""How long a run trains, how its steps are cut up, and the learning rate of each. No torch."""
+"""The number of steps of a training, their micro-batches and learning rates. No torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Schedule:
         batch_size: examples of one step, over all workers.
         micro_batch: examples that one worker holds in memory at a time.
         save_every: steps between two saved states; an epoch.
-        constant: whether the learning rate stays at its peak, with neither warm-up nor decay.
+        constant: the learning rate stays at its peak, with neither warm-up nor decay.
     """
 
     steps: int

@@ -1,4 +1,4 @@
-"""Everything that a process must be told before it can work on a suite's runs. No torch."""
+"""The input of a process that works on a suite's runs. No torch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Setup:
-    """What every process that works on a suite is told; it can be sent to other machines.
+    """Everything a process needs for work on a suite's runs; picklable, so it can be sent anywhere.
 
     Attributes:
         suite: its name, for the rows.
         runs: the plan's runs by id.
         results: the results folder.
         data: the data root, as the suite or ``--data`` names it.
-        resources: what a run may use.
-        remarks: what the rows must say of the data.
+        resources: that a run may use.
+        remarks: on the data, for the rows.
     """
 
     suite: str

@@ -32,7 +32,7 @@ LOSS = "loss"
 
 @dataclass
 class Trained:
-    """What a training run did.
+    """The course of a training.
 
     Attributes:
         losses: mean loss over the global batch, of every step.

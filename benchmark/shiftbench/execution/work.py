@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Work:
-    """What an executor is given: jobs as they become ready, and where to say how they ended.
+    """An executor's input: jobs as they become ready, and ``settle`` for those that have ended.
 
     Args:
-        setup: what every process is told.
+        setup: for the processes that do the jobs.
         graph: the jobs, each with those that it waits for.
         todo: ids of the runs to finish; others in the graph are only to be fitted again.
         display: shows what happens.
@@ -45,12 +45,12 @@ class Work:
         return self._agenda.ready()
 
     def needed(self, job: Job) -> bool:
-        """Whether a job is still worth doing: its run has not failed."""
+        """True while the job's run has not failed; else the job is to be left out."""
         return job.run_id not in self._agenda.failed
 
     @property
     def failures(self) -> dict[str, str]:
-        """Why runs failed, by id."""
+        """Reasons of the runs that failed, by id."""
         return {run_id: why for run_id, why in self._agenda.failed.items() if run_id in self._todo}
 
     def settle(self, job: Job, error: BaseException | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What one process keeps between runs: backbones, opened tasks, models, weights, features."""
+"""All that one process keeps between runs: backbones, tasks, models, weights, features."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ class Workspace:
     so a run's outcome is the same whatever the process did before.
 
     Args:
-        setup: what every process is told.
+        setup: of the suite.
         device: where to compute.
 
     Attributes:
         setup: as given.
         device: as given.
         runs: the plan's runs by id.
-        resources: what a run may use.
+        resources: that a run may use.
         store: decoded images.
         outputs: of ensembles' members, by run id, variant (``None`` for the pretrained model) and
             evaluation set; logits before projection.
@@ -101,10 +101,10 @@ class Workspace:
         self._zero_shot: Kept[ImageClassifier] = Kept(4)
         self._weights: Kept[Weights] = Kept(3)
 
-    # What was asked for
+    # Runs and their methods
 
     def folder(self, run: Run) -> RunFolder:
-        """Where the run's files are."""
+        """The folder of a run's files."""
         return RunFolder.of(self.setup.results, run.id)
 
     def method(self, run: Run) -> Method[MethodConfig]:
@@ -117,7 +117,7 @@ class Workspace:
         return search.candidate(found.values)
 
     def architecture(self, run: Run) -> Architecture:
-        """Which parts of a model the run's weights cover: of derived ones, what their parents' do.
+        """The parts of a model that a run's weights cover: of derived ones, those of their parents.
 
         Raises:
             RunFailedError: the parents' weights cover different parts.

@@ -1,4 +1,4 @@
-"""The search of a run: many trials, the best of them again on fresh seeds, and what was found.
+"""The search of a run: many trials, then the best of them again on fresh seeds.
 
 Every trial that has ended is in a journal before the next one begins; after a crash the journal
 gives the sampler its history back, and trials that were under way are proposed again. The finalists
@@ -32,7 +32,7 @@ def search(setup: Setup, run: Run, run_trials: Callable[[Study], None] = _no_tri
     """Search for a run's settings, or go on with it, and leave what was found.
 
     Args:
-        setup: what every process is told.
+        setup: of the suite.
         run: one of those that share the search.
         run_trials: runs what is left of a study's trials; not called where settings are drawn and
             not tried.

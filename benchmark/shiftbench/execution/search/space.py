@@ -27,7 +27,7 @@ def space_of(asked: Search[TrainedMethod[TrainingConfig]]) -> dict[str, BaseDist
 
 
 def sampler(config: SearchConfig, seed: int) -> BaseSampler:
-    """What proposes the next trial: multivariate TPE, or random points."""
+    """The sampler that proposes trials: multivariate TPE, or random points."""
     if config.sampler == "random":
         return RandomSampler(seed=seed)
     return TPESampler(

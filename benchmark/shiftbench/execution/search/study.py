@@ -1,4 +1,4 @@
-"""A number of trials that a journal keeps: what a search goes on from after any interruption."""
+"""Studies: trials that a journal keeps, from which an interrupted search goes on."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class TrialReport:
 
 @dataclass(frozen=True)
 class TrialSettings:
-    """What a trial trains.
+    """The settings of a trial.
 
     Attributes:
         values: the settings that are tried.

@@ -82,6 +82,6 @@ def _read_part(workspace: Workspace, run: Run, variant: str, name: str, metric: 
 
 
 def _searched(workspace: Workspace, run: Run) -> bool:
-    """Whether the run, or one that it builds on, has settings found on OOD validation data."""
+    """True if settings of the run, or of one that it builds on, come from OOD validation data."""
     above = (workspace.runs[run_id] for _, run_id in run.parents)
     return run.searched or any(_searched(workspace, parent) for parent in above)
