@@ -120,7 +120,7 @@ def test_importing_the_leaderboard_is_light():
     code = (
         "import sys, shiftbench.core.provenance, shiftbench.leaderboard.store, "
         "shiftbench.leaderboard.schema, shiftbench.report.ranking, "
-        "shiftbench.report.terminal, shiftbench.evaluation.metrics, "
+        "shiftbench.report.terminal, shiftbench.evaluation.scoring, "
         "shiftbench.evaluation.predictions;"
         "heavy = {'torch', 'ray', 'pandas', 'scipy', 'duckdb', 'open_clip'};"
         "print(sorted(heavy & set(sys.modules)))"

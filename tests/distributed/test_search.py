@@ -13,6 +13,7 @@ import optuna
 import pyarrow.parquet as pq
 from optuna.trial import TrialState
 from shiftbench.distributed.tuning import asha
+from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.execution.search.record import TRIALS
 from shiftbench.leaderboard.runfolder import SearchFolder
 from shiftbench.leaderboard.store import read
@@ -108,5 +109,11 @@ def ended(results: Path) -> dict[int, dict[str, object]]:
 def test_asha_gets_its_rungs_back_from_the_journal() -> None:
     config = SearchConfig(inner_steps=9, rungs=3, reduction_factor=3)
     done = [trial(0.1, 0.6, {1: 0.3, 3: 0.5, 9: 0.6}), trial(0.2, 0.2, {1: 0.2}, pruned=True)]
-    rungs = {m: sorted(r.values()) for m, r in asha(config, done)._brackets[0]._rungs}
-    assert rungs == {1: [0.2, 0.3], 3: [0.5], 9: [0.6]}
+
+    def rungs(text: str) -> dict[int, list[float]]:
+        scheduler = asha(config, done, metric(text))
+        return {m: sorted(r.values()) for m, r in scheduler._brackets[0]._rungs}
+
+    assert rungs("accuracy") == {1: [0.2, 0.3], 3: [0.5], 9: [0.6]}
+    # Of a loss, Tune keeps negatives, as it does when a trial reports to a scheduler of mode "min".
+    assert rungs("nll") == {1: [-0.3, -0.2], 3: [-0.5], 9: [-0.6]}

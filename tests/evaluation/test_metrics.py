@@ -1,10 +1,29 @@
+import itertools
+import json
+import math
 from collections.abc import Iterator
-from typing import get_args
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from shiftbench.core.errors import InputError
-from shiftbench.evaluation.metrics import METRICS, metrics_for, needed_columns, score
+from shiftbench.evaluation.comparison import compare
+from shiftbench.evaluation.examples import FIELDS, Examples, of_logits
+from shiftbench.evaluation.metrics.registry import METRICS, check_mean, metric
+from shiftbench.evaluation.predictions import examples_of, read, table_of, write
+from shiftbench.evaluation.scoring import score as score_of
+
+from tests.evaluation.cases import TEXTS, case, models
+
+OF_CLASSES = tuple(text for text in TEXTS if not metric(text).needs)
+IN_GROUPS = {"region", "year"}
+
+
+def score(text, labels, predictions, metadata):
+    """The score of answers that are classes only."""
+    return score_of(metric(text), Examples(labels, predictions, metadata))
 
 
 def slow_macro_f1(labels, predictions):
@@ -151,9 +170,9 @@ def test_locations_widen_the_interval_of_correlated_examples():
     hit = np.repeat(rng.random(20) < 0.5, 50)  # all right or all wrong at a location
     labels = rng.integers(0, 4, size=1000)
     predictions = np.where(hit, labels, labels + 1)
-    for metric in ("accuracy", "macro-f1"):
-        alone = score(metric, labels, predictions, {})
-        clustered = score(metric, labels, predictions, {"location": locations})
+    for text in ("accuracy", "macro-f1"):
+        alone = score(text, labels, predictions, {})
+        clustered = score(text, labels, predictions, {"location": locations})
         assert clustered.value == alone.value
         assert clustered.interval == "bootstrap over 20 locations"
         assert clustered.high - clustered.low > 3 * (alone.high - alone.low)
@@ -165,26 +184,6 @@ def test_one_location_cannot_be_resampled():
     assert score("accuracy", labels, predictions, one) == score("accuracy", labels, predictions, {})
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_intervals_hold_the_value_and_are_the_same_every_time(metric):
-    for labels, predictions, groups in draws():
-        metadata = {"region": NAMES[groups]}
-        first = score(metric, labels, predictions, metadata)
-        assert 0 <= first.low <= first.value <= first.high <= 1
-        assert first == score(metric, labels, predictions, metadata)
-        order = np.random.default_rng(1).permutation(len(labels))
-        shuffled = {"region": metadata["region"][order]}
-        assert first == score(metric, labels[order], predictions[order], shuffled)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_perfect_and_hopeless_predictions(metric):
-    labels = np.arange(30) % 3
-    metadata = {"region": np.array(["Asia", "Africa"] * 15)}
-    assert score(metric, labels, labels, metadata).value == 1.0
-    assert score(metric, labels, labels + 3, metadata).value == 0.0
-
-
 def test_int32_labels_are_scored_as_int64_ones():
     labels, predictions, _ = next(draws())
     narrow = score("macro-f1", labels.astype(np.int32), predictions.astype(np.int32), {})
@@ -193,8 +192,6 @@ def test_int32_labels_are_scored_as_int64_ones():
 
 def test_bad_input_is_refused():
     labels = np.zeros(3, dtype=np.int64)
-    with pytest.raises(ValueError, match='unknown metric "f1"'):
-        score("f1", labels, labels, {})
     with pytest.raises(ValueError, match="no example"):
         score("accuracy", labels[:0], labels[:0], {})
     with pytest.raises(ValueError, match=r"must all be \(n,\)"):
@@ -205,17 +202,391 @@ def test_bad_input_is_refused():
         score("worst-region", labels, labels, {"location": labels})
     with pytest.raises(InputError, match='all are called "Other"'):
         score("worst-region", labels, labels, {"region": np.array(["Other"] * 3)})
+    with pytest.raises(InputError, match=r'"nll" needs logits, and these .* classes only'):
+        score("nll", labels, labels, {})
 
 
-def test_tasks_and_metrics_know_the_same_names():
-    from shiftbench.data.tasks.definition import Metric
+# Values that were stored before metrics were plugins: they do not change.
 
-    assert set(get_args(Metric)) == set(METRICS)
+STORED = json.loads((Path(__file__).parent / "stored_scores.json").read_text())
 
 
-def test_every_set_reports_its_headline_first_and_accuracy():
-    assert metrics_for("accuracy") == ("accuracy",)
-    assert metrics_for("macro-f1") == ("macro-f1", "accuracy")
-    assert metrics_for("worst-region") == ("worst-region", "accuracy")
-    assert needed_columns("worst-region") == ("region",)
-    assert needed_columns("accuracy") == ()
+@pytest.mark.parametrize("text", ["accuracy", "macro-f1", "worst-region"])
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_and_comparisons_are_those_that_were_stored(text, seed):
+    labels, answers, metadata = case(seed)
+    assert [*vars(score(text, labels, answers[0], metadata)).values()] == STORED[f"{text} {seed}"]
+    ids = np.array([str(i) for i in range(len(labels))])
+    methods = {
+        name: {0: {"x": table_of("x", "", ids, Examples(labels, row, metadata))}}
+        for name, row in zip("abc", answers, strict=True)
+    }
+    found = [[*vars(pair).values()] for pair in compare(methods, {"x": text}, 200)]
+    for pair, stored in zip(found, STORED[f"{text} {seed} pairs"], strict=True):
+        assert pair == pytest.approx(stored, abs=1e-12) or pair == stored
+
+
+# Every metric against its definition
+
+
+def softmax(logits):
+    each = [float(x) for x in logits]
+    odds = [math.exp(x - max(each)) for x in each]
+    return [x / math.fsum(odds) for x in odds]
+
+
+def slow_top_5(logits, labels, columns):
+    ranked = [sorted(range(len(row)), key=lambda c, r=row: (-r[c], c)) for row in logits]
+    return np.mean([y in order[:5] for y, order in zip(labels, ranked, strict=True)])
+
+
+def slow_balanced_accuracy(logits, labels, columns):
+    from sklearn.metrics import recall_score
+
+    answers, known = logits.argmax(axis=1), np.unique(labels)
+    return recall_score(labels, answers, labels=known, average="macro", zero_division=0)
+
+
+def slow_f1(logits, labels, columns):
+    return slow_macro_f1(labels.tolist(), logits.argmax(axis=1).tolist())
+
+
+def slow_worst(names, left_out=None):
+    def worst(logits, labels, columns):
+        right = logits.argmax(axis=1) == labels
+        groups = [*zip(*(columns[name].tolist() for name in names), strict=True)]
+        kept = {group for group in groups if left_out is None or left_out not in group[0]}
+        return min(
+            np.mean([hit for hit, group in zip(right, groups, strict=True) if group == one])
+            for one in kept
+        )
+
+    return worst
+
+
+def slow_nll(logits, labels, columns):
+    from sklearn.metrics import log_loss
+
+    p = np.array([softmax(row) for row in logits])
+    return log_loss(labels, p, labels=range(logits.shape[1]))
+
+
+def slow_brier(logits, labels, columns):
+    total = 0.0
+    for row, label in zip(logits, labels, strict=True):
+        total += sum((p - (c == label)) ** 2 for c, p in enumerate(softmax(row)))
+    return total / len(labels)
+
+
+def confident(logits, labels):
+    """Confidence and correctness of each example, surest last."""
+    return sorted(
+        (max(softmax(row)), bool(row.argmax() == label))
+        for row, label in zip(logits, labels, strict=True)
+    )
+
+
+def slow_ece(logits, labels, columns, bins=15):
+    pairs, total = confident(logits, labels), 0.0
+    for j in range(bins):
+        inside = [(p, hit) for p, hit in pairs if j / bins < p <= (j + 1) / bins]
+        total += abs(sum(hit for _, hit in inside) - sum(p for p, _ in inside))
+    return total / len(pairs)
+
+
+def tied(logits, labels):
+    """Lists of (confidence, right) of equal confidence, surest last."""
+    examples = of_logits(labels, logits, {})
+    pairs = sorted(zip(examples.confidence.tolist(), examples.correct.tolist(), strict=True))
+    return [[*run] for _, run in itertools.groupby(pairs, key=lambda pair: pair[0])]
+
+
+def slow_adaptive_ece(logits, labels, columns, bins=7):
+    """Every example cut into as many equal pieces as there are bins; ties share their hits."""
+    pieces = []
+    for run in tied(logits, labels):
+        gap = np.mean([hit - p for p, hit in run])
+        pieces += [gap / bins] * (bins * len(run))
+    parts = np.array(pieces).reshape(bins, -1)
+    return np.abs(parts.sum(axis=1)).sum() / len(labels)
+
+
+def slow_aurc(logits, labels, columns):
+    """The risk at every coverage; within ties the errors come evenly."""
+    errors, total, answered = 0.0, 0.0, 0
+    for run in reversed(tied(logits, labels)):
+        rate = np.mean([not hit for _, hit in run])
+        for _ in run:
+            answered += 1
+            errors += rate
+            total += errors / answered
+    return total / len(labels)
+
+
+SLOW = {
+    "accuracy": lambda logits, labels, columns: np.mean(logits.argmax(axis=1) == labels),
+    "top-5": slow_top_5,
+    "balanced-accuracy": slow_balanced_accuracy,
+    "macro-f1": slow_f1,
+    "worst-region": slow_worst(["region"], "Other"),
+    "worst-group:year": slow_worst(["year"]),
+    "worst-group:region*year": slow_worst(["region", "year"]),
+    "ece:15": slow_ece,
+    "ece-adaptive:7": slow_adaptive_ece,
+    "nll": slow_nll,
+    "brier": slow_brier,
+    "aurc": slow_aurc,
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(0, 2**32), st.integers(3, 60), st.integers(2, 9), st.floats(0.1, 8), st.booleans()
+)
+def test_the_value_is_that_of_the_definition(text, seed, n, classes, scale, ties):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, size=n)
+    labels[:2] = 0, classes - 1  # the log-loss of scikit-learn wants two
+    logits = (scale * rng.normal(size=(n, classes))).astype(np.float32)
+    if ties:
+        logits = np.round(logits)
+    columns = {
+        "region": np.array(["Asia", "Other", "Africa"])[rng.integers(0, 3, size=n)],
+        "year": rng.integers(2002, 2004, size=n),
+    }
+    columns["region"][0] = "Asia"
+    found = metric(text).value(of_logits(labels, logits, columns))
+    slow = SLOW[text](logits, labels, columns)
+    # Σ p² is kept in float32.
+    assert found == pytest.approx(slow, abs=1e-7 if text == "brier" else 1e-9)
+
+
+def test_brier_equals_scikit_learn():
+    from sklearn.metrics import brier_score_loss
+
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        logits, labels = rng.normal(size=(100, 2)), rng.integers(0, 2, size=100)
+        theirs = brier_score_loss(labels, [softmax(row)[1] for row in logits.astype(np.float32)])
+        ours = metric("brier").value(of_logits(labels, logits, {}))
+        assert ours == pytest.approx(2 * theirs, abs=1e-7)  # of two classes, both count
+
+
+def test_calibration_and_risk_by_hand():
+    p = np.array([0.95, 0.85, 0.75, 0.65])
+    logits = np.log(np.stack([p, 1 - p], axis=1))
+    examples = of_logits(np.array([0, 1, 0, 0]), logits, {})
+    assert metric("ece:10").value(examples) == pytest.approx((0.05 + 0.85 + 0.25 + 0.35) / 4)
+    assert metric("ece:1").value(examples) == pytest.approx(0.8 - 0.75)
+    assert metric("ece-adaptive:2").value(examples) == pytest.approx((0.6 + 0.8) / 4)
+    assert metric("aurc").value(examples) == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
+    assert metric("nll").value(examples) == pytest.approx(
+        -np.log([0.95, 0.15, 0.75, 0.65]).mean(), abs=1e-6
+    )
+
+
+def test_equal_examples_that_a_cut_parts_count_in_both_bins():
+    examples = of_logits(np.array([0, 0, 1]), np.zeros((3, 2)), {})
+    # Confidence ½, two of three right: every bin has the same gap, wherever the cuts are.
+    for bins in (1, 2, 5):
+        assert metric(f"ece-adaptive:{bins}").value(examples) == pytest.approx(2 / 3 - 1 / 2)
+
+
+# Every metric, whatever it measures
+
+
+def answers(seed=0, **metadata):
+    return models(seed, count=1, **metadata)[0]
+
+
+def test_the_registry_holds_these():
+    assert {text.partition(":")[0] for text in TEXTS} == METRICS.entries().keys()
+    for text in TEXTS:
+        found = metric(text)
+        assert (found.text, type(found).name) == (text, text.partition(":")[0])
+        assert found.title
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_value_from_a_file_is_that_of_the_examples(text, tmp_path):
+    for seed in range(4):
+        examples = answers(seed)
+        ids = np.array([str(i) for i in range(len(examples))])
+        write(tmp_path / "p.parquet", table_of("x", "", ids, examples))
+        again = examples_of(read(tmp_path / "p.parquet"))
+        assert score_of(metric(text), again) == score_of(metric(text), examples)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_interval_holds_the_value_and_is_the_same_every_time(text):
+    found = metric(text)
+    low, high = found.range
+    for seed in range(4):
+        for examples in (answers(seed), answers(seed, location=np.arange(200) % 17)):
+            first = score_of(found, examples)
+            assert low <= first.low <= first.value <= first.high <= high
+            assert first == score_of(found, examples)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_order_of_examples_is_nothing(text):
+    found = metric(text)
+    for seed in range(4):
+        examples = answers(seed)
+        shuffled = examples.take(np.random.default_rng(1).permutation(len(examples)))
+        first, again = score_of(found, examples), score_of(found, shuffled)
+        assert again.value == pytest.approx(first.value, abs=1e-12)
+        if text in OF_CLASSES:
+            assert again == first
+        else:  # other examples are drawn: the ends are those of other resamples
+            width = first.high - first.low
+            assert (again.low, again.high) == pytest.approx(
+                (first.low, first.high), abs=0.25 * width
+            )
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_weight_is_a_repetition(text):
+    found = metric(text)
+    rng = np.random.default_rng(2)
+    for seed in range(4):
+        examples = answers(seed)
+        weights = rng.integers(0, 4, size=(3, len(examples))).astype(np.float64)
+        repeated = [
+            found.value(examples.take(np.repeat(np.arange(len(examples)), row.astype(int))))
+            for row in weights
+        ]
+        assert found.values(examples, weights).tolist() == pytest.approx(repeated, abs=1e-12)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_is_certain_and_right_is_best_and_what_is_certain_and_wrong_is_worse(text):
+    found = metric(text)
+    labels = np.arange(60) % 6
+    metadata = {"region": np.array(["Asia", "Africa"] * 30), "year": np.arange(60) % 2}
+    sure = 100 * np.eye(6)
+    right = of_logits(labels, sure[labels], metadata)
+    wrong = of_logits(labels, -sure[labels], metadata)
+    best = found.range[1] if found.higher_is_better else found.range[0]
+    assert found.value(right) == pytest.approx(best, abs=1e-9)
+    assert found.better(found.value(right), found.value(wrong))
+    assert found.merit(found.value(right)) > found.merit(found.value(wrong))
+    assert math.isfinite(found.worst)
+    assert not found.better(found.worst, found.value(wrong))
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_metric_says_what_it_needs(text):
+    found = metric(text)
+    examples = answers()
+    assert found.available(FIELDS)
+    assert found.available([]) == (text in OF_CLASSES)
+    assert set(found.columns) <= IN_GROUPS
+    class_only = Examples(examples.labels, examples.predictions, examples.metadata)
+    if text in OF_CLASSES:
+        assert score_of(found, class_only) == score_of(found, examples)
+    for field in found.needs:
+        without = {name: getattr(examples, name) for name in found.needs - {field}}
+        with pytest.raises(InputError, match="needs logits"):
+            found.value(Examples(examples.labels, examples.predictions, {}, **without))
+    for column in found.columns:
+        others = {name: values for name, values in examples.metadata.items() if name != column}
+        with pytest.raises(InputError, match=f'needs a column "{column}"'):
+            found.value(Examples(examples.labels, examples.predictions, others))
+
+
+def test_classes_alone_have_top_1_and_its_means_over_groups():
+    of_groups = ["worst-region", "worst-group:year", "worst-group:region*year"]
+    assert [*OF_CLASSES] == ["accuracy", "balanced-accuracy", "macro-f1", *of_groups]
+
+
+def test_a_product_of_columns_names_its_groups():
+    labels = np.zeros(4, dtype=np.int64)
+    metadata = {"region": np.array(["Asia"] * 3 + ["Other"]), "year": np.array([1, 1, 2, 2])}
+    found = score("worst-group:region*year", labels, np.array([0, 1, 0, 0]), metadata)
+    assert found.value == 0.5
+    assert found.interval == "Clopper-Pearson, worst of 3 groups: Asia × 1"
+
+
+def test_an_interval_of_calibration_error_covers_what_resampling_would_miss():
+    """Of well calibrated answers every resample lies above the value."""
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.5, 1, size=400)
+    labels = (rng.random(400) > p).astype(np.int64)
+    examples = of_logits(labels, np.log(np.stack([p, 1 - p], axis=1)), {})
+    ece = metric("ece:15")
+    draws = ece.values(examples, rng.multinomial(400, np.full(400, 1 / 400), 500).astype(float))
+    found = score_of(ece, examples)
+    assert draws.mean() > found.value + 0.01
+    assert found.low < found.value < found.high
+    assert found.interval == "bootstrap over examples, centred"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("f1", 'unknown metric "f1".*macro-f1'),
+        ("accurracy", 'unknown metric "accurracy".*accuracy'),
+        ("accuracy:2", 'metric "accuracy:2": takes nothing after "accuracy"'),
+        ("ece", 'metric "ece": takes a number of bins, such as "ece:15"'),
+        ("ece:0", "number of bins"),
+        ("ece:015", "number of bins"),
+        ("ece-adaptive:many", 'such as "ece-adaptive:15"'),
+        ("worst-group", 'metric "worst-group": takes a metadata column'),
+        ("worst-group:", "takes a metadata column"),
+        ("worst-group:a*a", "takes a metadata column"),
+        ("", 'unknown metric ""'),
+    ],
+)
+def test_what_names_no_metric_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        metric(text)
+
+
+def test_a_mean_needs_one_direction_and_one_unit():
+    check_mean(["accuracy", "macro-f1", "worst-region"])
+    check_mean(["nll", "nll", "brier"])
+    check_mean([])
+    with pytest.raises(InputError, match='"accuracy", of which more is better, and "nll", of'):
+        check_mean(["nll", "accuracy"])
+    with pytest.raises(InputError, match='"ece:15" and "nll", which have different units'):
+        check_mean(["ece:15", "nll"])
+
+
+MINE = """
+from shiftbench.evaluation.metrics.base import MeanMetric
+
+class Hesitation(MeanMetric):
+    name = "hesitation"
+    title = "hesitation"
+    higher_is_better = False
+    needs = frozenset({"top_logits", "log_sum_exp"})
+
+    def per_example(self, examples):
+        return 1 - examples.confidence
+
+class Nothing:
+    name = "nothing"
+"""
+
+
+def test_a_metric_of_a_third_party_is_one_class(tmp_path, monkeypatch):
+    (tmp_path / "hesitating.py").write_text(MINE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugins = "metrics/hesitation=hesitating:Hesitation,metrics/nothing=hesitating:Nothing"
+    monkeypatch.setenv("SHIFTBENCH_PLUGINS", plugins)
+    examples = answers()
+    found = score_of(metric("hesitation"), examples)
+    assert found.value == pytest.approx(1 - examples.confidence.mean())
+    assert found.low < found.value < found.high
+    ids = np.array([str(i) for i in range(200)])
+    methods = {
+        name: {0: {"x": table_of("x", "", ids, each)}}
+        for name, each in zip("ab", models(0, count=2), strict=True)
+    }
+    (pair,) = compare(methods, {"x": "hesitation"})
+    assert pair.low <= pair.value <= pair.high
+    assert pair.test == "bootstrap of 200 units"
+    with pytest.raises(InputError, match=r"not a subclass of shiftbench\.Metric"):
+        metric("nothing")

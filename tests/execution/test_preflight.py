@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from shiftbench.core.errors import InputError
 from shiftbench.data.tasks.definition import whole_set
-from shiftbench.evaluation.metrics import Score
+from shiftbench.evaluation.results import Result, Score
 from shiftbench.execution.preflight import (
     SetState,
     check_backbones,
@@ -26,7 +26,7 @@ from shiftbench.execution.preflight import (
 )
 from shiftbench.execution.runinfo import run_info
 from shiftbench.leaderboard.runfolder import Fit, RunFolder
-from shiftbench.leaderboard.schema import Result, done
+from shiftbench.leaderboard.schema import done
 from shiftbench.leaderboard.store import write_run
 from shiftbench.suite.plan import Plan, evaluation_metrics
 from shiftbench.suite.suite import Suite

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from shiftbench.data.tasks.registry import builtin_tasks
-from shiftbench.evaluation.metrics import Score
+from shiftbench.evaluation.results import Result, Score
 from shiftbench.leaderboard.golden import WHOLE_SETS
-from shiftbench.leaderboard.schema import Result, digest, done
+from shiftbench.leaderboard.schema import digest, done
 
 from tests.leaderboard.records import info
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 from shiftbench.core.provenance import Provenance
-from shiftbench.evaluation.metrics import Score
-from shiftbench.leaderboard.schema import Parent, Result, RunInfo, Selection, done
+from shiftbench.evaluation.results import Result, Score, Selection
+from shiftbench.leaderboard.schema import Parent, RunInfo, done
 
 PROVENANCE = Provenance("0.1.0", "a" * 40, True, {"torch": "2.15"}, {"cpu": "abacus", "gpus": []})
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from shiftbench.core.errors import InputError
 from shiftbench.core.provenance import Provenance
 from shiftbench.evaluation import predictions
+from shiftbench.evaluation.scoring import rescore
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.bundles import layout
 from shiftbench.leaderboard.bundles.archive import opened as opened_archive
@@ -490,7 +491,8 @@ def test_forged_predictions_are_refused(archive, tmp_path):
     refused(changed(content[name], "id", table["id"][1].as_py()), "there twice")
     refused(changed(content[name], "id", "/home/ann/x.png"), "absolute paths")
     refused(parquet(table.slice(0, 80)), "not the variants and sets of the rows")
-    refused(parquet(table.drop_columns(["region"])), "not the columns of predictions")
+    refused(parquet(table.drop_columns(["label"])), "not the columns of predictions")
+    refused(parquet(table.drop_columns(["region"])), 'needs a column "region"')
     refused(b"PAR1", "cannot be read")
     name = "predictions/b2.parquet"
     refused(changed(content[name], "label", lambda k: (k + 1) % 4), "other examples or labels")
@@ -547,7 +549,7 @@ def score_again(results: Path, run_id: str) -> None:
             (a, b) == (row["variant"], row["evaluation_set"])
             for a, b in zip(table["variant"].to_pylist(), table["set"].to_pylist(), strict=True)
         ]
-        row |= vars(predictions.rescore(table.filter(pa.array(chosen)), row["metric"]))
+        row |= vars(rescore(table.filter(pa.array(chosen)), row["metric"]))
     schema = store.read(results).schema
     store.write_run(results, run_id, pa.Table.from_pylist(rows, schema=schema))
 

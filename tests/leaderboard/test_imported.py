@@ -16,6 +16,7 @@ from shiftbench.data.images import ImageSet, Projection
 from shiftbench.data.tasks.definition import EvaluationSet, Holdout, Task
 from shiftbench.data.tasks.opening import open_task
 from shiftbench.evaluation import predictions
+from shiftbench.evaluation.examples import FIELDS
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.imported import (
     OpenedSet,
@@ -140,9 +141,9 @@ def test_classes_alone_have_no_logits(target, tmp_path):
     np.savez(tmp_path / "a.npz", index=np.arange(12), prediction=np.full(12, 2))
     answers = read_answers(tmp_path / "a.npz", "id-test")["id-test"]
     table = predictions_table("id-test", opened, answers, "x")
-    assert table.schema == predictions.SCHEMA
-    assert table["top_classes"].to_pylist() == [[2]] * 12
-    assert table["top_logits"].to_pylist() == [[]] * 12
+    assert predictions.schema_fault(table.schema) is None
+    assert table["prediction"].to_pylist() == [2] * 12
+    assert all(table[name].null_count == 12 for name in FIELDS)
     predictions.write(tmp_path / "p.parquet", table)
     assert predictions.read(tmp_path / "p.parquet").equals(table)
 

@@ -5,7 +5,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shiftbench.evaluation.metrics import Score
+from shiftbench.evaluation.results import Score, role_of
 from shiftbench.leaderboard.schema import (
     COLUMNS,
     SCHEMA,
@@ -19,7 +19,6 @@ from shiftbench.leaderboard.schema import (
     done,
     failed,
     failures,
-    role_of,
     rows,
     to_table,
 )

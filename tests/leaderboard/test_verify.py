@@ -14,6 +14,7 @@ from shiftbench.core.errors import InputError
 from shiftbench.core.provenance import Provenance, cpu_name, package_versions
 from shiftbench.data.images import ImageSet
 from shiftbench.evaluation import predictions
+from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.evaluation.scoring import Prediction, results_of, selections
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
@@ -83,12 +84,12 @@ def store_run(
     id_val = {v: scored[v, "id-val"][0].score.value for v in variants} if "id-val" in sets else {}
     rows = [
         replace(result, selection=selection)
-        for variant, selection in selections(variants, variants[0], id_val)
+        for variant, selection in selections(variants, variants[0], id_val, metric("accuracy"))
         for name in sets
         for result in scored[variant, name]
     ]
     shared = info(run_id, **({"provenance": HERE, "seed": seed} | changes))
-    predictions.write(RunFolder.of(results, run_id).predictions, pa.concat_tables(parts.values()))
+    predictions.write(RunFolder.of(results, run_id).predictions, predictions.concat(parts.values()))
     store.write_run(results, run_id, done(shared, rows))
 
 
@@ -202,7 +203,7 @@ def test_an_unknown_metric_is_found(tmp_path):
     store_run(tmp_path, "a1")
     rewrite(tmp_path, "a1", "metric", "beauty")
     (problem,) = verify_run(tmp_path, "a1").problems
-    assert "there is no such metric" in problem
+    assert 'unknown metric "beauty"' in problem
 
 
 # Which runs

@@ -27,9 +27,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from shiftbench.evaluation.metrics import Score
+from shiftbench.evaluation.results import Result, Score
 from shiftbench.leaderboard.files import COPY
-from shiftbench.leaderboard.schema import SCHEMA, Result, done
+from shiftbench.leaderboard.schema import SCHEMA, done
 from shiftbench.leaderboard.schema import rows as typed
 from shiftbench.leaderboard.store import compact, folder, read, write_run
 from shiftbench.report.model import build
@@ -52,7 +52,7 @@ def template(rows: int) -> pa.Table:
         Result(
             variant=variant,
             evaluation_set=name,
-            metric=f"metric-{metric}",
+            metric=f"ece:{metric + 1}",
             primary=metric == 0,
             score=Score(0.5, 0.4, 0.6, 1000, "wilson"),
             selection="fixed" if variant == "alpha=0.5" else None,

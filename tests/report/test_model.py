@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shiftbench.evaluation import predictions, statistics
+from shiftbench.evaluation import comparison, predictions
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import done, rows
 from shiftbench.leaderboard.store import read, write_run
@@ -80,7 +80,7 @@ def test_methods_tie_as_the_statistics_say(cifar, folder):
         }
     metrics = dict.fromkeys(SETS[1:], "accuracy")
     found = {
-        frozenset((d.first, d.second)): d.adjusted for d in statistics.compare(methods, metrics)
+        frozenset((d.first, d.second)): d.adjusted for d in comparison.compare(methods, metrics)
     }
     letters = cifar.ties.letters
     for first, second in combinations(letters, 2):

@@ -217,6 +217,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "shifts": {"task": changed_task(shifts={})},
     "class_split": {"task": changed_task(class_split="base-to-new")},
     "overlap": {"task": changed_task(overlap="label")},
+    "also_metrics": {"task": changed_task(also_metrics=("nll",))},
     "data_kind": {"data_kind": "miniature/1"},
     "backbone": {"backbone": "openai/ViT-B-32"},
     "method": {"method": "l2-sp"},

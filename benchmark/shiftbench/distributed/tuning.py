@@ -25,6 +25,7 @@ from shiftbench.execution.search.space import sampler
 from shiftbench.leaderboard.runfolder import SearchFolder
 
 if TYPE_CHECKING:
+    from shiftbench.evaluation.metrics.base import Metric
     from shiftbench.execution.search.study import Study
     from shiftbench.execution.setup import Setup
     from shiftbench.methods.search import SearchConfig
@@ -54,14 +55,16 @@ def run_trials(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
         return
     scheduler: TrialScheduler = FIFOScheduler()
     if study.points is None and config.scheduler == "asha" and len(config.milestones()) > 1:
-        scheduler = asha(config, ended)
+        scheduler = asha(config, ended, study.measured)
     concurrent = pool_size(ray.cluster_resources(), resources)
     trainable = tune.with_parameters(SearchTrial, setup=setup, run=run, points=study.points)
     bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    mode = "max" if study.measured.higher_is_better else "min"
     proposals = Proposals(
         study.space,
+        worst=study.measured.worst,
         metric=SCORE,
-        mode="max",
+        mode=mode,
         # A resumed search must not repeat the draws that it began with.
         sampler=sampler(config, study.seed + len(ended)),
         study_name=study.name,
@@ -75,7 +78,7 @@ def run_trials(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
             tune.with_resources(trainable, {k: v for k, v in bundle.items() if v}),
             tune_config=tune.TuneConfig(
                 metric=SCORE,
-                mode="max",
+                mode=mode,
                 num_samples=left,
                 max_concurrent_trials=min(concurrent, resources.max_trials or concurrent),
                 reuse_actors=True,
@@ -92,7 +95,7 @@ def run_trials(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
         ).fit()
 
 
-def asha(config: SearchConfig, ended: Sequence[FrozenTrial]) -> ASHAScheduler:
+def asha(config: SearchConfig, ended: Sequence[FrozenTrial], measured: Metric) -> ASHAScheduler:
     """ASHA (arXiv 1810.05934) with the rungs that ended trials have filled.
 
     Each rung keeps the top 1/η of its trials, and the next one trains η times longer. Tune itself
@@ -105,7 +108,8 @@ def asha(config: SearchConfig, ended: Sequence[FrozenTrial]) -> ASHAScheduler:
     for milestone, recorded in scheduler._brackets[0]._rungs:
         for i, trial in enumerate(ended):
             if milestone in trial.intermediate_values:
-                recorded[f"ended-{i}"] = trial.intermediate_values[milestone]
+                # Tune's rungs hold the negatives of what is to be minimized.
+                recorded[f"ended-{i}"] = measured.merit(trial.intermediate_values[milestone])
     return scheduler
 
 
@@ -113,8 +117,15 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
     """Tune's Optuna search, which also writes what each trial did and cost.
 
     A trial that ASHA stopped is told as pruned, since its score is of fewer steps; one that failed
-    has the lowest score, so that the sampler avoids what is like it.
+    has the worst score, so that the sampler avoids what is like it.
+
+    Args:
+        worst: score of a trial whose process died; the others are those of ``OptunaSearch``.
     """
+
+    def __init__(self, *args: Any, worst: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._worst = worst
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Note the score at a rung."""
@@ -133,7 +144,7 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
         trial = self._ot_trials[trial_id]
         if error or not result or SCORE not in result:  # its process died, twice
             trial.set_user_attr("error", "the process of the trial died")
-            self._ot_study.tell(trial, 0.0, state=TrialState.COMPLETE)
+            self._ot_study.tell(trial, self._worst, state=TrialState.COMPLETE)
             return
         self.on_trial_result(trial_id, result)
         if result["error"] or result["last"]:
@@ -157,5 +168,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         ended = self._study.trials()
-        best = max((t.value for t in ended if t.value is not None), default=0.0)
+        measured = self._study.measured
+        scores = (trial.value for trial in ended if trial.value is not None)
+        best = max(scores, key=measured.merit, default=measured.worst)
         self._on_trial(self._study.name, len(ended), self._study.wanted, best)

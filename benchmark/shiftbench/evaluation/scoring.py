@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shiftbench.evaluation.metrics import metrics_for
-from shiftbench.evaluation.predictions import rescore
-from shiftbench.leaderboard.schema import Result, Selection
+import numpy as np
+
+from shiftbench.evaluation.examples import Examples
+from shiftbench.evaluation.intervals import percentiles
+from shiftbench.evaluation.metrics.base import Metric
+from shiftbench.evaluation.metrics.registry import metric
+from shiftbench.evaluation.predictions import examples_of
+from shiftbench.evaluation.resampling import resampled_counts, resampled_kinds
+from shiftbench.evaluation.results import Result, Score, Selection
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+ALWAYS = ("accuracy",)
+"""Metrics that are recorded beside every headline."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,7 @@ class Prediction:
         seconds: that predicting took; ``None`` where the set is a part of another.
         fingerprint: of the evaluation set.
         incomplete_reason: what is missing from the set's files; ``None`` when they are complete.
+        also: metrics that the task asks for beside.
     """
 
     variant: str
@@ -35,32 +45,102 @@ class Prediction:
     seconds: float | None
     fingerprint: str
     incomplete_reason: str | None = None
+    also: Collection[str] = ()
+
+
+def score(measured: Metric, examples: Examples) -> Score:
+    """A metric of examples with its 95 % interval.
+
+    The interval is exact where the metric has an exact one, and else a percentile bootstrap: over
+    locations (a camera, say) where the examples have several, because the images of one location
+    are not independent, or else over examples.
+
+    Raises:
+        InputError: a column or a field that the metric needs is missing, or nothing is left.
+        ValueError: there are no examples.
+    """
+    value, n = measured.value(examples), len(examples)
+    if exact := measured.exact_interval(examples):
+        low, high, name = exact
+        return Score(value, low, high, n, name)
+    clusters, kinds = examples.clusters, measured.kinds(examples)
+    if clusters is not None:
+        units = int(clusters.max()) + 1
+        name = f"bootstrap over {units} locations"
+        counts = resampled_kinds(np.ones(units, dtype=np.int64))
+        statistic = measured.statistic(examples, clusters)
+    elif kinds is not None:
+        name = "bootstrap over examples"
+        _, first, of_kind = np.unique(kinds, axis=0, return_index=True, return_counts=True)
+        counts = resampled_kinds(of_kind)
+        statistic = measured.statistic(examples.take(first))
+    else:
+        name = "bootstrap over examples"
+        counts = resampled_counts(n)
+        statistic = measured.statistic(examples)
+    draws = np.concatenate([statistic(block) for block in counts])
+    low, high = percentiles(measured.centred(draws, value))
+    if measured.resamples_lie_beside:
+        name += ", centred"
+    return Score(value, low, high, n, name)
+
+
+def rescore(table: pa.Table, text: str) -> Score:
+    """Score the predictions of one variant on one evaluation set from their table alone.
+
+    Args:
+        table: of ``predictions.to_table``.
+        text: the metric, as ``metric`` takes it.
+
+    Raises:
+        InputError: the metric is unknown, or a column or a field that it needs is empty.
+    """
+    return score(metric(text), examples_of(table))
+
+
+def recorded_metrics(headline: str, also: Iterable[str] = ()) -> tuple[str, ...]:
+    """The metrics to record for a set, each once, the headline first."""
+    return tuple(dict.fromkeys([headline, *ALWAYS, *also]))
 
 
 def results_of(prediction: Prediction) -> list[Result]:
-    """Every metric that is recorded for the set, the headline first; nothing is selected yet."""
+    """Every metric that is recorded for the set, the headline first; nothing is selected yet.
+
+    A metric beside the headline is left out where the set or its predictions lack what it needs.
+
+    Raises:
+        InputError: the headline cannot be had from these predictions.
+    """
+    examples = examples_of(prediction.table)
+    texts = recorded_metrics(prediction.metric, prediction.also)
     return [
         Result(
             variant=prediction.variant,
             evaluation_set=prediction.evaluation_set,
-            metric=metric,
-            primary=metric == prediction.metric,
-            score=rescore(prediction.table, metric),
+            metric=text,
+            primary=text == prediction.metric,
+            score=score(metric(text), examples),
             incomplete_reason=prediction.incomplete_reason,
             evaluation_seconds=prediction.seconds,
             data_fingerprint=prediction.fingerprint,
         )
-        for metric in metrics_for(prediction.metric)
+        for text in texts
+        if text == prediction.metric or metric(text).missing(examples) is None
     ]
 
 
-def best_variant(scores: Mapping[str, float]) -> str:
-    """The variant with the highest score; of equal ones the first."""
-    return max(scores, key=lambda variant: scores[variant])
+def best_variant(scores: Mapping[str, float], measured: Metric) -> str:
+    """The variant with the best score; of equal ones the first."""
+    return max(scores, key=lambda variant: measured.merit(scores[variant]))
 
 
 def selections(
-    variants: Sequence[str], fixed: str, id_val: Mapping[str, float], *, searched: bool = False
+    variants: Sequence[str],
+    fixed: str,
+    id_val: Mapping[str, float],
+    measured: Metric,
+    *,
+    searched: bool = False,
 ) -> list[tuple[str, Selection | None]]:
     """Which variants stand for the run, and how each was chosen.
 
@@ -73,6 +153,7 @@ def selections(
         variants: all of the run.
         fixed: the one that the method names.
         id_val: headline score on the ID validation set, by variant.
+        measured: the metric of these scores.
         searched: whether the run, or one that it builds on, is the outcome of a search.
     """
     given: Selection = "ood-val" if searched else "fixed"
@@ -80,5 +161,5 @@ def selections(
         (variant, given if variant == fixed else None) for variant in variants
     ]
     if len(variants) > 1:
-        chosen.append((best_variant({v: id_val[v] for v in variants}), "id-val"))
+        chosen.append((best_variant({v: id_val[v] for v in variants}, measured), "id-val"))
     return chosen

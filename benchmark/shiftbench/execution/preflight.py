@@ -24,6 +24,7 @@ from shiftbench.leaderboard.schema import rows
 from shiftbench.methods.base import TrainedMethod
 from shiftbench.models.backbones import check_backbone
 from shiftbench.suite.plan import Plan, evaluation_metrics
+from shiftbench.suite.task_metrics import check_columns, check_metrics
 
 if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet
@@ -108,11 +109,13 @@ def check_data(plan: Plan, root: str, allow_incomplete: bool) -> Mapping[SetKey,
     A training set that lacks files makes all results of its task incomplete.
 
     Raises:
-        InputError: a set is absent, or incomplete where that is not allowed.
+        InputError: a set is absent, or incomplete where that is not allowed; or a task names an
+            unknown metric.
     """
     checked: dict[str, Finding] = {}
     states: dict[SetKey, SetState] = {}
     for task in {run.task.name: run.task for run in plan.runs.values()}.values():
+        check_metrics(task)
         found: dict[str, Finding] = {}
         for name, source in task.sources().items():
             key = source.model_dump_json()
@@ -146,7 +149,8 @@ def check_leakage(plan: Plan, root: str) -> dict[tuple[str, bool], str]:
     """Test images that the methods see, by task and whether they search on OOD validation data.
 
     Raises:
-        InputError: there are some, and the task does not say that rows are to be labelled.
+        InputError: there are some, and the task does not say that rows are to be labelled; or a
+            set lacks a metadata column that its metric groups by.
     """
     found: dict[tuple[str, bool], str] = {}
     audited: set[tuple[str, bool]] = set()
@@ -157,6 +161,9 @@ def check_leakage(plan: Plan, root: str) -> dict[tuple[str, bool], str]:
         audited.add(key)
         data = open_task(run.task, root, None, 0)
         ood_val = _ood_val(run, root) if run.searched else None
+        check_columns(run.task.name, data.evaluation)
+        if run.search is not None and run.search.ood_val is not None and ood_val is not None:
+            check_columns(run.task.name, {"ood-val": (run.search.ood_val, ood_val)})
         text = check_overlap(run.task, data, ood_val, cache_dir())
         if text is not None:
             found[key] = text

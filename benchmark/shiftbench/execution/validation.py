@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from shiftbench.core.errors import RunFailedError
+from shiftbench.evaluation.examples import of_logits
 from shiftbench.evaluation.inference import head_logits, image_features
-from shiftbench.evaluation.metrics import score
+from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.models.classifier import ImageClassifier, text_head
 from shiftbench.suite.plan import evaluation_metrics
 
 if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet
+    from shiftbench.evaluation.metrics.base import Metric
     from shiftbench.execution.workspace import Workspace
     from shiftbench.methods.base import TrainedMethod, Weights
     from shiftbench.methods.config import MethodConfig
     from shiftbench.suite.plan import Run
 
 
-def id_val(workspace: Workspace, run: Run) -> tuple[str, ImageSet]:
+def id_val(workspace: Workspace, run: Run) -> tuple[Metric, ImageSet]:
     """Headline metric and images of the ID validation set of a run's task."""
-    return evaluation_metrics(run.task)["id-val"], workspace.evaluation_images(run, "id-val")
+    headline = metric(evaluation_metrics(run.task)["id-val"])
+    return headline, workspace.evaluation_images(run, "id-val")
 
 
 def id_val_score(workspace: Workspace, run: Run, weights: Weights) -> float:
-    """Headline score on the ID validation set of some weights of the run."""
-    return score_of(workspace, run, workspace.loaded(run, weights), *id_val(workspace, run))
+    """Merit of some weights of the run on the ID validation set: of a loss, its negative.
+
+    What compares candidates by it needs not know the metric: more is better.
+    """
+    headline, images = id_val(workspace, run)
+    model = workspace.loaded(run, weights)
+    return headline.merit(score_of(workspace, run, model, headline, images))
 
 
 def score_in_training(
@@ -35,7 +40,7 @@ def score_in_training(
     run: Run,
     method: TrainedMethod[MethodConfig],
     model: ImageClassifier,
-    metric: str,
+    measured: Metric,
     images: ImageSet,
 ) -> float:
     """A metric of the weights that training would end with now; ``model`` is left as it is."""
@@ -44,11 +49,11 @@ def score_in_training(
         model = workspace.loaded(run, workspace.plain(run, weights))
     elif workspace.architecture(run).head == "text":
         model = ImageClassifier(model.visual, text_head(model).to(workspace.device))
-    return score_of(workspace, run, model, metric, images)
+    return score_of(workspace, run, model, measured, images)
 
 
 def score_of(
-    workspace: Workspace, run: Run, model: ImageClassifier, metric: str, images: ImageSet
+    workspace: Workspace, run: Run, model: ImageClassifier, measured: Metric, images: ImageSet
 ) -> float:
     """A metric of a model on images of the task's classes.
 
@@ -61,10 +66,7 @@ def score_of(
     logits = head_logits(model, features, workspace.device)
     if images.projection is not None:
         logits = images.projection(logits)
-    if not np.isfinite(logits).all():
-        raise RunFailedError("the model's logits are not finite")
-    answers = logits.argmax(axis=1)
-    return score(metric, images.labels, answers, images.metadata).value
+    return measured.value(of_logits(images.labels, logits, images.metadata, measured.needs))
 
 
 def _are_those_of(model: ImageClassifier, weights: Weights) -> bool:

@@ -24,6 +24,7 @@ from shiftbench.evaluation.inference import (
     cached_features,
     image_features,
 )
+from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.execution.setup import Setup
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.methods.base import Architecture, DerivedMethod, Method, Outputs
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet
     from shiftbench.data.tasks.definition import EvaluationSet
     from shiftbench.data.tasks.opening import TaskData
+    from shiftbench.evaluation.metrics.base import Metric
     from shiftbench.methods.base import Weights
     from shiftbench.methods.config import MethodConfig
     from shiftbench.suite.plan import Run
@@ -148,11 +150,11 @@ class Workspace:
         """An evaluation set of the run's task, within the run's budget."""
         return self._within_budget(run, self.data(run).evaluation[evaluation_set][1])
 
-    def ood_val(self, run: Run, item: EvaluationSet) -> tuple[str, ImageSet]:
+    def ood_val(self, run: Run, item: EvaluationSet) -> tuple[Metric, ImageSet]:
         """Metric and images of the OOD validation set of a run's search, within its budget."""
         task = run.task.model_copy(update={"ood_val": item})
         _, images = open_ood_val(task, self._root)
-        return item.metric, self._within_budget(run, images)
+        return metric(item.metric), self._within_budget(run, images)
 
     def _within_budget(self, run: Run, images: ImageSet) -> ImageSet:
         """The set, or the part of it that the budget allows, the same for every run."""

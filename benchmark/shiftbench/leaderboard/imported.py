@@ -33,10 +33,12 @@ from shiftbench.data.tasks.classes import task_classes
 from shiftbench.data.tasks.definition import NEW, Task
 from shiftbench.data.tasks.opening import open_ood_val, open_task
 from shiftbench.evaluation import predictions
+from shiftbench.evaluation.examples import Examples
+from shiftbench.evaluation.results import Selection
 from shiftbench.evaluation.scoring import Prediction, results_of
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
-from shiftbench.leaderboard.schema import RunInfo, Selection, digest, done
+from shiftbench.leaderboard.schema import RunInfo, digest, done
 from shiftbench.suite.plan import evaluation_metrics, run_id
 
 if TYPE_CHECKING:
@@ -169,12 +171,13 @@ def import_predictions(
                 seconds=0.0,
                 fingerprint=opened[name].images.fingerprint,
                 incomplete_reason=missing_files(target, name),
+                also=target.task.also_metrics,
             )
         )
     ]
     table = done(_info(target, run, file, content, list(parts)), scored)
     store.check_writable(results)
-    predictions.write(folder.predictions, pa.concat_tables(parts.values()))
+    predictions.write(folder.predictions, predictions.concat(parts.values()))
     store.write_run(results, run, table)
     return Imported(run, True, table)
 
@@ -412,7 +415,7 @@ def _logits(file: Path, logits: Array) -> Array:
 def predictions_table(name: str, opened: OpenedSet, answers: Answers, where: str) -> pa.Table:
     """The answers of one evaluation set in the form in which predictions are kept.
 
-    Where there are no logits, ``top_classes`` holds the class alone and ``top_logits`` nothing.
+    Where there are no logits, all that needs them is null.
 
     Args:
         name: of the set.
@@ -432,18 +435,8 @@ def predictions_table(name: str, opened: OpenedSet, answers: Answers, where: str
     if answers.classes is None:
         raise ValueError("neither classes nor logits")
     classes = class_positions(opened, answers.classes[rows], where).astype(np.int32)
-    n = len(classes)
-    table = predictions.to_table(name, VARIANT, images, np.zeros((n, 1), np.float32))
-    offsets = np.arange(n + 1, dtype=np.int32)
-    given = {
-        "prediction": pa.array(classes),
-        "top_classes": pa.ListArray.from_arrays(offsets, pa.array(classes)),
-        "top_logits": pa.array([[]] * n, pa.list_(pa.float32())),
-    }
-    for column, values in given.items():
-        position = table.schema.get_field_index(column)
-        table = table.set_column(position, table.schema.field(position), values)
-    return table
+    examples = Examples(images.labels, classes, images.metadata)
+    return predictions.table_of(name, VARIANT, images.ids, examples)
 
 
 def rows_in_order(keys: Array, ids: npt.NDArray[np.str_], where: str) -> Integers:

@@ -9,6 +9,7 @@ shiftbench.leaderboard.schema`` prints the page of columns for the docs.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -18,7 +19,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shiftbench.evaluation.metrics import Score
+from shiftbench.evaluation.metrics.registry import metric
+from shiftbench.evaluation.results import Result, Role, Selection, role_of
 from shiftbench.leaderboard.columns import Column, Columns, json_text
 
 VERSION = "3.0"
@@ -27,9 +29,6 @@ VERSION_KEY = b"shiftbench.leaderboard"
 
 REAL = "real"
 """The ``data_kind`` of everything but miniature data."""
-
-Selection = Literal["fixed", "id-val", "ood-val", "oracle"]
-Role = Literal["id-val", "id-test", "ood-val", "shift"]
 
 
 class Parent(NamedTuple):
@@ -212,34 +211,6 @@ class FailedRun(RunInfo):
     ] = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """One variant scored with one metric on one evaluation set, before it is part of a run's rows.
-
-    Attributes:
-        variant: the name of the weights.
-        evaluation_set: its name in the task.
-        metric: its name.
-        primary: whether this is the set's headline metric.
-        score: the value with its interval.
-        selection: how the variant was chosen; ``None`` for a point that nobody chose. A variant
-            chosen in several ways has a row for each.
-        incomplete_reason: what is missing from the data; ``None`` when they are complete.
-        evaluation_seconds: to predict this variant on this set.
-        data_fingerprint: of the evaluation set.
-    """
-
-    variant: str
-    evaluation_set: str
-    metric: str
-    primary: bool
-    score: Score
-    selection: Selection | None = None
-    incomplete_reason: str | None = None
-    evaluation_seconds: float | None = None
-    data_fingerprint: str | None = None
-
-
 COLUMNS = Columns(Row, FailedRun, metadata={VERSION_KEY: VERSION})
 SCHEMA = COLUMNS.schema
 
@@ -293,7 +264,7 @@ def done(info: RunInfo, results: Sequence[Result]) -> pa.Table:
 
     Raises:
         ValueError: no result, the same result twice, no or several headline metrics of a set, or a
-            value that is not in [0, 1] or outside its interval's order.
+            value outside its metric's range or its interval's order.
     """
     _check(results)
     shared = _values_of(info)
@@ -310,20 +281,6 @@ def failed(info: RunInfo, error: str, error_file: str | None = None) -> pa.Table
     """
     line = " ".join(error.split())
     return to_table([FailedRun(**_values_of(info), error=line, error_file=error_file)])
-
-
-def role_of(evaluation_set: str) -> Role:
-    """What a set of a task is for: those that have no name of their own are its shifts.
-
-    A part of the ID test set (``id-test-on-imagenet-a-classes``) has its role.
-    """
-    match evaluation_set:
-        case "id-val" | "id-test" | "ood-val":
-            return evaluation_set
-        case _ if evaluation_set.startswith("id-test-on-"):
-            return "id-test"
-        case _:
-            return "shift"
 
 
 def digest(value: Mapping[str, Any]) -> str:
@@ -347,7 +304,12 @@ def _check(results: Sequence[Result]) -> None:
         raise ValueError("a run that is done has results")
     for result in results:
         score = result.score
-        if not (0 <= score.value <= 1 and 0 <= score.low <= score.high <= 1):
+        least, most = metric(result.metric).range
+        inside = all(
+            math.isfinite(number) and least <= number <= most
+            for number in (score.value, score.low, score.high)
+        )
+        if not inside or score.low > score.high:
             raise ValueError(f"{_name(result)}: not a score: {score}")
     keys = Counter((r.variant, r.selection, r.evaluation_set, r.metric) for r in results)
     for key, times in keys.items():

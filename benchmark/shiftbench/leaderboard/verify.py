@@ -19,7 +19,9 @@ from shiftbench.core.errors import InputError
 from shiftbench.core.provenance import cpu_name, package_versions
 from shiftbench.core.words import nearest
 from shiftbench.evaluation import predictions
-from shiftbench.evaluation.metrics import METRICS, Score
+from shiftbench.evaluation.metrics.registry import metric
+from shiftbench.evaluation.results import Score
+from shiftbench.evaluation.scoring import best_variant, rescore
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import Row, RunInfo, rows, runs
@@ -178,25 +180,25 @@ def _full_id(beginning: str, known: Iterable[str]) -> str:
     return found[0]
 
 
-def _rescored(part: pa.Table, metric: str) -> Score | str:
+def _rescored(part: pa.Table, text: str) -> Score | str:
     """The score, or why there is none."""
-    if metric not in METRICS:
-        return f"there is no such metric (known: {', '.join(METRICS)})"
     try:
-        return predictions.rescore(part, metric)
+        return rescore(part, text)
     except InputError as error:
         return str(error)
 
 
 def _differences(row: Row, again: Score, exact: bool) -> list[str]:
+    of_logits = bool(metric(row.metric).needs)  # exponentials may differ in their last bit
     found = []
     for name, value in vars(again).items():
         recorded = getattr(row, name)
         if recorded == value:
             continue
-        if name in ("low", "high") and not exact and abs(recorded - value) <= ROUNDING:
+        rounded = not exact and (name in ("low", "high") or (name == "value" and of_logits))
+        if rounded and abs(recorded - value) <= ROUNDING * max(1.0, abs(value)):
             continue
-        note = "" if exact or name not in ("low", "high") else f" ({_numerics(row)})"
+        note = f" ({_numerics(row)})" if rounded else ""
         found.append(f"{name} is {recorded!r}, its predictions give {value!r}{note}")
     return found
 
@@ -214,9 +216,12 @@ def _misselected(of_run: Sequence[Row]) -> list[str]:
     on_id_val = [row for row in of_run if row.evaluation_set == "id-val" and row.primary]
     values = {row.variant: row.value for row in on_id_val}
     chosen = Counter(row.variant for row in on_id_val if row.selection == "id-val")
-    best = max(values.values(), default=0.0)
+    if not chosen:
+        return []
+    measured = metric(on_id_val[0].metric)
+    best = values[best_variant(values, measured)]
     return [
         f"{variant}: selected on id-val with {values[variant]!r}, where another has {best!r}"
         for variant in chosen
-        if values[variant] < best
+        if measured.better(best, values[variant])
     ]

@@ -234,7 +234,8 @@ class Derivation:
     Attributes:
         zero_shot: the pretrained weights.
         parents: weights of the parents; of each, the variant that stands for it.
-        id_val: headline score of some weights on the ID validation set.
+        id_val: headline score of some weights on the ID validation set, negated where less is
+            better, so that more is always better.
         model: a model with some weights, in eval mode on its device, every parameter of them
             trainable. A head of the ``text`` architecture is computed from its text tower, without
             a gradient to it.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from shiftbench.core.errors import InputError
+from shiftbench.evaluation.metrics.registry import metric
+
 NONE = "–"
 """Printed where there is no number."""
 
@@ -47,8 +50,12 @@ ACCURACY = Scale(percent=True, higher_is_better=True)
 
 
 def scale_of(name: str) -> Scale:
-    """The scale of a metric's values."""
-    return ACCURACY
+    """The scale of a metric's values; without a direction for one that is not installed here."""
+    try:
+        measured = metric(name)
+    except InputError:
+        return Scale(percent=False, higher_is_better=None)
+    return Scale(measured.percent, measured.higher_is_better)
 
 
 def common_scale(names: Iterable[str]) -> Scale | None:

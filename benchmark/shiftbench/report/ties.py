@@ -14,9 +14,7 @@ from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.report.ranking import RankedMethod, Ranking
 
 if TYPE_CHECKING:
-    from shiftbench.evaluation.statistics import Predictions, Seed
-
-_COLUMNS = ["id", "label", "prediction", "region", "location"]
+    from shiftbench.evaluation.comparison import Predictions, Seed
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,8 @@ def all_ties(rankings: Sequence[Ranking], results: Path | None) -> list[Ties]:
 
 def _ties(ranking: Ranking, reader: _Reader) -> Ties:
     """Compare the ranked methods, best first, on what the ranking is by."""
-    from shiftbench.evaluation.statistics import compare, decisions, groups, letters
+    from shiftbench.evaluation.comparison import compare, decisions
+    from shiftbench.evaluation.letters import groups, letters
 
     ranked = _compared(ranking)
     if len(ranked) < 2:
@@ -63,7 +62,7 @@ def _ties(ranking: Ranking, reader: _Reader) -> Ties:
         try:
             predictions[method.name] = {
                 None if method.shared else member.seed: reader.read(
-                    member.run_id, member.variant, ranking.by
+                    member.run_id, member.variant, metrics
                 )
                 for member in method.members
             }
@@ -109,8 +108,8 @@ class _Reader:
                     self.variants.setdefault(member.run_id, set()).add(member.variant)
                     self.last[member.run_id] = ranking
 
-    def read(self, run_id: str, variant: str, sets: Sequence[str]) -> dict[str, pa.Table]:
-        """Predictions of a run's variant by evaluation set.
+    def read(self, run_id: str, variant: str, metrics: Mapping[str, str]) -> dict[str, pa.Table]:
+        """Predictions of a run's variant by evaluation set: what the sets' metrics look at.
 
         Raises:
             InputError: some are not there, or cannot be read.
@@ -119,36 +118,41 @@ class _Reader:
 
         if run_id not in self.tables:
             try:
-                self.tables[run_id] = self._table(run_id, sets)
+                self.tables[run_id] = self._table(run_id, metrics)
             except InputError as error:
                 self.tables[run_id] = error
         table = self.tables[run_id]
         if isinstance(table, InputError):
             raise table
         of_variant = table.filter(pc.field("variant") == variant)
-        found = {name: of_variant.filter(pc.field("set") == name) for name in sets}
+        found = {name: of_variant.filter(pc.field("set") == name) for name in metrics}
         for name, of_set in found.items():
             if not len(of_set):
                 what = variant or "the weights"
                 raise InputError(f"{run_id}: has no predictions of {what} on {name}")
-        return {name: of_set.select(_COLUMNS) for name, of_set in found.items()}
+        return found
 
     def forget(self, ranking: Ranking) -> None:
         """Let go of what no later ranking looks at."""
         for run_id in [run_id for run_id in self.tables if self.last[run_id] is ranking]:
             del self.tables[run_id]
 
-    def _table(self, run_id: str, sets: Sequence[str]) -> pa.Table:
+    def _table(self, run_id: str, metrics: Mapping[str, str]) -> pa.Table:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
+
+        from shiftbench.evaluation.metrics.registry import metric
+        from shiftbench.evaluation.predictions import columns_for
 
         if self.results is None:
             raise InputError("no results folder")
         path = RunFolder.of(self.results, run_id).predictions
         variants = pc.field("variant").isin(sorted(self.variants[run_id]))
-        wanted = variants & pc.field("set").isin(list(sets))
-        columns = ["set", "variant", *_COLUMNS]
+        wanted = variants & pc.field("set").isin(list(metrics))
+        columns = ["set", "variant", *columns_for(metric(text) for text in metrics.values())]
         try:
+            there = pq.read_schema(path).names
+            columns = [name for name in columns if name in there]
             return pq.read_table(path, columns=columns, filters=wanted, partitioning=None)
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{path}: cannot be read ({error})") from error

@@ -15,6 +15,7 @@ from shiftbench.methods.base import EnsembleMethod, Method
 from shiftbench.methods.config import MethodConfig
 from shiftbench.methods.registry import METHODS
 from shiftbench.suite.file import MINIATURE
+from shiftbench.suite.task_metrics import faults
 
 
 def resolve_data(node: Node) -> str:
@@ -60,13 +61,17 @@ def resolve_task(name: str, entry: Node, *, miniature: bool) -> Task:
             f'"{name}" is not a registered task{nearest(name, known)}, '
             'and not a task of your own either, which needs "classes", "train" and "id_test"'
         )
-    if registered is not None:
-        if not patch.children:
-            return registered.model_copy(update={"name": name})
-        settings = registered.model_dump(mode="json", exclude={"name"})
-        base = document.tree(settings, entry.place, entry.path)
-        patch = document.merge(base, patch)
-    return document.validate(Task, _without_removed_shifts(_named(name, patch)))
+    if registered is not None and not patch.children:
+        task = registered.model_copy(update={"name": name})
+    else:
+        if registered is not None:
+            settings = registered.model_dump(mode="json", exclude={"name"})
+            base = document.tree(settings, entry.place, entry.path)
+            patch = document.merge(base, patch)
+        task = document.validate(Task, _without_removed_shifts(_named(name, patch)))
+    for path, fault in faults(task):
+        raise patch.error(fault, path)
+    return task
 
 
 def _origin(node: Node, *, miniature: bool) -> Task:

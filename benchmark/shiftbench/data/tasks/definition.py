@@ -11,7 +11,6 @@ from shiftbench.data.prompts import CLASS_LISTS, FROM_DATA, TEMPLATE_SETS, check
 from shiftbench.data.sources.any_source import AnySource
 from shiftbench.data.sources.base import Closed, Source
 
-Metric = Literal["accuracy", "macro-f1", "worst-region"]
 ID_TEST = "id-test"
 RESERVED = ("id-val", ID_TEST, "ood-val")
 NEW = "new"
@@ -61,7 +60,9 @@ class EvaluationSet(Closed):
     """
 
     source: AnySource
-    metric: Metric = "accuracy"
+    metric: Annotated[
+        str, Field(description="accuracy, macro-f1, worst-region, ece:15, … or of a plugin")
+    ] = "accuracy"
     scored_on: Annotated[
         Literal["task", "own"],
         Field(description="which classes compete: all that are named, or those with images here"),
@@ -137,6 +138,10 @@ class Task(Closed):
         Literal["base-to-new"] | None,
         Field(description="train on the first half of the classes, and test on each half"),
     ] = None
+    also_metrics: Annotated[
+        tuple[str, ...],
+        Field(description="metrics to record for every set beside its own and accuracy"),
+    ] = ()
     overlap: Annotated[
         Literal["refuse", "label"],
         Field(description="if a test set holds images that a method sees: stop, or label the rows"),

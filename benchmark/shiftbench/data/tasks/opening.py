@@ -117,8 +117,6 @@ def open_task(task: Task, root: str, shots: int | None, seed: int) -> TaskData:
         else:
             images = of_base_classes(task, open_scored(item, name, names, root), name, classes)
         evaluation[name] = (item, images)
-    for name, (item, images) in evaluation.items():
-        _check_regions(task, name, item, images)
     return TaskData(classes, templates, train, id_val, evaluation, vocabularies)
 
 
@@ -138,10 +136,4 @@ def open_ood_val(task: Task, root: str) -> tuple[EvaluationSet, ImageSet]:
     images = of_base_classes(
         task, open_scored(item, "ood-val", classes + new, root), "ood-val", classes
     )
-    _check_regions(task, "ood-val", item, images)
     return item, images
-
-
-def _check_regions(task: Task, role: str, item: EvaluationSet, images: ImageSet) -> None:
-    if item.metric == "worst-region" and "region" not in images.metadata:
-        raise InputError(f"task {task.name}: {role}: worst-region needs a column of regions")

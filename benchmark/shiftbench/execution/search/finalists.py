@@ -15,10 +15,13 @@ from optuna.trial import FrozenTrial, TrialState
 from shiftbench.core.errors import RunFailedError
 
 if TYPE_CHECKING:
+    from shiftbench.evaluation.metrics.base import Metric
     from shiftbench.methods.search import SearchConfig
 
 
-def finalists(trials: Sequence[FrozenTrial], config: SearchConfig) -> list[FrozenTrial]:
+def finalists(
+    trials: Sequence[FrozenTrial], config: SearchConfig, measured: Metric
+) -> list[FrozenTrial]:
     """The best trials that trained to the end, best first; of equal ones the earlier first.
 
     Raises:
@@ -29,24 +32,25 @@ def finalists(trials: Sequence[FrozenTrial], config: SearchConfig) -> list[Froze
         reasons = {trial.user_attrs.get("error", "") for trial in trials} - {""}
         why = f": {min(reasons)}" if reasons else ""
         raise RunFailedError(f"no trial of the search got to its end{why}")
-    whole.sort(key=lambda trial: (-score_of(trial), trial.number))
+    whole.sort(key=lambda trial: (-measured.merit(score_of(trial)), trial.number))
     return whole[: max(1, config.finalists)]
 
 
 def best_finalist(
-    best: Sequence[FrozenTrial], repeats: Sequence[FrozenTrial]
+    best: Sequence[FrozenTrial], repeats: Sequence[FrozenTrial], measured: Metric
 ) -> tuple[FrozenTrial, float]:
-    """The finalist with the highest mean over fresh seeds, and that mean.
+    """The finalist with the best mean over fresh seeds, and that mean.
 
     Args:
         best: as ``finalists`` gives them; of equal means, the better in the search wins.
         repeats: their trials on fresh seeds.
+        measured: the metric of their scores.
     """
     scores: dict[int, list[float]] = defaultdict(list)
     for trial in repeats:
         scores[trial.params["finalist"]].append(score_of(trial))
     means = {finalist: fmean(of) for finalist, of in sorted(scores.items())}
-    winner = max(means, key=lambda finalist: means[finalist])
+    winner = max(means, key=lambda finalist: measured.merit(means[finalist]))
     return best[winner], means[winner]
 
 

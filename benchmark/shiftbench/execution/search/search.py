@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from optuna.distributions import CategoricalDistribution
 
+from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.execution.search import record
 from shiftbench.execution.search.finalists import best_finalist, finalists, score_of
 from shiftbench.execution.search.space import draw, space_of
@@ -52,10 +53,13 @@ def search(setup: Setup, run: Run, run_trials: Callable[[Study], None] = _no_tri
         record.write(folder, asked, run.search.id, [], draw(asked, seed), None)
         return
 
+    if run.search.ood_val is None:
+        raise ValueError(f"{run.label}: trials are scored on an OOD validation set")
     journal = open_journal(folder.journal, setup.resources.limits.journal_lock_s)
-    first = Study(journal, SEARCH, space_of(asked), config.n_trials, seed)
+    measured = metric(run.search.ood_val.metric)
+    first = Study(journal, SEARCH, space_of(asked), measured, config.n_trials, seed)
     run_trials(first)
-    best = finalists(first.trials(), config)
+    best = finalists(first.trials(), config, measured)
     winner, score = best[0], score_of(best[0])
     studies = [first]
     if len(best) > 1:
@@ -64,10 +68,10 @@ def search(setup: Setup, run: Run, run_trials: Callable[[Study], None] = _no_tri
             "repeat": CategoricalDistribution(list(range(config.repeats))),
         }
         points = [trial.params for trial in best]
-        second = Study(journal, FINALISTS, grid, len(best) * config.repeats, seed, points)
+        second = Study(journal, FINALISTS, grid, measured, len(best) * config.repeats, seed, points)
         for finalist, repeat in product(*(d.choices for d in grid.values())):
             second.propose({"finalist": finalist, "repeat": repeat})
         run_trials(second)
         studies.append(second)
-        winner, score = best_finalist(best, second.trials())
+        winner, score = best_finalist(best, second.trials(), measured)
     record.write(folder, asked, run.search.id, studies, winner.params, score)

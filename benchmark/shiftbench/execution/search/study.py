@@ -13,6 +13,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
+from shiftbench.evaluation.metrics.base import Metric
+
 SEARCH, FINALISTS = "search", "finalists"
 """Names of the two studies of a search."""
 
@@ -38,6 +40,7 @@ class Study:
         storage: the journal.
         name: ``SEARCH`` or ``FINALISTS``.
         space: what is proposed.
+        measured: the metric that trials are scored with.
         wanted: how many trials must end.
         seed: of what is proposed.
         points: for finalists, the values of each.
@@ -48,6 +51,7 @@ class Study:
         storage: JournalStorage,
         name: str,
         space: Mapping[str, BaseDistribution],
+        measured: Metric,
         wanted: int,
         seed: int,
         points: Sequence[Mapping[str, Any]] | None = None,
@@ -55,11 +59,15 @@ class Study:
         self.storage = storage
         self.name = name
         self.space = dict(space)
+        self.measured = measured
         self.wanted = wanted
         self.seed = seed
         self.points = points
         self._study = optuna.create_study(
-            storage=storage, study_name=name, direction="maximize", load_if_exists=True
+            storage=storage,
+            study_name=name,
+            direction="maximize" if measured.higher_is_better else "minimize",
+            load_if_exists=True,
         )
 
     def trials(self) -> list[FrozenTrial]:

@@ -31,7 +31,7 @@ class TrialReport:
     """A trial after some of its steps.
 
     Attributes:
-        score: headline metric on OOD validation; 0 when training failed.
+        score: headline metric on OOD validation; its worst value when training failed.
         steps: optimizer steps done.
         images: examples trained on.
         seconds: training and scoring, since the trial began.
@@ -123,7 +123,7 @@ class Trials:
         """Train up to a number of steps in all, and score."""
         if self._model is None:
             raise ValueError("no trial has been started")
-        error, score = "", 0.0
+        error, score = "", self._metric.worst
         try:
             self._trainer.run(until=steps)
             score = score_in_training(

@@ -125,8 +125,9 @@ def _train(
         nonlocal best
         if not chosen or place.rank > 0:
             return
-        value = score_in_training(workspace, run, method, model, *id_val(workspace, run))
-        if best is None or value > best.score:
+        headline, images = id_val(workspace, run)
+        value = score_in_training(workspace, run, method, model, headline, images)
+        if best is None or headline.better(value, best.score):
             best = _Best(value, step)
             save(folder.best, workspace.plain(run, method.weights(model)), asdict(best))
 

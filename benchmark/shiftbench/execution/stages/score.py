@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from shiftbench.data.tasks.definition import ID_TEST, whole_set
 from shiftbench.evaluation import predictions
+from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.evaluation.scoring import Prediction, results_of, selections
 from shiftbench.execution.runinfo import run_info
 from shiftbench.leaderboard.runfolder import SearchFolder
@@ -34,7 +33,10 @@ def score(workspace: Workspace, run_id: str) -> None:
     scored = {key: results_of(part) for key, part in parts.items()}
     id_val = {name: scored[name, "id-val"][0].score.value for name in method.variants()}
     searched = _searched(workspace, run)
-    chosen = selections(method.variants(), method.fixed_variant(), id_val, searched=searched)
+    headline = metric(sets["id-val"])
+    chosen = selections(
+        method.variants(), method.fixed_variant(), id_val, headline, searched=searched
+    )
     results = [
         replace(result, selection=selection)
         for variant, selection in chosen
@@ -42,7 +44,7 @@ def score(workspace: Workspace, run_id: str) -> None:
         for result in scored[variant, name]
     ]
     tables = [part.table for part in parts.values()]
-    predictions.write(folder.predictions, pa.concat_tables(tables))
+    predictions.write(folder.predictions, predictions.concat(tables))
     search = run.search
     info = run_info(
         setup.suite,
@@ -65,7 +67,9 @@ def _scored_sets(workspace: Workspace, run: Run) -> dict[str, str]:
     return metrics | {name: metrics[shift] for name, (shift, _, _) in parts.items()}
 
 
-def _read_part(workspace: Workspace, run: Run, variant: str, name: str, metric: str) -> Prediction:
+def _read_part(
+    workspace: Workspace, run: Run, variant: str, name: str, headline: str
+) -> Prediction:
     table = predictions.read(workspace.folder(run).part(variant, name))
     facts = table.schema.metadata
     seconds = facts.get(b"seconds")  # none of its own, where it is a part of another set
@@ -73,11 +77,12 @@ def _read_part(workspace: Workspace, run: Run, variant: str, name: str, metric: 
     return Prediction(
         variant=variant,
         evaluation_set=name,
-        metric=metric,
+        metric=headline,
         table=table.replace_schema_metadata(None),
         seconds=None if seconds is None else float(seconds),
         fingerprint=facts[b"fingerprint"].decode(),
         incomplete_reason=incomplete.get((run.task.name, whole_set(name))),
+        also=run.task.also_metrics,
     )
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from shiftbench.core.errors import InputError
 from shiftbench.evaluation import predictions
+from shiftbench.evaluation.examples import TOP
 from shiftbench.leaderboard.bundles import layout
 from shiftbench.leaderboard.bundles.archive import BROKEN, Archive, reason
 from shiftbench.leaderboard.bundles.layout import (
@@ -144,9 +145,9 @@ class Contents:
         """
         name = f"{PREDICTIONS}/{run_id}.parquet"
         table = self._table(name, None)
-        if table.schema != predictions.SCHEMA or table.schema.metadata:
+        if predictions.schema_fault(table.schema) or table.schema.metadata:
             raise InputError(f"{self.file}: {name} has not the columns of predictions")
-        return table
+        return predictions.completed(table)
 
     def _table(self, name: str, most_rows: int | None) -> pa.Table:
         content = self.read(name)
@@ -156,7 +157,7 @@ class Contents:
                 groups = [found.row_group(i) for i in range(found.num_row_groups)]
                 columns = [group.column(i) for group in groups for i in range(group.num_columns)]
                 values = max((column.num_values for column in columns), default=0)
-                fair = max(1, found.num_rows) * max(predictions.TOP, 64 if most_rows else 0)
+                fair = max(1, found.num_rows) * max(TOP, 64 if most_rows else 0)
                 if (
                     sum(column.total_uncompressed_size for column in columns) > layout.MOST_UNPACKED
                     or (most_rows is not None and found.num_rows > most_rows)

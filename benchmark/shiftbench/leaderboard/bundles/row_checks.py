@@ -10,14 +10,13 @@ from typing import Any, get_args
 
 import pyarrow as pa
 
+from shiftbench.evaluation.results import Selection, role_of
 from shiftbench.leaderboard.columns import json_text
 from shiftbench.leaderboard.schema import (
     COLUMNS,
     SCHEMA,
     Row,
     RunInfo,
-    Selection,
-    role_of,
     rows,
 )
 

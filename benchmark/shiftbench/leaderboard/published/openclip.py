@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from shiftbench.evaluation.results import role_of
 from shiftbench.leaderboard.published.cells import Cells, score, settings
 from shiftbench.leaderboard.published.schema import HEADLINE, PublishedRow
-from shiftbench.leaderboard.schema import role_of
 
 _NAMES = ("name", "pretrained")
 _DETAILS = {"params (M)": "params_millions", "FLOPs (B)": "flops_billions"}

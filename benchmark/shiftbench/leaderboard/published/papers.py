@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from shiftbench.evaluation.results import role_of
 from shiftbench.leaderboard.published.cells import Cells, joined, score
 from shiftbench.leaderboard.published.schema import ORACLE_PER_COLUMN, PublishedRow
-from shiftbench.leaderboard.schema import role_of
 
 _METHODS = {
     "full-ft": ("full", None),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from shiftbench.evaluation.results import role_of
 from shiftbench.leaderboard.published.cells import Cells, joined, score, settings
 from shiftbench.leaderboard.published.schema import PublishedRow
-from shiftbench.leaderboard.schema import role_of
 
 _SETS = {
     "ImageNet2p": "id-val",

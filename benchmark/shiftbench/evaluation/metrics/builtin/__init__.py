@@ -1,0 +1,1 @@
+"""The built-in metrics, one file each: ``macro_f1.py`` holds ``macro-f1``."""
