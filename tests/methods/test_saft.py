@@ -19,14 +19,8 @@ from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training import Trainer
 from shiftbench.methods.base import Architecture, Batch
-from shiftbench.methods.builtin.saft import (
-    Saft,
-    SaftConfig,
-    balanced,
-    candidates,
-    mean_gradient,
-    mean_over_examples,
-)
+from shiftbench.methods.builtin.saft import Saft, SaftConfig
+from shiftbench.methods.masks import balanced, candidates, mean_gradient, mean_over_examples
 from shiftbench.models.checkpoints import load, save
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.models.weights import apply_sparse_delta, sparse_delta

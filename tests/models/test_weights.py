@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from shiftbench.core.errors import InputError
 from shiftbench.models.weights import (
-    apply_delta,
     apply_sparse_delta,
     average,
-    delta,
     distance,
     interpolate,
     size_in_bytes,
@@ -131,28 +129,6 @@ def test_average_of_one_is_itself():
     assert all(same_bits(average([theta])[name], theta[name]) for name in theta)
 
 
-@settings(deadline=None)
-@given(PAIR)
-def test_dense_delta_is_the_difference_and_returns(pair):
-    theta0, theta1 = state(pair[0]), state(pair[1])
-    difference = delta(theta0, theta1)
-    back = apply_delta(theta0, difference)
-    half = apply_delta(theta0, difference, 0.5)
-    for name in theta0:
-        assert torch.equal(difference[name], theta1[name] - theta0[name])
-        bound = 2 * ULP * (theta0[name].abs() + theta1[name].abs())
-        assert ((back[name] - theta1[name]).abs() <= bound).all()
-        middle = interpolate(theta0, theta1, 0.5)[name]
-        assert ((half[name] - middle).abs() <= bound).all()
-
-
-def test_dense_delta_of_buffers():
-    theta0 = {"count": torch.tensor(3), "flag": torch.tensor([True, False])}
-    theta1 = {"count": torch.tensor(1), "flag": torch.tensor([False, True])}
-    back = apply_delta(theta0, delta(theta0, theta1))
-    assert all(same_bits(back[name], theta1[name]) for name in theta0)
-
-
 SPECIAL = torch.tensor([0.0, -0.0, math.nan, math.inf, 1e-45, 1.0])
 
 
@@ -219,7 +195,7 @@ def test_a_sparse_delta_that_does_not_fit_is_refused(changes, word):
 )
 @pytest.mark.parametrize(
     "function",
-    [lambda a, b: interpolate(a, b, 0.5), lambda a, b: average([a, b]), delta, sparse_delta],
+    [lambda a, b: interpolate(a, b, 0.5), lambda a, b: average([a, b]), sparse_delta],
 )
 def test_unequal_weights_are_refused_by_name(function, other, words):
     with pytest.raises(InputError) as raised:

@@ -30,8 +30,9 @@ from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import Schedule
 from shiftbench.execution.training import Trainer
 from shiftbench.methods.base import Batch, Context, TrainedMethod
-from shiftbench.methods.builtin.saft import Saft, SaftConfig, candidates
+from shiftbench.methods.builtin.saft import Saft, SaftConfig
 from shiftbench.methods.config import TrainingConfig
+from shiftbench.methods.masks import candidates
 from shiftbench.models.backbones import load_backbone
 from shiftbench.models.checkpoints import save
 from shiftbench.models.classifier import ImageClassifier

@@ -1,4 +1,4 @@
-"""What models say of images: features and logits of a variant, or of an ensemble's members."""
+"""Features and logits of images: of a run's variant, or of an ensemble's members."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _ensemble_logits(
 def fit_ensemble(
     workspace: Workspace, run: Run, method: EnsembleMethod[MethodConfig]
 ) -> Mapping[str, Array]:
-    """What an ensemble finds on labelled ID validation and the un-augmented training set."""
+    """Arrays that an ensemble fits on labelled ID validation and un-augmented training data."""
 
     def labelled(images: ImageSet, said: Members) -> Labelled:
         if method.projected and images.projection is not None:
@@ -95,7 +95,7 @@ def fit_ensemble(
 def _found(
     workspace: Workspace, run: Run, method: EnsembleMethod[MethodConfig]
 ) -> Mapping[str, Array]:
-    """What ``fit`` stored; nothing where the method fits nothing."""
+    """The arrays that ``fit`` stored; empty where the method fits nothing."""
     if not method.kept:
         return {}
     arrays, _ = load(workspace.folder(run).ensemble)
@@ -114,7 +114,7 @@ def _members(
 
 
 def _projected(said: Members, rows: Rows, projection: Projection) -> Members:
-    """What members say of some examples, of the classes of an evaluation set."""
+    """Members' outputs on some examples, projected to the classes of an evaluation set."""
 
     def of(outputs: Outputs) -> Outputs:
         return Outputs(outputs.features[rows], projection(outputs.logits[rows]))
@@ -130,7 +130,7 @@ def _kept(workspace: Workspace, run: Run, variant: str | None, evaluation_set: s
 
 
 def _outputs(workspace: Workspace, run: Run, variant: str | None, evaluation_set: str) -> Outputs:
-    """What a variant says of an evaluation set; variant ``None`` is the pretrained model."""
+    """A variant's outputs on an evaluation set; variant ``None`` is the pretrained model."""
     images = workspace.evaluation_images(run, evaluation_set)
     pixels = workspace.store.evaluation(images, workspace.backbone(run).preprocessing)
     model, _ = model_of(workspace, run, variant)

@@ -38,7 +38,7 @@ def parents(workspace: Workspace, run: Run) -> dict[Parent, Weights]:
 
 
 def derivation(workspace: Workspace, run: Run) -> Derivation:
-    """What the method of a derived run may look at."""
+    """The data that the method of a derived run may use."""
 
     def model(candidate: Weights) -> ImageClassifier:
         return workspace.loaded(run, candidate).requires_grad_(True)

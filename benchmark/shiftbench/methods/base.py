@@ -37,7 +37,7 @@ class Parent(NamedTuple):
     """A run that another one builds on.
 
     Attributes:
-        label: what the suite calls its method.
+        label: of its method in the suite.
         seed: of that run; ``None`` for the seed of the run that builds on it. The plan adds runs of
             seeds that the suite does not ask for.
     """
@@ -48,10 +48,10 @@ class Parent(NamedTuple):
 
 @dataclass(frozen=True)
 class Architecture:
-    """Which parts of a model the weights of a method cover.
+    """The parts of a model that the weights of a method cover.
 
     Attributes:
-        text: whether the text tower is among them.
+        text: true if the text tower is among them.
         head: a ``linear`` layer that trains and is kept, or the class embeddings of the ``text``
             tower, which are computed anew from whatever weights are evaluated.
     """
@@ -88,12 +88,11 @@ class Method(ABC, Generic[C]):
     an ``ImageClassifier``, fp32.
 
     Attributes:
-        name: what a suite calls it.
+        name: registered name, by which suites refer to it.
         Config: the pydantic model of its settings.
-        reference: whether it is what the others are compared with: the pretrained model as it is.
-        kept: whether a run stores something of its own (weights, or what an ensemble fitted)
-            before it is evaluated.
-        seeded: whether the seed can change the outcome; if not, all seeds (and shots) share a run
+        reference: true for the one that others are compared with: the pretrained model as it is.
+        kept: true if a run stores weights, or what an ensemble fitted, before it is evaluated.
+        seeded: true if the seed can change the outcome; if not, all seeds (and shots) share a run
             unless a parent's run depends on them.
     """
 
@@ -111,7 +110,7 @@ class Method(ABC, Generic[C]):
         return ()
 
     def architecture(self) -> Architecture:
-        """What its weights cover. A derived method with parents takes theirs instead."""
+        """The parts of a model that its weights cover; of a derived method, its parents' count."""
         return Architecture()
 
     def search(self) -> Search[TrainedMethod[TrainingConfig]] | None:
@@ -132,7 +131,7 @@ class Method(ABC, Generic[C]):
 
 @dataclass(frozen=True)
 class Context:
-    """What a trained method may look at when it prepares a model.
+    """The data that a trained method may use when it prepares a model.
 
     Attributes:
         parents: weights of the parents.
@@ -156,10 +155,10 @@ class TrainedMethod(Method[C]):
     Its run yields one set of weights, the one variant ``""``.
 
     Attributes:
-        inputs: what ``loss`` trains on: augmented ``images``, or cached ``features`` of the
+        inputs: kind of training inputs: augmented ``images``, or cached ``features`` of the
             pretrained image tower.
-        captions: whether ``loss`` wants captions.
-        whole_batch: whether ``loss`` must see all of a worker's examples at once, because it is no
+        captions: true if ``loss`` needs captions.
+        whole_batch: true if ``loss`` must see all of a worker's examples at once, because it is no
             mean over examples; memory is then bounded by recomputing activations.
     """
 
@@ -184,7 +183,7 @@ class TrainedMethod(Method[C]):
         """
 
     def parameters(self, model: ImageClassifier) -> list[nn.Parameter]:
-        """What the optimizer updates and the clipping sees: by default all that is not frozen."""
+        """The parameters that are updated and clipped: by default all that are not frozen."""
         return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def optimizer(self, parameters: Sequence[nn.Parameter]) -> Optimizer:
@@ -201,7 +200,7 @@ class TrainedMethod(Method[C]):
         """Called after the optimizer's step, with the number of steps done."""
 
     def state(self) -> dict[str, Any]:
-        """What a resumed training needs beside model and optimizer: tensors, numbers, texts."""
+        """The method's own part of a checkpoint: tensors, numbers and texts to resume from."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -229,7 +228,7 @@ class TrainedMethod(Method[C]):
 
 @dataclass(frozen=True)
 class Derivation:
-    """What a derived method may look at.
+    """The data that a derived method may use.
 
     Attributes:
         zero_shot: the pretrained weights.
@@ -271,7 +270,7 @@ class DerivedMethod(Method[C]):
 
 
 class Outputs(NamedTuple):
-    """What one model says of n examples.
+    """One model's outputs on n examples.
 
     Attributes:
         features: L2-normalised image features (n, width), fp32.
@@ -283,7 +282,7 @@ class Outputs(NamedTuple):
 
 
 class Members(NamedTuple):
-    """What the members of an ensemble say of the same examples, in the same order.
+    """The outputs of an ensemble's members on the same examples, in the same order.
 
     Attributes:
         zero_shot: the pretrained model.
@@ -306,9 +305,9 @@ class EnsembleMethod(Method[C]):
 
     Attributes:
         kept: ``True`` where ``fit`` finds something, which is stored with the run.
-        projected: what the logits are of: ``False`` for the classes of the task, so that the
-            combined logits are projected to those of an evaluation set; ``True`` for the classes of
-            the evaluation set, as is published for ensembles of probabilities.
+        projected: ``False`` if members' logits are those of the task's classes, and the combined
+            ones are projected to the classes of an evaluation set; ``True`` if members' logits are
+            projected first, as is published for ensembles of probabilities.
     """
 
     kept: bool = False
@@ -317,7 +316,7 @@ class EnsembleMethod(Method[C]):
     def fit(
         self, id_val: Callable[[], Labelled], train: Callable[[], Labelled]
     ) -> Mapping[str, Array]:
-        """What must be found on labelled data first, such as temperatures; for ``kept`` methods.
+        """Arrays fitted on labelled data, such as temperatures; for ``kept`` methods.
 
         Args:
             id_val: outputs on the ID validation set.

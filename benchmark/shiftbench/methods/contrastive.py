@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from shiftbench.models.classifier import ImageClassifier
 
 Duplicates: TypeAlias = Literal["keep", "mask", "soft"]
-"""What other examples of the same class are to a caption: negatives, nothing, or positives."""
+"""Treatment of other examples of a caption's class: negatives, left out, or positives."""
 
 
 def contrastive_loss(
@@ -59,7 +59,7 @@ def contrastive_loss(
 
 
 def gather(local: Tensor) -> Tensor:
-    """What all W workers hold, (W · n, …) in the order of their ranks; alone, ``local`` itself.
+    """The tensors of all W workers, (W · n, …) in rank order; with one worker ``local`` itself.
 
     For a loss that every worker computes of the global batch, and whose gradients DDP averages:
     the worker's own part carries W times its gradient and the others' none, so the mean over

@@ -1,4 +1,4 @@
-"""What a method says about the search for its settings; ``distributed`` runs it."""
+"""Hyper-parameter searches: their settings, search spaces and results."""
 
 from __future__ import annotations
 
@@ -18,17 +18,21 @@ class SearchConfig(MethodConfig):
     """Settings of a search on OOD validation data; defaults are AutoFT's (arXiv 2401.10220)."""
 
     n_trials: Annotated[
-        int, Field(ge=0, description="configurations that are tried; 0: one is drawn and not tried")
+        int,
+        Field(ge=0, description="trials; 0: one configuration is drawn and used without a trial"),
     ] = 500
-    inner_steps: Annotated[int, Field(ge=1, description="steps that each trains at most")] = 10
+    inner_steps: Annotated[int, Field(ge=1, description="most training steps of a trial")] = 10
     sampler: Annotated[
-        Literal["tpe", "random"], Field(description="what proposes the next one")
+        Literal["tpe", "random"], Field(description="algorithm that proposes the next trial")
     ] = "tpe"
-    n_startup_trials: Annotated[int, Field(ge=1, description="random ones before TPE begins")] = 10
+    n_startup_trials: Annotated[int, Field(ge=1, description="random trials before TPE begins")] = (
+        10
+    )
     scheduler: Annotated[
-        Literal["asha", "none"], Field(description="whether bad ones are stopped early")
+        Literal["asha", "none"],
+        Field(description="asha stops bad trials early; none trains all to the end"),
     ] = "asha"
-    rungs: Annotated[int, Field(ge=1, description="times that each is scored at most")] = 3
+    rungs: Annotated[int, Field(ge=1, description="most times that a trial is scored")] = 3
     reduction_factor: Annotated[
         int,
         Field(
@@ -36,16 +40,17 @@ class SearchConfig(MethodConfig):
         ),
     ] = 3
     finalists: Annotated[
-        int, Field(ge=0, description="best ones that are tried again on fresh seeds; 0: none")
+        int, Field(ge=0, description="best trials that are repeated on fresh seeds; 0: none")
     ] = 5
     repeats: Annotated[int, Field(ge=1, description="fresh seeds for each finalist")] = 3
-    seed: Annotated[int, Field(ge=0, description="of the proposals")] = 0
+    seed: Annotated[int, Field(ge=0, description="seed of the sampler")] = 0
     per_seed: Annotated[
-        bool, Field(description="a search for every seed of the suite, not one for all of them")
+        bool,
+        Field(description="one search for every seed of the suite, instead of one for all seeds"),
     ] = False
 
     def milestones(self) -> tuple[int, ...]:
-        """Steps after which a configuration is scored: ⌈S / ηᵏ⌉ for k = rungs - 1, …, 0."""
+        """Training steps after which a trial is scored: ⌈S / ηᵏ⌉ for k = rungs - 1, …, 0."""
         steps = (
             math.ceil(self.inner_steps / self.reduction_factor**k)
             for k in reversed(range(self.rungs))
@@ -94,7 +99,7 @@ class Choice(MethodConfig):
 
 Domain: TypeAlias = Annotated[Uniform | LogUniform | Integer | Choice, Field(discriminator="kind")]
 Values: TypeAlias = Mapping[str, str | float | int | bool]
-"""What a search tries: a value for every setting of its space."""
+"""One trial's hyper-parameters: a value for every setting of the search space."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ class Search(Generic[M]):
         space: domain of every setting, by name.
         candidate: the method that trains with some values. The value called ``seed``, if the space
             has one, is the seed of the trial's data order.
-        export: some values as YAML that a suite can hold or load.
+        export: values as YAML that a suite can hold or load.
     """
 
     config: SearchConfig

@@ -74,7 +74,7 @@ class Pretrained:
 
 
 def backbone_identity(name: str) -> str:
-    """What can change the outcome of a run in the backbone called ``name``.
+    """The part of a run's identity that stands for the backbone called ``name``.
 
     For open_clip's published weights the pair of names, in one spelling; for files on this machine
     a digest of their content, wherever they lie.
@@ -256,7 +256,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _nearest(tag: str, model: str, known: list[tuple[str, str]]) -> str:
-    """What to type instead, for people: other weights of the model, or names that look alike."""
+    """A hint for an error message: other weights of the model, or similar names."""
     tags = [t for m, t in known if m == model]
     if tags:
         return f"{model} has the weights {', '.join(tags)}"

@@ -95,7 +95,7 @@ class ImageClassifier(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
-        """What cosines are multiplied with: exp(logit_scale), scalar."""
+        """The scale of the logits, 1/τ = exp(logit_scale): a scalar."""
         scale: Tensor = self.text_tower.logit_scale  # type: ignore[assignment]
         return scale.exp()
 

@@ -27,7 +27,7 @@ _BINS = 1 << 16
 
 
 def selected_count(density: float, n: int) -> int:
-    """How many of n scalars a density ρ selects: k = ⌊ρ · n⌋, exactly.
+    """The number of scalars that density ρ selects of n: k = ⌊ρ · n⌋, exactly.
 
     Raises:
         ValueError: the density is not in (0, 1].

@@ -61,30 +61,8 @@ def average(
     }
 
 
-def delta(theta0: Weights, theta1: Weights) -> dict[str, Tensor]:
-    """``theta1 - theta0``, the task vector, in each tensor's dtype (booleans as int8)."""
-    _check(theta0, theta1)
-    return {
-        name: _signed(theta1[name].to(tensor.device)) - _signed(tensor)
-        for name, tensor in theta0.items()
-    }
-
-
-def apply_delta(theta0: Weights, difference: Weights, scale: float = 1.0) -> dict[str, Tensor]:
-    """``theta0 + scale * difference``, computed in float64 and rounded as in ``interpolate``.
-
-    With scale 1 this gives back ``theta1`` up to the rounding of the difference; ``sparse_delta``
-    gives it back exactly.
-    """
-    _check(theta0, difference, dtypes=False)
-    return {
-        name: _combine([tensor, difference[name]], [1.0, scale], tensor)
-        for name, tensor in theta0.items()
-    }
-
-
 def sparse_delta(theta0: Weights, theta1: Weights) -> dict[str, Tensor]:
-    """What turns ``theta0`` into ``theta1``, bit for bit: the scalars that changed.
+    """The scalars that differ between ``theta0`` and ``theta1``, bit for bit.
 
     Returns:
         For each tensor with a change, ``<name>/indices`` (positions in the flattened tensor,
@@ -161,18 +139,13 @@ def _combine(tensors: Sequence[Tensor], coefficients: Sequence[float], like: Ten
     return total.to(like.dtype) if like.is_floating_point() else total.round_().to(like.dtype)
 
 
-def _signed(tensor: Tensor) -> Tensor:
-    """The same numbers, in a dtype that can be subtracted."""
-    return tensor.to(torch.int8) if tensor.dtype == torch.bool else tensor
-
-
 def _bits(tensor: Tensor) -> Tensor:
     """The same memory as integers, so that NaN equals itself and -0 differs from 0."""
     sizes = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tensor.view(sizes[tensor.element_size()])
 
 
-def _check(*thetas: Weights, dtypes: bool = True) -> None:
+def _check(*thetas: Weights) -> None:
     """Raise ``InputError`` unless all have the same names, shapes and dtypes, and no ties."""
     first = thetas[0]
     for theta in thetas[1:]:
@@ -186,7 +159,7 @@ def _check(*thetas: Weights, dtypes: bool = True) -> None:
                     f"weights differ: {name!r} has shape {tuple(tensor.shape)} on one side and "
                     f"{tuple(other.shape)} on the other"
                 )
-            if dtypes and tensor.dtype != other.dtype:
+            if tensor.dtype != other.dtype:
                 raise InputError(
                     f"weights differ: {name!r} is {tensor.dtype} on one side and {other.dtype} on "
                     "the other"

@@ -1,4 +1,4 @@
-"""What a suite file may say: its keys, their types, defaults and descriptions."""
+"""The keys of a suite file: their types, defaults and descriptions."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Limits(_Closed):
 
 
 class Resources(_Closed):
-    """What a run may use; never changes its outcome beyond floating-point order."""
+    """Hardware for a run; never changes its outcome beyond floating-point order."""
 
     workers: Annotated[int, Field(ge=1, description="training workers of a run")] = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
@@ -84,13 +84,13 @@ class Resources(_Closed):
     ] = None
     data_workers: Annotated[int, Field(ge=0, description="loading processes of a worker")] = 0
     max_trials: Annotated[
-        int | None, Field(ge=1, description="trials of a search at once; null: what fits")
+        int | None, Field(ge=1, description="most trials of a search at once; null: as many as fit")
     ] = None
     limits: Limits = Limits()
 
 
 class SuiteFile(_Closed):
-    """What a suite file may say, after ``extends`` and ``--set`` are applied.
+    """The content of a suite file, after ``extends`` and ``--set`` are applied.
 
     Tasks and methods are typed one by one when they are resolved, because what they may hold
     depends on their names.

@@ -12,7 +12,7 @@ ENDINGS = (".yaml", ".yml")
 
 
 def folders() -> list[Path]:
-    """Where suites are looked for by name; the first that has one wins."""
+    """Folders that are searched for a suite by name; the first match wins."""
     places = (Path("suites"), shipped("suites"))
     found = {place.resolve(): place for place in reversed(places) if place.is_dir()}
     return list(reversed(found.values()))

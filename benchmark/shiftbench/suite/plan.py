@@ -37,7 +37,7 @@ class SearchRun:
     Attributes:
         id: 16 hex digits, of everything that can change what the search finds.
         seed: of the few-shot draw and of the parents that its trials use.
-        ood_val: what its trials are scored on; ``None`` where settings are drawn and not tried.
+        ood_val: the set that scores its trials; ``None`` where settings are drawn without trials.
     """
 
     id: str
@@ -55,7 +55,7 @@ class Run:
         data_kind: which data the registered tasks stand for, ``real`` or ``miniature/<version>``.
         backbone: its name.
         method: registered name.
-        label: what the suite calls this configuration of the method.
+        label: of this configuration of the method in the suite.
         config: the method's settings.
         parents: ids of the runs that this one builds on, in the order of the method's parents.
         seed: 0 where no seed can change the outcome.
@@ -79,7 +79,7 @@ class Run:
 
     @property
     def searched(self) -> bool:
-        """Whether its settings are found on OOD validation data."""
+        """True if its settings are found on OOD validation data."""
         return self.search is not None and self.search.ood_val is not None
 
     def create(self) -> Method[MethodConfig]:
@@ -310,7 +310,7 @@ class _Cell:
         return SearchRun(run_id(spec), seed, ood_val)
 
     def _varies(self, label: str) -> bool:
-        """Whether the cell's seed can change the outcome of a method.
+        """True if the cell's seed can change the outcome of a method.
 
         It can where the method, or an ancestor that is of this cell's seed, uses it.
         """
@@ -320,12 +320,12 @@ class _Cell:
         )
 
     def _draws(self, label: str) -> bool:
-        """Whether the few-shot draw can change the outcome: the method or an ancestor uses it."""
+        """True if the few-shot draw can change the outcome: the method or an ancestor uses it."""
         method = self._suite.methods[self._task.name][label]
         return method.seeded or any(self._draws(parent.label) for parent in method.parents())
 
 
 def evaluation_metrics(task: Task) -> dict[str, str]:
-    """What a run is evaluated on: the headline metric of every set, by the set's name."""
+    """The headline metric of every set that a run is evaluated on, by the set's name."""
     metrics: dict[str, str] = {"id-val": task.id_test.metric}
     return metrics | {name: item.metric for name, item in task.evaluation_sets().items()}

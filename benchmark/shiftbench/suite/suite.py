@@ -36,7 +36,7 @@ class Suite:
         seeds: of the repetitions.
         shots: training images per class; ``None`` is all of them.
         budget: limits that are part of a run's identity.
-        resources: what a run may use, not part of it.
+        resources: hardware for a run, no part of its identity.
         source: the merged document, for error messages.
     """
 
@@ -97,7 +97,7 @@ class Suite:
         return f"{MINIATURE}/{VERSION}"
 
     def require_data(self) -> str:
-        """Where the data sets are.
+        """The folder or URI that holds the data sets.
 
         Raises:
             InputError: neither the suite nor ``--data`` says.

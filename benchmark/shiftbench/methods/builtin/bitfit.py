@@ -24,13 +24,11 @@ class BitFitConfig(TrainingConfig):
 
     lr: Annotated[float, Field(gt=0, description="peak learning rate of AdamW")] = 3e-4
     weight_decay: Annotated[float, Field(ge=0, description="decoupled weight decay")] = 0.0
-    train_head: Annotated[
-        bool, Field(description="whether the head trains too, weight and bias")
-    ] = True
+    train_head: Annotated[bool, Field(description="also train the head, weight and bias")] = True
 
 
 def is_bias(name: str) -> bool:
-    """Whether the name of a parameter ends as that of a bias: ``bias`` or ``in_proj_bias``."""
+    """True for the name of a bias: one that ends in ``bias`` or ``_bias``."""
     last = name.rpartition(".")[2]
     return last == "bias" or last.endswith("_bias")
 

@@ -40,7 +40,7 @@ EMBEDDINGS = (
     "trunk.conv1",
     "trunk.bn1",
 )
-"""Where the image towers of open_clip keep what precedes their first block."""
+"""Names of the modules and parameters before the first block of open_clip's image towers."""
 
 
 class FreezeEmbeddingConfig(TrainingConfig):
@@ -59,14 +59,14 @@ class FreezeEmbeddingConfig(TrainingConfig):
         tuple[str, ...] | None,
         Field(
             min_length=1,
-            description="what is frozen: names of modules or parameters in the image tower; "
+            description="frozen modules or parameters of the image tower, by name; "
             "null: what is known of open_clip's towers",
         ),
     ] = None
 
 
 def is_under(name: str, prefix: str) -> bool:
-    """Whether a parameter is the one called ``prefix``, or lies in the module of that name."""
+    """True if ``name`` is ``prefix`` or lies in the module of that name."""
     return name == prefix or name.startswith(prefix + ".")
 
 

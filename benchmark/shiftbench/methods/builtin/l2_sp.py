@@ -23,9 +23,7 @@ class L2SpConfig(TrainingConfig):
     strength: Annotated[
         float, Field(ge=0, description="λ of λ · Σ (θ - θ0)², summed over all weights")
     ] = 0.01
-    include_head: Annotated[bool, Field(description="whether the pull acts on the head too")] = (
-        False
-    )
+    include_head: Annotated[bool, Field(description="regularise the head too")] = False
 
 
 def squared_distance(weights: Iterable[Tensor], anchor: Iterable[Tensor]) -> Tensor:

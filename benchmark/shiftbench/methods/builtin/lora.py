@@ -36,7 +36,7 @@ class LoraConfig(TrainingConfig):
             "that contain such (`attn`, `mlp`)",
         ),
     ] = ("attn",)
-    train_head: Annotated[bool, Field(description="whether the head trains too")] = True
+    train_head: Annotated[bool, Field(description="also train the head")] = True
 
 
 def adapted_layers(tower: nn.Module, targets: Sequence[str]) -> list[str]:

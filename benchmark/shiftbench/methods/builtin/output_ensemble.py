@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class OutputEnsembleConfig(CurveConfig):
-    """Which run is mixed with the zero-shot model, in what proportions, and what is mixed."""
+    """The run that is averaged with the zero-shot model, the weights α, and the space."""
 
     space: Annotated[
         Literal["logits", "probabilities"],
-        Field(description="what is averaged; most papers average probabilities"),
+        Field(description="average logits, or probabilities as most papers do"),
     ] = "logits"
 
 

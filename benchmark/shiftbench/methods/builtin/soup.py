@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class SoupConfig(MethodConfig):
-    """Which runs are averaged, and how they are chosen."""
+    """The runs that are averaged, and the recipe that selects among them."""
 
     parents: Annotated[
         tuple[str, ...], Field(min_length=1, description="labels of the fine-tuned runs")
