@@ -24,6 +24,7 @@ lint: $(VENV)/.tested  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
 
 schema: $(VENV)/.installed  ## the JSON schema that editors use for suites
 	$(BIN)/python -m shiftbench.suite.json_schema

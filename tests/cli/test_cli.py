@@ -56,6 +56,24 @@ def test_help_imports_nothing_heavy():
     )
 
 
+def test_help_is_quick():
+    """Under 0.4 s of processor time, which is what a person waits on an idle machine."""
+    code = (
+        "import resource, subprocess, sys\n"
+        "def spent():\n"
+        "    usage = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "    return usage.ru_utime + usage.ru_stime\n"
+        "times = []\n"
+        "for _ in range(3):\n"
+        "    before = spent()\n"
+        "    words = [sys.executable, '-m', 'shiftbench', '--help']\n"
+        "    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)\n"
+        "    times.append(spent() - before)\n"
+        "assert min(times) < 0.4, times\n"
+    )
+    run(code)
+
+
 def test_planning_and_listing_import_neither_torch_nor_ray():
     run(
         "import contextlib, io, sys\n"

@@ -91,7 +91,7 @@ def test_one_report_ranks_once(tmp_path, monkeypatch):
 def test_run_ends_with_the_report_of_its_suite(tmp_path, monkeypatch, capsys):
     """To the letter: with ties, and the same in the terminal."""
 
-    def launch(suite, *_):
+    def launch(suite, *_, **__):
         return Outcome(Plan.build(suite), frozenset(), {})
 
     file = tmp_path / "results" / "toy.md"

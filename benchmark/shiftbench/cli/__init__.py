@@ -75,7 +75,7 @@ Exit codes: 0 done, 1 some runs failed, 2 bad input.
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from shiftbench import __version__
+        from shiftbench.core.version import __version__
 
         typer.echo(f"shiftbench {__version__}")
         raise typer.Exit

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from shiftbench.execution.executor import Executor
     from shiftbench.leaderboard.files import Location
     from shiftbench.suite.suite import Suite
 
@@ -89,21 +88,3 @@ def check_suite_options(suite: str | None, overrides: list[str] | None, data: st
         from shiftbench.core.errors import InputError
 
         raise InputError("--data and --set say which runs a suite means; name the suite")
-
-
-def executor_of(name: str, address: str | None) -> Executor:
-    """The executor that ``--executor`` and ``--address`` mean.
-
-    Raises:
-        InputError: an address for work in this process.
-    """
-    if name == "in-process":
-        from shiftbench.core.errors import InputError
-        from shiftbench.execution.in_process import InProcess
-
-        if address is not None:
-            raise InputError("--address is of a Ray cluster: it goes with --executor ray")
-        return InProcess()
-    from shiftbench.distributed.executor import RayExecutor
-
-    return RayExecutor(address)

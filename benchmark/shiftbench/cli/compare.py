@@ -20,10 +20,8 @@ from shiftbench.cli.common import (
 )
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from rich.console import Console
 
-    from shiftbench.leaderboard.files import Location
     from shiftbench.report.references import Comparison, PublishedValue
     from shiftbench.report.scale import Scale
     from shiftbench.report.scores import Estimate
@@ -61,6 +59,7 @@ def compare(
     """Put published values beside our results, and say which are reproduced."""
     from rich.console import Console
 
+    from shiftbench.api import Leaderboard
     from shiftbench.core.errors import InputError
     from shiftbench.leaderboard.golden import golden_faults
     from shiftbench.leaderboard.published.reading import read_published
@@ -71,9 +70,10 @@ def compare(
     if not 0 <= tolerance <= 100:
         raise InputError(f"--tolerance {tolerance:g} is not a number of points from 0 to 100")
     check_suite_options(suite, overrides, data)
-    place = existing(results)
+    loaded = None if suite is None else load_suite(suite, overrides, data)
+    board = Leaderboard(existing(results), loaded)
     references = read_published(published)
-    table = _read(place, suite, overrides, data)
+    table = board.rows()
     console = Console(highlight=False)
     done = rows(table)
     found = compared(rank(done), references, tolerance / 100)
@@ -88,21 +88,6 @@ def compare(
     if others:
         noun = "run of the miniature world is" if others == 1 else "runs of the miniature world are"
         console.print(f"{others} {noun} left out: published values are of real data.")
-
-
-def _read(
-    results: Location, suite: str | None, overrides: list[str] | None, data: str | None
-) -> pa.Table:
-    """All rows, or those of a suite's runs under the labels that it gives them."""
-    from shiftbench.leaderboard.store import read, relabel
-
-    if suite is None:
-        return read(results)
-    from shiftbench.suite.plan import Plan
-
-    plan = Plan.build(load_suite(suite, overrides, data))
-    labels = {run_id: run.label for run_id, run in plan.runs.items()}
-    return relabel(read(results, labels), labels)
 
 
 def _print_table(console: Console, comparisons: list[Comparison]) -> None:

@@ -25,10 +25,8 @@ from shiftbench.cli.common import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from shiftbench.leaderboard.files import Location
     from shiftbench.report.model import Report
     from shiftbench.report.reproduce import Find
-    from shiftbench.suite.plan import Plan
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -90,29 +88,28 @@ def report(
     """Rank the methods of every task, and write the same as Markdown."""
     from rich.console import Console
 
-    from shiftbench.leaderboard.store import read
+    from shiftbench.api import Leaderboard, of_tasks
     from shiftbench.report.markdown import write_markdown
     from shiftbench.report.model import build
     from shiftbench.report.terminal import print_report
 
     console = Console()
     check_suite_options(suite, overrides, data)
-    plan = None if suite is None else _plan(suite, overrides, data)
-    place = existing(results)
-    folder = place if isinstance(place, Path) else None
+    loaded = None if suite is None else load_suite(suite, overrides, data)
+    board = Leaderboard(existing(results), loaded)
     started = time.monotonic()
-    found = read(place) if plan is None else _read_plan(place, plan)
+    found = board.rows()
     if time.monotonic() - started > SLOW_S:
         console.print("[dim]so many files take long to read: shiftbench compact copies them[/dim]")
-    table = _of_tasks(found, task or [])
-    name = None if plan is None else plan.suite.name
-    heading = f"Leaderboard: {name}" if name else "Leaderboard"
+    table = of_tasks(found, task or [])
     # Planning every suite takes a while, and only the page shows how to reproduce runs.
-    model = build(table, folder, title=heading, find=_finder(suite) if html else None)
+    finder = _finder(suite) if html else None
+    model = build(table, board.folder, title=board.title, find=finder)
     print_report(console, model)
-    if plan is not None:
-        console.print(_progress(found, len(plan.runs)))
-    file = markdown or (folder or Path()) / f"{name or 'report'}.md"
+    if board.plan is not None:
+        console.print(_progress(found, len(board.plan.runs)))
+    name = "report" if loaded is None else loaded.name
+    file = markdown or (board.folder or Path()) / f"{name}.md"
     wanted = {"html": html, "csv": csv, "latex": latex, "figures": figures}
     with _written(file):
         write_markdown(file, model)
@@ -167,35 +164,6 @@ def _written(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{file}: cannot be written ({error.strerror})") from error
-
-
-def _plan(suite: str, overrides: list[str] | None, data: str | None) -> Plan:
-    from shiftbench.suite.plan import Plan
-
-    return Plan.build(load_suite(suite, overrides, data))
-
-
-def _read_plan(results: Location, plan: Plan) -> pa.Table:
-    """The rows of a suite's runs, under the labels that it gives them."""
-    from shiftbench.leaderboard.store import read, relabel
-
-    labels = {run_id: run.label for run_id, run in plan.runs.items()}
-    return relabel(read(results, labels), labels)
-
-
-def _of_tasks(table: pa.Table, tasks: list[str]) -> pa.Table:
-    """The rows of some tasks; all if none is named."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from shiftbench.core.errors import InputError
-    from shiftbench.core.words import nearest
-
-    known = set(table["task"].unique().to_pylist())
-    for name in tasks:
-        if name not in known:
-            raise InputError(f'--task: no run of a task "{name}"{nearest(name, known)}')
-    return table.filter(pc.is_in(table["task"], pa.array(tasks))) if tasks else table
 
 
 def _progress(table: pa.Table, asked: int) -> str:

@@ -14,7 +14,6 @@ from shiftbench.cli.common import (
     Overrides,
     Results,
     SuiteArgument,
-    executor_of,
     load_suite,
 )
 
@@ -55,8 +54,8 @@ def run(
     """Fine-tune, evaluate and rank: do what is left of a suite."""
     from rich.console import Console
 
+    from shiftbench.api import Leaderboard, executor_of
     from shiftbench.execution.launch import launch
-    from shiftbench.leaderboard.store import read, relabel
     from shiftbench.report.markdown import write_markdown
     from shiftbench.report.model import build
     from shiftbench.report.terminal import print_report
@@ -70,9 +69,8 @@ def run(
         console,
         allow_incomplete=allow_incomplete,
     )
-    runs = outcome.plan.runs
-    table = relabel(read(results, runs), {run_id: run.label for run_id, run in runs.items()})
-    model = build(table, results, title=f"Leaderboard: {loaded.name}")
+    board = Leaderboard(results, loaded)
+    model = build(board.rows(), results, title=board.title)
     print_report(console, model)
     markdown = results / f"{loaded.name}.md"
     write_markdown(markdown, model)

@@ -15,7 +15,6 @@ from shiftbench.cli.common import (
     ExecutorName,
     Overrides,
     Results,
-    executor_of,
     load_suite,
 )
 
@@ -72,6 +71,7 @@ def verify(
     from rich.console import Console
     from rich.markup import escape
 
+    from shiftbench.api import executor_of
     from shiftbench.core.errors import InputError
     from shiftbench.leaderboard.store import read
     from shiftbench.leaderboard.verify import select, verify_run

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import traceback
-from itertools import takewhile
 
 _LONGEST = 500  # characters of an error on one line
-_TRACEBACK = "Traceback (most recent call last):"
+_TRACEBACK = "Traceback (most recent call last)"
 
 
 class InputError(ValueError):
@@ -33,12 +32,10 @@ def last_line(error: BaseException) -> str:
 
     Errors of other processes come with the traceback there: its end says what happened.
     """
-    _, found, after = str(error).rpartition(_TRACEBACK)
-    if not found:
+    text = str(error).strip()
+    if _TRACEBACK not in text:
         return first_line(error)
-    calls = takewhile(lambda line: not line.strip() or line[0] == " ", after.splitlines()[1:])
-    raised = after.splitlines()[1 + len([*calls]) :]
-    return " ".join(" ".join(raised).split())[:_LONGEST]
+    return text.splitlines()[-1].strip()[:_LONGEST]
 
 
 def whole_text(error: BaseException) -> str:

@@ -27,8 +27,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from shiftbench import __version__
 from shiftbench.core.errors import InputError
+from shiftbench.core.version import __version__
 from shiftbench.core.words import nearest
 
 Kind = Literal["methods", "tasks", "backbones", "metrics", "sources"]

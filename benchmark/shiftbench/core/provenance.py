@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shiftbench import __version__
+from shiftbench.core.version import __version__
 
 if TYPE_CHECKING:
     import torch

@@ -64,7 +64,7 @@ class Pool:
             try:
                 ray.get(reference)
             except RayTaskError as error:  # what the job raised
-                ended.append((job, _of_the_job(error)))
+                ended.append((job, error.cause or error))
             except RayError as error:  # the worker or its node is gone
                 ended.append((job, WorkerLostError(first_line(error))))
                 continue
@@ -85,11 +85,3 @@ class Pool:
             WarmWorker
         )
         return actor.remote(self._setup, self._progress)
-
-
-def _of_the_job(error: RayTaskError) -> BaseException:
-    """The error that a job raised, with the worker's traceback as what led to it."""
-    raised: BaseException = error.cause or error
-    if raised is not error:
-        raised.__cause__ = error
-    return raised

@@ -11,6 +11,7 @@ from shiftbench.data.roots import resolve
 from shiftbench.execution.display import Display
 from shiftbench.execution.jobs import Job, job_graph
 from shiftbench.execution.preflight import Checked, outdated, preflight
+from shiftbench.execution.record import write_record
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.work import Work
 from shiftbench.leaderboard import store
@@ -73,6 +74,8 @@ def launch(
     _claim(plan, results, todo, checked)
     graph = _graph(plan, results, todo)
     setup = Setup(suite.name, plan.runs, results, data, suite.resources, checked.remarks)
+    for run_id in todo:
+        write_record(setup, run_id)
     with Display(console, plan.runs, list(graph)) as display:
         work = Work(setup, graph, todo, display)
         executor.execute(work)
@@ -84,8 +87,8 @@ def _left(plan: Plan, results: Path, checked: Checked, console: Console) -> set[
     redone = outdated(plan, results, checked.sets)
     for run_id in redone:
         RunFolder.of(results, run_id).delete()
-    statuses = store.statuses(results, plan.runs)
-    done = {run_id for run_id, status in statuses.items() if status == "done"} - redone
+    states = store.read_runs(results, plan.runs)
+    done = {run_id for run_id, state in states.items() if state.status == "done"} - redone
     if redone:
         console.print(f"{len(redone)} runs were done on other data files and are done again")
     todo = plan.runs.keys() - done

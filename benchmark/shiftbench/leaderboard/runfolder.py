@@ -125,6 +125,11 @@ class RunFolder:
         return cls(results / "runs" / run_id)
 
     @property
+    def record(self) -> Path:
+        """What was asked for: task, backbone, method with all settings, seed and parents."""
+        return self.path / "run.json"
+
+    @property
     def weights(self) -> Path:
         """The trained weights."""
         return self.path / "weights.safetensors"
