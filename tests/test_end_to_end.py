@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.schema import failures
 from shiftbench.leaderboard.store import read
 
 SUITE = """
@@ -91,10 +92,13 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(undisturbed: Path) -> None:
     origins = dict(zip(table["label"].to_pylist(), table["origin"].to_pylist(), strict=True))
     assert origins["smooth"].startswith("SHIFTBENCH_PLUGINS ")
     assert origins["full"].startswith("shiftbench ")
-    errors = table.filter(pc.equal(table["status"], "failed"))
-    reasons = dict(zip(errors["label"].to_pylist(), errors["error"].to_pylist(), strict=True))
-    assert "not finite" in reasons["broken"]
-    assert "which failed" in reasons["wise-ft-broken"]
+    broken, dependent = sorted(failures(table), key=lambda run: run.label)
+    assert "not finite" in broken.error and "\n" not in broken.error
+    assert "which failed" in dependent.error
+    assert broken.error_file == dependent.error_file == f"runs/{broken.run_id}/error.txt"
+    text = (undisturbed / broken.error_file).read_text()
+    assert "WarmWorker.fit" in text and "training.py" in text  # the worker's own traceback
+    assert broken.error in text.splitlines()[-1]
 
 
 def test_wise_ft_ends_are_its_parents(undisturbed: Path) -> None:

@@ -79,13 +79,13 @@ def test_predictions_are_scored_and_reported(folder, capsys):
     shown = capsys.readouterr().out
     assert "id-test: accuracy 77.78 % (39.99 to 97.19), 9 examples" in shown
     assert "sketch: accuracy 66.67 %" in shown
-    (run_id,) = store.read_runs(folder / "results")
+    (run_id,) = store.statuses(folder / "results")
     assert f"run {run_id} is in results" in shown
     assert main(["report"]) == 0
     assert re.search(r"1 +mine +1 +77\.8 +66\.7", capsys.readouterr().out)
     assert imports(folder, "--seed", "1") == 0
     assert f"run {run_id} was in results already" in capsys.readouterr().out
-    assert len(store.read_runs(folder / "results")) == 1
+    assert len(store.statuses(folder / "results")) == 1
     assert main(["verify", "--all"]) == 0
     assert "1 of 1 runs agree" in capsys.readouterr().out
 

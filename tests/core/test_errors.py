@@ -14,6 +14,8 @@ ValueError: the loss is too far from here
     [
         (RuntimeError(REMOTE), "ValueError: the loss is too far from here"),
         (RunFailedError(REMOTE), "ValueError: the loss is too far from here"),
+        (RuntimeError(f"{REMOTE}  at 7\n"), "ValueError: the loss is too far from here at 7"),
+        (RuntimeError(f"{REMOTE}\nthen\n{REMOTE}"), "ValueError: the loss is too far from here"),
         (RuntimeError("no\nmemory"), "RuntimeError: no memory"),
         (RunFailedError("the loss is NaN"), "the loss is NaN"),
         (InputError("x.yaml: no"), "x.yaml: no"),

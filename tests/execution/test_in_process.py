@@ -17,6 +17,7 @@ from shiftbench.execution.display import Display
 from shiftbench.execution.in_process import InProcess
 from shiftbench.execution.launch import Outcome, launch
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
+from shiftbench.leaderboard.schema import failures, rows
 from shiftbench.leaderboard.store import read
 from shiftbench.suite.suite import Suite
 
@@ -115,8 +116,36 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(tmp_path: Path, world: Path
     reasons = {outcome.plan.runs[run_id].label: why for run_id, why in outcome.failed.items()}
     assert reasons.keys() == {"full", "wise-ft"}
     assert "not finite" in reasons["full"]
-    status = {row["label"]: row["status"] for row in read(tmp_path / "results").to_pylist()}
-    assert status == {"zero-shot": "done", "full": "failed", "wise-ft": "failed"}
+    results = tmp_path / "results"
+    assert [row.label for row in rows(read(results))][:1] == ["zero-shot"]
+    failed = {run.label: run for run in failures(read(results))}
+    assert failed.keys() == {"full", "wise-ft"}
+    full = failed["full"]
+    assert full.error == reasons["full"]
+    assert full.error_file == failed["wise-ft"].error_file == f"runs/{full.run_id}/error.txt"
+    text = (results / full.error_file).read_text()
+    assert text.startswith("Traceback (most recent call last):") and "training.py" in text
+    assert text.rstrip().endswith(f"RunFailedError: {full.error}")
+
+
+def test_the_error_of_a_run_goes_when_the_run_is_done(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    suite = load(tmp_path, "methods.full=null", "methods.wise-ft=null")
+
+    def lost(*arguments: object) -> None:
+        raise OSError("no such disk")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shiftbench.execution.stages.score.score", lost)
+        launch(suite, results, InProcess(), QUIET)
+    (failed,) = failures(read(results))
+    assert failed.error == "OSError: no such disk" and failed.error_file is not None
+    assert (results / failed.error_file).exists()
+
+    assert launch(suite, results, InProcess(), QUIET).failed == {}
+    assert not failures(read(results)) and not (results / failed.error_file).exists()
 
 
 def test_a_search_by_trials_is_refused_before_anything_is_spent(

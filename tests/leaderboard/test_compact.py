@@ -14,7 +14,7 @@ from shiftbench.core.errors import InputError
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.files import COPY, Files
 from shiftbench.leaderboard.schema import SCHEMA, VERSION_KEY, done, failed
-from shiftbench.leaderboard.store import compact, folder, read, read_runs, write_run
+from shiftbench.leaderboard.store import compact, folder, read, statuses, write_run
 
 from tests.leaderboard.records import info, results, run
 
@@ -45,7 +45,7 @@ def test_rows_are_the_same_before_and_after(tmp_path, monkeypatch):
     fill(tmp_path, ["c3", "a1"], task="imagenet")
     fill(tmp_path, ["b2"], task="fmow", backbone="ViT-B-32")
     write_run(tmp_path, "d4", failed(info("d4"), "power cut"))
-    before, states = read(tmp_path), read_runs(tmp_path)
+    before, states = read(tmp_path), statuses(tmp_path)
 
     copied = compact(tmp_path, settled=0)
 
@@ -53,7 +53,7 @@ def test_rows_are_the_same_before_and_after(tmp_path, monkeypatch):
     names = opened(monkeypatch)
     assert read(tmp_path).equals(before)
     assert read(tmp_path).schema.equals(before.schema, check_metadata=True)
-    assert read_runs(tmp_path) == states
+    assert statuses(tmp_path) == states
     for name in ("a1", "b2", "c3", "d4"):
         assert read(tmp_path, [name]).equals(before.filter(pc.field("run_id") == name))
     assert read(tmp_path, ["other"]).num_rows == 0

@@ -14,7 +14,7 @@ from shiftbench.leaderboard.store import (
     compact,
     exists,
     read,
-    read_runs,
+    statuses,
     write_run,
 )
 
@@ -61,14 +61,14 @@ def test_runs_go_to_a_bucket_and_back(bucket):
     first, second = run("a1", SETS), run("b2", SETS, seed=1)
     write_run(bucket, "b2", second)
     write_run(bucket, "a1", failed(info("a1"), "power cut"))
-    assert read_runs(bucket)["a1"].status == "failed"
+    assert statuses(bucket)["a1"] == "failed"
     write_run(bucket, "a1", first)
 
     assert exists(bucket)
     assert objects(bucket) == ["/leaderboard/a1.parquet", "/leaderboard/b2.parquet"]
     assert read(bucket).equals(pa.concat_tables([first, second]))
     assert read(bucket, {"b2"}).equals(second)
-    assert read_runs(bucket)["a1"].status == "done"
+    assert statuses(bucket)["a1"] == "done"
     assert read(bucket, where={"backbone": ["other"]}).num_rows == 0
 
 
@@ -116,7 +116,7 @@ def test_a_broken_object_is_named_without_what_the_location_may_hide(bucket):
     pq.write_table(pa.table({"x": [1]}), buffer := pa.BufferOutputStream())
     put(buffer.getvalue())
     with pytest.raises(InputError, match="not a file of the leaderboard"):
-        read_runs(bucket)
+        statuses(bucket)
 
 
 def test_a_bucket_that_is_not_there_is_refused_in_one_line(endpoint):

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from shiftbench.core.errors import InputError
-from shiftbench.leaderboard.schema import SCHEMA, VERSION_KEY, done, failed
-from shiftbench.leaderboard.store import check_writable, folder, read, read_runs, relabel, write_run
+from shiftbench.leaderboard.schema import SCHEMA, VERSION_KEY, failed
+from shiftbench.leaderboard.store import check_writable, folder, read, relabel, statuses, write_run
 
-from tests.leaderboard.records import info, results, run
+from tests.leaderboard.records import info, run
 
 SETS = {"id-test": 0.5, "imagenet-r": 0.25}
 
@@ -39,39 +39,25 @@ def test_a_suite_has_its_own_labels():
 
 def test_an_empty_results_folder_has_no_rows(tmp_path):
     assert read(tmp_path / "absent").num_rows == 0
-    assert read_runs(tmp_path / "absent") == {}
+    assert statuses(tmp_path / "absent") == {}
 
 
 def test_a_run_that_is_written_again_is_replaced(tmp_path):
     write_run(tmp_path, "a1", failed(info("a1"), "power cut"))
-    assert read_runs(tmp_path)["a1"].status == "failed"
+    assert statuses(tmp_path)["a1"] == "failed"
     write_run(tmp_path, "a1", run("a1", SETS))
     write_run(tmp_path, "a1", run("a1", SETS))
 
     assert read(tmp_path).num_rows == len(SETS)
-    assert read_runs(tmp_path)["a1"].status == "done"
+    assert statuses(tmp_path)["a1"] == "done"
 
 
-def test_states_add_up_what_evaluation_cost_once_for_each_variant_and_set(tmp_path):
-    rows = [
-        *results(SETS, "alpha=0.5", "fixed"),
-        *results(SETS, "alpha=0.5", "id-val"),
-        *results(SETS, "alpha=0.0", None),
-    ]
-    write_run(tmp_path, "a1", done(info("a1"), rows))
-    state = read_runs(tmp_path)["a1"]
-
-    assert (state.train_seconds, state.train_images, state.train_steps) == (60.0, 512, 4)
-    assert (state.evaluation_seconds, state.evaluation_images) == (8.0, 400)
-    assert (state.status, state.error, state.device) == ("done", None, "abacus")
-
-
-def test_states_of_failed_runs_have_the_reason(tmp_path):
+def test_statuses_are_those_of_the_runs_asked_for(tmp_path):
     write_run(tmp_path, "a1", failed(info("a1"), "loss is NaN"))
-    state = read_runs(tmp_path)["a1"]
+    write_run(tmp_path, "b2", run("b2", SETS))
 
-    assert (state.status, state.error) == ("failed", "loss is NaN")
-    assert (state.evaluation_seconds, state.evaluation_images) == (0.0, 0)
+    assert statuses(tmp_path) == {"a1": "failed", "b2": "done"}
+    assert statuses(tmp_path, {"b2", "c3"}) == {"b2": "done"}
 
 
 def test_duckdb_and_pandas_read_the_folder_as_it_is(tmp_path):
@@ -91,7 +77,7 @@ def test_a_broken_file_is_named_and_never_dropped(tmp_path, content):
     write_run(tmp_path, "a1", run("a1", SETS))
     (folder(tmp_path) / "b2.parquet").write_bytes(content)
 
-    for reader in (read, read_runs):
+    for reader in (read, statuses):
         with pytest.raises(InputError, match=r"b2\.parquet: cannot be read .* delete it") as raised:
             reader(tmp_path)
         assert "\n" not in str(raised.value)
@@ -117,7 +103,7 @@ def test_another_version_is_named(tmp_path):
     folder(tmp_path).mkdir()
     table = run("a1", SETS).replace_schema_metadata({VERSION_KEY: b"999"})
     pq.write_table(table, folder(tmp_path) / "a1.parquet")
-    for reader in (read, read_runs):
+    for reader in (read, statuses):
         with pytest.raises(InputError, match="version 999"):
             reader(tmp_path)
 
@@ -181,9 +167,9 @@ def test_a_process_killed_before_the_rename_leaves_nothing_visible(tmp_path):
 
     assert process.exitcode == -signal.SIGKILL
     assert len(list(folder(tmp_path).iterdir())) == 2  # the unfinished file is there
-    assert set(read_runs(tmp_path)) == {"a1"}
+    assert set(statuses(tmp_path)) == {"a1"}
     write_run(tmp_path, "b2", run("b2", SETS))
-    assert set(read_runs(tmp_path)) == {"a1", "b2"}
+    assert set(statuses(tmp_path)) == {"a1", "b2"}
 
 
 def test_eight_writers_at_once_leave_every_run_once(tmp_path):

@@ -18,7 +18,7 @@ from shiftbench.leaderboard.schema import (
     failures,
     rows,
 )
-from shiftbench.leaderboard.store import compact, folder, read, read_runs, write_run
+from shiftbench.leaderboard.store import compact, folder, read, statuses, write_run
 
 from tests.leaderboard.records import run
 
@@ -53,7 +53,7 @@ def test_rows_of_version_2_are_read_unharmed(old):
     table = read(old)
 
     assert table.schema.equals(SCHEMA, check_metadata=True)
-    for run_id in read_runs(old):
+    for run_id in statuses(old):
         was = as_written(old, run_id)
         now = read(old, [run_id]).to_pylist()
         assert len(now) == len(was) > 0
@@ -96,7 +96,7 @@ def test_version_2_is_ranked_and_reported(old, capsys):
 def test_version_2_and_3_stand_side_by_side_and_in_one_copy(old):
     write_run(old, "b2", run("b2", SETS))
     before = read(old)
-    assert len(before) == len(SETS) + sum(len(as_written(old, r)) for r in read_runs(OLD))
+    assert len(before) == len(SETS) + sum(len(as_written(old, r)) for r in statuses(OLD))
 
     compact(old, settled=0)
 
@@ -168,7 +168,7 @@ def test_an_unknown_column_of_two_types_is_named(tmp_path):
 def test_another_major_version_is_refused_with_what_to_do(tmp_path, version, way):
     write_run(tmp_path, "a1", run("a1", SETS))
     change(tmp_path, "a1", lambda table: with_version(table, version))
-    for reader in (read, read_runs):
+    for reader in (read, statuses):
         with pytest.raises(InputError, match=rf"a1\.parquet: version {version[:1].decode()} ") as e:
             reader(tmp_path)
         assert "reads versions 2 to 3" in str(e.value) and way in str(e.value)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import traceback
+from itertools import takewhile
 
 _LONGEST = 500  # characters of an error on one line
-_TRACEBACK = "Traceback (most recent call last)"
+_TRACEBACK = "Traceback (most recent call last):"
 
 
 class InputError(ValueError):
@@ -32,10 +33,12 @@ def last_line(error: BaseException) -> str:
 
     Errors of other processes come with the traceback there: its end says what happened.
     """
-    text = str(error).strip()
-    if _TRACEBACK not in text:
+    _, found, after = str(error).rpartition(_TRACEBACK)
+    if not found:
         return first_line(error)
-    return text.splitlines()[-1].strip()[:_LONGEST]
+    calls = takewhile(lambda line: not line.strip() or line[0] == " ", after.splitlines()[1:])
+    raised = after.splitlines()[1 + len([*calls]) :]
+    return " ".join(" ".join(raised).split())[:_LONGEST]
 
 
 def whole_text(error: BaseException) -> str:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray.train
 import torch
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from shiftbench.core.errors import RunFailedError, first_line
+from shiftbench.core.errors import RunFailedError, last_line, whole_text
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.distributed.workers import reporter
 from shiftbench.execution.setup import Setup
@@ -23,11 +23,30 @@ from shiftbench.execution.workspace import Workspace
 from shiftbench.leaderboard.runfolder import RunFolder
 
 
-def fit_group(setup: Setup, run_ids: Sequence[str], progress: Any) -> dict[str, str]:
+class Failure(NamedTuple):
+    """The failure of a run.
+
+    Attributes:
+        reason: in one line.
+        text: the whole message with tracebacks.
+    """
+
+    reason: str
+    text: str
+
+    @property
+    def error(self) -> RunFailedError:
+        """The failure as an error of this process."""
+        error = RunFailedError(self.reason)
+        error.add_note(self.text)
+        return error
+
+
+def fit_group(setup: Setup, run_ids: Sequence[str], progress: Any) -> dict[str, Failure]:
     """Train runs one after the other in one group of ``resources.workers`` workers.
 
     Returns:
-        reasons of the runs that failed, by id; a run that is not among them and not fitted was
+        the failures of runs, by id; a run that is not among them and not fitted was
         not tried.
     """
     resources, limits = setup.resources, setup.resources.limits
@@ -57,15 +76,15 @@ def fit_group(setup: Setup, run_ids: Sequence[str], progress: Any) -> dict[str, 
             ),
         )
         try:
-            failures: dict[str, str] = trainer.fit().return_value
+            failures: dict[str, Failure] = trainer.fit().return_value
         except TrainingFailedError as error:
             at_fault = next(i for i in run_ids if not RunFolder.of(setup.results, i).fitted)
-            return {at_fault: first_line(error)}
+            return {at_fault: Failure(last_line(error), whole_text(error))}
     return failures
 
 
-def _group_loop(config: dict[str, Any]) -> dict[str, str]:
-    """The loop of each worker of a group; reasons of the runs that failed, by id."""
+def _group_loop(config: dict[str, Any]) -> dict[str, Failure]:
+    """The loop of each worker of a group; the failures of runs, by id."""
     setup: Setup = config["setup"]
     context = ray.train.get_context()
     place = WorkerPlace(context.get_world_rank(), context.get_world_size())
@@ -76,5 +95,5 @@ def _group_loop(config: dict[str, Any]) -> dict[str, str]:
         try:
             fit(workspace, run_id, place, reporter(config["progress"], run_id))
         except RunFailedError as error:  # the gradient is averaged, so all workers get here at once
-            failures[run_id] = str(error)
+            failures[run_id] = Failure(last_line(error), whole_text(error))
     return failures

@@ -64,7 +64,7 @@ class Pool:
             try:
                 ray.get(reference)
             except RayTaskError as error:  # what the job raised
-                ended.append((job, error.cause or error))
+                ended.append((job, _of_the_job(error)))
             except RayError as error:  # the worker or its node is gone
                 ended.append((job, WorkerLostError(first_line(error))))
                 continue
@@ -85,3 +85,11 @@ class Pool:
             WarmWorker
         )
         return actor.remote(self._setup, self._progress)
+
+
+def _of_the_job(error: RayTaskError) -> BaseException:
+    """The error that a job raised, with the worker's traceback as what led to it."""
+    raised: BaseException = error.cause or error
+    if raised is not error:
+        raised.__cause__ = error
+    return raised

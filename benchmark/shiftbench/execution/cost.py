@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
+import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from shiftbench.core.errors import InputError
 from shiftbench.data.tasks.classes import task_classes
 from shiftbench.data.tasks.definition import MOST_VALIDATION_SHOTS, Holdout, Task
 from shiftbench.execution.schedule import make_schedule
+from shiftbench.leaderboard.schema import COLUMNS, FailedRun, RunInfo, runs
 from shiftbench.methods.base import TrainedMethod
 from shiftbench.methods.registry import METHODS
 from shiftbench.suite.plan import Plan, Run
@@ -124,14 +125,14 @@ def plan_state(plan: Plan, results: Path, root: str | None) -> PlanState:
     from shiftbench.leaderboard.store import read
 
     table = read(results)
-    ended = _ended(table)
+    ended = {run.run_id: run for run in runs(table)}
     speeds = measured_speeds(table)
     sizes = Sizes(root)
     groups = []
     searches: set[str] = set()
-    for (task, backbone, label), runs in plan.groups():
-        states = [ended[run.id][0] if run.id in ended else "left" for run in runs]
-        todo = [run for run, state in zip(runs, states, strict=True) if state != "done"]
+    for (task, backbone, label), of_group in plan.groups():
+        states = [ended[run.id].status if run.id in ended else "left" for run in of_group]
+        todo = [run for run, state in zip(of_group, states, strict=True) if state != "done"]
         costs = [cost_of(run, sizes, speeds, plan.suite.resources) for run in todo]
         for run in todo:
             if run.search is not None and run.search.id not in searches:
@@ -140,9 +141,9 @@ def plan_state(plan: Plan, results: Path, root: str | None) -> PlanState:
         done, failed, left = (states.count(state) for state in STATES)
         groups.append(PlannedGroup(task, backbone, label, done, failed, left, sum(costs, Cost())))
     failures = tuple(
-        RunFailure(run, ended[run.id][1])
+        RunFailure(run, found.error)
         for run in plan.runs.values()
-        if run.id in ended and ended[run.id][0] == "failed"
+        if isinstance(found := ended.get(run.id), FailedRun)
     )
     return PlanState(tuple(groups), failures)
 
@@ -185,26 +186,36 @@ def measured_speeds(table: pa.Table) -> Speeds:
     Args:
         table: rows of ``shiftbench.leaderboard.store.read``.
     """
-    columns = ["run_id", "status", "backbone", "method", "config", "variant", "evaluation_set", "n"]
-    columns += ["train_images", "train_seconds", "world_size", "evaluation_seconds"]
-    trained: dict[str, tuple[tuple[str, str], float, float]] = {}
-    predicted: dict[tuple[str, ...], tuple[tuple[str, str], float, float]] = {}
-    for row in table.select(columns).to_pylist():
-        if row["status"] != "done":
-            continue
-        inputs = _inputs(row["method"], row["config"])
-        if inputs is not None and row["train_images"] and row["train_seconds"]:
-            worker_seconds = row["train_seconds"] * (row["world_size"] or 1)
-            trained[row["run_id"]] = (
-                (row["backbone"], inputs),
-                row["train_images"],
-                worker_seconds,
-            )
-        if row["n"] and row["evaluation_seconds"]:
-            key = (row["run_id"], row["variant"], row["evaluation_set"])
-            kind = (row["backbone"], row["method"])
-            predicted[key] = (kind, row["n"], row["evaluation_seconds"])
-    return Speeds(_rates(trained.values()), _rates(predicted.values()))
+    trained = []
+    for run in runs(table):
+        inputs = _inputs(run) if run.status == "done" else None
+        if inputs is not None and run.train_images and run.train_seconds:
+            worker_seconds = run.train_seconds * (run.world_size or 1)
+            trained.append(((run.backbone, inputs), run.train_images, worker_seconds))
+    done = table.filter(pc.equal(table["status"], "done"))
+    predicted = {
+        (item.run_id, item.variant, item.evaluation_set): (
+            (item.backbone, item.method),
+            item.n,
+            item.evaluation_seconds,
+        )
+        for item in COLUMNS.read(_Predicted, done)
+        if item.n and item.evaluation_seconds
+    }
+    return Speeds(_rates(trained), _rates(predicted.values()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Predicted:
+    """The columns of a row that tell how fast a set was predicted."""
+
+    run_id: str
+    backbone: str
+    method: str
+    variant: str
+    evaluation_set: str
+    n: int
+    evaluation_seconds: float | None
 
 
 class Sizes:
@@ -281,17 +292,11 @@ def _training(run: Run, sizes: Sizes) -> tuple[int | None, int | None]:
     return schedule.steps, schedule.steps * schedule.batch_size
 
 
-def _ended(table: pa.Table) -> dict[str, tuple[State, str]]:
-    rows = table.select(["run_id", "status", "error"]).to_pylist()
-    return {row["run_id"]: (cast("State", row["status"]), row["error"] or "") for row in rows}
-
-
-@lru_cache
-def _inputs(name: str, config: str) -> str | None:
+def _inputs(run: RunInfo) -> str | None:
     """Inputs that a run of the leaderboard trained on; ``None`` if none or if unknown here."""
     try:
-        kind = METHODS.load(name)
-        method = kind(kind.Config.model_validate_json(config))
+        kind = METHODS.load(run.method)
+        method = kind(kind.Config.model_validate(run.config))
     except (InputError, ValidationError):
         return None
     return method.inputs if isinstance(method, TrainedMethod) else None

@@ -87,8 +87,8 @@ def _left(plan: Plan, results: Path, checked: Checked, console: Console) -> set[
     redone = outdated(plan, results, checked.sets)
     for run_id in redone:
         RunFolder.of(results, run_id).delete()
-    states = store.read_runs(results, plan.runs)
-    done = {run_id for run_id, state in states.items() if state.status == "done"} - redone
+    statuses = store.statuses(results, plan.runs)
+    done = {run_id for run_id, status in statuses.items() if status == "done"} - redone
     if redone:
         console.print(f"{len(redone)} runs were done on other data files and are done again")
     todo = plan.runs.keys() - done

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from shiftbench.core.errors import first_line
+from shiftbench.core.errors import last_line, whole_text
+from shiftbench.core.files import written_atomically
 from shiftbench.execution.jobs import Agenda
 from shiftbench.execution.runinfo import run_info
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.golden import golden_faults
+from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import failed, rows
 
 if TYPE_CHECKING:
@@ -64,14 +66,26 @@ class Work:
             self._agenda.done(job)
             self.display.done(job)
             if job.stage == "score":
+                RunFolder.of(self.setup.results, job.run_id).error.unlink(missing_ok=True)
                 self._check_golden(job.run_id)
             return
-        for run_id in self._agenda.fail(job.run_id, first_line(error)):
+        ended = self._agenda.fail(job.run_id, last_line(error))
+        if not ended:  # it had failed before
+            return
+        file = self._write_error(job.run_id, error)
+        for run_id in ended:
             reason = self._agenda.failed[run_id]
             if run_id in self._todo:
                 info = run_info(self.setup.suite, self.setup.runs[run_id])
-                store.write_run(self.setup.results, run_id, failed(info, reason))
+                store.write_run(self.setup.results, run_id, failed(info, reason, file))
             self.display.failed(run_id, reason)
+
+    def _write_error(self, run_id: str, error: BaseException) -> str:
+        """Write the whole error to the run's folder; its path in the results folder."""
+        file = RunFolder.of(self.setup.results, run_id).error
+        with written_atomically(file) as temporary:
+            temporary.write_text(whole_text(error), encoding="utf-8")
+        return file.relative_to(self.setup.results).as_posix()
 
     def _check_golden(self, run_id: str) -> None:
         if self.setup.runs[run_id].create().reference:  # now, not when all GPU days are spent

@@ -123,8 +123,8 @@ class Columns:
         parsed once.
 
         Args:
-            kind: one of the kinds.
-            table: with all columns of that kind; others are ignored.
+            kind: a dataclass whose fields are columns, such as one of the kinds.
+            table: with all these columns; others are ignored.
         """
         names = [item.name for item in fields(kind)]  # type: ignore[arg-type]
         columns = [self._loaded(name, table[name]) for name in names]

@@ -16,9 +16,8 @@ import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 
@@ -28,36 +27,7 @@ from shiftbench.leaderboard.files import COPY, STAMPS_KEY, Choice, Files, Locati
 from shiftbench.leaderboard.schema import SCHEMA
 from shiftbench.leaderboard.versions import with_unknown
 
-
-@dataclass(frozen=True)
-class RunState:
-    """The outcome of a run.
-
-    Attributes:
-        status: how it ended.
-        error: why it failed.
-        task: its name.
-        backbone: its name.
-        device: name of the CPU or GPU.
-        world_size: workers that shared the training.
-        train_seconds: wall time of its training.
-        train_images: images trained on, repetitions included.
-        train_steps: optimizer steps.
-        evaluation_seconds: to predict all its variants on all sets.
-        evaluation_images: images predicted in that time.
-    """
-
-    status: Literal["done", "failed"]
-    error: str | None
-    task: str
-    backbone: str
-    device: str | None
-    world_size: int | None
-    train_seconds: float | None
-    train_images: int | None
-    train_steps: int | None
-    evaluation_seconds: float
-    evaluation_images: int
+Status = Literal["done", "failed"]
 
 
 def folder(results: Path) -> Path:
@@ -112,15 +82,15 @@ def read(
     return Files.of(results).read(run_ids, Choice(by_run, where or {})).select(names)
 
 
-def read_runs(results: Location, run_ids: Collection[str] | None = None) -> dict[str, RunState]:
-    """The outcome of each run of a results folder, by run id.
+def statuses(results: Location, run_ids: Collection[str] | None = None) -> dict[str, Status]:
+    """The status of each run of a results folder, by run id.
 
     Raises:
         InputError: a Parquet file in the folder is broken, of a version that is not read, or no
             run's.
     """
-    rows = read(results, run_ids, columns=_STATE).to_pylist()
-    return {run_id: _state([*of_run]) for run_id, of_run in groupby(rows, lambda r: r["run_id"])}
+    table = read(results, run_ids, columns=["run_id", "status"])
+    return dict(zip(table["run_id"].to_pylist(), table["status"].to_pylist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -194,34 +164,3 @@ def check_writable(results: Location) -> None:
             f"{results}: results cannot be written there ({reason(error)}); "
             "choose another folder with --results"
         ) from error
-
-
-_STATE = [
-    "run_id",
-    *("status", "error", "task", "backbone", "device", "world_size"),
-    *("train_seconds", "train_images", "train_steps"),
-    *("variant", "evaluation_set", "n", "evaluation_seconds"),
-]
-
-
-def _state(rows: Sequence[Mapping[str, Any]]) -> RunState:
-    """The outcome of a run, from its rows."""
-    first = rows[0]
-    predicted = {
-        (row["variant"], row["evaluation_set"]): (row["evaluation_seconds"], row["n"])
-        for row in rows
-    }
-    timed = [(seconds, n) for seconds, n in predicted.values() if seconds is not None]
-    return RunState(
-        status=first["status"],
-        error=first["error"],
-        task=first["task"],
-        backbone=first["backbone"],
-        device=first["device"],
-        world_size=first["world_size"],
-        train_seconds=first["train_seconds"],
-        train_images=first["train_images"],
-        train_steps=first["train_steps"],
-        evaluation_seconds=float(sum(seconds for seconds, _ in timed)),
-        evaluation_images=int(sum(n for _, n in timed)),
-    )
