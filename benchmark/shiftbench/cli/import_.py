@@ -94,7 +94,8 @@ def predictions(
 ) -> None:
     """Score predictions of your own and add them to the leaderboard."""
     from shiftbench.core.errors import InputError
-    from shiftbench.leaderboard.imported import Target, import_predictions
+    from shiftbench.leaderboard.importing.record import import_predictions
+    from shiftbench.leaderboard.importing.target import Target
     from shiftbench.leaderboard.schema import rows
 
     for option, value in (("--method", method), ("--backbone", backbone)):

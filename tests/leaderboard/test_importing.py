@@ -18,16 +18,14 @@ from shiftbench.data.tasks.opening import open_task
 from shiftbench.evaluation import predictions
 from shiftbench.evaluation.examples import FIELDS
 from shiftbench.leaderboard import store
-from shiftbench.leaderboard.imported import (
-    OpenedSet,
-    Target,
+from shiftbench.leaderboard.importing.answers import read_answers
+from shiftbench.leaderboard.importing.matching import (
     class_positions,
-    import_predictions,
-    open_set,
     predictions_table,
-    read_answers,
     rows_in_order,
 )
+from shiftbench.leaderboard.importing.record import import_predictions
+from shiftbench.leaderboard.importing.target import OpenedSet, Target, open_set
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import digest, rows
 from shiftbench.leaderboard.verify import verify_run

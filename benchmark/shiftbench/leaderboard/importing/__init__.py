@@ -1,0 +1,1 @@
+"""Predictions that were made elsewhere: checked, scored and recorded like those of a run."""

@@ -1,0 +1,131 @@
+"""From the answers in a file to predictions as they are kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from shiftbench.core.errors import InputError
+from shiftbench.core.words import nearest
+from shiftbench.evaluation import predictions
+from shiftbench.evaluation.examples import Examples
+from shiftbench.leaderboard.importing.answers import Answers, Array, Integers
+from shiftbench.leaderboard.importing.target import OpenedSet
+
+VARIANT = ""
+SHOWN = 3
+
+
+def predictions_table(name: str, opened: OpenedSet, answers: Answers, where: str) -> pa.Table:
+    """The answers of one evaluation set in the form in which predictions are kept.
+
+    Where there are no logits, all that needs them is null.
+
+    Args:
+        name: of the set.
+        opened: the set.
+        answers: in any order.
+        where: begins the messages.
+
+    Raises:
+        InputError: an example is missing, unknown or there twice, or a class is none of the set's.
+    """
+    images = opened.images
+    rows = rows_in_order(answers.keys, images.ids, where)
+    if answers.logits is not None:
+        return predictions.to_table(
+            name, VARIANT, images, _projected(opened, answers.logits[rows], where)
+        )
+    if answers.classes is None:
+        raise ValueError("neither classes nor logits")
+    classes = class_positions(opened, answers.classes[rows], where).astype(np.int32)
+    examples = Examples(images.labels, classes, images.metadata)
+    return predictions.table_of(name, VARIANT, images.ids, examples)
+
+
+def rows_in_order(keys: Array, ids: npt.NDArray[np.str_], where: str) -> Integers:
+    """For each example of a set, in its order, the row of the file that is about it.
+
+    Args:
+        keys: (n,) ids as text, or positions as int64.
+        ids: (n,) of the set, in its order.
+        where: begins the messages.
+
+    Raises:
+        InputError: an example is missing, unknown, or there twice.
+    """
+    by_id = keys.dtype.kind == "U"
+    what = "ids" if by_id else "indices"
+    wanted = ids if by_id else np.arange(len(ids), dtype=np.int64)
+    found, first, counts = np.unique(keys, return_index=True, return_counts=True)
+    faults = [
+        (found[counts > 1], "are there more than once"),
+        (np.setdiff1d(found, wanted), "are not in the set"),
+        (np.setdiff1d(wanted, found), "of the set are missing"),
+    ]
+    texts = [f"{len(keys)} {what} {fault} ({_some(keys)})" for keys, fault in faults if len(keys)]
+    if texts:
+        size = f"the file has {len(keys):,} rows, the set {len(ids):,} examples"
+        raise InputError(f"{where}: {'; '.join(texts)}; {size}")
+    return first[np.searchsorted(found, wanted)].astype(np.int64)
+
+
+def class_positions(opened: OpenedSet, given: Array, where: str) -> Integers:
+    """Positions (n,) among the classes that a set is scored on.
+
+    Args:
+        opened: the set.
+        given: (n,) positions as int64, or names as text. What is no name may be a position.
+        where: begins the messages.
+
+    Raises:
+        InputError: a class is none of the set's.
+    """
+    groups = opened.groups
+    if given.dtype.kind != "U":
+        wrong = np.unique(given[(given < 0) | (given >= len(groups))])
+        if len(wrong):
+            raise InputError(
+                f"{where}: there are classes 0 to {len(groups) - 1}, so not {_some(wrong)}"
+            )
+        return given
+    means: dict[str, set[int]] = {}
+    for position, group in enumerate(groups):
+        for k in group:
+            means.setdefault(opened.names[k], set()).add(position)
+    names, of_row = np.unique(given, return_inverse=True)
+    positions = np.empty(len(names), np.int64)
+    for i, name in enumerate(names.tolist()):
+        meant = means.get(name, set())
+        if not meant and name.isascii() and name.isdigit() and int(name) < len(groups):
+            meant = {int(name)}
+        if len(meant) != 1:
+            if meant:
+                fault = "is the name of several classes; give positions"
+            elif name in opened.names:
+                fault = (
+                    "is not among the classes that the set is scored on; give logits over all "
+                    "classes of the task, which are projected"
+                )
+            else:
+                fault = f"is none of its classes{nearest(name, means)}"
+            raise InputError(f'{where}: "{name}" {fault}')
+        (positions[i],) = meant
+    return positions[of_row]
+
+
+def _projected(opened: OpenedSet, logits: Array, where: str) -> Array:
+    """Logits over the classes that a set is scored on."""
+    projection, width = opened.images.projection, logits.shape[1]
+    if projection is not None and width == len(opened.names):
+        return projection(logits)
+    if width == len(opened.groups):
+        return logits
+    accepted = " or ".join(map(str, sorted({len(opened.names), len(opened.groups)})))
+    raise InputError(f"{where}: logits over {width} classes, but there are {accepted}")
+
+
+def _some(values: Array) -> str:
+    shown = ", ".join(map(str, values[:SHOWN].tolist()))
+    return f"{shown}, …" if len(values) > SHOWN else shown
