@@ -126,7 +126,7 @@ class RunFolder:
 
     @property
     def record(self) -> Path:
-        """What was asked for: task, backbone, method with all settings, seed and parents."""
+        """The run that was asked for: task, backbone, method with all settings, seed, parents."""
         return self.path / "run.json"
 
     @property
@@ -136,7 +136,7 @@ class RunFolder:
 
     @property
     def ensemble(self) -> Path:
-        """What an ensemble fitted before its evaluation, such as temperatures."""
+        """Arrays that an ensemble fitted before its evaluation, such as temperatures."""
         return self.path / "ensemble.safetensors"
 
     @property
