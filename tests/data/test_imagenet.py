@@ -101,7 +101,7 @@ def test_r_and_a_are_scored_on_their_own_classes(
 def test_r_without_imagenet_says_what_is_needed(tmp_path: Path) -> None:
     layouts.subset(tmp_path, "imagenet-r")
     finding = check(ImageNetR(), str(tmp_path))
-    assert finding.status == "incomplete"
+    assert finding.status == "refused"
     assert "imagenet/train" in finding.detail
 
 

@@ -201,7 +201,7 @@ def test_the_json_schema_has_the_settings_of_our_kinds_and_lets_others_pass(site
 
 def test_a_plugins_source_is_verified(site: Path, root: str) -> None:
     source = SOURCES.load("night")()
-    finding = check(source, root, deep=True)
+    finding = check(source, root, "all")
     assert (finding.name, finding.status, finding.detail) == ("night", "ok", "30 images")
     assert finding.fingerprint != check(Cifar10(split="test"), root).fingerprint
     assert check(source, root + "/nowhere").status == "absent"
@@ -231,7 +231,7 @@ def test_a_reader_with_a_bug_is_one_line_that_names_it(
     monkeypatch.setenv(VARIABLE, "sources/bug=buggy:Night")
     forget("buggy")
     finding = check(SOURCES.load("bug")(), root)
-    assert finding.status == "incomplete"
+    assert finding.status == "refused"
     assert message in finding.detail
     assert "\n" not in finding.detail
     if "Error" in message:

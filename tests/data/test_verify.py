@@ -14,7 +14,7 @@ from shiftbench.data.sources.builtin.image_folder import ImageFolder
 from shiftbench.data.sources.builtin.imagenet import ImageNet, ImageNetSketch, ImageNetV2
 from shiftbench.data.tasks.definition import Task
 from shiftbench.data.tasks.registry import builtin_tasks
-from shiftbench.data.verify import check, compare, distinct_sources, verify
+from shiftbench.data.verify import Decoded, check, compare, distinct_sources, verify
 from typer.testing import CliRunner
 
 from tests.data import layouts
@@ -109,12 +109,12 @@ def test_sets_that_several_roles_share_are_checked_once(tmp_path: Path) -> None:
     assert (finding.status, finding.detail) == ("ok", "10 images")
 
 
-@pytest.mark.parametrize("deep", [False, True])
-def test_images_that_cannot_be_decoded_are_found(tmp_path: Path, deep: bool) -> None:
+@pytest.mark.parametrize("decoded", ["sample", "all"])
+def test_images_that_cannot_be_decoded_are_found(tmp_path: Path, decoded: Decoded) -> None:
     layouts.class_folders(tmp_path / "pets", ["cat", "dog"], 5, ".png")
     file = tmp_path / "pets/dog/dog_3.png"
     file.write_bytes(file.read_bytes()[:100])
-    finding = check(ImageFolder(path="pets"), str(tmp_path), deep)
+    finding = check(ImageFolder(path="pets"), str(tmp_path), decoded)
     assert finding.status == "incomplete"
     assert "dog_3.png: cannot be decoded" in finding.detail
     assert "\n" not in finding.detail
@@ -127,7 +127,7 @@ def test_only_the_deep_check_finds_one_among_many(tmp_path: Path) -> None:
     index = next(i for i in range(1, 99) if not sample & {i - 1, i, i + 1})
     (tmp_path / "pets/cat" / hidden[index]).write_bytes(b"broken")
     assert check(ImageFolder(path="pets"), str(tmp_path)).status == "ok"
-    assert check(ImageFolder(path="pets"), str(tmp_path), deep=True).status == "incomplete"
+    assert check(ImageFolder(path="pets"), str(tmp_path), "all").status == "incomplete"
 
 
 def test_absent_sets_say_where_to_get_them(tmp_path: Path) -> None:

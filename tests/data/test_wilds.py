@@ -107,6 +107,7 @@ def test_images_that_are_missing_are_counted(tmp_path: Path) -> None:
     finding = check(IWildCam(split="val"), str(tmp_path))
     assert finding.status == "incomplete"
     assert "4 images instead of 14,961" in finding.detail
+    assert "iwildcam_v2.0/train/image14.jpg: is not there" in finding.detail
 
 
 def test_broken_tables_are_one_clear_line(tmp_path: Path) -> None:

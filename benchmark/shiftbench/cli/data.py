@@ -55,7 +55,7 @@ _MINIATURE_EPILOG = """[bold]Examples[/bold]
   shiftbench data miniature --to ./miniature
 """
 
-_STYLES = {"ok": "green", "incomplete": "yellow", "absent": "red"}
+_STYLES = {"ok": "green", "incomplete": "yellow", "refused": "red", "absent": "red"}
 
 
 @app.command(epilog=_VERIFY_EPILOG)
@@ -85,7 +85,7 @@ def verify(
     console = Console(soft_wrap=True)
     root = roots.resolve(where, lambda name: console.print(f"drawing {name}", style="dim"))
     complete = True
-    for finding in findings(tasks, root, deep):
+    for finding in findings(tasks, root, "all" if deep else "sample"):
         style = _STYLES[finding.status]
         console.print(
             f"[{style}]{finding.status:10}[/{style}] {escape(finding.name)}: "

@@ -89,6 +89,7 @@ def report(
     from rich.console import Console
 
     from shiftbench.api import Leaderboard, of_tasks
+    from shiftbench.core.files import file_name
     from shiftbench.report.markdown import write_markdown
     from shiftbench.report.model import build
     from shiftbench.report.terminal import print_report
@@ -109,7 +110,7 @@ def report(
     if board.plan is not None:
         console.print(_progress(found, len(board.plan.runs)))
     name = "report" if loaded is None else loaded.name
-    file = markdown or (board.folder or Path()) / f"{name}.md"
+    file = markdown or (board.folder or Path()) / file_name(name, ".md")
     wanted = {"html": html, "csv": csv, "latex": latex, "figures": figures}
     with _written(file):
         write_markdown(file, model)

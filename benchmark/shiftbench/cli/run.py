@@ -55,6 +55,7 @@ def run(
     from rich.console import Console
 
     from shiftbench.api import Leaderboard, executor_of
+    from shiftbench.core.files import file_name
     from shiftbench.execution.launch import launch
     from shiftbench.report.markdown import write_markdown
     from shiftbench.report.model import build
@@ -72,7 +73,7 @@ def run(
     board = Leaderboard(results, loaded)
     model = build(board.rows(), results, title=board.title)
     print_report(console, model)
-    markdown = results / f"{loaded.name}.md"
+    markdown = results / file_name(loaded.name, ".md")
     write_markdown(markdown, model)
     console.print(f"Results: {results}/leaderboard · report: {markdown}", highlight=False)
     if outcome.failed:

@@ -1,12 +1,18 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and file names for texts of any kind."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_LONGEST = 100  # characters; all are ASCII, and file systems allow 255 bytes with the ending
+_PLAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.=+, -]*[A-Za-z0-9_=+-])?")
+_OTHERS = re.compile(r"[^A-Za-z0-9_.=+,-]+")
 
 
 @contextmanager
@@ -23,3 +29,20 @@ def written_atomically(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def file_name(text: str, ending: str = "") -> str:
+    """Return a file name that stands for a text, and for no other, in every folder.
+
+    A plain text (letters, digits, spaces and ``_.=+,-``) is its own name. Any other, such as
+    ``../../x``, becomes its plain characters, ``~`` and a digest; plain texts have no ``~``.
+
+    Args:
+        text: a name that a person gave, of a shift, a task, a suite, …
+        ending: of the file, such as ``.md``.
+    """
+    if len(text) <= _LONGEST and _PLAIN.fullmatch(text):
+        return text + ending
+    readable = _OTHERS.sub("-", text).strip("-.,")[: _LONGEST // 2]
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{readable}~{digest}{ending}"

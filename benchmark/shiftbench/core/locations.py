@@ -21,11 +21,19 @@ _BLOCK = 64 * 1024
 
 
 class Entry(NamedTuple):
-    """One entry of a folder; ``size`` is in bytes, 0 for a folder."""
+    """One entry of a folder.
+
+    Attributes:
+        name: as the system gives it: bytes that are not UTF-8 are surrogates.
+        size: in bytes, 0 for a folder.
+        is_folder: true also of a link to one.
+        fault: why it cannot be used, such as a link that leads nowhere; "" if it can.
+    """
 
     name: str
     size: int
     is_folder: bool
+    fault: str = ""
 
 
 def cache_dir() -> Path:
@@ -88,18 +96,39 @@ def entries(location: str) -> list[Entry]:
     try:
         found = _remote_entries(location) if is_remote(location) else _local_entries(location)
     except OSError as error:
-        raise InputError(f"{location}: {error.strerror or first_line(error)}") from error
-    return sorted(entry for entry in found if not entry.name.startswith("."))
+        raise InputError(f"{shown(location)}: {error.strerror or first_line(error)}") from error
+    return sorted(found)
+
+
+def shown(location: str) -> str:
+    """A location or file name for messages: on one line, bytes that are not UTF-8 escaped."""
+    text = os.fsencode(location).decode("utf-8", "backslashreplace")
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def _local_entries(location: str) -> list[Entry]:
     with os.scandir(location) as scan:
-        return [
-            Entry(item.name, 0, True)
-            if item.is_dir()
-            else Entry(item.name, item.stat().st_size, False)
-            for item in scan
-        ]
+        return [_local_entry(item) for item in scan if not _hidden(item.name)]
+
+
+def _local_entry(item: os.DirEntry[str]) -> Entry:
+    try:
+        item.name.encode()
+    except UnicodeEncodeError:
+        return Entry(item.name, 0, item.is_dir(), "its name is not UTF-8")
+    if item.is_dir():
+        return Entry(item.name, 0, True)
+    try:
+        return Entry(item.name, item.stat().st_size, False)
+    except OSError as error:
+        broken = "is a link that leads nowhere" if item.is_symlink() else str(error.strerror)
+        return Entry(item.name, 0, False, broken)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def _remote_entries(location: str) -> list[Entry]:
@@ -109,6 +138,7 @@ def _remote_entries(location: str) -> list[Entry]:
     return [
         Entry(info.base_name, info.size or 0, info.type == FileType.Directory)
         for info in system.get_file_info(FileSelector(path))
+        if not _hidden(info.base_name)
     ]
 
 

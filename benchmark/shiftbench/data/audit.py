@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.files import written_atomically
+from shiftbench.data.rgb import as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 Hashes = npt.NDArray[np.uint64]
 Progress = Callable[[int, int], None]
 
-VERSION = 1
+VERSION = 2
 EXAMPLES = 3
 """Pairs of ids that an overlap names."""
 
@@ -68,7 +69,7 @@ class Overlap:
 
 def content_hash(image: Image) -> bytes:
     """Return 8 bytes of BLAKE2b over mode, size and pixels of an image as RGB."""
-    image = image.convert("RGB")
+    image = as_rgb(image)
     width, height = image.size
     digest = hashlib.blake2b(f"{image.mode} {width} {height} ".encode(), digest_size=8)
     digest.update(image.tobytes())

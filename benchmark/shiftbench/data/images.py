@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -56,6 +56,9 @@ class ImageSet:
             reading every byte is not needed).
         metadata: columns of length n that metrics group by, such as ``region``.
         projection: from task logits to this set's classes; ``None`` when they are the same.
+        faults: files that belong to the set and cannot be used, a line each that names the file;
+            the examples are the others.
+        remarks: other things to know of the files, such as how many were not read.
     """
 
     ids: npt.NDArray[np.str_]
@@ -64,19 +67,20 @@ class ImageSet:
     fingerprint: str
     metadata: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
     projection: Projection | None = None
+    faults: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, indices: npt.NDArray[np.int64]) -> ImageSet:
         """Return the examples at ``indices``, in that order."""
-        return ImageSet(
+        return replace(
+            self,
             ids=self.ids[indices],
             labels=self.labels[indices],
             images=ImageSubset(self.images, indices),
-            fingerprint=self.fingerprint,
             metadata={name: column[indices] for name, column in self.metadata.items()},
-            projection=self.projection,
         )
 
 

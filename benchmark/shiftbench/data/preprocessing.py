@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shiftbench.core.errors import InputError
+from shiftbench.data.rgb import as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -159,7 +160,7 @@ def random_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int,
 
 
 def _rgb(image: Image) -> Pixels:
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    return np.array(as_rgb(image), dtype=np.uint8)
 
 
 def _square(size: object, where: str) -> int:

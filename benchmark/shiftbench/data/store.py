@@ -21,9 +21,7 @@ import json
 import logging
 import os
 import shutil
-import struct
 import uuid
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,13 +37,15 @@ import numpy.typing as npt
 
 from shiftbench.core.errors import InputError
 from shiftbench.data.preprocessing import Pixels, Preprocessing
+from shiftbench.data.rgb import as_rgb
+from shiftbench.data.sources.files import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from shiftbench.data.images import Images, ImageSet
 
-VERSION = 1
+VERSION = 2
 MANIFEST, PIXELS, RAW_PIXELS, INDEX = "manifest.json", "pixels.npy", "pixels.bin", "index.npy"
 
 Progress = Callable[[int, int], None]
@@ -54,8 +54,6 @@ Build = Callable[[Path], None]
 _CHUNK = 8  # images decoded by a thread at a time
 _SAMPLE = 64  # images, or up to twice as many, decoded to estimate the size of a training set
 _BLOCKS, _BLOCK = 64, 4096  # how many places, of how many bytes, a checksum looks at
-# What Pillow and the readers raise for a broken file; IndexError, for instance, would be a bug.
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 
 _log = logging.getLogger(__name__)
 
@@ -281,7 +279,7 @@ class Store:
 
 
 def _rgb(image: Image) -> Pixels:
-    return np.asarray(image.convert("RGB"), dtype=np.uint8)
+    return np.asarray(as_rgb(image), dtype=np.uint8)
 
 
 def _decode(images: ImageSet, index: int, convert: Callable[[Image], Pixels]) -> Pixels:
@@ -292,7 +290,7 @@ def _decode(images: ImageSet, index: int, convert: Callable[[Image], Pixels]) ->
         return np.ascontiguousarray(convert(images.images[index]))
     except InputError:
         raise
-    except (*_DECODE_ERRORS, Pillow.DecompressionBombError) as error:
+    except (*DECODE_ERRORS, Pillow.DecompressionBombError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"image {str(images.ids[index])!r} cannot be decoded: {reason}") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +18,12 @@ from shiftbench.data.sources.base import AbsentError, Documented, Source
 from shiftbench.data.sources.registry import SOURCES
 from shiftbench.data.tasks.definition import Task
 
+Status = Literal["ok", "incomplete", "refused", "absent"]
+Decoded = Literal["none", "sample", "all"]
+"""Images of a set that a check decodes."""
+
 SAMPLE = 32
-"""Images of every set that are decoded unless all are."""
+"""Images of every set in a sample."""
 
 _CHUNK = 512
 _SHOWN = 3
@@ -32,21 +36,24 @@ class Finding:
 
     Attributes:
         name: the set, such as ``imagenet-r`` or ``cifar10 (train)``.
-        status: ``ok``, ``incomplete`` or ``absent``.
+        status: ``ok``; ``incomplete``, where some files are missing or cannot be used and the
+            others can; ``refused``, where the set cannot be used at all; or ``absent``.
         detail: one line: what is missing, or where to get it.
         fingerprint: of the image set, empty when it could not be opened.
+        remark: what else there is to know of its files, such as how many were not read, or "".
     """
 
     name: str
-    status: Literal["ok", "incomplete", "absent"]
+    status: Status
     detail: str
     fingerprint: str = ""
+    remark: str = ""
 
 
 def verify(
     tasks: Iterable[Task],
     root: str,
-    deep: bool = False,
+    decoded: Decoded = "sample",
     progress: Callable[[str], None] | None = None,
 ) -> Iterator[Finding]:
     """Yield one finding for every set that the tasks use, as soon as it is known.
@@ -54,13 +61,13 @@ def verify(
     Args:
         tasks: whose sets to check; one that several use is checked once.
         root: the data root.
-        deep: decode every image, in as many processes as there are cores, rather than a sample.
+        decoded: images to decode; all are in as many processes as there are cores.
         progress: called with the name of each set before it is checked.
     """
     for source in distinct_sources(tasks):
         if progress is not None:
             progress(source.title)
-        yield check(source, root, deep)
+        yield check(source, root, decoded)
 
 
 def distinct_sources(tasks: Iterable[Task]) -> list[Source]:
@@ -75,39 +82,57 @@ def distinct_sources(tasks: Iterable[Task]) -> list[Source]:
     return found
 
 
-def check(source: Source, root: str, deep: bool = False) -> Finding:
+def check(source: Source, root: str, decoded: Decoded = "sample") -> Finding:
     """Return what a source's files lack, and whether its images can be decoded.
 
     Args:
         source: its whole set is checked, whatever part of it is used.
         root: the data root.
-        deep: decode every image rather than a sample.
+        decoded: images to decode.
     """
     try:
-        return _checked(source, root, deep)
+        return _checked(source, root, decoded)
     except Exception as error:  # a reader of another package may fail in any way at all
         entry = SOURCES.entry(source.kind)
         if entry.builtin:
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         detail = f'source "{entry.name}" of {entry.origin}: {reason}'
-        return Finding(source.title, "incomplete", detail)
+        return Finding(source.title, "refused", detail)
 
 
-def _checked(source: Source, root: str, deep: bool) -> Finding:
+def _checked(source: Source, root: str, decoded: Decoded) -> Finding:
     try:
         images = source.whole(root)
         fault, remark = compare(images, source.documented(root))
     except AbsentError as error:
         return Finding(source.title, "absent", f"{error}; {source.advice(root)}")
     except InputError as error:
-        return Finding(source.title, "incomplete", str(error))
-    broken = _broken_of_all(images) if deep and len(images) else _broken_of_sample(images)
-    more = f"; and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""
-    faults = [*([fault] if fault else []), *broken[:_SHOWN]]
-    detail = "; ".join(faults) + more if faults else remark or f"{len(images):,} images"
-    status: Literal["ok", "incomplete"] = "incomplete" if faults else "ok"
-    return Finding(source.title, status, detail, images.fingerprint)
+        return Finding(source.title, "refused", str(error))
+    faults = [
+        *([fault] if fault else []),
+        *_listed(images.faults),
+        *_listed(_broken(images, decoded)),
+    ]
+    remarks = "; ".join((*images.remarks, *([remark] if remark else [])))
+    counted = f"{len(images):,} images" + (f"; {remarks}" if remarks else "")
+    detail = "; ".join(faults) or counted
+    return Finding(
+        source.title, "incomplete" if faults else "ok", detail, images.fingerprint, remarks
+    )
+
+
+def _listed(faults: Sequence[str]) -> list[str]:
+    """Return the first of some faults, and how many more there are."""
+    more = len(faults) - _SHOWN
+    return [*faults[:_SHOWN], *([f"and {more:,} more"] if more > 0 else [])]
+
+
+def _broken(images: ImageSet, decoded: Decoded) -> list[str]:
+    """Return what is wrong with the images that are to be decoded."""
+    if decoded == "none" or not len(images):
+        return []
+    return _broken_of_all(images) if decoded == "all" else _broken_of_sample(images)
 
 
 def compare(images: ImageSet, documented: Documented) -> tuple[str, str]:
@@ -134,8 +159,6 @@ def compare(images: ImageSet, documented: Documented) -> tuple[str, str]:
 
 def _broken_of_sample(images: ImageSet) -> list[str]:
     """Return what is wrong with some images, spread evenly over a set."""
-    if not len(images):
-        return []
     sample = np.unique(np.linspace(0, len(images) - 1, SAMPLE).astype(int)).tolist()
     with ThreadPoolExecutor(8) as pool:
         return list(filter(None, pool.map(partial(_fault, images.images), sample)))

@@ -122,7 +122,7 @@ def check_data(plan: Plan, root: str, allow_incomplete: bool) -> Mapping[SetKey,
             found[name] = checked[key] = checked.get(key) or check(source, root)
         for finding in found.values():
             problem = f"task {task.name}: {finding.name}: {finding.detail}"
-            if finding.status == "absent":
+            if finding.status in ("absent", "refused"):
                 raise InputError(problem)
             if finding.status == "incomplete" and not allow_incomplete:
                 raise InputError(f"{problem}; with --allow-incomplete every row says so")

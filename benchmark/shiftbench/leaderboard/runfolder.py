@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from shiftbench.core.files import written_atomically
+from shiftbench.core.files import file_name, written_atomically
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,8 @@ class RunFolder:
 
     def part(self, variant: str, evaluation_set: str) -> Path:
         """The predictions of one variant on one set, until the run is scored."""
-        return self.path / "parts" / (variant or "weights") / f"{evaluation_set}.parquet"
+        folder = self.path / "parts" / file_name(variant or "weights")
+        return folder / file_name(evaluation_set, ".parquet")
 
     def drop_parts(self) -> None:
         """Forget the parts, once ``predictions`` holds them all."""

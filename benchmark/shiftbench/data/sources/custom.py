@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
+from unicodedata import normalize
 
 from pydantic import Field
 
@@ -12,7 +14,6 @@ from shiftbench.data.sources.base import Source
 class CustomSource(Source):
     """A set whose labels have names of their own, matched to the task's classes by name."""
 
-    path: Annotated[str, Field(min_length=1, description="relative to the data root, or a URI")]
     rename: Annotated[
         dict[str, str | None],
         Field(
@@ -23,7 +24,7 @@ class CustomSource(Source):
 
     fixed_labels = False
 
-    @property
-    def title(self) -> str:
-        """Kind and path."""
-        return f"{self.kind} {self.path}"
+    def targets(self, names: Sequence[str]) -> tuple[str | None, ...]:
+        """Return for every label name that of the task's class; ``None`` leaves the label out."""
+        renamed = {normalize("NFC", name): target for name, target in self.rename.items()}
+        return tuple(renamed.get(normalize("NFC", name), name) for name in names)

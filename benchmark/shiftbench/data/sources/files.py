@@ -1,29 +1,26 @@
-"""Image files: finding them in folders, decoding them, and a fingerprint of what was found."""
+"""Image files: decoding them, and a fingerprint of what was found."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import struct
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError
-from shiftbench.data.images import Labels, Names
+from shiftbench.data.images import Names
+from shiftbench.data.rgb import as_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-"""Endings, in lower case, of the files that are taken for images."""
-
-_SAMPLED = 16  # files whose contents are part of a fingerprint
+DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
+"""Errors that Pillow and the readers raise for a broken file; IndexError would be a bug."""
 
 
 def fingerprint(*parts: str | bytes) -> str:
@@ -45,9 +42,10 @@ def decode(data: bytes | str, name: str) -> Image:
 
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{name}: cannot be decoded as an image: {error}") from error
+            return as_rgb(image.copy() if image.mode == "RGB" else image)
+    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name}: cannot be decoded as an image: {reason}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,46 +75,6 @@ class FileImages:
         if min(width, height) <= 2 * b:
             raise InputError(f"{location}: {width} × {height} pixels are too few to cut the border")
         return image.crop((b, b, width - b, height - b))
-
-
-def folders(location: str) -> list[str]:
-    """Return the names of the folders in a folder, sorted."""
-    return [entry.name for entry in locations.entries(location) if entry.is_folder]
-
-
-def image_files(location: str, names: Sequence[str]) -> tuple[Names, Labels, str]:
-    """List the images in some folders of ``location``, nested ones included.
-
-    Args:
-        location: the folder that holds them.
-        names: the folders to read, in this order.
-
-    Returns:
-        paths relative to ``location`` (n,), the position in ``names`` of each one's folder (n,)
-        int64, and a fingerprint of all paths and sizes, and of some contents. Within a folder,
-        paths are sorted.
-    """
-    with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(partial(_walk, location), names))
-    files = [file for folder in found for file in folder]
-    groups = np.repeat(np.arange(len(names), dtype=np.int64), [len(folder) for folder in found])
-    listing = "\n".join(f"{path}\t{size}" for path, size in files)
-    # Two sets may have files of the same names and sizes, so a sample of the contents tells them.
-    sample = np.unique(np.linspace(0, len(files) - 1, _SAMPLED).astype(int)) if files else ()
-    contents = [locations.read(f"{location}/{files[i][0]}") for i in sample]
-    paths = np.array([path for path, _ in files], dtype=np.str_)
-    return paths, groups, fingerprint(listing, *contents)
-
-
-def _walk(location: str, folder: str) -> list[tuple[str, int]]:
-    found = []
-    for entry in locations.entries(f"{location}/{folder}"):
-        path = f"{folder}/{entry.name}"
-        if entry.is_folder:
-            found += _walk(location, path)
-        elif entry.name.lower().endswith(EXTENSIONS):
-            found.append((path, entry.size))
-    return found
 
 
 def read_json(location: str) -> dict[str, Any]:

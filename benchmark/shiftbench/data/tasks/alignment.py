@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,9 @@ from shiftbench.core.errors import InputError
 from shiftbench.data.images import ImageSet, Projection
 from shiftbench.data.sources.base import Source
 from shiftbench.data.sources.custom import CustomSource
+from shiftbench.data.tasks.classes import RENAME
 from shiftbench.data.tasks.definition import EvaluationSet
+from shiftbench.data.tasks.names import composed, not_distinct, plain
 
 
 def open_aligned(source: Source, role: str, classes: tuple[str, ...], root: str) -> ImageSet:
@@ -46,18 +47,15 @@ def _aligned(source: Source, images: ImageSet, classes: tuple[str, ...], root: s
     """Match labels by name where names are known and fit, else keep those of the data set."""
     names = source.label_names(root)
     renamed = isinstance(source, CustomSource) and source.rename
+    if names is not None:
+        names = tuple(map(composed, names))
     if names == classes and not renamed:
         return images
     if names is not None:
-        relabelled = _by_name(source, images, names, classes)
-        if isinstance(relabelled, ImageSet):
-            return relabelled
-        if not source.fixed_labels:
-            raise InputError(
-                f'{source.title}: the label "{relabelled}" is none of the task\'s classes '
-                f"({', '.join(classes[:8])}{', …' if len(classes) > 8 else ''}); "
-                '"rename" can map it to one of them, or to null to leave it out'
-            )
+        labels = _by_name(source, images, names, classes)
+        if labels is not None:
+            kept = np.flatnonzero(labels >= 0)
+            return replace(images.subset(kept), labels=labels[kept])
     count = source.class_count(root)
     if count is not None and count != len(classes):
         raise InputError(f"{source.title} has {count:,} classes, but the task has {len(classes):,}")
@@ -65,33 +63,54 @@ def _aligned(source: Source, images: ImageSet, classes: tuple[str, ...], root: s
 
 
 def _by_name(
-    source: Source, images: ImageSet, names: Sequence[str], classes: Sequence[str]
-) -> ImageSet | str:
-    """Return the set with labels matched by name, or the first name that no class has."""
+    source: Source, images: ImageSet, names: tuple[str, ...], classes: tuple[str, ...]
+) -> npt.NDArray[np.int64] | None:
+    """Return the labels as positions in ``classes``, -1 for those that are left out.
+
+    Returns:
+        (n,); ``None`` where names do not say which class is meant, but the labels are positions
+        in the classes anyway.
+
+    Raises:
+        InputError: they do not, and they are not; or there are more labels than names.
+    """
     if images.labels.max(initial=-1) >= len(names):
         raise InputError(
             f"{source.title} has label {images.labels.max()}, but names for {len(names)} labels"
         )
-    rename = source.rename if isinstance(source, CustomSource) else {}
-    position: dict[str, int] = {}
-    for k, name in enumerate(classes):
-        position.setdefault(_plain(name), k)
-    table = np.full(len(names), -1, np.int64)
-    left_out = np.zeros(len(names), bool)
-    for k, name in enumerate(names):
-        target = rename.get(name, name)
-        left_out[k] = target is None
-        table[k] = position.get(_plain(target), -1) if target is not None else -1
-    kept = np.flatnonzero(~left_out[images.labels])
-    labels = table[images.labels[kept]]
-    if (labels < 0).any():
-        return names[int(images.labels[kept][np.argmin(labels)])]
-    return replace(images.subset(kept), labels=labels)
+    targets = source.targets(names) if isinstance(source, CustomSource) else names
+    present = np.unique(images.labels)
+    fault = _ambiguous(names, targets, present, classes)
+    if not fault:
+        position = {plain(name): k for k, name in enumerate(classes)}
+        wanted = [None if target is None else plain(target) for target in targets]
+        unknown = [k for k in present if wanted[k] is not None and wanted[k] not in position]
+        if not unknown:
+            table = np.array([position.get(name or "", -1) for name in wanted], np.int64)
+            return table[images.labels]
+        shown = f"{', '.join(classes[:8])}{', …' if len(classes) > 8 else ''}"
+        fault = f'the label "{names[unknown[0]]}" is none of the task\'s classes ({shown})'
+    if source.fixed_labels:
+        return None
+    raise InputError(f"{source.title}: {fault}; {RENAME}")
 
 
-def _plain(name: str) -> str:
-    """Return a class name in lower case, with underscores as spaces."""
-    return " ".join(name.replace("_", " ").lower().split())
+def _ambiguous(
+    names: tuple[str, ...],
+    targets: tuple[str | None, ...],
+    present: npt.NDArray[np.int64],
+    classes: tuple[str, ...],
+) -> str:
+    """Return what keeps names from saying which class is meant, "" if nothing does.
+
+    Labels may be mapped to the same class in so many words, but not by names that look alike; and
+    a class that is named twice, as some of ImageNet's and iWildCam's are, may not be meant.
+    """
+    own = [name for name, target in zip(names, targets, strict=True) if target == name]
+    if fault := not_distinct(own, "label"):
+        return fault
+    meant = {plain(targets[k] or "") for k in present}
+    return not_distinct([name for name in classes if plain(name) in meant])
 
 
 def open_scored(item: EvaluationSet, role: str, classes: tuple[str, ...], root: str) -> ImageSet:

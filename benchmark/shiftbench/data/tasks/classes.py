@@ -12,6 +12,9 @@ from shiftbench.data.prompts import FROM_DATA, resolve_classes
 from shiftbench.data.sources.base import Source
 from shiftbench.data.sources.custom import CustomSource
 from shiftbench.data.tasks.definition import Task, Texts
+from shiftbench.data.tasks.names import composed, not_distinct
+
+RENAME = '"rename" can map a label to a class, or to null to leave it out'
 
 
 def task_classes(task: Task, root: str) -> tuple[str, ...]:
@@ -52,7 +55,7 @@ def class_names(classes: Texts, source: Source, owner: str, root: str) -> tuple[
         root: the data root.
 
     Raises:
-        InputError: the files do not name their labels.
+        InputError: the files do not name their labels, or two names are matched as one.
     """
     if classes != FROM_DATA:
         return resolve_classes(classes)
@@ -62,9 +65,11 @@ def class_names(classes: Texts, source: Source, owner: str, root: str) -> tuple[
             f"{owner}: the files of {source.title} do not name their labels; "
             'list them under "classes"'
         )
+    names = tuple(map(composed, names))
     if isinstance(source, CustomSource):
-        renamed = (source.rename.get(name, name) for name in names)
-        names = tuple(dict.fromkeys(name for name in renamed if name is not None))
+        names = tuple(dict.fromkeys(target for target in source.targets(names) if target))
+    if fault := not_distinct(names):
+        raise InputError(f"{owner}: {source.title}: {fault}; {RENAME}")
     return names
 
 

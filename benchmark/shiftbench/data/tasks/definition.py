@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from shiftbench.data.prompts import CLASS_LISTS, FROM_DATA, TEMPLATE_SETS, check_template
 from shiftbench.data.sources.any_source import AnySource
 from shiftbench.data.sources.base import Closed, Source
+from shiftbench.data.tasks.names import composed, not_distinct
 
 ID_TEST = "id-test"
 RESERVED = ("id-val", ID_TEST, "ood-val")
@@ -26,12 +27,19 @@ Vocabulary = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def known_classes(classes: Texts | None) -> Texts | None:
-    """Return ``classes`` if it is a list of names, the name of such a list, or nothing."""
+    """Return ``classes`` if it is a list of names, the name of such a list, or nothing.
+
+    Names are composed (NFC); no two of them may be matched as one.
+    """
     if isinstance(classes, str) and classes not in (*CLASS_LISTS, FROM_DATA):
         known = ", ".join((*CLASS_LISTS, FROM_DATA))
         raise ValueError(f'"{classes}" is none of {known}, nor a list of names')
     if classes is not None and (len(classes) < 2 or not all(classes)):
         raise ValueError("name at least two classes")
+    if isinstance(classes, tuple):
+        classes = tuple(map(composed, classes))
+        if fault := not_distinct(classes):
+            raise ValueError(fault)
     return classes
 
 
@@ -155,6 +163,8 @@ class Task(Closed):
         for name in self.shifts:
             if name in RESERVED or name.startswith(PART) or not name:
                 raise ValueError(f'a shift cannot be called "{name}"')
+        if fault := not_distinct(tuple(self.shifts), "shift"):
+            raise ValueError(fault)
         for name, item in (("id_test", self.id_test), ("ood_val", self.ood_val)):
             if item is not None and item.classes is not None:
                 raise ValueError(f"{name} has the task's classes; only a shift may have its own")

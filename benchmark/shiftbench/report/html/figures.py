@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from shiftbench.core.files import written_atomically
+from shiftbench.core.files import file_name, written_atomically
 from shiftbench.report.html.charts.drawn import all_figures
 from shiftbench.report.model import Report
 
@@ -31,7 +31,7 @@ def write_figures(folder: Path, report: Report) -> list[Path]:
         spec = figure.spec(with_data=True)
         spec["title"] = {"text": figure.title, "anchor": "start"}
         spec["background"] = "white"
-        stem = _unused(_slug(figure.title), {file.stem for file in files})
+        stem = _unused(file_name(_slug(figure.title)), {file.stem for file in files})
         svg = str(vl_convert.vegalite_to_svg(spec))
         for file, content in (
             (folder / f"{stem}.svg", svg.encode("utf-8")),

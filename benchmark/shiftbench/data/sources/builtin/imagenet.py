@@ -8,6 +8,8 @@ sorted order. ImageNet-R and -A have 200 of the classes and are scored on those 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from dataclasses import replace
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
@@ -18,13 +20,8 @@ from shiftbench.core.errors import InputError
 from shiftbench.data.images import ImageSet, Projection
 from shiftbench.data.sources.base import AbsentError, Documented
 from shiftbench.data.sources.corruptions import STANDARD_CORRUPTIONS, check_corruptions
-from shiftbench.data.sources.files import (
-    FileImages,
-    fingerprint,
-    folders,
-    image_files,
-    read_json,
-)
+from shiftbench.data.sources.files import FileImages, fingerprint, read_json
+from shiftbench.data.sources.listing import folders, list_images, unread_remarks
 from shiftbench.data.sources.published import PublishedSource, miniature_count
 
 TRAIN_PLACES = ("imagenet/train", "ILSVRC2012/train")
@@ -77,9 +74,9 @@ class _ImageNetLabels(PublishedSource):
         """Return all images; a class without a folder has none."""
         folder = self.folder(root)
         present, position = self._classes(root, folder)
-        ids, groups, digest = image_files(folder, present)
-        labels = np.array([position[wnid] for wnid in present], np.int64)[groups]
-        return ImageSet(ids, labels, FileImages(folder, ids), digest)
+        listing = list_images(folder, present)
+        labels = np.array([position[wnid] for wnid in present], np.int64)[listing.folders]
+        return listing.image_set(labels)
 
     def _classes(self, root: str, folder: str) -> tuple[list[str], dict[str, int]]:
         """Return the class folders that are there, and the label of every class of ImageNet."""
@@ -168,9 +165,9 @@ class _OwnClasses(_ImageNetLabels):
         """Return all images, labelled by the position of their class among those of the set."""
         folder = self.folder(root)
         present, position = self._classes(root, folder)
-        ids, groups, digest = image_files(folder, present)
+        listing = list_images(folder, present)
         projection = Projection(tuple((position[wnid],) for wnid in present))
-        return ImageSet(ids, groups, FileImages(folder, ids), digest, projection=projection)
+        return replace(listing.image_set(listing.folders), projection=projection)
 
 
 class ImageNetR(_OwnClasses):
@@ -216,9 +213,8 @@ class ImageNetV2(PublishedSource):
         numbers = sorted(int(name) for name in folders(folder) if name.isdecimal())
         if not numbers:
             raise InputError(f"{folder}: no class folders 0, 1, 2, …")
-        ids, groups, digest = image_files(folder, [str(number) for number in numbers])
-        labels = np.array(numbers, np.int64)[groups]
-        return ImageSet(ids, labels, FileImages(folder, ids), digest)
+        listing = list_images(folder, [str(number) for number in numbers])
+        return listing.image_set(np.array(numbers, np.int64)[listing.folders])
 
     def documented(self, root: str) -> Documented:
         """Return 10 images of each of 1,000 classes."""
@@ -240,19 +236,26 @@ class ImageNetC(_ImageNetLabels):
     def read(self, root: str) -> ImageSet:
         """Return the images of every corruption in turn; an id starts with its corruption."""
         folder = self.folder(root)
-        parts = []
+        parts: list[ImageSet] = []
+        unread: Counter[str] = Counter()
         for corruption in self.corruptions:
             part = f"{corruption}/{self.severity}"
             if not _exists(f"{folder}/{part}"):
                 raise InputError(f"{self.title}: there is no folder {folder}/{part}")
             present, position = self._classes(root, f"{folder}/{part}")
-            ids, groups, digest = image_files(folder, [f"{part}/{wnid}" for wnid in present])
-            labels = np.array([position[wnid] for wnid in present], np.int64)[groups]
-            parts.append((ids, labels, digest))
-        ids = np.concatenate([part[0] for part in parts])
-        labels = np.concatenate([part[1] for part in parts])
-        digest = fingerprint(*(part[2] for part in parts))
-        return ImageSet(ids, labels, FileImages(folder, ids), digest)
+            listing = list_images(folder, [f"{part}/{wnid}" for wnid in present])
+            labels = np.array([position[wnid] for wnid in present], np.int64)[listing.folders]
+            parts.append(listing.image_set(labels))
+            unread += listing.unread
+        ids = np.concatenate([part.ids for part in parts])
+        return ImageSet(
+            ids=ids,
+            labels=np.concatenate([part.labels for part in parts]),
+            images=FileImages(folder, ids),
+            fingerprint=fingerprint(*(part.fingerprint for part in parts)),
+            faults=tuple(fault for part in parts for fault in part.faults),
+            remarks=unread_remarks(unread),
+        )
 
     def documented(self, root: str) -> Documented:
         """Return the 50,000 validation images under every corruption."""
@@ -285,13 +288,12 @@ class ObjectNet(PublishedSource):
         present = [name for name in folders(folder) if name in position]
         if not present:
             raise InputError(f"{folder}: none of the {len(classes)} folders that {base} maps")
-        ids, groups, digest = image_files(folder, present)
-        labels = np.array([position[name] for name in present], np.int64)[groups]
+        listing = list_images(folder, present)
+        labels = np.array([position[name] for name in present], np.int64)[listing.folders]
         projection = Projection(tuple(covered[name] for name in classes))
-        digest = fingerprint(digest, repr(projection.groups))
-        return ImageSet(
-            ids, labels, FileImages(folder, ids, border=2), digest, projection=projection
-        )
+        digest = fingerprint(listing.fingerprint, repr(projection.groups))
+        images = listing.image_set(labels, border=2)
+        return replace(images, fingerprint=digest, projection=projection)
 
     def documented(self, root: str) -> Documented:
         """Return 18,574 images: of 50,273, those in the 113 folders that overlap with ImageNet."""

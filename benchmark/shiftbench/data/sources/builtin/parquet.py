@@ -17,9 +17,9 @@ from pydantic import Field
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError, first_line
 from shiftbench.data.images import ImageSet
-from shiftbench.data.sources.base import AbsentError
 from shiftbench.data.sources.custom import CustomSource
 from shiftbench.data.sources.files import decode, fingerprint
+from shiftbench.data.sources.shards import distinct_names, find_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,13 +33,25 @@ CACHED_BYTES = 256 * 2**20
 
 
 class Parquet(CustomSource):
-    """One Parquet file, or a folder of them in the order of their names.
+    """One Parquet file or several, in the order of their names.
 
     Labels are whole numbers, named in the schema's ``huggingface`` metadata or not at all, or
     texts, whose sorted distinct values are the names.
     """
 
     kind: Literal["parquet"] = "parquet"
+    path: Annotated[
+        Annotated[str, Field(min_length=1)] | tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(
+            min_length=1,
+            description="a file, a folder of files of one split, a pattern such as "
+            "data/train-*.parquet, or a list of these; relative to the data root, or URIs",
+        ),
+    ]
+    split: Annotated[
+        str | None,
+        Field(description="only files of this split, by their names: train, validation, test, …"),
+    ] = None
     image: Annotated[str, Field(description="column of encoded images: {bytes, path} or bytes")] = (
         "image"
     )
@@ -63,8 +75,8 @@ class Parquet(CustomSource):
         labels, _ = self._labels(files, tables)
         starts = np.cumsum([0, *(len(table) for table in tables)])
         ids = [
-            f"{file.rsplit('/', 1)[-1]}/{row}"
-            for file, rows in zip(files, kept, strict=True)
+            f"{name}/{row}"
+            for name, rows in zip(distinct_names(files), kept, strict=True)
             for row in rows
         ]
         if not ids:
@@ -90,17 +102,15 @@ class Parquet(CustomSource):
         files = self._files(root)
         return self._labels(files, [self._columns(file) for file in files])[1]
 
+    @property
+    def title(self) -> str:
+        """Kind, path and split."""
+        path = self.path if isinstance(self.path, str) else ", ".join(self.path)
+        return f"{self.kind} {path}" + (f" ({self.split})" if self.split else "")
+
     def _files(self, root: str) -> list[str]:
-        location = locations.join(root, self.path)
-        found = locations.kind_of(location)
-        if found == "file":
-            return [location]
-        if found == "folder":
-            names = [entry.name for entry in locations.entries(location) if not entry.is_folder]
-            parquet = [f"{location}/{name}" for name in names if name.endswith(".parquet")]
-            if parquet:
-                return parquet
-        raise AbsentError(f"{self.title}: there is no file {location}, or folder of .parquet files")
+        paths = (self.path,) if isinstance(self.path, str) else self.path
+        return find_files(root, paths, self.split, self.title)
 
     def _columns(self, file: str) -> pa.Table:
         """Read all columns but the images."""
@@ -209,9 +219,33 @@ def _read_columns(file: str, wanted: tuple[str, ...], image: str) -> pa.Table:
             if name not in names:
                 raise InputError(f'{file}: there is no column "{name}"; it has {", ".join(names)}')
         try:
-            return parquet.read(columns=list(wanted))
+            return _simple(parquet.read(columns=list(wanted)))
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{file}: cannot be read as Parquet: {first_line(error)}") from error
+
+
+def _simple(table: pa.Table) -> pa.Table:
+    """Return a table with dictionaries and views as the plain columns that they stand for."""
+    import pyarrow as pa
+
+    for position, field in enumerate(table.schema):
+        plain = _simple_type(field.type)
+        if plain != field.type:
+            column = table.column(position).cast(plain)
+            table = table.set_column(position, pa.field(field.name, plain), column)
+    return table
+
+
+def _simple_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the same values without a dictionary, and without views."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _simple_type(kind.value_type)
+    if types.is_string_view(kind):
+        return pa.large_string()
+    return pa.large_binary() if types.is_binary_view(kind) else kind
 
 
 class _RowGroups:
@@ -256,6 +290,7 @@ def _read_images(file: str, column: str, group: int) -> pa.ChunkedArray:
         if images.type.get_field_index("bytes") < 0:
             raise InputError(f'{file}: column "{column}" has no field "bytes"')
         images = pc.struct_field(images, "bytes")
+    images = images.cast(_simple_type(images.type))
     if not (types.is_binary(images.type) or types.is_large_binary(images.type)):
         raise InputError(f'{file}: column "{column}" is {images.type}, not encoded images')
     return images

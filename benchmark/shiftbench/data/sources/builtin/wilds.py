@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -18,10 +18,12 @@ import numpy.typing as npt
 
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError
+from shiftbench.core.locations import Entry, shown
 from shiftbench.data.images import ImageSet, Names
 from shiftbench.data.prompts import FMOW_CATEGORIES
 from shiftbench.data.sources.base import Documented
 from shiftbench.data.sources.files import FileImages, fingerprint
+from shiftbench.data.sources.listing import entries
 from shiftbench.data.sources.published import PublishedSource, miniature_count
 
 Split = Literal["train", "id_val", "id_test", "val", "test"]
@@ -101,8 +103,9 @@ class _Wilds(PublishedSource):
         """Return the examples whose image files are there; ``data verify`` counts the others."""
         if locations.kind_of(folder) != "folder":
             raise InputError(f"{self.title}: there is no folder {folder}")
-        sizes = {entry.name: entry.size for entry in locations.entries(folder)}
-        there = np.array([name in sizes for name in names.tolist()], bool)
+        listed = {entry.name: entry for entry in entries(folder)}
+        sizes = {entry.name: entry.size for entry in listed.values() if not entry.fault}
+        there = np.array([sizes.get(name, 0) > 0 for name in names.tolist()], bool)
         listing = "\n".join(f"{name}\t{sizes[name]}" for name in names[there].tolist())
         return ImageSet(
             ids=names[there],
@@ -110,7 +113,19 @@ class _Wilds(PublishedSource):
             images=FileImages(folder, names[there]),
             fingerprint=fingerprint(digest, self.split, listing),
             metadata={name: column[there] for name, column in metadata.items()},
+            faults=tuple(_missing(folder, names[~there].tolist(), listed)),
         )
+
+
+def _missing(folder: str, names: list[str], listed: Mapping[str, Entry]) -> Iterator[str]:
+    """Yield what is wrong with the files that a table names, those not there in one line."""
+    absent = [name for name in names if name not in listed]
+    for name in names:
+        if name in listed:
+            yield f"{shown(f'{folder}/{name}')}: {listed[name].fault or 'is empty'}"
+    if absent:
+        more = f", and {len(absent) - 1:,} more" if len(absent) > 1 else ""
+        yield f"{shown(f'{folder}/{absent[0]}')}: is not there{more}"
 
 
 class IWildCam(_Wilds):

@@ -1,0 +1,38 @@
+"""File names that stand for texts of any kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shiftbench.core.files import file_name
+from shiftbench.leaderboard.runfolder import RunFolder
+
+ODD = (
+    *("../../esc", "..", ".", "", "/etc/x", "a/b", "a\\b", "x" * 300, "é" * 300, ".hidden"),
+    *("new\nline", "nul\0", "a:b", "a-b ", "~", "alpha=0.5~", "\ud800", "a?", "a*", "a-"),
+)
+
+
+@pytest.mark.parametrize("text", ["imagenet-v2", "cifar10.1", "alpha=0.5", "my set", "A_b"])
+def test_plain_names_stay_as_they_are(text: str) -> None:
+    assert file_name(text, ".parquet") == f"{text}.parquet"
+
+
+def test_no_name_leaves_its_folder_and_no_two_share_a_file(tmp_path: Path) -> None:
+    names = [file_name(text, ".parquet") for text in ODD]
+    assert len(set(names)) == len(ODD)
+    for name in names:
+        assert len(name.encode()) <= 255
+        (tmp_path / name).write_text("x")
+        assert (tmp_path / name).resolve().parent == tmp_path.resolve()
+    again = [file_name(name.removesuffix(".parquet"), ".parquet") for name in names]
+    assert not set(again) & set(names) - {file_name("a-", ".parquet")}
+
+
+@pytest.mark.parametrize("name", ["../../esc", "x" * 300, "a\\b"])
+def test_predictions_of_a_set_of_any_name_stay_in_their_run(tmp_path: Path, name: str) -> None:
+    part = RunFolder.of(tmp_path, "3f1c").part("alpha=0.5", name)
+    assert part.resolve().parent == tmp_path / "runs/3f1c/parts/alpha=0.5"
+    part.parent.mkdir(parents=True)
+    part.write_text("x")
