@@ -59,6 +59,60 @@ def test_an_installed_method_runs_and_a_broken_one_harms_nobody(installed: Path)
     assert by_label["raises"]["origin"] == "mylab-methods 1.2"
 
 
+OF_ALL = """
+data: miniature
+backbones: [miniature]
+tasks:
+  cifar10-night:
+    id_test: {metric: hesitation}
+    shifts: {night: {metric: hesitation}}
+    also_metrics: ["worst-group:hour", "ece:10"]
+methods:
+  zero-shot: {}
+  mixout: {lr: 5e-4, epochs: 1, batch_size: 48, warmup_steps: 1}
+  wise-ft: {parent: mixout, alphas: [0, 0.5, 1]}
+budget: {steps: 2, evaluation_images: 40}
+"""
+
+
+def test_a_method_a_metric_a_source_and_a_task_of_one_package_work_together(
+    installed: Path,
+) -> None:
+    suite, results = installed / "all.yaml", installed / "all"
+    suite.write_text(OF_ALL)
+    done = shiftbench("run", suite, "--results", results)
+    assert done.returncode == 0, done.stderr
+    rows = read(results).to_pylist()
+    headlines = [row for row in rows if row["primary"]]
+    assert {row["metric"] for row in headlines} == {"hesitation"}
+    beside = {(row["evaluation_set"], row["metric"]) for row in rows if not row["primary"]}
+    assert beside == {
+        *(
+            (name, metric)
+            for name in ("id-val", "id-test", "night")
+            for metric in ("accuracy", "ece:10")
+        ),
+        ("night", "worst-group:hour"),  # the others do not say the hour
+    }
+    for row in headlines:
+        assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
+        assert row["interval"] == "bootstrap over examples"
+    on_id_val = [
+        row for row in headlines if row["label"] == "wise-ft" and row["evaluation_set"] == "id-val"
+    ]
+    (chosen,) = (row["value"] for row in on_id_val if row["selection"] == "id-val")
+    assert chosen == min(row["value"] for row in on_id_val) < max(r["value"] for r in on_id_val)
+    reported = shiftbench("report", suite, "--results", results)
+    assert reported.returncode == 0, reported.stderr
+    assert "hesitation: id-test, night" in reported.stdout
+    page = installed / "report.html"
+    reported = shiftbench("report", suite, "--results", results, "--html", page)
+    assert reported.returncode == 0, reported.stderr
+    assert "bootstrap of 40 units" in page.read_text()
+    verified = shiftbench("verify", "--all", "--results", results)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
 NIGHT = """
 data: miniature
 backbones: [miniature]

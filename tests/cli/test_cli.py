@@ -80,7 +80,7 @@ def test_planning_and_listing_import_neither_torch_nor_ray():
         "from shiftbench.cli import main\n"
         "heavy = {'torch', 'torchvision', 'ray', 'open_clip', 'wilds', 'duckdb', 'scipy'}\n"
         "for words in ('plan suites/nine-shifts.yaml', 'status miniature', 'list methods',\n"
-        "              'list tasks', 'list backbones', 'list suites',\n"
+        "              'list tasks', 'list backbones', 'list metrics', 'list suites',\n"
         "              'plan quickstart --resolved'):\n"
         "    with contextlib.redirect_stdout(io.StringIO()):\n"
         "        assert main(words.split()) == 0, words\n"
@@ -261,6 +261,10 @@ def test_list_describes_what_is_built_in(capsys):
     assert "Weight-space ensemble" in shown
     assert main(["list", "tasks"]) == 0
     assert "cifar10.1, cifar10.2" in capsys.readouterr().out
+    assert main(["list", "metrics"]) == 0
+    shown = capsys.readouterr().out
+    assert "worst-group" in shown
+    assert "The mean of -log p of the label" in shown
     assert main(["list", "sources"]) == 0
     assert "image-folder" in capsys.readouterr().out
     assert main(["list", "backbones"]) == 0

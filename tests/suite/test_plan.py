@@ -234,6 +234,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "search": {"search": "0123456789abcdef"},
     "source of a plugin": {"sources": {"scans": "mylab 1.0"}},
     "its version": {"sources": {"scans": "mylab 1.1"}},
+    "metric of a plugin": {"metrics": {"scans": "mylab 1.0"}},
+    "version of the metric": {"metrics": {"scans": "mylab 1.1"}},
 }
 
 
@@ -257,7 +259,8 @@ def test_all_that_can_change_the_outcome_changes_the_identity(change):
 
 def test_every_field_is_covered():
     changed = {key for change in CHANGES.values() for key in change}
-    assert changed == spec(sources={"scans": "mylab 1.0"}).keys() - {"version"}
+    plugins = {"scans": "mylab 1.0"}
+    assert changed == spec(sources=plugins, metrics=plugins).keys() - {"version"}
     task_fields = {name for name in CHANGES if name in type(builtin_tasks()["fmow"]).model_fields}
     assert task_fields | {"name"} == set(type(builtin_tasks()["fmow"]).model_fields)
 

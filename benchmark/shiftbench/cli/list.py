@@ -1,4 +1,4 @@
-"""``shiftbench list``: the methods, tasks, sources, backbones and suites there are."""
+"""``shiftbench list``: the methods, metrics, tasks, sources, backbones and suites there are."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ Row = tuple[str, str, str]
 
 def list_registered(
     what: Annotated[
-        Literal["methods", "tasks", "sources", "backbones", "suites"],
-        typer.Argument(metavar="WHAT", help="methods, tasks, sources, backbones or suites."),
+        Literal["methods", "metrics", "tasks", "sources", "backbones", "suites"],
+        typer.Argument(
+            metavar="WHAT", help="methods, metrics, tasks, sources, backbones or suites."
+        ),
     ],
 ) -> None:
     """List what a suite can name, where it comes from, and what it is."""
@@ -69,6 +71,10 @@ def _registry(kind: Kind) -> Registry[object]:
             from shiftbench.methods.registry import METHODS
 
             return METHODS
+        case "metrics":
+            from shiftbench.evaluation.metrics.registry import METRICS
+
+            return METRICS
         case "tasks":
             from shiftbench.data.tasks.registry import TASKS
 

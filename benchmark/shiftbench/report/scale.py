@@ -58,6 +58,14 @@ def scale_of(name: str) -> Scale:
     return Scale(measured.percent, measured.higher_is_better)
 
 
+def metric_title(name: str) -> str:
+    """The heading of a metric's numbers; its name, where it is not installed here."""
+    try:
+        return metric(name).title
+    except InputError:
+        return name
+
+
 def common_scale(names: Iterable[str]) -> Scale | None:
     """The scale that several metrics share, on which a mean of them has a meaning."""
     scales = {scale_of(name) for name in names}

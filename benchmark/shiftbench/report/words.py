@@ -8,7 +8,7 @@ from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.leaderboard.schema import REAL, FailedRun
 from shiftbench.report.over_tasks import OverallRanking
 from shiftbench.report.ranking import Ranking
-from shiftbench.report.scale import ACCURACY, NONE
+from shiftbench.report.scale import ACCURACY, NONE, metric_title
 from shiftbench.report.scores import MEAN
 from shiftbench.report.tradeoffs import Tradeoff
 
@@ -59,8 +59,8 @@ def metrics_of(ranking: Ranking) -> str:
     by_metric: dict[str, list[str]] = {}
     for name in (ID_TEST, *ranking.shifts):
         if name in ranking.metrics:
-            by_metric.setdefault(ranking.metrics[name], []).append(name)
-    return "; ".join(f"{metric}: {', '.join(sets)}" for metric, sets in by_metric.items())
+            by_metric.setdefault(metric_title(ranking.metrics[name]), []).append(name)
+    return "; ".join(f"{title}: {', '.join(sets)}" for title, sets in by_metric.items())
 
 
 def tasks_of(ranking: OverallRanking) -> str:

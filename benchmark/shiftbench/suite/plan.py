@@ -11,10 +11,12 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.errors import InputError
-from shiftbench.data.sources.registry import plugin_origins
+from shiftbench.data.sources.registry import plugin_origins as source_origins
+from shiftbench.evaluation.metrics.registry import plugin_origins as metric_origins
 from shiftbench.methods.base import Parent, TrainedMethod
 from shiftbench.methods.registry import METHODS
 from shiftbench.models.backbones import backbone_identity
+from shiftbench.suite.task_metrics import metrics_named
 
 if TYPE_CHECKING:
     from shiftbench.data.tasks.definition import EvaluationSet, Task
@@ -134,6 +136,7 @@ def identity(
     budget: Budget,
     search: str | None = None,
     sources: Mapping[str, str] | None = None,
+    metrics: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Everything that can change the outcome of a run, and nothing else, as JSON.
 
@@ -151,6 +154,7 @@ def identity(
         search: id of the search that its settings come from.
         sources: distribution and version by kind of the sources that are not built in; a run
             without any has the identity that it would have without this key.
+        metrics: the same of metrics, by name.
     """
     return {
         "version": IDENTITY_VERSION,
@@ -166,6 +170,7 @@ def identity(
         "budget": budget.model_dump(mode="json"),
         "search": search,
         **({"sources": dict(sources)} if sources else {}),
+        **({"metrics": dict(metrics)} if metrics else {}),
     }
 
 
@@ -285,7 +290,8 @@ class _Cell:
             shots=shots,
             budget=budget,
             search=search,
-            sources=plugin_origins(self._task, seen),
+            sources=source_origins(self._task, seen),
+            metrics=metric_origins(metrics_named(self._task, seen)),
         )
 
     def _search(

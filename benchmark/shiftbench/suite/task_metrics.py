@@ -42,6 +42,17 @@ def faults(task: Task) -> Iterator[tuple[tuple[Key, ...], str]]:
             yield ("shifts",), f"{error}; methods are ranked by the mean over shifts"
 
 
+def metrics_named(task: Task, ood_val: EvaluationSet | None) -> list[str]:
+    """The metrics that a run of a task is scored with, as their texts say.
+
+    Args:
+        task: of the run.
+        ood_val: the set that its search looks at; ``None`` without one.
+    """
+    sets = [task.id_test, *task.shifts.values(), *([] if ood_val is None else [ood_val])]
+    return [*(item.metric for item in sets), *task.also_metrics]
+
+
 def check_metrics(task: Task) -> None:
     """Refuse a task with a fault in its metrics.
 

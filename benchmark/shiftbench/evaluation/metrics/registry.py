@@ -47,6 +47,19 @@ def _made(text: str, plugins: str) -> Metric:
         raise InputError(f'metric "{text}": {error}') from error
 
 
+def plugin_origins(texts: Iterable[str]) -> dict[str, str]:
+    """The metrics from other packages among those that some texts name.
+
+    Returns:
+        distribution and version by name, such as ``{"hesitation": "mylab 1.2"}``; a part of the
+        identity of runs, so that a changed metric makes new runs.
+    """
+    entries = METRICS.entries()
+    names = sorted({text.partition(":")[0] for text in texts})
+    used = (entries[name] for name in names if name in entries)
+    return {entry.name: entry.origin for entry in used if not entry.builtin}
+
+
 def check_mean(texts: Iterable[str]) -> None:
     """Refuse a mean over metrics that have no common direction and unit.
 
