@@ -42,3 +42,7 @@ def test_the_whole_text_has_the_errors_that_led_to_it():
         text = whole_text(error)
     assert '{}["here"]' in text and "KeyError: 'here'" in text
     assert text.rstrip().endswith("RunFailedError: not found")
+
+
+def test_the_whole_text_has_no_colours():
+    assert whole_text(RuntimeError("\x1b[36mray::fit\x1b[39m")) == "RuntimeError: ray::fit\n"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from itertools import takewhile
 
 _LONGEST = 500  # characters of an error on one line
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Ray puts them into tracebacks
 _TRACEBACK = "Traceback (most recent call last):"
 
 
@@ -43,4 +45,4 @@ def last_line(error: BaseException) -> str:
 
 def whole_text(error: BaseException) -> str:
     """An error with its traceback and those of the errors that led to it."""
-    return "".join(traceback.format_exception(error))
+    return _COLOURS.sub("", "".join(traceback.format_exception(error)))

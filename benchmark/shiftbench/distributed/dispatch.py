@@ -111,7 +111,7 @@ def _fit_in_group(work: Work, jobs: list[Job], progress: Any) -> list[Job]:
     left = []
     for job in jobs:
         if job.run_id in failures:
-            work.settle(job, failures[job.run_id].error)
+            work.settle(job, failures[job.run_id])
         elif RunFolder.of(setup.results, job.run_id).fitted:
             work.settle(job)
         else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray.train
 import torch
@@ -23,30 +23,11 @@ from shiftbench.execution.workspace import Workspace
 from shiftbench.leaderboard.runfolder import RunFolder
 
 
-class Failure(NamedTuple):
-    """The failure of a run.
-
-    Attributes:
-        reason: in one line.
-        text: the whole message with tracebacks.
-    """
-
-    reason: str
-    text: str
-
-    @property
-    def error(self) -> RunFailedError:
-        """The failure as an error of this process."""
-        error = RunFailedError(self.reason)
-        error.add_note(self.text)
-        return error
-
-
-def fit_group(setup: Setup, run_ids: Sequence[str], progress: Any) -> dict[str, Failure]:
+def fit_group(setup: Setup, run_ids: Sequence[str], progress: Any) -> dict[str, RunFailedError]:
     """Train runs one after the other in one group of ``resources.workers`` workers.
 
     Returns:
-        the failures of runs, by id; a run that is not among them and not fitted was
+        errors of the runs that failed, by id; a run that is not among them and not fitted was
         not tried.
     """
     resources, limits = setup.resources, setup.resources.limits
@@ -76,15 +57,15 @@ def fit_group(setup: Setup, run_ids: Sequence[str], progress: Any) -> dict[str, 
             ),
         )
         try:
-            failures: dict[str, Failure] = trainer.fit().return_value
+            failures: dict[str, RunFailedError] = trainer.fit().return_value
         except TrainingFailedError as error:
             at_fault = next(i for i in run_ids if not RunFolder.of(setup.results, i).fitted)
-            return {at_fault: Failure(last_line(error), whole_text(error))}
+            return {at_fault: sendable(error)}
     return failures
 
 
-def _group_loop(config: dict[str, Any]) -> dict[str, Failure]:
-    """The loop of each worker of a group; the failures of runs, by id."""
+def _group_loop(config: dict[str, Any]) -> dict[str, RunFailedError]:
+    """The loop of each worker of a group; errors of the runs that failed, by id."""
     setup: Setup = config["setup"]
     context = ray.train.get_context()
     place = WorkerPlace(context.get_world_rank(), context.get_world_size())
@@ -95,5 +76,12 @@ def _group_loop(config: dict[str, Any]) -> dict[str, Failure]:
         try:
             fit(workspace, run_id, place, reporter(config["progress"], run_id))
         except RunFailedError as error:  # the gradient is averaged, so all workers get here at once
-            failures[run_id] = Failure(last_line(error), whole_text(error))
+            failures[run_id] = sendable(error)
     return failures
+
+
+def sendable(error: Exception) -> RunFailedError:
+    """An error as it can be sent to another process: its traceback becomes a note of it."""
+    sent = RunFailedError(last_line(error))
+    sent.add_note(whole_text(error))
+    return sent

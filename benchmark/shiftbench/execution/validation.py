@@ -70,7 +70,7 @@ def score_of(
 
 
 def _are_those_of(model: ImageClassifier, weights: Weights) -> bool:
-    """Whether weights are a model's own tensors, not others that a method made of them."""
+    """True if weights are a model's own tensors, not others that a method made of them."""
     own = model.state_dict()
     return own.keys() == weights.keys() and all(
         weights[name].data_ptr() == tensor.data_ptr() for name, tensor in own.items()

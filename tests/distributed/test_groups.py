@@ -1,0 +1,17 @@
+"""Errors of a group's workers, which the driver records."""
+
+from __future__ import annotations
+
+import pickle
+
+from shiftbench.core.errors import whole_text
+from shiftbench.distributed.groups import sendable
+
+
+def test_an_error_keeps_its_traceback_on_the_way_to_another_process() -> None:
+    try:
+        [].pop()
+    except IndexError as error:
+        sent = pickle.loads(pickle.dumps(sendable(error)))
+    assert str(sent) == "IndexError: pop from empty list"
+    assert "[].pop()" in whole_text(sent)

@@ -1,0 +1,94 @@
+"""The record of jobs that have ended: what goes on, what fails with them, what is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from shiftbench.core.errors import RunFailedError
+from shiftbench.execution.display import Display
+from shiftbench.execution.jobs import Job
+from shiftbench.execution.remarks import Remarks
+from shiftbench.execution.setup import Setup
+from shiftbench.execution.work import Work
+from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.schema import failures
+from shiftbench.leaderboard.store import read
+from shiftbench.suite.plan import Plan
+from shiftbench.suite.suite import Suite
+
+SUITE = """
+data: miniature
+backbones: [miniature]
+tasks: [cifar10]
+methods:
+  full: {}
+  wise-ft: {}
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    file = tmp_path / "s.yaml"
+    file.write_text(SUITE)
+    return Plan.build(Suite.load(file))
+
+
+def make_work(plan: Plan, results: Path, todo: set[str] | None = None) -> Work:
+    parent, child = plan.runs
+    fit = Job("fit", parent)
+    graph = {fit: set(), Job("score", parent): {fit}, Job("score", child): {fit}}
+    setup = Setup("s", plan.runs, results, "miniature", plan.suite.resources, Remarks())
+    display = Display(Console(quiet=True), plan.runs, list(graph))
+    return Work(setup, graph, plan.runs.keys() if todo is None else todo, display)
+
+
+def raised(error: Exception) -> Exception:
+    try:
+        raise error
+    except type(error) as caught:
+        return caught
+
+
+def test_a_failure_is_recorded_with_its_traceback(plan: Plan, tmp_path: Path) -> None:
+    work = make_work(plan, tmp_path)
+    parent, child = plan.runs
+    (fit,) = work.ready()
+    work.settle(fit, raised(ZeroDivisionError("no\nway")))
+    assert work.ready() == []
+    assert not work.needed(Job("score", child))
+    assert work.failures.keys() == {parent, child}
+    rows = {run.run_id: run for run in failures(read(tmp_path))}
+    assert rows[parent].error == "ZeroDivisionError: no way"
+    assert rows[parent].error_file == f"runs/{parent}/error.txt"
+    text = (tmp_path / f"runs/{parent}/error.txt").read_text()
+    assert "Traceback" in text
+    assert "in raised" in text
+    assert rows[child].error == f"it builds on run {parent}, which failed"
+    assert rows[child].error_file == rows[parent].error_file
+
+
+def test_the_traceback_goes_when_the_run_is_done(plan: Plan, tmp_path: Path) -> None:
+    parent, _ = plan.runs
+    file = RunFolder.of(tmp_path, parent).error
+    file.parent.mkdir(parents=True)
+    file.write_text("an earlier failure")
+    work = make_work(plan, tmp_path)
+    (fit,) = work.ready()
+    work.settle(fit)
+    assert {job.stage for job in work.ready()} == {"score"}
+    work.settle(Job("score", parent))
+    assert not file.exists()
+    assert work.failures == {}
+
+
+def test_a_run_that_is_done_stays_so_when_it_cannot_be_fitted_again(
+    plan: Plan, tmp_path: Path
+) -> None:
+    _, child = plan.runs
+    work = make_work(plan, tmp_path, todo={child})
+    (fit,) = work.ready()
+    work.settle(fit, RunFailedError("the loss is not finite"))
+    assert work.failures.keys() == {child}
+    assert [run.run_id for run in failures(read(tmp_path))] == [child]
