@@ -12,7 +12,7 @@ from shiftbench.report.model import RankingReport, Report
 from shiftbench.report.ranking import RankedMethod, Ranking
 from shiftbench.report.scale import NONE
 from shiftbench.report.scores import MEAN
-from shiftbench.report.words import duration, missing_text, short, title_of
+from shiftbench.report.words import duration, metrics_of, missing_text, short, title_of
 
 HEADER = (
     *("data_kind", "task", "task_digest", "backbone", "shots", "evaluation_images"),
@@ -111,9 +111,10 @@ def _latex_table(of_ranking: RankingReport, label: str) -> str:
     ]
     rows = [" & ".join(row) + r" \\" for row in body]
     headings_row = " & ".join(map(escape_latex, header)) + r" \\"
+    unit = ", percent" if ranking.scale_on(MEAN).percent else ""
     caption = (
-        f"{title_of(ranking)}. Percent, mean over seeds ± standard deviation; methods that share a "
-        "letter tie. * incomplete data or seeds."
+        f"{title_of(ranking)}. {metrics_of(ranking)}{unit}. Mean over seeds ± standard deviation; "
+        "methods that share a letter tie. * incomplete data or seeds."
     )
     return "\n".join(
         [

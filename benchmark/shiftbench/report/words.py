@@ -28,10 +28,10 @@ SHORT = {
 """Headings of columns."""
 MARK = "*"  # of a value from incomplete data
 NOTE = (
-    "Percent, headline metric of each set, mean over seeds ± standard deviation. OOD: mean over "
-    "all shifts, which ranks. Cost: device time to train and to search, parents included. "
-    f"{MARK} incomplete data or seeds. ood-val: settings found on OOD validation data. "
-    "Oracle: chosen on the shifts themselves, so it never ranks."
+    "Headline metric of each set, in percent unless it is a loss; mean over seeds ± standard "
+    "deviation. OOD: mean over all shifts, which ranks. Cost: device time to train and to search, "
+    f"parents included. {MARK} incomplete data or seeds. ood-val: settings found on OOD validation "
+    "data. Oracle: chosen on the shifts themselves, so it never ranks."
 )
 TRADEOFFS = (
     "Frontier: no other method's selected variant or point of a curve has both a higher ID "
@@ -55,7 +55,7 @@ def title_of(ranking: Ranking | OverallRanking) -> str:
 
 
 def metrics_of(ranking: Ranking) -> str:
-    """Each headline metric with the sets that it is of."""
+    """The title of each headline metric with the sets that it is of."""
     by_metric: dict[str, list[str]] = {}
     for name in (ID_TEST, *ranking.shifts):
         if name in ranking.metrics:
@@ -88,6 +88,11 @@ def failure_text(failure: FailedRun) -> str:
     shots = "" if failure.shots is None else f" · {failure.shots} shots"
     run = f"{failure.task} · {failure.backbone} · {failure.label}{shots} · seed {failure.seed}"
     return f"{run} ({failure.run_id}): {failure.error}"
+
+
+def set_metric(ranking: Ranking, set_name: str) -> str:
+    """The title of a set's headline metric; ``mean`` for the mean over shifts."""
+    return metric_title(ranking.metrics[set_name]) if set_name in ranking.metrics else "mean"
 
 
 def several_shifts(ranking: Ranking) -> tuple[str, ...]:

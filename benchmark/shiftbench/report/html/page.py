@@ -19,13 +19,14 @@ from shiftbench.report.html.charts.drawn import ranking_figures, report_figures
 from shiftbench.report.html.charts.figure import Figure, Style, styles
 from shiftbench.report.model import Report
 from shiftbench.report.ranking import RankedMethod, Ranking
-from shiftbench.report.scale import ACCURACY, NONE, metric_title
+from shiftbench.report.scale import ACCURACY, NONE
 from shiftbench.report.scores import MEAN, Estimate
 from shiftbench.report.words import (
     TRADEOFFS,
     duration,
     metrics_of,
     missing_text,
+    set_metric,
     short,
     shots_text,
     title_of,
@@ -233,7 +234,7 @@ def setting_text(value: object) -> str:
 
 
 def _explained(ranking: Ranking, set_name: str) -> str:
-    return f"{set_name}: {metric_title(ranking.metrics[set_name])}{_unit(ranking, set_name)}"
+    return f"{set_name}: {set_metric(ranking, set_name)}{_unit(ranking, set_name)}"
 
 
 def _unit(ranking: Ranking, set_name: str) -> str:

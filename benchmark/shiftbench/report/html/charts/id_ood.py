@@ -20,7 +20,7 @@ from shiftbench.report.html.charts.figure import MUTED, NEUTRAL, Chart, Figure, 
 from shiftbench.report.html.charts.records import Drawing, logit_of, rounded
 from shiftbench.report.model import Report
 from shiftbench.report.scores import MEAN
-from shiftbench.report.words import short, title_of
+from shiftbench.report.words import set_metric, short, title_of
 
 PANEL = 290  # pixels
 TICKS = (0.01, 0.02, *(t / 20 for t in range(1, 20)), 0.98, 0.99, 0.995, 0.999)
@@ -94,7 +94,7 @@ def _panel(set_name: str, drawing: Drawing, trend: Records) -> Chart:
     # The axes show where ours and the trend are; models that are worse than it are cut off.
     of_set = [r for r in trend if r["set"] == set_name and set_name in axes]
     id_name = axes.get(set_name, ID_TEST)
-    metric = drawing.ranking.metrics.get(ID_TEST, "no metric")
+    metric = set_metric(drawing.ranking, ID_TEST)
     x_scale = fixed(domain(r["x"] for r in (*ours, *of_set)))
     y_scale = fixed(domain(r["y"] for r in (*ours, *of_set)))
     axis = alt.Axis(

@@ -21,7 +21,7 @@ from shiftbench.report.html.charts.figure import Chart, Figure
 from shiftbench.report.html.charts.records import Drawing
 from shiftbench.report.ranking import ORACLE
 from shiftbench.report.scores import MEAN
-from shiftbench.report.words import title_of
+from shiftbench.report.words import set_metric, title_of
 
 
 def sets_chart(drawing: Drawing) -> Figure:
@@ -69,7 +69,7 @@ def alpha_curves(drawing: Drawing) -> Figure:
 
 def _panel(set_name: str, drawing: Drawing, names: list[str], *, labels: bool) -> Chart:
     of_scores = drawing.ranking.scale_on(set_name)
-    metric = drawing.ranking.metrics.get(set_name, "mean")
+    metric = set_metric(drawing.ranking, set_name)
     scale = score_scale([r for r in drawing.points if r["set"] == set_name], of_scores)
     base = (
         alt.Chart(alt.NamedData(f"{drawing.key}-points"))
@@ -116,7 +116,7 @@ def _alpha_panel(set_name: str, drawing: Drawing, names: list[str]) -> Chart:
                 "value:Q",
                 scale=alt.Scale(zero=False),
                 axis=number_axis(of_scores, tickCount=5),
-                title=drawing.ranking.metrics.get(set_name, "mean"),
+                title=set_metric(drawing.ranking, set_name),
             ),
             color=colour(names, drawing.styles),
             opacity=fade(),
