@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test example browser lint schema clean
+.PHONY: quickstart test example browser docs lint schema clean
 
 quickstart: $(VENV)/.installed  ## fine-tune, evaluate and rank on the miniature world
 	$(BIN)/shiftbench run suites/quickstart.yaml
@@ -20,7 +20,10 @@ browser:  ## Debian's chromium, in which the tests open the HTML report
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends chromium
 
-lint: $(VENV)/.tested  ## style and types
+docs: $(VENV)/.tested  ## the documentation as a site, in build/site
+	$(BIN)/mkdocs build --strict --quiet
+
+lint: docs $(VENV)/.tested  ## style, types, layers and documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
