@@ -21,7 +21,7 @@ browser:  ## Debian's chromium, in which the tests open the HTML report
 	apt-get install -y -qq --no-install-recommends chromium
 
 docs: $(VENV)/.tested  ## the documentation as a site, in build/site
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lint: docs $(VENV)/.tested  ## style, types, layers and documentation
 	$(BIN)/ruff check .

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import mkdocs_gen_files
 import typer
-from click import Argument, Command, Context, Group
 from pydantic import BaseModel
 from shiftbench.cli import VERBS, app
-from shiftbench.data import tasks
-from shiftbench.data.registry import SOURCES
+from shiftbench.data.sources.registry import SOURCES
+from shiftbench.data.tasks.definition import EvaluationSet, Task
 from shiftbench.evaluation.metrics.registry import METRICS
-from shiftbench.leaderboard import schema
+from shiftbench.leaderboard.schema import COLUMNS
 from shiftbench.methods.registry import METHODS
-from shiftbench.suite.suite import Budget, Resources, SuiteFile
+from shiftbench.suite.file import Budget, Limits, Resources, SuiteFile
 
 
 def main() -> None:
@@ -26,7 +25,7 @@ def main() -> None:
     write("suites", "Suites", suites())
     write("methods", "Methods", methods())
     write("metrics", "Metrics", metrics())
-    write("columns", "Columns of the leaderboard", [schema.columns_markdown()])
+    write("columns", "Columns of the leaderboard", columns())
 
 
 def write(name: str, title: str, parts: Iterable[str]) -> None:
@@ -39,33 +38,30 @@ def commands() -> Iterator[str]:
     """Every verb with its arguments, options and examples."""
     yield "Exit codes: 0 done, 1 some runs failed or differ, 2 bad input, 130 interrupted."
     group = typer.main.get_command(app)
-    assert isinstance(group, Group)  # noqa: S101 - narrows a type
+    context = group.make_context("shiftbench", [], resilient_parsing=True)
     for verb in VERBS:
-        command = group.get_command(Context(group), verb)
-        if command is not None:
-            yield from _command(f"shiftbench {verb}", command)
+        yield from _command(f"shiftbench {verb}", group.get_command(context, verb), "##")
 
 
-def _command(name: str, command: Command) -> Iterator[str]:
-    yield f"## {name}"
+def _command(name: str, command: Any, level: str) -> Iterator[str]:
+    yield f"{level} {name}"
     yield textwrap.dedent(command.help or "")
-    if isinstance(command, Group):
-        for sub_name, sub in command.commands.items():
-            yield from (part.replace("## ", "### ", 1) for part in _command(f"{name} {sub_name}", sub))
     rows = []
     for parameter in command.params:
-        record = parameter.to_info_dict()
-        if record.get("hidden") or parameter.name in ("help", "install_completion"):
+        if parameter.name in ("help", "install_completion", "show_completion"):
             continue
-        positional = isinstance(parameter, Argument)
-        called = parameter.make_metavar(Context(command)) if positional else ", ".join(parameter.opts)
-        default = record.get("default")
-        shown = "" if default in (None, False, ()) else f"`{default}`"
+        called = parameter.metavar or parameter.name.upper()
+        if parameter.param_type_name != "argument":
+            called = ", ".join(parameter.opts)
+        default = parameter.default
+        shown = "" if default in (None, False, ()) or callable(default) else f"`{default}`"
         rows.append((f"`{called}`", shown, getattr(parameter, "help", None) or ""))
     if rows:
         yield table(("option", "default", "meaning"), rows)
     if command.epilog:
         yield _epilog(command.epilog)
+    for verb, sub in getattr(command, "commands", {}).items():
+        yield from _command(f"{name} {verb}", sub, f"{level}#")
 
 
 def _epilog(text: str) -> str:
@@ -90,8 +86,9 @@ def suites() -> Iterator[str]:
         ("The file", SuiteFile),
         ("`budget`", Budget),
         ("`resources`", Resources),
-        ("A task", tasks.Task),
-        ("An evaluation set: `id_test`, `ood_val`, `shifts.<name>`", tasks.EvaluationSet),
+        ("`resources.limits`", Limits),
+        ("A task", Task),
+        ("An evaluation set: `id_test`, `ood_val`, `shifts.<name>`", EvaluationSet),
     ):
         yield f"## {title}"
         yield keys(model)
@@ -127,7 +124,17 @@ def metrics() -> Iterator[str]:
             yield first_paragraph(METRICS.load(name))
 
 
-def keys(model: type[BaseModel], without: set[str] = frozenset()) -> str:  # type: ignore[assignment]
+def columns() -> Iterator[str]:
+    """Every column of the leaderboard's Parquet files."""
+    yield (
+        "A row for every run × variant × selection × evaluation set × metric; a run that failed is "
+        "one row, null where there is no result. The files carry description and unit of every "
+        "field in their metadata."
+    )
+    yield COLUMNS.page()
+
+
+def keys(model: type[BaseModel], without: Collection[str] = ()) -> str:
     """A table of a model's fields."""
     fields = model.model_json_schema()["properties"]
     rows = [
