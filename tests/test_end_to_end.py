@@ -35,18 +35,18 @@ methods:
 budget: {steps: 6, evaluation_images: 60}
 """
 RUNS = 8
-README = Path(__file__).parent.parent / "README.md"
+OWN_METHOD = Path(__file__).parents[1] / "docs" / "tutorial" / "own-method.md"
 RESULT = ["run_id", "variant", "selection", "evaluation_set", "metric"]
 
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Iterator[Path]:
-    """A small suite, one of whose methods is the README's example of a plugin."""
+    """A small suite, one of whose methods is the tutorial's example of a plugin."""
     folder = tmp_path_factory.mktemp("suite")
     file = folder / "small.yaml"
     file.write_text(SUITE)
     (example,) = re.findall(
-        r"```python\n# mylab/smooth.py\n(.*?)```", README.read_text(), re.DOTALL
+        r"```python\n# mylab/smooth.py\n(.*?)```", OWN_METHOD.read_text(), re.DOTALL
     )
     (folder / "mylab_smooth.py").write_text(example)
     with pytest.MonkeyPatch.context() as patch:

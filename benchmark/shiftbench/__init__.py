@@ -20,9 +20,11 @@ from shiftbench.core.version import __version__
 if TYPE_CHECKING:
     from shiftbench.api import Leaderboard, load_model, run
     from shiftbench.core.errors import InputError
+    from shiftbench.data.images import ImageSet
     from shiftbench.data.sources.base import Source
     from shiftbench.data.tasks.definition import EvaluationSet, Task
-    from shiftbench.evaluation.metrics.base import Metric
+    from shiftbench.evaluation.examples import Examples
+    from shiftbench.evaluation.metrics.base import MeanMetric, Metric, Proportion, SumMetric
     from shiftbench.execution.finetuned import FineTuned
     from shiftbench.leaderboard.schema import Row
     from shiftbench.methods.base import (
@@ -48,20 +50,25 @@ _HOMES = {
     "DerivedMethod": "methods.base",
     "EnsembleMethod": "methods.base",
     "EvaluationSet": "data.tasks.definition",
+    "Examples": "evaluation.examples",
     "FineTuned": "execution.finetuned",
+    "ImageSet": "data.images",
     "InputError": "core.errors",
     "Leaderboard": "api",
+    "MeanMetric": "evaluation.metrics.base",
     "Members": "methods.base",
     "Method": "methods.base",
-    "Metric": "evaluation.metrics.base",
     "MethodConfig": "methods.config",
+    "Metric": "evaluation.metrics.base",
     "Outputs": "methods.base",
     "Parent": "methods.base",
     "Plan": "suite.plan",
+    "Proportion": "evaluation.metrics.base",
     "Row": "leaderboard.schema",
     "Run": "suite.plan",
     "Source": "data.sources.base",
     "Suite": "suite.suite",
+    "SumMetric": "evaluation.metrics.base",
     "Task": "data.tasks.definition",
     "TrainedMethod": "methods.base",
     "TrainingConfig": "methods.config",
@@ -77,9 +84,12 @@ __all__ = [
     "DerivedMethod",
     "EnsembleMethod",
     "EvaluationSet",
+    "Examples",
     "FineTuned",
+    "ImageSet",
     "InputError",
     "Leaderboard",
+    "MeanMetric",
     "Members",
     "Method",
     "MethodConfig",
@@ -87,10 +97,12 @@ __all__ = [
     "Outputs",
     "Parent",
     "Plan",
+    "Proportion",
     "Row",
     "Run",
     "Source",
     "Suite",
+    "SumMetric",
     "Task",
     "TrainedMethod",
     "TrainingConfig",
