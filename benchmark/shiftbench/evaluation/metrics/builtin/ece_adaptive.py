@@ -6,11 +6,11 @@ import numpy as np
 
 from shiftbench.evaluation.examples import Examples
 from shiftbench.evaluation.intervals import Floats
-from shiftbench.evaluation.metrics.base import Metric
 from shiftbench.evaluation.metrics.builtin.ece import bins_of
+from shiftbench.evaluation.metrics.ranked import RankedMetric
 
 
-class AdaptiveECE(Metric):
+class AdaptiveECE(RankedMetric):
     """The gap between confidence and accuracy, averaged over bins of equally many examples.
 
     ``ece-adaptive:15`` sorts by the highest softmax probability and cuts into 15 equal parts
@@ -21,7 +21,6 @@ class AdaptiveECE(Metric):
 
     name = "ece-adaptive"
     higher_is_better = False
-    needs = frozenset({"top_logits", "log_sum_exp"})
     resamples_lie_beside = True
 
     def __init__(self, argument: str | None = None) -> None:
@@ -29,18 +28,19 @@ class AdaptiveECE(Metric):
         self.argument = argument
         self.title = f"adaptive ECE ({self.bins} bins)"
 
-    def values(self, examples: Examples, weights: Floats) -> Floats:
-        """Gaps between cuts of the sum of right less confidence over sorted examples."""
-        levels, level_of = np.unique(examples.confidence, return_inverse=True)
-        order = np.lexsort((examples.correct, level_of))
-        starts = np.searchsorted(level_of[order], np.arange(len(levels)))
-        drawn = weights[:, order]
-        gaps = (examples.correct - examples.confidence)[order]
-        mass = np.add.reduceat(drawn, starts, axis=1).cumsum(axis=1)
-        gap = np.add.reduceat(drawn * gaps, starts, axis=1).cumsum(axis=1)
-        found = np.empty(len(weights))
-        for i, (reached, total) in enumerate(zip(mass, gap, strict=True)):
-            cuts = np.linspace(0, reached[-1], self.bins + 1)
-            at_cuts = np.interp(cuts, np.append(0.0, reached), np.append(0.0, total))
-            found[i] = np.abs(np.diff(at_cuts)).sum() / reached[-1]
+    def amounts(self, examples: Examples) -> Floats:
+        """(n,) right less confidence."""
+        gaps: Floats = examples.correct - examples.confidence
+        return gaps
+
+    def of_levels(self, mass: Floats, amount: Floats) -> Floats:
+        """Gaps between cuts of the running sum of right less confidence."""
+        start = np.zeros((len(mass), 1))
+        reached = np.hstack([start, mass.cumsum(axis=1)])
+        total = np.hstack([start, amount.cumsum(axis=1)])
+        found = np.empty(len(mass))
+        for i in range(len(mass)):
+            cuts = np.linspace(0, reached[i, -1], self.bins + 1)
+            at_cuts = np.interp(cuts, reached[i], total[i])
+            found[i] = np.abs(np.diff(at_cuts)).sum() / reached[i, -1]
         return found
