@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError
-from shiftbench.core.locations import Entry
+from shiftbench.core.locations import DirectoryEntry
 from shiftbench.data import roots
 from shiftbench.data.miniature import layout
 from shiftbench.data.miniature.definition import VERSION
@@ -53,8 +53,8 @@ def test_local_and_remote_files_alike(tmp_path: Path, prefix: str) -> None:
     (tmp_path / ".hidden").write_bytes(b"")
     root = f"{prefix}{tmp_path}"
     assert locations.entries(root) == [
-        Entry("a", 0, True),
-        Entry("b.txt", 5, False),
+        DirectoryEntry("a", 0, True),
+        DirectoryEntry("b.txt", 5, False),
     ]
     assert locations.kind_of(f"{root}/a") == "folder"
     assert locations.kind_of(f"{root}/b.txt") == "file"

@@ -20,7 +20,7 @@ CACHE_VARIABLE = "SHIFTBENCH_CACHE"
 _BLOCK = 64 * 1024
 
 
-class Entry(NamedTuple):
+class DirectoryEntry(NamedTuple):
     """One entry of a folder.
 
     Attributes:
@@ -87,7 +87,7 @@ def kind_of(location: str) -> Literal["file", "folder"] | None:
     return {FileType.File: "file", FileType.Directory: "folder"}.get(found)  # type: ignore[return-value]
 
 
-def entries(location: str) -> list[Entry]:
+def entries(location: str) -> list[DirectoryEntry]:
     """What a folder holds, sorted by name; hidden files are left out.
 
     Raises:
@@ -108,35 +108,35 @@ def shown(location: str) -> str:
     )
 
 
-def _local_entries(location: str) -> list[Entry]:
+def _local_entries(location: str) -> list[DirectoryEntry]:
     with os.scandir(location) as scan:
         return [_local_entry(item) for item in scan if not _hidden(item.name)]
 
 
-def _local_entry(item: os.DirEntry[str]) -> Entry:
+def _local_entry(item: os.DirEntry[str]) -> DirectoryEntry:
     try:
         item.name.encode()
     except UnicodeEncodeError:
-        return Entry(item.name, 0, item.is_dir(), "its name is not UTF-8")
+        return DirectoryEntry(item.name, 0, item.is_dir(), "its name is not UTF-8")
     if item.is_dir():
-        return Entry(item.name, 0, True)
+        return DirectoryEntry(item.name, 0, True)
     try:
-        return Entry(item.name, item.stat().st_size, False)
+        return DirectoryEntry(item.name, item.stat().st_size, False)
     except OSError as error:
         broken = "is a link that leads nowhere" if item.is_symlink() else str(error.strerror)
-        return Entry(item.name, 0, False, broken)
+        return DirectoryEntry(item.name, 0, False, broken)
 
 
 def _hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def _remote_entries(location: str) -> list[Entry]:
+def _remote_entries(location: str) -> list[DirectoryEntry]:
     from pyarrow.fs import FileSelector, FileType
 
     system, path = filesystem(location)
     return [
-        Entry(info.base_name, info.size or 0, info.type == FileType.Directory)
+        DirectoryEntry(info.base_name, info.size or 0, info.type == FileType.Directory)
         for info in system.get_file_info(FileSelector(path))
         if not _hidden(info.base_name)
     ]

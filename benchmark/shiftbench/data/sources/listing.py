@@ -20,7 +20,7 @@ import numpy as np
 
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError
-from shiftbench.core.locations import Entry, shown
+from shiftbench.core.locations import DirectoryEntry, shown
 from shiftbench.data.images import ImageSet, Labels, Names
 from shiftbench.data.sources.files import FileImages, fingerprint
 
@@ -86,7 +86,7 @@ class Listing:
         )
 
 
-def entries(location: str) -> list[Entry]:
+def entries(location: str) -> list[DirectoryEntry]:
     """Return what a person put into a folder, sorted by name; leftovers are left out.
 
     Raises:
@@ -203,7 +203,7 @@ def _descend(walk: _Walk, location: str, folder: str, above: tuple[str, ...]) ->
             _descend(walk, location, path, (*above, real))
 
 
-def _take(walk: _Walk, where: str, path: str, entry: Entry) -> None:
+def _take(walk: _Walk, where: str, path: str, entry: DirectoryEntry) -> None:
     """Add a file to those that are images, that are faulty or that are not read."""
     ending = ending_of(entry.name)
     if ending and not is_image(entry.name):

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError
-from shiftbench.core.locations import Entry, shown
+from shiftbench.core.locations import DirectoryEntry, shown
 from shiftbench.data.images import ImageSet, Names
 from shiftbench.data.prompts import FMOW_CATEGORIES
 from shiftbench.data.sources.base import Documented
@@ -117,7 +117,7 @@ class _Wilds(PublishedSource):
         )
 
 
-def _missing(folder: str, names: list[str], listed: Mapping[str, Entry]) -> Iterator[str]:
+def _missing(folder: str, names: list[str], listed: Mapping[str, DirectoryEntry]) -> Iterator[str]:
     """Yield what is wrong with the files that a table names, those not there in one line."""
     absent = [name for name in names if name not in listed]
     for name in names:

@@ -19,7 +19,7 @@ from shiftbench.report.html.charts.encodings import (
     shape,
 )
 from shiftbench.report.html.charts.figure import NEUTRAL, Figure
-from shiftbench.report.html.charts.records import Drawing
+from shiftbench.report.html.charts.records import RankingRecords
 from shiftbench.report.scores import MEAN
 from shiftbench.report.words import title_of
 
@@ -30,13 +30,13 @@ _OF_SECONDS = (
 )
 
 
-def cost_chart(drawing: Drawing) -> Figure:
+def cost_chart(records: RankingRecords) -> Figure:
     """Cost and score of each method, and the frontier of those that no other beats in both."""
-    ranking, key = drawing.ranking, drawing.key
+    ranking, key = records.ranking, records.key
     shifts = ranking.shifts
     target = shifts[0] if len(shifts) == 1 else MEAN if shifts else ID_TEST
     of_scores = ranking.scale_on(target)
-    points = [r for r in drawing.points if r["set"] == target and r["cost"] is not None]
+    points = [r for r in records.points if r["set"] == target and r["cost"] is not None]
     pairs = [(-r["cost"], of_scores.gain(r["value"])) for r in points]
     best: Iterable[bool] = pareto(pairs) if points else []
     frontier = [
@@ -45,7 +45,7 @@ def cost_chart(drawing: Drawing) -> Figure:
         if on_it
     ]
     most = max((r["cost"] for r in points), default=0.0) * 1.3 + 1
-    names, styles = drawing.names, drawing.styles
+    names, styles = records.names, records.styles
     scale = score_scale(points, of_scores)
     x = alt.X(
         "cost:Q",
@@ -85,5 +85,5 @@ def cost_chart(drawing: Drawing) -> Figure:
         title=f"Cost and accuracy · {title_of(ranking)}",
         text="Dashed: the frontier that no method beats in both cost and accuracy.",
         chart=alt.layer(line, rules, marks).properties(width=640, height=340),
-        data={**drawing.data, f"{key}-frontier": frontier},
+        data={**records.data, f"{key}-frontier": frontier},
     )

@@ -10,7 +10,7 @@ from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.report.html.charts.cost import cost_chart
 from shiftbench.report.html.charts.figure import Figure, Style, styles
 from shiftbench.report.html.charts.id_ood import id_ood
-from shiftbench.report.html.charts.records import drawing
+from shiftbench.report.html.charts.records import ranking_records
 from shiftbench.report.html.charts.sets import alpha_curves, sets_chart
 from shiftbench.report.html.charts.trainings import (
     learned_weights,
@@ -64,17 +64,17 @@ def _ranking_figures(
     of_ranking: RankingReport, report: Report, style: Mapping[str, Style], key: str
 ) -> list[Figure]:
     ranking = of_ranking.ranking
-    drawn = drawing(of_ranking, style, key)
-    if not drawn.points:
+    records = ranking_records(of_ranking, style, key)
+    if not records.points:
         return []
     figures = []
     # Both axes of this chart are logits of fractions.
     fractions = all(ranking.scale_on(name).percent for name in (ID_TEST, MEAN, *ranking.shifts))
     if ranking.shifts and fractions:
-        figures.append(id_ood(drawn, report))
-    figures.append(sets_chart(drawn))
-    if drawn.curve:
-        figures.append(alpha_curves(drawn))
-    if len({p["method"] for p in drawn.points if p["cost"] is not None}) > 1:
-        figures.append(cost_chart(drawn))
+        figures.append(id_ood(records, report))
+    figures.append(sets_chart(records))
+    if records.curve:
+        figures.append(alpha_curves(records))
+    if len({p["method"] for p in records.points if p["cost"] is not None}) > 1:
+        figures.append(cost_chart(records))
     return figures

@@ -17,7 +17,7 @@ from shiftbench.report.html.charts.encodings import (
     shape,
 )
 from shiftbench.report.html.charts.figure import MUTED, NEUTRAL, Chart, Figure, Records
-from shiftbench.report.html.charts.records import Drawing, logit_of, rounded
+from shiftbench.report.html.charts.records import RankingRecords, logit_of, rounded
 from shiftbench.report.model import Report
 from shiftbench.report.scores import MEAN
 from shiftbench.report.words import set_metric, short, title_of
@@ -29,9 +29,9 @@ EQUAL = [{"x": end, "y": end} for end in (-10.0, 10.0)]
 _OF_LOGIT = "format(1 / (1 + exp(-datum.value)), '.3~%')"
 
 
-def id_ood(drawing: Drawing, report: Report) -> Figure:
+def id_ood(records: RankingRecords, report: Report) -> Figure:
     """A panel for each shift and for their mean, both axes in logits."""
-    ranking, axes = drawing.ranking, drawing.of_ranking.axes
+    ranking, axes = records.ranking, records.of_ranking.axes
     shifts = ranking.shifts
     panels = [MEAN, *shifts] if len(shifts) > 1 else [*shifts]
     models, trend = _cloud_records(report), _trend_records(report)
@@ -51,11 +51,11 @@ def id_ood(drawing: Drawing, report: Report) -> Figure:
     if published and left:
         text += f" No trend for {', '.join(left)}: our ID accuracy on their classes is not known."
     return Figure(
-        name=f"{drawing.key}-id-ood",
+        name=f"{records.key}-id-ood",
         title=f"ID and OOD · {title_of(ranking)}",
         text=text,
-        chart=alt.concat(*(_panel(name, drawing, trend) for name in panels), columns=3),
-        data={**drawing.data, "cloud": models, "baseline": trend, "equal": EQUAL},
+        chart=alt.concat(*(_panel(name, records, trend) for name in panels), columns=3),
+        data={**records.data, "cloud": models, "baseline": trend, "equal": EQUAL},
     )
 
 
@@ -87,14 +87,14 @@ def _trend_records(report: Report) -> Records:
     ]
 
 
-def _panel(set_name: str, drawing: Drawing, trend: Records) -> Chart:
-    axes = drawing.of_ranking.axes
-    every = (*drawing.points, *drawing.curve)
+def _panel(set_name: str, records: RankingRecords, trend: Records) -> Chart:
+    axes = records.of_ranking.axes
+    every = (*records.points, *records.curve)
     ours = [r for r in every if r["set"] == set_name and r["x"] is not None]
     # The axes show where ours and the trend are; models that are worse than it are cut off.
     of_set = [r for r in trend if r["set"] == set_name and set_name in axes]
     id_name = axes.get(set_name, ID_TEST)
-    metric = set_metric(drawing.ranking, ID_TEST)
+    metric = set_metric(records.ranking, ID_TEST)
     x_scale = fixed(domain(r["x"] for r in (*ours, *of_set)))
     y_scale = fixed(domain(r["y"] for r in (*ours, *of_set)))
     axis = alt.Axis(
@@ -108,7 +108,7 @@ def _panel(set_name: str, drawing: Drawing, trend: Records) -> Chart:
     layers: list[alt.Chart] = [dashed.encode(x=x, y=y)]
     if of_set:
         layers += _published_layers(set_name, id_name, x, y, y_scale)
-    layers += _our_layers(set_name, id_name, drawing, x, y, y_scale)
+    layers += _our_layers(set_name, id_name, records, x, y, y_scale)
     return alt.layer(*layers).properties(width=PANEL, height=PANEL, title=heading(set_name))
 
 
@@ -136,13 +136,13 @@ def _published_layers(
 
 
 def _our_layers(
-    set_name: str, id_name: str, drawing: Drawing, x: alt.X, y: alt.Y, y_scale: alt.Scale
+    set_name: str, id_name: str, records: RankingRecords, x: alt.X, y: alt.Y, y_scale: alt.Scale
 ) -> list[alt.Chart]:
     """Curves, and methods with their intervals."""
     wanted = alt.datum.set == set_name
-    names, styles = drawing.names, drawing.styles
-    curve = alt.Chart(alt.NamedData(f"{drawing.key}-curve")).transform_filter(wanted)
-    points = alt.Chart(alt.NamedData(f"{drawing.key}-points")).transform_filter(wanted)
+    names, styles = records.names, records.styles
+    curve = alt.Chart(alt.NamedData(f"{records.key}-curve")).transform_filter(wanted)
+    points = alt.Chart(alt.NamedData(f"{records.key}-points")).transform_filter(wanted)
     of_curve = [
         alt.Tooltip("method:N"),
         alt.Tooltip("alpha:Q"),

@@ -17,7 +17,7 @@ from shiftbench.report.words import duration
 
 
 @dataclass(frozen=True)
-class Drawing:
+class RankingRecords:
     """The data and styles that the charts of one ranking share.
 
     Attributes:
@@ -50,11 +50,13 @@ class Drawing:
         return list(dict.fromkeys(r["method"] for r in (*self.points, *self.curve)))
 
 
-def drawing(of_ranking: RankingReport, styles: Mapping[str, Style], key: str) -> Drawing:
+def ranking_records(
+    of_ranking: RankingReport, styles: Mapping[str, Style], key: str
+) -> RankingRecords:
     """The records of a ranking; none of oracles."""
     shown = [method for method in of_ranking.ranking.methods if method.selection != ORACLE]
     points = point_records(shown, of_ranking)
-    return Drawing(of_ranking, styles, key, points, curve_records(of_ranking))
+    return RankingRecords(of_ranking, styles, key, points, curve_records(of_ranking))
 
 
 def point_records(methods: Sequence[RankedMethod], of_ranking: RankingReport) -> Records:

@@ -18,24 +18,24 @@ from shiftbench.report.html.charts.encodings import (
     shape,
 )
 from shiftbench.report.html.charts.figure import Chart, Figure
-from shiftbench.report.html.charts.records import Drawing
+from shiftbench.report.html.charts.records import RankingRecords
 from shiftbench.report.ranking import ORACLE
 from shiftbench.report.scores import MEAN
 from shiftbench.report.words import set_metric, title_of
 
 
-def sets_chart(drawing: Drawing) -> Figure:
+def sets_chart(records: RankingRecords) -> Figure:
     """Every method on every set with its interval, a panel for each set."""
-    ranking = drawing.ranking
+    ranking = records.ranking
     names = [method.name for method in ranking.methods if method.selection != ORACLE]
-    present = {r["set"] for r in drawing.points}
+    present = {r["set"] for r in records.points}
     sets = [MEAN] * (len(ranking.shifts) > 1) + [ID_TEST, *ranking.shifts]
     panels = [
-        _panel(set_name, drawing, names, labels=position % 4 == 0)
+        _panel(set_name, records, names, labels=position % 4 == 0)
         for position, set_name in enumerate(s for s in sets if s in present)
     ]
     return Figure(
-        name=f"{drawing.key}-sets",
+        name=f"{records.key}-sets",
         title=f"Each evaluation set · {title_of(ranking)}",
         text=(
             "Methods in the order of the ranking; bars: 95 % intervals, over seeds where there "
@@ -43,36 +43,36 @@ def sets_chart(drawing: Drawing) -> Figure:
             "long bars are cut."
         ),
         chart=alt.concat(*panels, columns=4),
-        data=drawing.data,
+        data=records.data,
     )
 
 
-def alpha_curves(drawing: Drawing) -> Figure:
+def alpha_curves(records: RankingRecords) -> Figure:
     """Scores along every curve, in distribution and under shift."""
-    ranking = drawing.ranking
-    present = {r["set"] for r in drawing.curve}
-    names = list(dict.fromkeys(r["method"] for r in drawing.curve))
+    ranking = records.ranking
+    present = {r["set"] for r in records.curve}
+    names = list(dict.fromkeys(r["method"] for r in records.curve))
     sets = [ID_TEST, *([MEAN] if len(ranking.shifts) > 1 else []), *ranking.shifts]
     return Figure(
-        name=f"{drawing.key}-alpha",
+        name=f"{records.key}-alpha",
         title=f"Alpha curves · {title_of(ranking)}",
         text=(
             "From the pretrained weights or outputs (alpha 0) to the fine-tuned ones (alpha 1), "
             "mean over seeds. Each panel has its own axis."
         ),
         chart=alt.concat(
-            *(_alpha_panel(name, drawing, names) for name in sets if name in present), columns=4
+            *(_alpha_panel(name, records, names) for name in sets if name in present), columns=4
         ),
-        data=drawing.data,
+        data=records.data,
     )
 
 
-def _panel(set_name: str, drawing: Drawing, names: list[str], *, labels: bool) -> Chart:
-    of_scores = drawing.ranking.scale_on(set_name)
-    metric = set_metric(drawing.ranking, set_name)
-    scale = score_scale([r for r in drawing.points if r["set"] == set_name], of_scores)
+def _panel(set_name: str, records: RankingRecords, names: list[str], *, labels: bool) -> Chart:
+    of_scores = records.ranking.scale_on(set_name)
+    metric = set_metric(records.ranking, set_name)
+    scale = score_scale([r for r in records.points if r["set"] == set_name], of_scores)
     base = (
-        alt.Chart(alt.NamedData(f"{drawing.key}-points"))
+        alt.Chart(alt.NamedData(f"{records.key}-points"))
         .transform_filter(alt.datum.set == set_name)
         .encode(
             y=alt.Y(
@@ -82,7 +82,7 @@ def _panel(set_name: str, drawing: Drawing, names: list[str], *, labels: bool) -
                 scale=alt.Scale(domain=names),
                 axis=alt.Axis(labels=labels, labelLimit=220, grid=True),
             ),
-            color=colour(names, drawing.styles, legend=False),
+            color=colour(names, records.styles, legend=False),
             opacity=fade(),
         )
     )
@@ -91,7 +91,7 @@ def _panel(set_name: str, drawing: Drawing, names: list[str], *, labels: bool) -
     )
     marks = base.mark_point(filled=True, size=45, clip=True).encode(
         x=alt.X("value:Q", scale=scale, axis=number_axis(of_scores, tickCount=5), title=metric),
-        shape=shape(names, drawing.styles, legend=False),
+        shape=shape(names, records.styles, legend=False),
         tooltip=[
             alt.Tooltip("method:N"),
             alt.Tooltip("value:Q", format=number_format(of_scores), title=set_name),
@@ -104,10 +104,10 @@ def _panel(set_name: str, drawing: Drawing, names: list[str], *, labels: bool) -
     return chart
 
 
-def _alpha_panel(set_name: str, drawing: Drawing, names: list[str]) -> Chart:
-    of_scores = drawing.ranking.scale_on(set_name)
+def _alpha_panel(set_name: str, records: RankingRecords, names: list[str]) -> Chart:
+    of_scores = records.ranking.scale_on(set_name)
     chart: Chart = (
-        alt.Chart(alt.NamedData(f"{drawing.key}-curve"))
+        alt.Chart(alt.NamedData(f"{records.key}-curve"))
         .transform_filter(alt.datum.set == set_name)
         .mark_line(point=alt.OverlayMarkDef(size=30, filled=True))
         .encode(
@@ -116,9 +116,9 @@ def _alpha_panel(set_name: str, drawing: Drawing, names: list[str]) -> Chart:
                 "value:Q",
                 scale=alt.Scale(zero=False),
                 axis=number_axis(of_scores, tickCount=5),
-                title=set_metric(drawing.ranking, set_name),
+                title=set_metric(records.ranking, set_name),
             ),
-            color=colour(names, drawing.styles),
+            color=colour(names, records.styles),
             opacity=fade(),
             tooltip=[
                 alt.Tooltip("method:N"),
