@@ -11,12 +11,10 @@ from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
 
-def recorded(results: Path, suite: str, *overrides: str) -> Plan:
+def recorded(results: Path, suite: str, *overrides: str, data: str = "miniature") -> Plan:
     """A suite's plan, every run of which has its record in ``results``."""
-    plan = Plan.build(Suite.load(suite, overrides, "miniature"))
-    setup = Setup(
-        plan.suite.name, plan.runs, results, "miniature", plan.suite.resources, Remarks({}, {})
-    )
+    plan = Plan.build(Suite.load(suite, overrides, data))
+    setup = Setup(plan.suite.name, plan.runs, results, data, plan.suite.resources, Remarks({}, {}))
     for run_id in plan.runs:
         write_record(setup, run_id)
     return plan
@@ -37,6 +35,19 @@ def test_every_run_of_a_shipped_suite_is_read_as_it_was_planned(tmp_path, suite)
         assert all(parent in found.runs for _, parent in run.parents)
         searched = searched or run.searched
     assert searched or suite in ("base-to-new", "cifar10-photos")
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded_as"),
+    [("miniature", "miniature"), ("s3://bucket/sets", "s3://bucket/sets"), ("sets", "{here}/sets")],
+)
+def test_the_data_are_found_from_another_working_directory(
+    tmp_path, monkeypatch, given, recorded_as
+):
+    monkeypatch.chdir(tmp_path)
+    plan = recorded(tmp_path, "quickstart", "tasks=[cifar10]", data=given)
+    found = read_records(tmp_path, next(iter(plan.runs)))
+    assert found.data == recorded_as.format(here=tmp_path)
 
 
 def test_a_record_that_is_gone_is_told_in_one_line(tmp_path):

@@ -97,4 +97,4 @@ def test_bad_input_is_one_line(command, results):
 
 def test_help_has_examples(command):
     output = command("--help")
-    assert "shiftbench report suites/miniature.yaml" in output
+    assert "shiftbench report miniature" in output

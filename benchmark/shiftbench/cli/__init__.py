@@ -62,11 +62,11 @@ app = typer.Typer(
 
 A benchmark of robust fine-tuning in a few minutes, on data that ship with it:
 
-  shiftbench run suites/quickstart.yaml
+  shiftbench run quickstart
 
 What a suite would cost, and what of it is done:
 
-  shiftbench plan suites/nine-shifts.yaml --data ~/data
+  shiftbench plan nine-shifts --data ~/data
 
 Exit codes: 0 done, 1 some runs failed, 2 bad input.
 """,

@@ -34,7 +34,7 @@ Everything in ./results:
 
 The runs of one suite, where a difference of one point still counts as reproduced:
 
-  shiftbench compare suites/nine-shifts.yaml --data ~/data --tolerance 1
+  shiftbench compare nine-shifts --data ~/data --tolerance 1
 """
 NONE = "–"
 STYLES = {"reproduced": "green", "differs": "red", "not comparable": "yellow"}

@@ -39,7 +39,7 @@ A CSV file with the columns id and prediction, of one evaluation set:
 
 All evaluation sets in one file, with a column "set", of a suite's task and image budget:
 
-  shiftbench import predictions mine.parquet --task cifar10 --suite suites/miniature.yaml
+  shiftbench import predictions mine.parquet --task cifar10 --suite miniature
   --method mine --backbone miniature --seed 1
 
 [bold]The file[/bold]

@@ -18,7 +18,7 @@ EPILOG = """[bold]Examples[/bold]
 
 What is done, what is left and what it will cost:
 
-  shiftbench plan suites/miniature.yaml
+  shiftbench plan miniature
 
 With real data, another learning rate and one method less:
 
@@ -26,7 +26,7 @@ With real data, another learning rate and one method less:
 
 Everything that a suite means, inherited values and defaults included, as a suite:
 
-  shiftbench plan suites/quickstart.yaml --resolved
+  shiftbench plan quickstart --resolved
 """
 
 

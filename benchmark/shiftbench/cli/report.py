@@ -36,11 +36,11 @@ Everything in ./results, in the terminal and in results/report.md:
 
 The runs of one suite:
 
-  shiftbench report suites/miniature.yaml --results results
+  shiftbench report miniature --results results
 
 A suite that was run on other data needs the same flag here:
 
-  shiftbench report suites/nine-shifts.yaml --data ~/data
+  shiftbench report nine-shifts --data ~/data
 
 One task, in a file of your own:
 

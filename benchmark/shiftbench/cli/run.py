@@ -21,19 +21,19 @@ EPILOG = """[bold]Examples[/bold]
 
 On this machine, without any data or weights:
 
-  shiftbench run suites/quickstart.yaml
+  shiftbench run quickstart
 
 The real nine shifts, on one GPU:
 
-  shiftbench run suites/nine-shifts.yaml --data ~/data --set resources.gpus_per_worker=1
+  shiftbench run nine-shifts --data ~/data --set resources.gpus_per_worker=1
 
 In this process, without Ray, say under a debugger:
 
-  shiftbench run suites/quickstart.yaml --executor in-process
+  shiftbench run quickstart --executor in-process
 
 On a Ray cluster, 8 workers for each training:
 
-  ray job submit -- shiftbench run suites/nine-shifts.yaml --data /shared/data
+  ray job submit -- shiftbench run nine-shifts --data /shared/data
   --results /shared/results --set resources.workers=8 --set resources.gpus_per_worker=1
 
 The same command goes on after any interruption, and does nothing when all is done.

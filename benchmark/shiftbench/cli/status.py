@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 EPILOG = """[bold]Examples[/bold]
 
-  shiftbench status suites/miniature.yaml
+  shiftbench status miniature
 
-  shiftbench status suites/nine-shifts.yaml --data ~/data --results /shared/results
+  shiftbench status nine-shifts --data ~/data --results /shared/results
 """
 
 

@@ -38,7 +38,7 @@ One run, by the beginning of its id, or the runs of one method:
 
 Train and evaluate a run again, with what it builds on, beside the results:
 
-  shiftbench verify 3f1c --rerun suites/miniature.yaml
+  shiftbench verify 3f1c --rerun miniature
 
 Exit codes: 0 all agree, 1 something differs or is missing, 2 bad input.
 """

@@ -8,13 +8,14 @@ from typing import Any
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.files import written_atomically
+from shiftbench.core.locations import is_remote
 from shiftbench.data.tasks.definition import EvaluationSet, Task
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.setup import Setup
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.methods.base import Parent
 from shiftbench.methods.registry import METHODS
-from shiftbench.suite.file import Budget, Resources
+from shiftbench.suite.file import MINIATURE, Budget, Resources
 from shiftbench.suite.plan import Run, SearchRun
 
 
@@ -25,7 +26,9 @@ def write_record(setup: Setup, run_id: str) -> None:
         setup: of the suite that asks for it.
         run_id: of one of its runs.
     """
-    content = {"suite": setup.suite, "data": setup.data, "run": _as_json(setup.runs[run_id])}
+    known = setup.data == MINIATURE or is_remote(setup.data)
+    data = setup.data if known else str(Path(setup.data).absolute())
+    content = {"suite": setup.suite, "data": data, "run": _as_json(setup.runs[run_id])}
     with written_atomically(RunFolder.of(setup.results, run_id).record) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
