@@ -13,7 +13,7 @@ from shiftbench.cli import main
 from shiftbench.data.sources.builtin.cifar import Cifar101
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
-from shiftbench.leaderboard.schema import digest
+from shiftbench.leaderboard.schema import task_digest
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
@@ -95,7 +95,7 @@ def test_an_import_stands_beside_the_runs_of_its_suite(folder, capsys):
     run = next(run for run in plan.runs.values() if run.label == "full")
     assert imports(folder) == 0
     (row, *_) = store.read(folder / "results").to_pylist()
-    assert row["task_digest"] == digest(run.task.model_dump(mode="json"))
+    assert row["task_digest"] == task_digest(run.task)
     assert (row["data_kind"], row["backbone"], row["suite"]) == (run.data_kind, run.backbone, "x")
 
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from shiftbench.core.errors import InputError
 from shiftbench.data.tasks.registry import builtin_tasks
+from shiftbench.leaderboard.published import reading
 from shiftbench.leaderboard.published.__main__ import main
 from shiftbench.leaderboard.published.making import CONVERTERS, NOT_RESULTS, convert
 from shiftbench.leaderboard.published.reading import (
@@ -19,7 +20,12 @@ from shiftbench.leaderboard.published.reading import (
     published_lines,
     read_published,
 )
-from shiftbench.leaderboard.published.schema import ORACLE_PER_COLUMN, PUBLISHED_SCHEMA
+from shiftbench.leaderboard.published.schema import (
+    COLLECTIONS,
+    ORACLE_PER_COLUMN,
+    PUBLISHED_SCHEMA,
+    UNCROPPED,
+)
 from shiftbench.leaderboard.published.testbed import UNTYPED
 from shiftbench.leaderboard.schema import SCHEMA
 from shiftbench.leaderboard.store import write_run
@@ -57,6 +63,7 @@ def values(rows, **wanted):
 def test_counts(rows):
     assert Counter(row["collection"] for row in rows) == {
         "papers": 958,
+        "papers-since-2023": 216,
         "openclip-zero-shot": 121 * 39,  # 38 data sets and their average
         "model-soups-finetunes": 72 * 7,
         "imagenet-testbed": 338 * 13 - 51,  # where a model was not evaluated
@@ -119,6 +126,91 @@ def test_curves_of_alpha(rows):
     }
 
 
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        # VRF (arXiv 2411.06966): curves over WiSE-FT's checkpoint, and the method itself
+        (0.787, {"method": "wise-ft", "variant": "alpha=0.5", "evaluation_set": "imagenet-r"}),
+        (0.366, {"method": "wise-ft", "variant": "alpha=1.0", "evaluation_set": "imagenet-a"}),
+        (0.767, {"method": "output-ensemble", "variant": "alpha=0.5", "parent": "full"}),
+        (0.484, {"method": "vrf", "note": "over full-ft", "evaluation_set": "imagenet-a"}),
+        # TRACER (arXiv 2605.29380), Tables 1 and 2
+        (0.5492, {"method": "tracer", "metric": "accuracy", "evaluation_set": "imagenet-a"}),
+        (0.103, {"method": "tracer", "metric": "ece-of-batches", "evaluation_set": "objectnet"}),
+        (0.7563, {"method": "arf", "evaluation_set": "imagenet-r"}),
+        (0.8244, {"method": "lp-ft", "evaluation_set": "id-test"}),  # Table 2 has another
+        # R-Adapter (arXiv 2408.05749)
+        (0.597, {"method": "r-adapter", "evaluation_set": "objectnet", "kind": "second-hand"}),
+        (0.535, {"method": "mask-fill", "evaluation_set": "imagenet-a"}),
+    ],
+)
+def test_papers_since_2023(rows, value, wanted):
+    of_file = [
+        row | {"note": (row["note"] or "").split("; ")[0]}
+        for row in rows
+        if row["collection"] == "papers-since-2023" and row["backbone"] == "openai/ViT-B-16"
+    ]
+    assert value in values(of_file, **wanted)
+
+
+def test_papers_since_2023_have_no_rows_that_are_known_to_be_wrong(rows):
+    """TRACER's second LP-FT row, and its LP-FT of ViT-L/14, which is another method's row."""
+    of_tracer = [row for row in rows if row["source"].startswith("arXiv:2605.29380")]
+    assert len(of_tracer) == 56
+    lp_ft = [row for row in of_tracer if row["method"] == "lp-ft"]
+    assert {row["backbone"] for row in lp_ft} == {"openai/ViT-B-16"}
+    assert values(lp_ft, evaluation_set="id-test") == [0.8244]
+
+
+def test_a_curve_of_papers_since_2023_agrees_with_the_papers_own(table):
+    """VRF measured WiSE-FT's checkpoint again; WiSE-FT's own curve is of the same models."""
+    curves = [
+        {line.first.variant: line.cells for line in published_lines(table) if chosen(line.first)}
+        for chosen in (
+            lambda row: "weight space" in row.source,
+            lambda row: (
+                row.source == f"{WISE_FT} alpha tables"
+                and (row.backbone, row.parent) == ("openai/ViT-B-16", "full")
+            ),
+        )
+    ]
+    assert len(curves[0]) == 11
+    for variant, cells in curves[0].items():
+        tolerance = 0.013 if variant in ("alpha=0.0", "alpha=1.0") else 0.0011  # the ends are noted
+        assert cells == pytest.approx(curves[1][variant], abs=tolerance), variant
+
+
+def test_open_clips_fmow_is_not_wilds_worst_region(rows):
+    """It counts "Other" as a region, so 31 of 121 models have 0: no metric of ours."""
+    fmow = [r for r in rows if r["collection"] == "openclip-zero-shot" and r["task"] == "fmow"]
+    assert {row["metric"] for row in fmow} == {"worst-region-with-other"}
+    assert sum(row["value"] == 0 for row in fmow) == 31
+    assert all("Other" in row["note"] for row in fmow)
+
+
+def test_objectnet_of_wise_ft_flyp_and_autoft_is_noted_as_uncropped(rows):
+    of_papers = [row for row in rows if row["collection"].startswith("papers")]
+    noted = [row for row in of_papers if UNCROPPED in (row["note"] or "")]
+    assert {row["evaluation_set"] for row in noted} == {"objectnet"}
+    sources = {row["source"] for row in noted}
+    assert {f"{WISE_FT} Table 1", f"{WISE_FT} Table 8", f"{WISE_FT} alpha tables"} <= sources
+    objectnet = [row for row in of_papers if row["evaluation_set"] == "objectnet"]
+    for row in objectnet:
+        if row["label"] in ("flyp", "autoft", "wise-ft", "wise-ft-lc"):
+            assert row in noted
+    printed = [row for row in objectnet if "CLIP paper" in (row["note"] or "")]
+    assert len(printed) == 2
+    assert not [row for row in printed if row in noted]
+
+
+def test_recipes_of_full_fine_tuning_that_differ_are_noted(rows):
+    wanted = {"task": "imagenet", "backbone": "openai/ViT-B-16", "label": "full-ft", "shots": None}
+    full = [row for row in rows if all(row[name] == item for name, item in wanted.items())]
+    on_a = values(full, evaluation_set="imagenet-a")
+    assert (min(on_a), max(on_a)) == (0.366, 0.4554)
+    assert all("36.6 to 45.5" in row["note"] for row in full)
+
+
 def test_open_clip(rows):
     """Values of docs/openclip_results.csv."""
     wanted = {"collection": "openclip-zero-shot", "backbone": "openai/ViT-B-16"}
@@ -130,7 +222,7 @@ def test_open_clip(rows):
     assert found["imagenet", "id-test", "accuracy"] == 0.6834
     assert found["imagenet", "imagenet-r", "accuracy"] == 0.7770
     assert found["iwildcam", "iwildcam-ood", "macro-f1"] == 0.1099
-    assert found["fmow", "fmow-ood", "worst-region"] == 0.1888
+    assert found["fmow", "fmow-ood", "worst-region-with-other"] == 0.1888
     assert found["cifar10", "id-test", "accuracy"] == 0.9077
     assert found["stanford-cars", "id-test", "headline"] > 0.5
     assert len(found) == 39
@@ -168,6 +260,9 @@ def test_the_vocabulary_is_ours(rows):
         assert all(row["metric"] == sets[row["evaluation_set"]].metric for row in of_task)
     ours = METHODS.entries().keys()
     others = {"carot", "clipood", "coop", "drm", "lipsum-ft", "partial-ft-top4", "tpgm"}
+    since = [row for row in rows if row["collection"] == "papers-since-2023"]
+    others |= {"arf", "mask-fill", "r-adapter", "static-sd", "tracer", "vrf"}
+    assert {row["method"] for row in since} - others <= ours
     assert {row["method"] for row in papers} - others <= ours
     assert not ours & others
     assert {row["parent"] for row in papers} - {None} <= ours
@@ -267,8 +362,8 @@ def test_duckdb_unites_both(tmp_path):
 
 @needs_csv
 def test_the_files_are_those_of_the_csv_files():
-    tables = convert(CSV)
-    assert tables.keys() == CONVERTERS.keys()
+    tables = convert(CSV, FOLDER)
+    assert tables.keys() == CONVERTERS.keys() == set(COLLECTIONS)
     for stem, made in tables.items():
         assert made.equals(pq.read_table(FOLDER / f"{stem}.parquet"))
 
@@ -279,17 +374,19 @@ def test_every_cell_of_the_csv_files_is_accounted_for(rows):
     by_cell = {(row["collection"], row["line"], row["column"]): row for row in rows}
     names = {
         "papers": {},
+        "papers-since-2023": {},
         "openclip-zero-shot": {"params (M)": "details", "FLOPs (B)": "details"},
         "model-soups-finetunes": {"model_name": "label", "info": "note"}
         | dict.fromkeys(("aug", "epochs", "lr", "mix", "smoothing", "wd"), "config"),
         "imagenet-testbed": {"model": "backbone", "type": "method"},
     }
     names["openclip-zero-shot"] |= {"name": "backbone", "pretrained": "backbone"}
-    percent = {"papers", "imagenet-testbed"}
+    percent = {"papers", "papers-since-2023", "imagenet-testbed"}
     any_of_line = {(row["collection"], row["line"]): row for row in rows}
     used = 0
     for stem, kept in names.items():
-        with (CSV / f"{stem}.csv").open(newline="") as file:
+        kept_here = FOLDER / f"{stem}.csv"
+        with (kept_here if kept_here.exists() else CSV / f"{stem}.csv").open(newline="") as file:
             for number, cells in enumerate(csv.DictReader(file), start=2):
                 one = any_of_line.get((stem, number))
                 if one is None:  # a model that was evaluated nowhere
@@ -304,7 +401,7 @@ def test_every_cell_of_the_csv_files_is_accounted_for(rows):
                     elif text and column in kept:
                         told = one[kept[column]]
                         assert text in told or float(text) in json.loads(told).values()
-                    elif stem == "papers":
+                    elif stem.startswith("papers"):
                         assert paper_says(one, column, text), (number, column, text)
                     else:
                         assert not text, (stem, number, column)
@@ -338,7 +435,9 @@ def paper_says(row, column, text):
 @needs_csv
 def test_what_is_no_result_is_in_the_package():
     """The names of iWildCam's classes ship with the task."""
-    assert {path.stem for path in CSV.glob("*.csv")} == {*CONVERTERS, *NOT_RESULTS}
+    folders = (CSV, FOLDER)
+    stems = [path.stem for folder in folders for path in folder.glob("*.csv")]
+    assert sorted(stems) == sorted([*CONVERTERS, *NOT_RESULTS])
     shipped = (ROOT / "benchmark/shiftbench/data/iwildcam_labels.csv").read_text()
     assert (CSV / "iwildcam-labels.csv").read_text() == shipped
 
@@ -401,6 +500,15 @@ def test_the_shipped_ones_are_read_from_any_folder(tmp_path, monkeypatch):
     assert find_published() == FOLDER
     with pytest.raises(InputError, match="no published results"):
         read_published(tmp_path)
+
+
+def test_a_shipped_file_that_is_missing_is_told(tmp_path, monkeypatch):
+    for path in FOLDER.glob("*.parquet"):
+        if path.stem != "imagenet-testbed":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(reading, "shipped", lambda _: tmp_path)
+    with pytest.raises(InputError, match=r"imagenet-testbed\.parquet is missing"):
+        read_published()
 
 
 def test_files_of_something_else(tmp_path):

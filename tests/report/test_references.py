@@ -4,14 +4,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from scipy.stats import t
+from shiftbench.data.tasks.registry import builtin_tasks
 from shiftbench.evaluation.intervals import clopper_pearson
+from shiftbench.execution.runinfo import run_info
 from shiftbench.leaderboard.published.reading import read_published
 from shiftbench.leaderboard.published.schema import PUBLISHED_COLUMNS, PublishedRow
-from shiftbench.leaderboard.schema import failed, rows
+from shiftbench.leaderboard.schema import done, failed, rows
 from shiftbench.report import references
 from shiftbench.report.ranking import rank
 from shiftbench.report.references import beside
 from shiftbench.report.scores import Estimate
+from shiftbench.suite.plan import Plan
+from shiftbench.suite.suite import Suite
 
 from tests.leaderboard.real_records import B16, of_task, results, zero_shot
 from tests.leaderboard.records import info
@@ -243,6 +247,28 @@ def test_a_task_of_ones_own_is_remarked():
     (found,) = compare(table, published(row(0.65)))
     assert found.published[0].verdict == "reproduced"
     assert found.remark == "the task is not defined as the built-in one"
+
+
+def test_runs_of_nine_shifts_are_of_the_builtin_tasks(tmp_path):
+    """Rows as the score stage writes them, of every task, also those that search on OOD data."""
+    suite = Suite.load("nine-shifts", (), str(tmp_path))
+    tables, seen = [], set()
+    for run in Plan.build(suite).runs.values():
+        if run.label in ("zero-shot", "full") and (run.task.name, run.label, run.seed) not in seen:
+            seen.add((run.task.name, run.label, run.seed))
+            names = run.task.evaluation_sets()
+            values = [
+                result
+                for name, item in names.items()
+                for result in results({name: 0.65}, run.task.name, metric=item.metric)
+            ]
+            tables.append(done(run_info(suite.name, run), values))
+    assert {task for task, _, _ in seen} == builtin_tasks().keys()
+    reference = row(0.65, method="zero-shot", label="zero-shot")
+    found = compare(pa.concat_tables(tables), published(reference, row(0.652)))
+    assert {c.remark for c in found} == {None}
+    verdicts = [value.verdict for c in found for value in c.published]
+    assert verdicts == ["reproduced", "reproduced"]
 
 
 def test_failed_runs_and_the_miniature_world_are_not_compared():

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from shiftbench.core.provenance import collect, device_name
-from shiftbench.leaderboard.schema import Parent, RunInfo, digest
+from shiftbench.leaderboard.schema import Parent, RunInfo, task_digest
 from shiftbench.methods.registry import METHODS
 from shiftbench.suite.plan import Run
 
@@ -43,7 +43,7 @@ def run_info(
         run_id=run.id,
         suite=suite,
         task=run.task.name,
-        task_digest=digest(run.task.model_dump(mode="json")),
+        task_digest=task_digest(run.task),
         data_kind=run.data_kind,
         backbone=run.backbone,
         method=run.method,

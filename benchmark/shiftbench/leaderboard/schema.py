@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +22,9 @@ import pyarrow.compute as pc
 from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.evaluation.results import Result, Role, Selection, role_of
 from shiftbench.leaderboard.columns import Column, Columns, json_text
+
+if TYPE_CHECKING:
+    from shiftbench.data.tasks.definition import Task
 
 VERSION = "3.0"
 """Another first number means that the meaning of columns changed; other additions are readable."""
@@ -286,6 +289,11 @@ def failed(info: RunInfo, error: str, error_file: str | None = None) -> pa.Table
 def digest(value: Mapping[str, Any]) -> str:
     """12 hex digits that stand for a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json_text(value).encode()).hexdigest()[:12]
+
+
+def task_digest(task: Task) -> str:
+    """The digest of a task's definition that rows carry, and by which tasks are compared."""
+    return digest(task.recorded().model_dump(mode="json"))
 
 
 def _values_of(info: RunInfo) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class Report:
         cloud: published models; only where some ranking is of the real ImageNet.
         baselines: lines that standard models lie on.
         comparisons: with published values.
-        golden_faults: zero-shot rows that are not as published.
+        golden_faults: zero-shot rows that are not as published, or why they are not checked.
         published_note: why there is no comparison; ``None`` when there is one.
         failures: runs that failed.
         incomplete: task, evaluation set and what is missing from it.
@@ -132,15 +132,16 @@ def build(
         table: rows of the leaderboard; all their ancestors should be among them.
         results: folder with the runs' predictions and the searches' trials; ``None`` without.
         title: of the whole.
-        published: of ``read_published``; by default the shipped results, where they are there and
-            a run is of real data.
+        published: of ``read_published``; by default the shipped results, where a run is of real
+            data.
         find: the file of a suite by its name, for commands that do runs again; ``None`` leaves
             them out, since planning every suite takes a while.
     """
     headline = rows(table.filter(pc.field("primary")))
     failed = failures(table)
+    missing: str | None = None
     if published is None and any(row.data_kind == REAL for row in headline):
-        published = _shipped()
+        published, missing = _shipped()
     rankings = rank(headline)
     baselines = shipped_baselines(rankings, published)
     first: dict[str, Row] = {}
@@ -162,8 +163,8 @@ def build(
         cloud=cloud(published) if published is not None and baselines else (),
         baselines=tuple(p for shift, of in baselines.items() for p in baseline_points(shift, of)),
         comparisons=() if published is None else tuple(compare(rankings, published)),
-        golden_faults=() if published is None else tuple(golden_faults(headline, published)),
-        published_note=_published_note(everything, published),
+        golden_faults=_golden_faults(headline, published, missing),
+        published_note=_published_note(everything, missing),
         failures=tuple(failed),
         incomplete=incomplete_sets(headline),
         leaks=tuple(sorted({(run.task, run.leakage) for run in everything if run.leakage})),
@@ -182,12 +183,20 @@ def incomplete_sets(headline: Iterable[Row]) -> tuple[tuple[str, str, str], ...]
     return tuple(sorted(gaps))
 
 
-def _shipped() -> pa.Table | None:
-    """The published results, where they are there."""
+def _shipped() -> tuple[pa.Table | None, str | None]:
+    """The published results, or why they are not there."""
     try:
-        return read_published()
-    except InputError:
-        return None
+        return read_published(), None
+    except InputError as error:
+        return None, str(error)
+
+
+def _golden_faults(
+    headline: Sequence[Row], published: pa.Table | None, missing: str | None
+) -> tuple[str, ...]:
+    if missing is not None:
+        return (f"not checked, and neither ρ nor comparisons are shown: {missing}",)
+    return () if published is None else tuple(golden_faults(headline, published))
 
 
 def _ranking_report(
@@ -203,10 +212,10 @@ def _ranking_report(
     )
 
 
-def _published_note(runs: Sequence[RunInfo], published: pa.Table | None) -> str | None:
+def _published_note(runs: Sequence[RunInfo], missing: str | None) -> str | None:
     if not any(run.data_kind == REAL for run in runs):
         return "Published values are of real data, and no run here is."
-    return "The published results are not there." if published is None else None
+    return missing
 
 
 def _run_reports(

@@ -17,13 +17,14 @@ import pyarrow as pa
 
 from shiftbench.data.tasks.definition import whole_set
 from shiftbench.leaderboard.golden import WHOLE_SETS
+from shiftbench.leaderboard.published.cells import joined, without
 from shiftbench.leaderboard.published.reading import (
     PublishedLine,
     average_of_cells,
     published_lines,
 )
-from shiftbench.leaderboard.published.schema import PublishedRow, published_rows
-from shiftbench.leaderboard.schema import REAL, digest
+from shiftbench.leaderboard.published.schema import UNCROPPED, PublishedRow, published_rows
+from shiftbench.leaderboard.schema import REAL, task_digest
 from shiftbench.report.ranking import ORACLE, Ranking, ScoredMethod
 from shiftbench.report.scale import Scale
 from shiftbench.report.scores import MEAN, Estimate
@@ -249,8 +250,16 @@ class _Published:
         mean = average_of_cells(line.cells, shifts) if len(shifts) > 1 else None
         if mean is None:
             return None
+        uncropped = UNCROPPED if line.uncropped and "objectnet" in shifts else None
         return replace(
-            line.first, evaluation_set=MEAN, metric=MEAN, value=mean, low=None, high=None, n=None
+            line.first,
+            evaluation_set=MEAN,
+            metric=MEAN,
+            value=mean,
+            low=None,
+            high=None,
+            n=None,
+            note=joined(without(line.first.note, UNCROPPED), uncropped),
         )
 
 
@@ -288,7 +297,7 @@ def _definition(ranking: Ranking) -> str | None:
     from shiftbench.data.tasks.registry import builtin_tasks
 
     task = builtin_tasks().get(ranking.task)
-    if task is None or digest(task.model_dump(mode="json")) == ranking.task_digest:
+    if task is None or task_digest(task) == ranking.task_digest:
         return None
     return "the task is not defined as the built-in one"
 

@@ -206,7 +206,7 @@ class _Cell:
         self, suite: Suite, task: Task, position: int, shots: int | None, seed: int
     ) -> None:
         self._suite = suite
-        self._task = task.model_copy(update={"ood_val": None})
+        self._task = task.recorded()
         self._ood_val = task.ood_val
         self._backbone = suite.backbones[position]
         self._shots = shots

@@ -177,6 +177,10 @@ class Task(Closed):
             sets["ood-val"] = self.ood_val
         return sets | ({NEW: self.id_test} if self.class_split else self.shifts)
 
+    def recorded(self) -> Task:
+        """Return the task as runs and their rows mean it: only a search looks at ``ood_val``."""
+        return self.model_copy(update={"ood_val": None})
+
     def sources(self) -> dict[str, Source]:
         """Return every source by its role: ``train``, ``id-val``, ``id-test``, …, the shifts."""
         found: dict[str, Source] = {"train": self.train}

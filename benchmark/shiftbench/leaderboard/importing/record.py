@@ -22,7 +22,7 @@ from shiftbench.leaderboard.importing.answers import read_answers
 from shiftbench.leaderboard.importing.matching import VARIANT, predictions_table
 from shiftbench.leaderboard.importing.target import Target, missing_files, open_set
 from shiftbench.leaderboard.runfolder import RunFolder
-from shiftbench.leaderboard.schema import RunInfo, digest, done
+from shiftbench.leaderboard.schema import RunInfo, done, task_digest
 from shiftbench.suite.plan import evaluation_metrics, run_id
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def import_predictions(
         InputError: something in the file does not fit; then nothing is written.
     """
     answers = read_answers(file, evaluation_set)
-    metrics = evaluation_metrics(target.recorded_task)
+    metrics = evaluation_metrics(target.task.recorded())
     for name in answers:
         if name not in metrics:
             raise InputError(
@@ -110,7 +110,7 @@ def identity(target: Target, content: str, sets: Mapping[str, ImageSet]) -> str:
             "kind": ORIGIN,
             "version": VERSION,
             "content": content,
-            "task": target.recorded_task.model_dump(mode="json"),
+            "task": target.task.recorded().model_dump(mode="json"),
             "data_kind": target.data_kind,
             "backbone": target.backbone,
             "label": target.label,
@@ -131,7 +131,7 @@ def _info(target: Target, run: str, file: Path, content: str, sets: list[str]) -
         run_id=run,
         suite=target.suite,
         task=target.task.name,
-        task_digest=digest(target.recorded_task.model_dump(mode="json")),
+        task_digest=task_digest(target.task),
         data_kind=target.data_kind,
         backbone=target.backbone,
         method=target.label,

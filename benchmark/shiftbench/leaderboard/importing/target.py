@@ -45,11 +45,6 @@ class Target:
     images: int | None = None
     selection: Selection = "fixed"
 
-    @property
-    def recorded_task(self) -> Task:
-        """The task as rows mean it: only a search looks at its OOD validation set."""
-        return self.task.model_copy(update={"ood_val": None})
-
 
 @dataclass(frozen=True)
 class OpenedSet:
@@ -73,7 +68,7 @@ def open_set(target: Target, name: str) -> OpenedSet:
     Raises:
         InputError: it is absent or broken.
     """
-    task, root = target.recorded_task, target.root
+    task, root = target.task.recorded(), target.root
     item = task.evaluation_sets().get(name)
     own = task.class_split is not None and name == NEW
     if item is not None and item.classes is None and not own:

@@ -4,7 +4,8 @@
 too have its names and types, so DuckDB unites both with ``UNION ALL BY NAME``; what nobody
 published, such as run ids, is not there or null. ``source`` tells published rows from ours.
 
-The files are made from CSV files, of which every value is a row::
+The files are made from CSV files, of which every value is a row; one of them is kept beside them,
+``papers-since-2023.csv``::
 
-    python -m shiftbench.leaderboard.published --from FOLDER --to results/published
+    python -m shiftbench.leaderboard.published --from FOLDER --from results/published
 """

@@ -14,11 +14,18 @@ from shiftbench.leaderboard.published.making import convert, write
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the Parquet files from CSV files."""
     parser = argparse.ArgumentParser(description="Make the Parquet files of published results.")
-    parser.add_argument("--from", dest="source", type=Path, required=True, help="the CSV files")
+    parser.add_argument(
+        "--from",
+        dest="sources",
+        type=Path,
+        action="append",
+        required=True,
+        help="a folder of CSV files; may be given several times",
+    )
     parser.add_argument("--to", type=Path, default=shipped("published"), help="a folder")
     options = parser.parse_args(arguments)
     try:
-        tables = convert(options.source)
+        tables = convert(*options.sources)
         write(tables, options.to)
     except InputError as error:
         parser.error(str(error))

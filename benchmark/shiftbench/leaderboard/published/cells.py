@@ -34,6 +34,11 @@ def _typed(text: str) -> float | int | str:
     return text
 
 
+def without(notes: str | None, note: str) -> str | None:
+    """Notes that ``joined`` gave, without one of them."""
+    return joined(*(part for part in (notes or "").split("; ") if part != note))
+
+
 def joined(*notes: str | None) -> str | None:
     """One note of several; ``None`` when there are none."""
     return "; ".join(note for note in notes if note) or None

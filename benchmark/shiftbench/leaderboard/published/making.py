@@ -13,7 +13,7 @@ from shiftbench.core.errors import InputError
 from shiftbench.core.files import written_atomically
 from shiftbench.leaderboard.published.cells import Cells
 from shiftbench.leaderboard.published.openclip import openclip
-from shiftbench.leaderboard.published.papers import papers
+from shiftbench.leaderboard.published.papers import papers_of
 from shiftbench.leaderboard.published.schema import PUBLISHED_COLUMNS, PublishedRow
 from shiftbench.leaderboard.published.soups import soups
 from shiftbench.leaderboard.published.testbed import testbed
@@ -22,22 +22,24 @@ CONVERTERS: Mapping[str, Callable[[Sequence[Cells]], Iterable[PublishedRow]]] = 
     "imagenet-testbed": testbed,
     "model-soups-finetunes": soups,
     "openclip-zero-shot": openclip,
-    "papers": papers,
+    "papers": papers_of("papers"),
+    "papers-since-2023": papers_of("papers-since-2023"),
 }
 NOT_RESULTS = ("iwildcam-labels",)
 """CSV files beside them that are no results: the class names that the task iwildcam has."""
 
 
-def convert(folder: Path) -> dict[str, pa.Table]:
-    """A table for each CSV file of results, by name.
+def convert(*folders: Path) -> dict[str, pa.Table]:
+    """A table for each CSV file of results in some folders, by name.
 
     Raises:
         InputError: there is none, or an unknown one, or one with a value that is no score.
     """
-    paths = {path.stem: path for path in sorted(folder.glob("*.csv"))}
+    paths = {path.stem: path for folder in folders for path in sorted(folder.glob("*.csv"))}
     results = {stem: path for stem, path in paths.items() if stem not in NOT_RESULTS}
     if not results:
-        raise InputError(f"{folder}: there are no CSV files of published results")
+        places = ", ".join(map(str, folders))
+        raise InputError(f"{places}: there are no CSV files of published results")
     tables = {}
     for stem, path in results.items():
         if stem not in CONVERTERS:

@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 from shiftbench.core.errors import InputError
 from shiftbench.core.shipped import shipped
 from shiftbench.leaderboard.columns import json_text
+from shiftbench.leaderboard.published.cells import without
 from shiftbench.leaderboard.published.schema import (
+    COLLECTIONS,
     PUBLISHED_SCHEMA,
+    UNCROPPED,
     VERSION,
     VERSION_KEY,
     PublishedRow,
@@ -26,12 +29,16 @@ def find_published(folder: Path | None = None) -> Path:
     """The folder of published results: ``folder``, or by default the shipped ones.
 
     Raises:
-        InputError: they are not there.
+        InputError: they are not there, or not all of those that are shipped.
     """
     place = shipped("published") if folder is None else folder
-    if any(place.glob("*.parquet")):
-        return place
-    raise InputError(f"{place}: there are no published results (Parquet files)")
+    there = {path.stem for path in place.glob("*.parquet")}
+    if not there:
+        raise InputError(f"{place}: there are no published results (Parquet files)")
+    missing = [] if folder is not None else [name for name in COLLECTIONS if name not in there]
+    if missing:
+        raise InputError(f"{place}: {missing[0]}.parquet is missing")
+    return place
 
 
 def read_published(folder: Path | None = None) -> pa.Table:
@@ -67,10 +74,12 @@ class PublishedLine:
     Attributes:
         first: the first of its rows, for what all of them share.
         cells: value in [0, 1] by evaluation set.
+        uncropped: true if its value on ObjectNet is of images that were not cropped.
     """
 
     first: PublishedRow
     cells: Mapping[str, float]
+    uncropped: bool = False
 
 
 def published_lines(table: pa.Table) -> list[PublishedLine]:
@@ -79,19 +88,26 @@ def published_lines(table: pa.Table) -> list[PublishedLine]:
     Two that agree in all but the values, such as two quoted re-runs, are told apart by a set that
     comes again.
     """
-    found: list[tuple[PublishedRow, dict[str, float]]] = []
-    current: dict[tuple[Any, ...], dict[str, float]] = {}
+    found: list[dict[str, PublishedRow]] = []
+    current: dict[tuple[Any, ...], dict[str, PublishedRow]] = {}
     for row in published_rows(table):
         key = (
-            *(row.collection, row.source, row.note, row.task, row.backbone, row.shots),
-            *(row.label, row.parent, row.variant, row.selection),
+            *(row.collection, row.source, without(row.note, UNCROPPED), row.task, row.backbone),
+            *(row.shots, row.label, row.parent, row.variant, row.selection),
             None if row.config is None else json_text(row.config),
         )
         if key not in current or row.evaluation_set in current[key]:
             current[key] = {}
-            found.append((row, current[key]))
-        current[key][row.evaluation_set] = row.value
-    return [PublishedLine(first, cells) for first, cells in found]
+            found.append(current[key])
+        current[key][row.evaluation_set] = row
+    return [
+        PublishedLine(
+            first=next(iter(of_line.values())),
+            cells={name: row.value for name, row in of_line.items()},
+            uncropped=any(UNCROPPED in (row.note or "") for row in of_line.values()),
+        )
+        for of_line in found
+    ]
 
 
 def average_of_cells(cells: Mapping[str, float], sets: Sequence[str]) -> float | None:

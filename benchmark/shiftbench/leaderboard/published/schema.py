@@ -13,11 +13,23 @@ from shiftbench.leaderboard.columns import Column, Columns
 VERSION = "2"
 VERSION_KEY = b"shiftbench.published"
 
+COLLECTIONS = (
+    *("imagenet-testbed", "model-soups-finetunes", "openclip-zero-shot"),
+    *("papers", "papers-since-2023"),
+)
+"""The source tables that ship, each in a file called so."""
+
 HEADLINE = "headline"
 """Stands for the metric of a set where the source has one number and does not name its metric."""
 
 ORACLE_PER_COLUMN = "oracle-per-column"
 """A variant chosen anew on each test set: stronger than our ``oracle``, which is one variant."""
+
+UNCROPPED = (
+    "ObjectNet un-cropped: the 2-pixel crop in WiSE-FT's, FLYP's and AutoFT's code never acts, "
+    "while ours does"
+)
+"""A note of single values: it does not tell lines of a table apart."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
