@@ -78,7 +78,7 @@ def load_model(results: str | Path, run: str, variant: str | None = None) -> Fin
 
 
 class Leaderboard:
-    """What has been run: rows, rankings, reports, predictions and models.
+    """The results of runs: rows, rankings, reports, predictions and models.
 
     It holds no rows itself: each call reads what is there by then.
 
@@ -294,7 +294,7 @@ def of_tasks(table: pa.Table, tasks: Sequence[str]) -> pa.Table:
 
 
 def executor_of(name: Literal["in-process", "ray"], address: str | None = None) -> Executor:
-    """What does the jobs of a launch.
+    """The executor that does the jobs of a launch.
 
     Args:
         name: ``"in-process"`` or ``"ray"``.

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from shiftbench.core.document import Place, tree, validate
+from shiftbench.core.document import Place, tree
 from shiftbench.core.errors import InputError
+from shiftbench.core.validation import validate
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training import Trainer

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
-from shiftbench.core.document import Place, tree, validate
+from shiftbench.core.document import Place, tree
 from shiftbench.core.errors import InputError
+from shiftbench.core.validation import validate
 from shiftbench.methods.search import Choice, Domain, SearchConfig
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shiftbench.core.document import Place, tree, validate
+from shiftbench.core.document import Place, tree
 from shiftbench.core.errors import InputError
+from shiftbench.core.validation import validate
 from shiftbench.methods.base import Parent
 from shiftbench.methods.builtin.full import Full
 from shiftbench.methods.builtin.linear_probe import LinearProbe

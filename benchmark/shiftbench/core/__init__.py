@@ -1,1 +1,1 @@
-"""What everything else builds on: errors, files, locations, documents, plugins, provenance."""
+"""The ground floor: errors, files, locations, documents, plugins, provenance."""

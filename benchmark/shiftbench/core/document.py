@@ -1,27 +1,22 @@
 """YAML that remembers where every value was written, so that an error can name file and line.
 
 A document is a tree of ``Node``: plain data, and the place of each part. Trees are merged
-(``extends``, ``--set``) without losing the places, and validated against pydantic models.
+(``extends``, ``--set``) without losing the places; ``core.validation`` checks them against models.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from shiftbench.core.errors import InputError
-from shiftbench.core.words import nearest
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 Key = str | int
 PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -167,7 +162,7 @@ def read(file: Path, shown: str | None = None) -> Node:
     except FileNotFoundError:
         raise InputError(f"{shown}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{shown}: cannot be read: {_one_line(error)}") from error
+        raise InputError(f"{shown}: cannot be read: {one_line(error)}") from error
     node = _parse(text, Place(shown, 1, file.parent))
     if not isinstance(node.value, dict):
         raise InputError(f"{node.place}: a suite is a mapping of keys to values")
@@ -233,26 +228,6 @@ def named_entries(node: Node) -> Node:
     return replace(node, value=entries)
 
 
-def validate(model: type[M], node: Node) -> M:
-    """``node`` as a pydantic model, nothing coerced but whole numbers to floats.
-
-    Validators find ``locate(key, path)`` in their context: where a path that is the value of a key
-    leads, relative to the file that says so.
-
-    Raises:
-        InputError: with place, key and what is accepted, of the first error.
-    """
-
-    def locate(key: str, path: str) -> str:
-        return relative(node.nearest((key,)).place, path)
-
-    context = {"locate": locate}
-    try:
-        return model.model_validate_json(json.dumps(node.plain), strict=True, context=context)
-    except ValidationError as error:
-        raise _explain(error, model, node) from None
-
-
 def _other_kind(base: Mapping[str, Node], over: Mapping[str, Node]) -> bool:
     if "kind" in over:
         return "kind" not in base or over["kind"].value != base["kind"].value
@@ -268,11 +243,11 @@ def _parse(text: str, place: Place) -> Node:
         at = error.problem_mark or error.context_mark
         where = _at(place, at.line) if at else place
         reason = error.problem or error.context
-        raise InputError(f"{where}: not valid YAML: {_one_line(reason)}") from None
+        raise InputError(f"{where}: not valid YAML: {one_line(reason)}") from None
     except InputError:
         raise
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise InputError(f"{place}: not valid YAML: {_one_line(error)}") from None
+        raise InputError(f"{place}: not valid YAML: {one_line(error)}") from None
 
 
 def _convert(
@@ -335,86 +310,8 @@ def _rebase(node: Node, path: tuple[Key, ...]) -> Node:
     return Node(value, node.place, (*path, *node.path))
 
 
-def _explain(error: ValidationError, model: type[BaseModel], node: Node) -> InputError:
-    """The first of pydantic's errors as one line; unknown keys first, since they cause others."""
-    details = error.errors(include_url=False)
-    kindless = [_real_path(node, d["loc"]) for d in details if d["type"] == "union_tag_not_found"]
-    for detail in details:
-        *path, key = _real_path(node, detail["loc"]) or [""]
-        if detail["type"] == "extra_forbidden" and path not in kindless:
-            models = _models_at(model, detail["loc"][:-1])
-            fields = {name for found in models for name in found.model_fields}
-            known = detail.get("ctx", {}).get("known", fields)
-            parent = node.nearest(tuple(path))
-            prefix = f"{dotted(parent.path)}: " if parent.path else ""
-            place = node.nearest((*path, key)).place
-            return InputError(f'{place}: {prefix}unknown key "{key}"{nearest(str(key), known)}')
-    path = _real_path(node, details[0]["loc"])
-    same = [d for d in details if _real_path(node, d["loc"]) == path]
-    first, *others = dict.fromkeys(_message(detail) for detail in same)
-    text = " or ".join([first, *(other.removeprefix("must be ") for other in others)])
-    given = node.nearest(tuple(path)).value
-    if not isinstance(given, dict | tuple):
-        text += f", got {json.dumps(given, ensure_ascii=False)}"
-    return node.error(text, tuple(path))
-
-
-def _message(detail: ErrorDetails) -> str:
-    """What pydantic says, in the words of a YAML file."""
-    context = detail.get("ctx", {})
-    match detail["type"]:
-        case "missing":
-            return f'the key "{detail["loc"][-1]}" is missing'
-        case "union_tag_not_found":
-            return f"the key {context['discriminator']} is missing".replace("'", '"')
-        case "union_tag_invalid":
-            tag, tags = context["tag"], re.findall(r"'([^']+)'", context["expected_tags"])
-            return f'unknown kind "{tag}"{nearest(tag, tags)}'
-        case "too_short":
-            return "must not be empty"
-        case "tuple_type" | "list_type":
-            return "must be a list"
-        case "dict_type" | "model_type" | "model_attributes_type":
-            return "must be a mapping"
-    text = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return _one_line(text[:1].lower() + text[1:])
-
-
-def _real_path(node: Node, loc: tuple[Key, ...]) -> list[Key]:
-    """The parts of a pydantic location that are keys here, not names of union members."""
-    path = []
-    for key in loc:
-        found = node.child(key)
-        if found is not None:
-            path.append(key)
-            node = found
-    return path
-
-
-def _models_at(model: type[BaseModel], loc: tuple[Key, ...]) -> list[type[BaseModel]]:
-    """The models that could have been meant at a pydantic location."""
-    models = [model]
-    for key in loc:
-        fields = [m.model_fields[key] for m in models if key in m.model_fields]
-        if fields:
-            models = [m for field in fields for m in _models_in(field.annotation)]
-        else:
-            models = [m for m in models if _is_member(m, key)] or models
-    return models
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]
-
-
-def _is_member(model: type[BaseModel], tag: Key) -> bool:
-    kind = model.model_fields.get("kind")
-    return tag == model.__name__ or (kind is not None and tag in get_args(kind.annotation))
-
-
-def _one_line(text: object) -> str:
+def one_line(text: object) -> str:
+    """A text without line breaks."""
     return " ".join(str(text).split())
 
 

@@ -12,7 +12,7 @@ _TRACEBACK = "Traceback (most recent call last):"
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used.
+    """Input of the user that cannot be used.
 
     The message is one line that names the file, the key and what is accepted. The command line
     prints it and exits with code 2; nothing has been computed or lost.

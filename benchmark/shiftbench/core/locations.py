@@ -43,7 +43,7 @@ def cache_dir() -> Path:
 
 
 def is_remote(location: str) -> bool:
-    """Whether a location is a URI."""
+    """True if a location is a URI."""
     return "://" in location
 
 
@@ -72,7 +72,7 @@ def filesystem(location: str) -> tuple[FileSystem, str]:
 
 
 def kind_of(location: str) -> Literal["file", "folder"] | None:
-    """Whether a file or a folder is there, or nothing."""
+    """The kind of what is at a location; ``None`` if nothing is."""
     if not is_remote(location):
         if os.path.isdir(location):  # noqa: PTH112 - locations are strings
             return "folder"
@@ -88,7 +88,7 @@ def kind_of(location: str) -> Literal["file", "folder"] | None:
 
 
 def entries(location: str) -> list[DirectoryEntry]:
-    """What a folder holds, sorted by name; hidden files are left out.
+    """The entries of a folder, sorted by name; hidden files are left out.
 
     Raises:
         InputError: the folder cannot be read.

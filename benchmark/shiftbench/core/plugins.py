@@ -59,7 +59,7 @@ class Entry:
 
     @property
     def builtin(self) -> bool:
-        """Whether it is part of this package."""
+        """True for what is part of this package."""
         return self.distribution == BUILTIN
 
     @property
@@ -202,7 +202,7 @@ def _source_digest(module: str) -> str:
 
 
 def _import(target: str, name: str) -> object:
-    """What a target stands for: an attribute, or of a whole module the class called ``name``."""
+    """The object of a target: an attribute, or of a whole module its class called ``name``."""
     module, colon, path = target.partition(":")
     found: object = importlib.import_module(module)
     if not colon:

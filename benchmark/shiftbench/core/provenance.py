@@ -1,4 +1,4 @@
-"""What computed a result: the code, the packages and the machine. Light to import."""
+"""Provenance of results: the code, the packages and the machine. Light to import."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GIT_TIMEOUT_S = 10
 
 @dataclass(frozen=True)
 class Provenance:
-    """What computed a result.
+    """The code, packages and hardware that computed a result.
 
     Attributes:
         shiftbench_version: of this package.
@@ -127,7 +127,7 @@ def _usable_cores() -> int:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, stripped; ``None`` where there is no git or it fails."""
+    """The output of a git command, stripped; ``None`` where there is no git or it fails."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],

@@ -17,7 +17,7 @@ ROWS_AT_ONCE = 4096
 LOCATION = "location"
 
 Field = Literal["top_classes", "top_logits", "log_sum_exp", "label_logit", "sum_p2"]
-"""What is known of an example beyond its label and its prediction, if the model gave logits."""
+"""A field of an example beside label and prediction, which only models that gave logits have."""
 FIELDS: tuple[Field, ...] = get_args(Field)
 
 Integers = npt.NDArray[np.integer]

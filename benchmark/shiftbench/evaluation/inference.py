@@ -82,7 +82,7 @@ def cached_features(file: Path, compute: Callable[[], Array]) -> Array:
 
 
 def same_image_tower(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """Whether two classifiers' weights differ in nothing but their heads."""
+    """True if two classifiers' weights differ at most in their heads."""
     return all(torch.equal(a[key], b[key]) for key in a if not key.startswith("head."))
 
 

@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
         pa.field("sum_p2", pa.float32()),
     ]
 )
-"""What every table of predictions has; a text column for each metadata column of a set follows."""
+"""Columns of every table of predictions; a text column for each metadata column follows."""
 
 
 def to_table(

@@ -35,7 +35,7 @@ class Resampled:
 def resampled_counts(
     units: int, resamples: int = RESAMPLES, seed: int | Sequence[int] = SEED
 ) -> Iterator[Floats]:
-    """How often each of ``units`` is drawn in each resample with replacement.
+    """Counts of each of ``units`` in resamples that are drawn with replacement.
 
     Counting draws costs the same however many units there are; a multinomial draw of as many
     counts is about ten times slower.
@@ -56,7 +56,7 @@ def resampled_counts(
 def resampled_kinds(
     kinds: Counts, resamples: int = RESAMPLES, seed: int = SEED
 ) -> Iterator[Floats]:
-    """How many examples of each kind are in each resample, where there are few kinds.
+    """Counts of each kind of example in each resample, where there are few kinds.
 
     Drawing n examples with replacement draws the counts of their kinds from a multinomial
     distribution, so the cost depends on the number of kinds and not on n.

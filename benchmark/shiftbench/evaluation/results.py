@@ -1,4 +1,4 @@
-"""What scoring gives: a score, and the result of one variant on one evaluation set."""
+"""Scores, and the result of one variant on one evaluation set."""
 
 from __future__ import annotations
 

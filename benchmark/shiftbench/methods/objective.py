@@ -17,6 +17,7 @@ from pydantic import Field
 
 from shiftbench.core import document
 from shiftbench.core.document import dumped
+from shiftbench.core.validation import validate
 from shiftbench.methods.config import MethodConfig
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def load_objective(file: Path, shown: str | None = None) -> Objective:
     Raises:
         InputError: one line with file, line, key and what is accepted.
     """
-    return document.validate(Objective, document.read(file, shown))
+    return validate(Objective, document.read(file, shown))
 
 
 def released(name: str) -> Objective:

@@ -37,7 +37,7 @@ class Budget(_Closed):
 
 
 class Limits(_Closed):
-    """How long to wait, how often to try again and how much to keep; never changes an outcome."""
+    """Limits on waiting, on tries and on what is kept; they never change an outcome."""
 
     job_retries: Annotated[
         int, Field(ge=0, description="times that a job is done again whose worker was lost")

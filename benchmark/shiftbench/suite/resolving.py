@@ -8,6 +8,7 @@ from typing import NoReturn
 from shiftbench.core import document
 from shiftbench.core.document import Key, Node
 from shiftbench.core.errors import InputError
+from shiftbench.core.validation import validate
 from shiftbench.core.words import nearest
 from shiftbench.data.tasks.definition import Task
 from shiftbench.data.tasks.registry import TASKS
@@ -68,7 +69,7 @@ def resolve_task(name: str, entry: Node, *, miniature: bool) -> Task:
             settings = registered.model_dump(mode="json", exclude={"name"})
             base = document.tree(settings, entry.place, entry.path)
             patch = document.merge(base, patch)
-        task = document.validate(Task, _without_removed_shifts(_named(name, patch)))
+        task = validate(Task, _without_removed_shifts(_named(name, patch)))
     for path, fault in faults(task):
         raise patch.error(fault, path)
     return task
@@ -155,7 +156,7 @@ def _resolve_method(label: str, entry: Node) -> Method[MethodConfig]:
     except InputError as error:
         hint = "" if named is not None else '; "method:" says which one a label of your own means'
         raise (named or entry).error(f"{error}{hint}") from error
-    return kind(document.validate(kind.Config, entry.without("method")))
+    return kind(validate(kind.Config, entry.without("method")))
 
 
 def _check_parents(node: Node, task: str, methods: Mapping[str, Method[MethodConfig]]) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shiftbench.core import document
 from shiftbench.core.document import Key, Node
 from shiftbench.core.errors import InputError
+from shiftbench.core.validation import validate
 from shiftbench.data.tasks.definition import Task
 from shiftbench.methods.base import Method
 from shiftbench.methods.config import MethodConfig
@@ -67,7 +67,7 @@ class Suite:
             InputError: one line with file, line, key and what is accepted.
         """
         node = read(file, overrides, data)
-        spec = document.validate(SuiteFile, node)
+        spec = validate(SuiteFile, node)
         root = None if spec.data is None else resolve_data(node.children["data"])
         tasks = {
             name: resolve_task(name, entry, miniature=root == MINIATURE)

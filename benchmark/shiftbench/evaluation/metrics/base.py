@@ -131,7 +131,7 @@ class Metric(ABC):
 
     @property
     def text(self) -> str:
-        """What a task and a row call it: the name, and the argument after a colon."""
+        """Its text in tasks and rows: the name, and after a colon the argument."""
         return self.name if self.argument is None else f"{self.name}:{self.argument}"
 
     @property
@@ -145,11 +145,11 @@ class Metric(ABC):
         return value if self.higher_is_better else -value
 
     def better(self, value: float, other: float) -> bool:
-        """Whether one value is better than another."""
+        """True if the first value is better than the second in this metric's direction."""
         return self.merit(value) > self.merit(other)
 
     def available(self, fields: Collection[str]) -> bool:
-        """Whether predictions with these fields have it; class-only ones have none."""
+        """True if predictions with these fields give a value; class-only ones have no field."""
         return self.needs <= set(fields)
 
     def check(self, examples: Examples) -> None:
@@ -165,7 +165,7 @@ class Metric(ABC):
             raise InputError(f'metric "{self.text}" needs {missing}')
 
     def missing(self, examples: Examples) -> str | None:
-        """What examples lack that the metric needs; ``None`` when nothing."""
+        """The first field or column that the metric needs and examples lack; ``None`` if none."""
         for column in self.columns:
             if column not in examples.metadata:
                 return f'a column "{column}" in the evaluation set'

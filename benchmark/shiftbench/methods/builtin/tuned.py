@@ -13,6 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from shiftbench.core import document
 from shiftbench.core.document import dumped
+from shiftbench.core.validation import validate
 from shiftbench.core.words import nearest
 from shiftbench.methods.base import Architecture, Parent, TrainedMethod
 from shiftbench.methods.config import MethodConfig, TrainingConfig
@@ -153,7 +154,7 @@ def create(name: str, settings: Mapping[str, Any]) -> TrainedMethod[TrainingConf
     """
     kind = METHODS.load(name)
     place = document.Place(name, None, Path())
-    method = kind(document.validate(kind.Config, document.tree(settings, place)))
+    method = kind(validate(kind.Config, document.tree(settings, place)))
     return cast("TrainedMethod[TrainingConfig]", method)
 
 
