@@ -13,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 from shiftbench.core.errors import InputError
+from shiftbench.data.sources.builtin.parquet import ParquetImages
 from shiftbench.data.tasks.definition import whole_set
+from shiftbench.data.tasks.opening import open_task
 from shiftbench.evaluation.results import Result, Score
 from shiftbench.execution.preflight import (
     SetState,
@@ -23,6 +25,8 @@ from shiftbench.execution.preflight import (
     check_schedules,
     fingerprints_of,
     outdated,
+    preflight,
+    problems,
 )
 from shiftbench.execution.runinfo import run_info
 from shiftbench.leaderboard.runfolder import Fit, RunFolder
@@ -128,20 +132,57 @@ def replace_reason(state: SetState, reason: str) -> SetState:
 
 
 def test_broken_images_are_refused_unless_allowed(root: Path) -> None:
-    write_images(root / "drawn.parquet", 40, truncated=True)
+    write_images(root / "drawn.parquet", 40, 2, truncated=True)
     plan = make_plan(root)
     with pytest.raises(InputError, match=r"drawn\.parquet.*--allow-incomplete") as error:
-        check_data(plan, str(root), allow_incomplete=False)
+        preflight(plan, str(root))
     assert "\n" not in str(error.value)
-    states = check_data(plan, str(root), allow_incomplete=True)
+    states = preflight(plan, str(root), allow_incomplete=True).sets
     assert "drawn.parquet" in str(states["own", "drawn"].incomplete_reason)
     assert states["own", "id-test"].incomplete_reason is None
 
 
 def test_a_broken_training_set_makes_everything_incomplete(root: Path) -> None:
     write_images(root / "train.parquet", 40, truncated=True)
-    states = check_data(make_plan(root), str(root), allow_incomplete=True)
+    states = preflight(make_plan(root), str(root), allow_incomplete=True).sets
     assert all("train.parquet" in str(state.incomplete_reason) for state in states.values())
+
+
+def test_images_that_cannot_be_decoded_are_left_out_everywhere(root: Path) -> None:
+    """Also one that no sample would find; what is held out for validation stays the same."""
+    before = open_task(next(iter(make_plan(root).runs.values())).task, str(root), None, 0)
+    write_images(root / "train.parquet", 40, truncated=True)
+    checked = preflight(make_plan(root), str(root), allow_incomplete=True)
+    task = next(iter(checked.sets))[0]
+    assert task == "own"
+    (ids,) = checked.remarks.unreadable.values()
+    assert ids == {"train.parquet/0"}
+    run = next(iter(make_plan(root).runs.values()))
+    after = open_task(run.task, str(root), None, 0, checked.unreadable)
+    left = [i for i in before.train.ids.tolist() if i not in ids]
+    assert after.train.ids.tolist() == left
+    assert after.id_val.ids.tolist() == [i for i in before.id_val.ids.tolist() if i not in ids]
+    for index in range(len(after.train)):
+        after.train.images[index].load()
+
+
+def test_the_plan_names_what_run_refuses_and_decodes_no_image(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ParquetImages, "__getitem__", lambda *_: pytest.fail("decoded an image"))
+    plan = make_plan(root)
+    assert problems(plan, str(root)) == []
+    unknown = replace(plan, suite=replace(plan.suite, backbones=("openai/ViT-B-99",)))
+    write_images(root / "drawn.parquet", 2)
+    table = pq.read_table(root / "drawn.parquet")
+    labels = pa.array([0, 7])
+    pq.write_table(table.set_column(1, "label", labels), root / "drawn.parquet")
+    backbone, labels_line = problems(unknown, str(root))
+    assert "unknown backbone 'openai/ViT-B-99'" in backbone
+    assert "drawn: parquet drawn.parquet has label 7" in labels_line
+    assert problems(unknown, None) == [backbone]
+    (root / "drawn.parquet").unlink()
+    assert any("drawn.parquet" in line for line in problems(plan, str(root)))
 
 
 def test_absent_data_are_always_refused(root: Path) -> None:

@@ -12,6 +12,8 @@ import typer
 from shiftbench.cli.common import Data, Overrides, load_suite
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from shiftbench.data.downloads.transfer import Progress
     from shiftbench.data.tasks.definition import Task
 
@@ -72,29 +74,44 @@ def verify(
     task: Annotated[
         list[str] | None, typer.Option(help="Only this task; may be given several times.")
     ] = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Decode every image.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode all images, find leaks.")] = False,
 ) -> None:
-    """Check files, counts, labels and images: one line a set, exit code 1 unless all are ok."""
+    """Check files, counts, labels and images: one line a set, exit code 1 unless all are ok.
+
+    As shiftbench run does before anything else, which always decodes every image.
+    """
     from rich.console import Console
-    from rich.markup import escape
 
     from shiftbench.data import roots
     from shiftbench.data.verify import verify as findings
+    from shiftbench.execution.preflight import task_problems
 
     tasks, where = _tasks(suite, overrides, data, task or [])
     console = Console(soft_wrap=True)
     root = roots.resolve(where, lambda name: console.print(f"drawing {name}", style="dim"))
     complete = True
+    opened = {}
     for finding in findings(tasks, root, "all" if deep else "sample"):
-        style = _STYLES[finding.status]
-        console.print(
-            f"[{style}]{finding.status:10}[/{style}] {escape(finding.name)}: "
-            f"{escape(finding.detail)}",
-            highlight=False,
-        )
+        opened[finding.name] = finding.status in ("ok", "incomplete")
+        _show(console, finding.status, finding.name, finding.detail)
         complete = complete and finding.status == "ok"
+    for item in tasks:
+        if not all(opened[source.title] for source in item.sources().values()):
+            continue
+        for problem in task_problems(item, root, deep=deep):
+            _show(console, "refused", f"task {item.name}", problem)
+            complete = False
     if not complete:
         raise typer.Exit(1)
+
+
+def _show(console: Console, status: str, name: str, detail: str) -> None:
+    from rich.markup import escape
+
+    style = _STYLES[status]
+    console.print(
+        f"[{style}]{status:10}[/{style}] {escape(name)}: {escape(detail)}", highlight=False
+    )
 
 
 def _tasks(

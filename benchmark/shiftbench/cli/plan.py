@@ -35,11 +35,17 @@ def plan(
     overrides: Overrides = None,
     data: Data = None,
     results: Results = RESULTS,
+    allow_incomplete: Annotated[
+        bool, typer.Option("--allow-incomplete", help="As for run: no problem are missing files.")
+    ] = False,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print the suite with everything spelled out.")
     ] = False,
 ) -> None:
-    """Show what a suite asks for, what of it is done, and what the rest will cost."""
+    """Show what a suite asks for, what of it is done, and what the rest will cost.
+
+    Exit code 2 where shiftbench run would refuse the data or a backbone; no image is decoded.
+    """
     from rich.console import Console
 
     loaded = load_suite(suite, overrides, data)
@@ -49,10 +55,17 @@ def plan(
         typer.echo(dump(loaded), nl=False)
         return
     from shiftbench.execution.cost import plan_state
+    from shiftbench.execution.preflight import problems
     from shiftbench.suite.plan import Plan
 
     planned = Plan.build(loaded)
-    show(Console(), loaded, plan_state(planned, results, data_root(loaded)))
+    root = data_root(loaded)
+    show(Console(), loaded, plan_state(planned, results, root))
+    found = problems(planned, root, allow_incomplete=allow_incomplete)
+    for problem in found:
+        typer.echo(f"error: {problem}", err=True)
+    if found:
+        raise typer.Exit(2)
 
 
 def data_root(suite: Suite) -> str | None:

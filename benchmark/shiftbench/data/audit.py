@@ -28,6 +28,7 @@ import numpy.typing as npt
 from shiftbench.core.errors import InputError
 from shiftbench.core.files import written_atomically
 from shiftbench.data.rgb import as_rgb
+from shiftbench.data.sources.files import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 Hashes = npt.NDArray[np.uint64]
 Progress = Callable[[int, int], None]
 
-VERSION = 2
+VERSION = 3
+UNREADABLE = 0
+"""The hash that stands for an image that cannot be decoded."""
 EXAMPLES = 3
 """Pairs of ids that an overlap names."""
 
@@ -84,6 +87,8 @@ def content_hashes(
 ) -> Hashes:
     """Return the content hash of every image; the next time it is read from the cache.
 
+    The hash of an image that cannot be decoded is ``UNREADABLE``.
+
     Args:
         images: whose fingerprint, ids and a sample of contents name the entry of the cache.
         cache: the entry is a file in its folder ``hashes``; ``None`` keeps nothing.
@@ -94,7 +99,7 @@ def content_hashes(
         (n,) uint64.
 
     Raises:
-        InputError: an image cannot be decoded, or the cache cannot be written.
+        InputError: the cache cannot be written.
     """
     file = None if cache is None else cache / "hashes" / f"{_key(images)}.npy"
     if file is not None and (known := _read(file, len(images))) is not None:
@@ -110,6 +115,25 @@ def content_hashes(
                 "SHIFTBENCH_CACHE names another place"
             ) from error
     return hashes
+
+
+def unreadable(images: ImageSet, cache: Path | None) -> dict[str, str]:
+    """Return the reasons of all images that cannot be decoded, by their ids.
+
+    Args:
+        images: all are decoded, unless the cache knows them.
+        cache: see ``content_hashes``.
+
+    Raises:
+        InputError: the cache cannot be written.
+    """
+    found = {}
+    for index in np.flatnonzero(content_hashes(images, cache) == UNREADABLE).tolist():
+        try:
+            content_hash(images.images[index])
+        except DECODE_ERRORS as error:
+            found[str(images.ids[index])] = " ".join(str(error).split()) or type(error).__name__
+    return found
 
 
 def audit(
@@ -133,6 +157,7 @@ def audit(
     for seen_name, known in seen.items():
         hashes = content_hashes(known, cache, None, progress)
         order = np.argsort(hashes, kind="stable")
+        order = order[hashes[order] != UNREADABLE]
         ranked = hashes[order]
         for test_name, tested in hashes_of.items():
             common = np.flatnonzero(np.isin(tested, ranked))
@@ -200,7 +225,7 @@ def _computed(images: ImageSet, threads: int, progress: Progress | None) -> Hash
     n = len(images)
 
     def hashed(chunk: range) -> bytes:
-        return b"".join(content_hash(images.images[i]) for i in chunk)
+        return b"".join(_hash_of(images, i) for i in chunk)
 
     chunks = [range(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK)]
     parts = []
@@ -210,6 +235,13 @@ def _computed(images: ImageSet, threads: int, progress: Progress | None) -> Hash
             if progress is not None:
                 progress(chunk.stop, n)
     return np.frombuffer(b"".join(parts), dtype="<u8").astype(np.uint64)
+
+
+def _hash_of(images: ImageSet, index: int) -> bytes:
+    try:
+        return content_hash(images.images[index])
+    except DECODE_ERRORS:
+        return UNREADABLE.to_bytes(8, "little")
 
 
 def _key(images: ImageSet) -> str:
@@ -226,7 +258,7 @@ def _key(images: ImageSet) -> str:
     digest.update("\0".join(images.ids.tolist()).encode())
     if len(images):
         for i in np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int)).tolist():
-            digest.update(content_hash(images.images[i]))
+            digest.update(_hash_of(images, i))
     return digest.hexdigest()[:32]
 
 

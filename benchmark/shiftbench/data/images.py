@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Labels = npt.NDArray[np.int64]
 Names = npt.NDArray[np.str_]
+Unreadable = Mapping[str, frozenset[str]]
+"""Ids of images that cannot be decoded, by the fingerprint of their set."""
+NONE_UNREADABLE: Unreadable = {}
 
 
 class Images(Protocol):
@@ -72,6 +75,13 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def without(self, unreadable: Unreadable) -> ImageSet:
+        """Return the set without the images that are known not to be readable."""
+        ids = unreadable.get(self.fingerprint)
+        if not ids:
+            return self
+        return self.subset(np.flatnonzero(~np.isin(self.ids, sorted(ids))).astype(np.int64))
 
     def subset(self, indices: npt.NDArray[np.int64]) -> ImageSet:
         """Return the examples at ``indices``, in that order."""

@@ -106,9 +106,10 @@ def _checked(source: Source, root: str, decoded: Decoded) -> Finding:
         images = source.whole(root)
         fault, remark = compare(images, source.documented(root))
     except AbsentError as error:
-        return Finding(source.title, "absent", f"{error}; {source.advice(root)}")
+        detail = f"{_without(source.title, error)}; {source.advice(root)}"
+        return Finding(source.title, "absent", detail)
     except InputError as error:
-        return Finding(source.title, "refused", str(error))
+        return Finding(source.title, "refused", _without(source.title, error))
     faults = [
         *([fault] if fault else []),
         *_listed(images.faults),
@@ -120,6 +121,11 @@ def _checked(source: Source, root: str, decoded: Decoded) -> Finding:
     return Finding(
         source.title, "incomplete" if faults else "ok", detail, images.fingerprint, remarks
     )
+
+
+def _without(title: str, error: InputError) -> str:
+    """Return a message without the name of the set, beside which it is shown."""
+    return str(error).removeprefix(f"{title}: ")
 
 
 def _listed(faults: Sequence[str]) -> list[str]:

@@ -41,6 +41,7 @@ class Result:
         selection: how the variant was chosen; ``None`` for a point that nobody chose. A variant
             chosen in several ways has a row for each.
         incomplete_reason: what is missing from the data; ``None`` when they are complete.
+        data_remark: other things to know of the data's files.
         evaluation_seconds: to predict this variant on this set.
         data_fingerprint: of the evaluation set.
     """
@@ -52,6 +53,7 @@ class Result:
     score: Score
     selection: Selection | None = None
     incomplete_reason: str | None = None
+    data_remark: str | None = None
     evaluation_seconds: float | None = None
     data_fingerprint: str | None = None
 

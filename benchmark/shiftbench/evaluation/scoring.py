@@ -35,6 +35,7 @@ class Prediction:
         seconds: that predicting took; ``None`` where the set is a part of another.
         fingerprint: of the evaluation set.
         incomplete_reason: what is missing from the set's files; ``None`` when they are complete.
+        data_remark: other things to know of the files.
         also: metrics that the task asks for beside.
     """
 
@@ -45,6 +46,7 @@ class Prediction:
     seconds: float | None
     fingerprint: str
     incomplete_reason: str | None = None
+    data_remark: str | None = None
     also: Collection[str] = ()
 
 
@@ -121,6 +123,7 @@ def results_of(prediction: Prediction) -> list[Result]:
             primary=text == prediction.metric,
             score=score(metric(text), examples),
             incomplete_reason=prediction.incomplete_reason,
+            data_remark=prediction.data_remark,
             evaluation_seconds=prediction.seconds,
             data_fingerprint=prediction.fingerprint,
         )

@@ -6,14 +6,15 @@ that asks about one thing calls the check of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.locations import cache_dir
-from shiftbench.data.audit import check_overlap
+from shiftbench.data.audit import check_overlap, unreadable
+from shiftbench.data.images import NONE_UNREADABLE, Unreadable
 from shiftbench.data.tasks.definition import whole_set
 from shiftbench.data.tasks.opening import open_ood_val, open_task
 from shiftbench.data.verify import check
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 SetKey = tuple[str, str]
 """Names of a task and of one of its evaluation sets."""
 
+ALLOW = "with --allow-incomplete the rest runs, and every row says so"
+
+P = ParamSpec("P")
+
 
 class SetState(NamedTuple):
     """The files behind a result.
@@ -43,11 +48,13 @@ class SetState(NamedTuple):
         train_fingerprint: of the task's training set.
         fingerprint: of the evaluation set.
         incomplete_reason: what is missing; ``None`` when both are complete.
+        remark: other things to know of the files, for the rows.
     """
 
     train_fingerprint: str
     fingerprint: str
     incomplete_reason: str | None
+    remark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,13 @@ class Checked:
         root: the data root.
         sets: the state of every evaluation set, by task and set.
         leakage: test images that methods see, by task and whether they search on OOD validation.
+        unreadable: images to leave out.
     """
 
     root: str
     sets: Mapping[SetKey, SetState]
     leakage: Mapping[tuple[str, bool], str]
+    unreadable: Unreadable
 
     @property
     def remarks(self) -> Remarks:
@@ -72,7 +81,8 @@ class Checked:
             for key, state in self.sets.items()
             if state.incomplete_reason is not None
         }
-        return Remarks(gaps, self.leakage)
+        files = {key: state.remark for key, state in self.sets.items() if state.remark is not None}
+        return Remarks(gaps, self.leakage, files, self.unreadable)
 
     def fingerprints(self, run: Run) -> dict[str, str]:
         """Fingerprints of the sets that the outcome of a run depends on, by name."""
@@ -100,42 +110,176 @@ def preflight(plan: Plan, root: str, *, allow_incomplete: bool = False) -> Check
     check_backbones(plan)
     sets = check_data(plan, root, allow_incomplete)
     check_schedules(plan, root)
-    return Checked(root, sets, check_leakage(plan, root))
+    unreadable, reasons = check_images(plan, root, allow_incomplete)
+    return Checked(root, _with(sets, reasons), check_leakage(plan, root, unreadable), unreadable)
+
+
+def problems(plan: Plan, root: str | None, *, allow_incomplete: bool = False) -> list[str]:
+    """A line for each thing that ``preflight`` refuses, as far as no image has to be decoded.
+
+    Args:
+        plan: the runs.
+        root: the data root; without one the data are not checked.
+        allow_incomplete: as for ``preflight``.
+    """
+    found = _refused(check_backbones, plan)
+    if root is None:
+        return found
+    of_data = [
+        line
+        for task in plan.suite.tasks.values()
+        for line in _refused(check_sets, task, root, allow_incomplete)
+        or _refused(check_task, task, root)
+    ]
+    return found + (of_data or _refused(check_schedules, plan, root))
+
+
+def task_problems(task: Task, root: str, *, deep: bool = False) -> list[str]:
+    """A line for each thing that ``preflight`` refuses of a task whose sets can be read.
+
+    Args:
+        task: the task.
+        root: the data root.
+        deep: also look for test images in the training set, which decodes all.
+    """
+    return _refused(check_task, task, root) or (
+        _refused(lambda: check_overlap(task, open_task(task, root, None, 0), None, cache_dir()))
+        if deep
+        else []
+    )
+
+
+def _refused(check: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> list[str]:
+    """The one line by which a check refuses; nothing if it passes."""
+    try:
+        check(*args, **kwargs)
+    except InputError as error:
+        return [str(error)]
+    return []
+
+
+def check_task(task: Task, root: str) -> None:
+    """Open a task, and see that labels fit its classes, and columns its metrics. Decodes nothing.
+
+    Raises:
+        InputError: they do not.
+    """
+    data = open_task(task, root, None, 0)
+    check_columns(task.name, data.evaluation)
 
 
 def check_data(plan: Plan, root: str, allow_incomplete: bool) -> Mapping[SetKey, SetState]:
-    """The state of every evaluation set, by task and set.
+    """The state of every evaluation set, by task and set; see ``check_sets``.
+
+    Raises:
+        InputError: as there.
+    """
+    checked: dict[str, Finding] = {}
+    states: dict[SetKey, SetState] = {}
+    for task in _tasks(plan):
+        states |= check_sets(task, root, allow_incomplete, checked)
+    return states
+
+
+def check_sets(
+    task: Task, root: str, allow_incomplete: bool, checked: dict[str, Finding] | None = None
+) -> Mapping[SetKey, SetState]:
+    """The state of every evaluation set of a task. Decodes nothing.
 
     A training set that lacks files makes all results of its task incomplete.
+
+    Args:
+        task: whose sets.
+        root: the data root.
+        allow_incomplete: go on with data sets that lack files.
+        checked: findings of other tasks, by source, which is extended.
 
     Raises:
         InputError: a set is absent, or incomplete where that is not allowed; or a task names an
             unknown metric.
     """
-    checked: dict[str, Finding] = {}
+    check_metrics(task)
+    checked = {} if checked is None else checked
     states: dict[SetKey, SetState] = {}
-    for task in {run.task.name: run.task for run in plan.runs.values()}.values():
-        check_metrics(task)
-        found: dict[str, Finding] = {}
-        for name, source in task.sources().items():
-            key = source.model_dump_json()
-            found[name] = checked[key] = checked.get(key) or check(source, root)
-        for finding in found.values():
-            problem = f"task {task.name}: {finding.name}: {finding.detail}"
-            if finding.status in ("absent", "refused"):
-                raise InputError(problem)
-            if finding.status == "incomplete" and not allow_incomplete:
-                raise InputError(f"{problem}; with --allow-incomplete every row says so")
-        train = found["train"]
-        for name in evaluation_metrics(task):
-            of_set = found.get(name, train)  # ID validation may be held out of training
-            faulty = next((f for f in (train, of_set) if f.status != "ok"), None)
-            states[task.name, name] = SetState(
-                train.fingerprint,
-                of_set.fingerprint,
-                None if faulty is None else f"{faulty.name}: {faulty.detail}",
-            )
+    found: dict[str, Finding] = {}
+    for name, source in task.sources().items():
+        key = source.model_dump_json()
+        found[name] = checked[key] = checked.get(key) or check(source, root, "none")
+    for finding in found.values():
+        problem = f"task {task.name}: {finding.name}: {finding.detail}"
+        if finding.status in ("absent", "refused"):
+            raise InputError(problem)
+        if finding.status == "incomplete" and not allow_incomplete:
+            raise InputError(f"{problem}; {ALLOW}")
+    train = found["train"]
+    for name in evaluation_metrics(task):
+        of_set = found.get(name, train)  # ID validation may be held out of training
+        both = dict.fromkeys((train, of_set))
+        faulty = next((finding for finding in both if finding.status != "ok"), None)
+        remarks = (f"{finding.name}: {finding.remark}" for finding in both if finding.remark)
+        states[task.name, name] = SetState(
+            train.fingerprint,
+            of_set.fingerprint,
+            None if faulty is None else f"{faulty.name}: {faulty.detail}",
+            "; ".join(remarks) or None,
+        )
     return states
+
+
+def check_images(
+    plan: Plan, root: str, allow_incomplete: bool
+) -> tuple[dict[str, frozenset[str]], dict[SetKey, str]]:
+    """Decode every image that runs use; the cache knows those of the last time.
+
+    Returns:
+        ids of the images that cannot be decoded, by fingerprint of their set, and a line for each
+        set that has any, by names of task and set, ``train`` included.
+
+    Raises:
+        InputError: there are some, and that is not allowed.
+    """
+    ids: dict[str, set[str]] = {}
+    reasons: dict[SetKey, str] = {}
+    for key, images in _used(plan, root):
+        broken = unreadable(images, cache_dir())
+        if not broken:
+            continue
+        more = f", and {len(broken) - 1:,} more images" if len(broken) > 1 else ""
+        reasons[key] = f"{next(iter(broken.values()))}{more}"
+        if not allow_incomplete:
+            raise InputError(f"task {key[0]}: {key[1]}: {reasons[key]}; {ALLOW}")
+        ids.setdefault(images.fingerprint, set()).update(broken)
+    return {digest: frozenset(found) for digest, found in ids.items()}, reasons
+
+
+def _used(plan: Plan, root: str) -> Iterator[tuple[SetKey, ImageSet]]:
+    """Every set of images that the runs of a plan look at, with the names of its task and role."""
+    for task in _tasks(plan):
+        data = open_task(task, root, None, 0)
+        yield (task.name, "train"), data.train
+        for name, (_, images) in data.evaluation.items():
+            yield (task.name, name), images
+    searches = {run.search.id: run for run in plan.runs.values() if run.search and run.searched}
+    for run in searches.values():
+        yield (run.task.name, "ood-val"), _ood_val(run, root)
+
+
+def _with(
+    sets: Mapping[SetKey, SetState], reasons: Mapping[SetKey, str]
+) -> Mapping[SetKey, SetState]:
+    """The states of sets of which, or of whose training set, some images cannot be decoded."""
+    found = dict(sets)
+    for key, state in sets.items():
+        both = (reasons.get((key[0], "train")), reasons.get(key))
+        parts = dict.fromkeys(filter(None, (state.incomplete_reason, *both)))
+        if parts:
+            found[key] = state._replace(incomplete_reason="; ".join(parts))
+    return found
+
+
+def _tasks(plan: Plan) -> list[Task]:
+    """The tasks that a plan has runs of."""
+    return list({run.task.name: run.task for run in plan.runs.values()}.values())
 
 
 def fingerprints_of(task: Task, sets: Mapping[SetKey, SetState]) -> dict[str, str]:
@@ -145,7 +289,9 @@ def fingerprints_of(task: Task, sets: Mapping[SetKey, SetState]) -> dict[str, st
     return train | {name: state.fingerprint for name, state in states.items()}
 
 
-def check_leakage(plan: Plan, root: str) -> dict[tuple[str, bool], str]:
+def check_leakage(
+    plan: Plan, root: str, unreadable: Unreadable = NONE_UNREADABLE
+) -> dict[tuple[str, bool], str]:
     """Test images that the methods see, by task and whether they search on OOD validation data.
 
     Raises:
@@ -159,8 +305,8 @@ def check_leakage(plan: Plan, root: str) -> dict[tuple[str, bool], str]:
         if key in audited:
             continue
         audited.add(key)
-        data = open_task(run.task, root, None, 0)
-        ood_val = _ood_val(run, root) if run.searched else None
+        data = open_task(run.task, root, None, 0, unreadable)
+        ood_val = _ood_val(run, root, unreadable) if run.searched else None
         check_columns(run.task.name, data.evaluation)
         if run.search is not None and run.search.ood_val is not None and ood_val is not None:
             check_columns(run.task.name, {"ood-val": (run.search.ood_val, ood_val)})
@@ -170,12 +316,12 @@ def check_leakage(plan: Plan, root: str) -> dict[tuple[str, bool], str]:
     return found
 
 
-def _ood_val(run: Run, root: str) -> ImageSet:
+def _ood_val(run: Run, root: str, unreadable: Unreadable = NONE_UNREADABLE) -> ImageSet:
     """The OOD validation images that the search of a run is scored on."""
     if run.search is None or run.search.ood_val is None:
         raise ValueError(f"{run.label} has no search")
     task = run.task.model_copy(update={"ood_val": run.search.ood_val})
-    return open_ood_val(task, root)[1]
+    return open_ood_val(task, root, unreadable)[1]
 
 
 def check_schedules(plan: Plan, root: str) -> None:
@@ -221,6 +367,6 @@ def outdated(plan: Plan, results: Path, states: Mapping[SetKey, SetState]) -> se
     for row in rows(store.read(results, plan.runs)):
         recorded = (row.train_fingerprint, row.data_fingerprint, row.incomplete_reason)
         task = plan.runs[row.run_id].task.name
-        if recorded != states[task, whole_set(row.evaluation_set)]:
+        if recorded != states[task, whole_set(row.evaluation_set)][:3]:
             found.add(row.run_id)
     return found

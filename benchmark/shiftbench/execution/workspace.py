@@ -34,7 +34,7 @@ from shiftbench.models.classifier import ImageClassifier, text_head, zero_shot_c
 from shiftbench.models.weights import apply_sparse_delta, without_head
 
 if TYPE_CHECKING:
-    from shiftbench.data.images import ImageSet
+    from shiftbench.data.images import ImageSet, Unreadable
     from shiftbench.data.tasks.definition import EvaluationSet
     from shiftbench.data.tasks.opening import TaskData
     from shiftbench.evaluation.metrics.base import Metric
@@ -137,13 +137,19 @@ class Workspace:
 
     # Data
 
+    @property
+    def _unreadable(self) -> Unreadable:
+        return self.setup.remarks.unreadable
+
     def data(self, run: Run) -> TaskData:
         """The run's task, opened."""
         # Without shots nothing is drawn, so all seeds share what is opened.
         task, shots, seed = run.task.model_dump_json(), run.shots, run.seed if run.shots else 0
         return self._tasks.get(
             (task, shots, seed),
-            lambda: open_task(Task.model_validate_json(task), self._root, shots, seed),
+            lambda: open_task(
+                Task.model_validate_json(task), self._root, shots, seed, self._unreadable
+            ),
         )
 
     def evaluation_images(self, run: Run, evaluation_set: str) -> ImageSet:
@@ -153,7 +159,7 @@ class Workspace:
     def ood_val(self, run: Run, item: EvaluationSet) -> tuple[Metric, ImageSet]:
         """Metric and images of the OOD validation set of a run's search, within its budget."""
         task = run.task.model_copy(update={"ood_val": item})
-        _, images = open_ood_val(task, self._root)
+        _, images = open_ood_val(task, self._root, self._unreadable)
         return metric(item.metric), self._within_budget(run, images)
 
     def _within_budget(self, run: Run, images: ImageSet) -> ImageSet:

@@ -189,6 +189,13 @@ class Row(RunInfo):
     incomplete_reason: Annotated[
         str | None, Column("what was missing from the data; null when nothing was", cleaned=True)
     ] = None
+    data_remark: Annotated[
+        str | None,
+        Column(
+            "other things to know of the data's files, such as how many were not read",
+            cleaned=True,
+        ),
+    ] = None
     evaluation_seconds: Annotated[
         float | None, Column("time to predict this variant on this set", "seconds")
     ] = None

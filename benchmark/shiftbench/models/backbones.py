@@ -12,9 +12,11 @@ Importing this module and ``backbone_identity`` need neither torch nor open_clip
 
 from __future__ import annotations
 
+import ast
 import difflib
 import functools
 import hashlib
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -109,13 +111,40 @@ def check_backbone(name: str) -> None:
     Raises:
         InputError: unknown name, activation mismatch, or files that are missing or damaged.
     """
-    from shiftbench.models.checkpoints import check_file
-
     if directory := _directory(name):
+        from shiftbench.models.checkpoints import check_file
+
         _read_config(directory)
         check_file(_weights_file(directory))
-    else:
+    elif _split(name) not in names_in_table():
         find_pretrained(name)
+
+
+@functools.cache
+def names_in_table() -> frozenset[tuple[str, str]]:
+    """Tags and models in open_clip's table of weights, read from its source: it is not imported.
+
+    Importing it takes seconds, since it imports torch. Where its source is another than the one
+    known, nothing is found, and whoever asks has to import it.
+    """
+    package = importlib.util.find_spec("open_clip")
+    places = (package.submodule_search_locations if package else None) or []
+    files = [file for place in places if (file := Path(place, "pretrained.py")).is_file()]
+    values = {
+        node.targets[0].id: node.value
+        for file in files
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    table = values.get("_PRETRAINED")
+    if not isinstance(table, ast.Dict):
+        return frozenset()
+    found = set()
+    for key, value in zip(table.keys, table.values, strict=True):
+        entries = values.get(value.id) if isinstance(value, ast.Name) else value
+        if isinstance(key, ast.Constant) and isinstance(entries, ast.Call):
+            found |= {(word.arg, str(key.value)) for word in entries.keywords if word.arg}
+    return frozenset(found)
 
 
 def find_pretrained(name: str) -> Pretrained:

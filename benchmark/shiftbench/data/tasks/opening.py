@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from shiftbench.core.errors import InputError
-from shiftbench.data.images import ImageSet
-from shiftbench.data.prompts import resolve_templates
+from shiftbench.data.images import NONE_UNREADABLE, ImageSet, Unreadable
+from shiftbench.data.prompts import FROM_DATA, resolve_templates
 from shiftbench.data.sources.base import Source
+from shiftbench.data.sources.custom import CustomSource
 from shiftbench.data.subsets import few_shot, split_holdout
 from shiftbench.data.tasks.alignment import on_classes_of, open_aligned, open_scored
 from shiftbench.data.tasks.classes import base_and_new, class_names, of_base_classes, of_classes
@@ -72,7 +73,9 @@ class TaskData:
         return found
 
 
-def open_task(task: Task, root: str, shots: int | None, seed: int) -> TaskData:
+def open_task(
+    task: Task, root: str, shots: int | None, seed: int, unreadable: Unreadable = NONE_UNREADABLE
+) -> TaskData:
     """Open every set of a task and bring all labels to the task's classes.
 
     Args:
@@ -81,6 +84,7 @@ def open_task(task: Task, root: str, shots: int | None, seed: int) -> TaskData:
         shots: training images of every class, drawn with the seed; ``None`` takes all. With the
             same seed, fewer shots are a part of more. Validation has min(shots, 4).
         seed: of the few-shot draw.
+        unreadable: images to leave out; what is held out does not depend on them.
 
     Raises:
         InputError: a set is absent or broken, or does not fit the task's classes.
@@ -91,12 +95,14 @@ def open_task(task: Task, root: str, shots: int | None, seed: int) -> TaskData:
     names = classes + new
     templates = resolve_templates(task.templates)
     train = of_base_classes(task, open_aligned(task.train, "train", names, root), "train", classes)
+    _check_classes(task, train, classes)
     if isinstance(task.id_val, Holdout):
         train, id_val = split_holdout(train, task.id_val.holdout)
         held: Source = task.train
     else:
         held = task.id_val
         id_val = of_base_classes(task, open_aligned(held, "id-val", names, root), "id-val", classes)
+    train, id_val = train.without(unreadable), id_val.without(unreadable)
     if shots is not None:
         train = few_shot(train, shots, seed)
         id_val = few_shot(id_val, min(shots, MOST_VALIDATION_SHOTS), seed)
@@ -116,11 +122,13 @@ def open_task(task: Task, root: str, shots: int | None, seed: int) -> TaskData:
             vocabularies[name] = own, resolve_templates(item.templates or task.templates)
         else:
             images = of_base_classes(task, open_scored(item, name, names, root), name, classes)
-        evaluation[name] = (item, images)
+        evaluation[name] = (item, _readable(images, unreadable, f"task {task.name}: {name}"))
     return TaskData(classes, templates, train, id_val, evaluation, vocabularies)
 
 
-def open_ood_val(task: Task, root: str) -> tuple[EvaluationSet, ImageSet]:
+def open_ood_val(
+    task: Task, root: str, unreadable: Unreadable = NONE_UNREADABLE
+) -> tuple[EvaluationSet, ImageSet]:
     """Open the OOD validation set alone, as a search needs it, labelled by the task's classes.
 
     Few-shot runs have the whole of it. With a class split it is the base classes' part of what the
@@ -136,4 +144,27 @@ def open_ood_val(task: Task, root: str) -> tuple[EvaluationSet, ImageSet]:
     images = of_base_classes(
         task, open_scored(item, "ood-val", classes + new, root), "ood-val", classes
     )
-    return item, images
+    return item, _readable(images, unreadable, f"task {task.name}: ood-val")
+
+
+def _readable(images: ImageSet, unreadable: Unreadable, owner: str) -> ImageSet:
+    found = images.without(unreadable)
+    if len(images) and not len(found):
+        raise InputError(f"{owner}: none of the {len(images):,} images can be read")
+    return found
+
+
+def _check_classes(task: Task, train: ImageSet, classes: tuple[str, ...]) -> None:
+    """Refuse classes that come from the training data and have no images there."""
+    whole = task.train.part == (0.0, 1.0) and task.train.limit is None
+    if task.classes != FROM_DATA or not isinstance(task.train, CustomSource) or not whole:
+        return
+    counts = np.bincount(train.labels, minlength=len(classes))
+    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if empty:
+        raise InputError(
+            f"task {task.name}: {task.train.title} has no images of the "
+            f"class{'es' if len(empty) > 1 else ''} {', '.join(empty[:5])}"
+            f'{", …" if len(empty) > 5 else ""}; "rename" can map a label to null, which makes it '
+            'no class, or list the names under "classes" to keep it'
+        )

@@ -73,7 +73,7 @@ def _read_part(
     table = predictions.read(workspace.folder(run).part(variant, name))
     facts = table.schema.metadata
     seconds = facts.get(b"seconds")  # none of its own, where it is a part of another set
-    incomplete = workspace.setup.remarks.incomplete
+    remarks = workspace.setup.remarks
     return Prediction(
         variant=variant,
         evaluation_set=name,
@@ -81,7 +81,8 @@ def _read_part(
         table=table.replace_schema_metadata(None),
         seconds=None if seconds is None else float(seconds),
         fingerprint=facts[b"fingerprint"].decode(),
-        incomplete_reason=incomplete.get((run.task.name, whole_set(name))),
+        incomplete_reason=remarks.incomplete.get((run.task.name, whole_set(name))),
+        data_remark=remarks.files.get((run.task.name, whole_set(name))),
         also=run.task.also_metrics,
     )
 
