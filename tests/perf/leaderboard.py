@@ -54,7 +54,7 @@ def template(rows: int) -> pa.Table:
             evaluation_set=name,
             metric=f"ece:{metric + 1}",
             primary=metric == 0,
-            score=Score(0.5, 0.4, 0.6, 1000, "wilson"),
+            score=Score(0.5, 0.4, 0.6, 1000, "Clopper-Pearson"),
             selection="fixed" if variant == "alpha=0.5" else None,
             evaluation_seconds=1.0,
             data_fingerprint="0" * 16,
