@@ -15,7 +15,6 @@ The registries themselves stand beside the contracts that they hold: ``methods.r
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import os
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from shiftbench.core.errors import InputError
+from shiftbench.core.source_digest import source_digest
 from shiftbench.core.version import __version__
 from shiftbench.core.words import nearest
 
@@ -47,7 +47,7 @@ class Entry:
         name: what a suite calls it.
         target: ``package.module:attribute``, not yet imported.
         distribution: the package that provides it; ``shiftbench`` for what is built in.
-        version: of that package; for ``SHIFTBENCH_PLUGINS`` a digest of the module's source.
+        version: of that package; "" for ``SHIFTBENCH_PLUGINS``.
         rival: another distribution that claims the same name, which makes it unusable.
     """
 
@@ -63,9 +63,20 @@ class Entry:
         return self.distribution == BUILTIN
 
     @property
-    def origin(self) -> str:
+    def provider(self) -> str:
         """Distribution and version, such as ``mylab-methods 1.2``."""
         return f"{self.distribution} {self.version}".strip()
+
+    @property
+    def origin(self) -> str:
+        """The provider and, of a plugin, a digest of its code: ``mylab-methods 1.2 +3fa9c1d20b7e``.
+
+        An edit that leaves the version as it is makes another origin; see ``source_digest``.
+        """
+        if self.builtin:
+            return self.provider
+        digest = source_digest(self.target.partition(":")[0])
+        return f"{self.provider} +{digest}" if digest else self.provider
 
 
 class Registry(Generic[T]):
@@ -103,7 +114,7 @@ class Registry(Generic[T]):
         for entry in self._all_entries():
             first = found.setdefault(entry.name, entry)
             if first is not entry:
-                found[entry.name] = replace(first, rival=entry.origin)
+                found[entry.name] = replace(first, rival=entry.provider)
         return found
 
     def entry(self, name: str) -> Entry:
@@ -118,7 +129,7 @@ class Registry(Generic[T]):
         found = known[name]
         if found.rival is not None:
             raise InputError(
-                f'{self.singular} "{name}" is registered by both {found.origin} '
+                f'{self.singular} "{name}" is registered by both {found.provider} '
                 f"and {found.rival}; uninstall or rename one of them"
             )
         return found
@@ -135,7 +146,7 @@ class Registry(Generic[T]):
         except Exception as error:  # a plugin may fail in any way at all
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
-                f'{self.singular} "{name}" of {found.origin} ({found.target}) '
+                f'{self.singular} "{name}" of {found.provider} ({found.target}) '
                 f"cannot be loaded: {reason}"
             ) from error
 
@@ -187,18 +198,7 @@ def _development_entries(kind: Kind) -> Iterator[Entry]:
         if not slash or group not in KINDS:
             group, name = "methods", key
         if group == kind:
-            yield Entry(name, target, VARIABLE, _source_digest(module))
-
-
-def _source_digest(module: str) -> str:
-    """First 12 hex digits of the SHA-256 of a module's source, so that an edit is a new version."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return ""
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        return ""
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()[:12]
+            yield Entry(name, target, VARIABLE, "")
 
 
 def _import(target: str, name: str) -> object:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = (
-    *("torch", "torchvision", "open_clip_torch", "ray"),
+    *("torch", "torchvision", "open_clip_torch", "timm", "peft", "transformers", "ray"),
     *("numpy", "scipy", "pillow", "pyarrow", "safetensors"),
 )
 GIT_TIMEOUT_S = 10

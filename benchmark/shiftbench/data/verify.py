@@ -97,7 +97,7 @@ def check(source: Source, root: str, decoded: Decoded = "sample") -> Finding:
         if entry.builtin:
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        detail = f'source "{entry.name}" of {entry.origin}: {reason}'
+        detail = f'source "{entry.name}" of {entry.provider}: {reason}'
         return Finding(source.title, "refused", detail)
 
 

@@ -45,10 +45,10 @@ class WarmWorker:
 
 
 def reporter(progress: Any, run_id: str) -> Callable[[int, int], None]:
-    """Tells the ``ProgressActor`` of every tenth step of a run, and of the last."""
+    """Tells the ``ProgressActor`` of the start of a run, its first, every tenth and last step."""
 
     def report(step: int, steps: int) -> None:
-        if step % 10 == 0 or step == steps:
+        if step % 10 == 0 or step in (1, steps):
             progress.put.remote(run_id, step, steps)
 
     return report

@@ -85,9 +85,9 @@ class Display:
         self._line(f"[red]failed[/red]  {escape(name_of(self._runs[run_id]))}: {escape(reason)}")
 
     def steps(self, steps: Mapping[str, tuple[int, int]]) -> None:
-        """Show the steps done and the steps in all of each training."""
+        """Show the steps done and in all of each training; none done is shown as preparing."""
         under_way = [
-            f"{name_of(self._runs[run_id])} {step}/{total}"
+            f"{name_of(self._runs[run_id])} {f'{step}/{total}' if step else 'preparing'}"
             for run_id, (step, total) in steps.items()
             if step < total and self._left[run_id]
         ]

@@ -19,6 +19,7 @@ from shiftbench.data.batches import (
     micro_batches,
 )
 from shiftbench.evaluation.inference import Array, DecodedOnAccess
+from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.variants import parents
 from shiftbench.methods.base import Batch, Context, TrainedMethod
 
@@ -38,41 +39,68 @@ def fresh_model(workspace: Workspace, run: Run) -> ImageClassifier:
     return model
 
 
-def micro_batch(workspace: Workspace, method: TrainedMethod[MethodConfig]) -> int | None:
-    """Examples of a method that a worker holds at a time; ``None`` for its whole share."""
-    whole = method.whole_batch or method.inputs != "images"
-    return None if whole else workspace.resources.micro_batch
+def schedule_of(
+    workspace: Workspace, run: Run, method: TrainedMethod[MethodConfig], workers: int = 1
+) -> Schedule:
+    """The schedule of a run's training, shared by so many workers."""
+    return make_schedule(
+        len(workspace.data(run).train),
+        method.training,
+        workers,
+        workspace.resources.micro_batch if method.inputs == "images" else None,
+        run.budget.steps,
+        whole_batch=method.whole_batch,
+    )
 
 
 def context(
     workspace: Workspace,
     run: Run,
     method: TrainedMethod[MethodConfig],
-    place: WorkerPlace,
-    steps: int,
+    schedule: Schedule,
+    place: WorkerPlace = WorkerPlace(),
 ) -> Context:
-    """The context that a method's ``prepare`` is given."""
+    """The context that a method's ``prepare`` is given.
+
+    Its examples come in batches as large as a worker holds in the training.
+    """
+    batch = workspace.resources.micro_batch or schedule.batch_size // place.size
+
+    def examples() -> Iterator[Batch]:
+        return _plain_batches(workspace, run, method, batch)
+
+    return Context(parents(workspace, run), examples, schedule.steps, run.seed, place)
+
+
+def probe(workspace: Workspace, run: Run, method: TrainedMethod[MethodConfig]) -> Batch:
+    """The first two examples of the training set, un-augmented, with captions where asked for."""
+    inputs, labels, *_ = next(_plain_batches(workspace, run, method, 2))
+    prompts = workspace.pretrained(run).prompts
+    if not method.captions or prompts is None:
+        return Batch(inputs, labels)
+    return Batch(inputs, labels, prompts[0, labels.cpu()].to(workspace.device))
+
+
+def _plain_batches(
+    workspace: Workspace, run: Run, method: TrainedMethod[MethodConfig], size: int
+) -> Iterator[Batch]:
+    """The training set once, in its order, un-augmented, in batches of ``size`` examples."""
     examples = workspace.data(run).train
     preprocessing = workspace.backbone(run).preprocessing
     device = workspace.device
-    batch = workspace.resources.micro_batch or 256
-
-    def images() -> Iterator[Batch]:
-        pixels = DecodedOnAccess(examples.images, preprocessing)
-        labels = torch.from_numpy(examples.labels)
-        known: Array | None = None
-        if method.inputs == "features":
-            known = workspace.pretrained_features(run, examples, pixels)
-        for start in range(0, len(examples), batch):
-            part = slice(start, start + batch)
-            if known is not None:
-                inputs = torch.from_numpy(np.array(known[part])).to(device)
-            else:
-                raw = torch.from_numpy(np.array(pixels[part])).to(device)
-                inputs = preprocessing.normalise(raw)
-            yield Batch(inputs, labels[part].to(device))
-
-    return Context(parents(workspace, run), images, steps, run.seed, place)
+    pixels = DecodedOnAccess(examples.images, preprocessing)
+    labels = torch.from_numpy(examples.labels)
+    known: Array | None = None
+    if method.inputs == "features":
+        known = workspace.pretrained_features(run, examples, pixels)
+    for start in range(0, len(examples), size):
+        part = slice(start, start + size)
+        if known is not None:
+            inputs = torch.from_numpy(np.array(known[part])).to(device)
+        else:
+            raw = torch.from_numpy(np.array(pixels[part])).to(device)
+            inputs = preprocessing.normalise(raw)
+        yield Batch(inputs, labels[part].to(device))
 
 
 def batches(

@@ -339,9 +339,17 @@ def check_schedules(plan: Plan, root: str) -> None:
         key = (run.task.name, run.shots)
         if key not in sizes:
             sizes[key] = len(open_task(run.task, root, run.shots, run.seed).train)
-        micro_batch = None if method.whole_batch else resources.micro_batch
+        # The trials of a search run on one worker each.
+        shared = {resources.workers} if method.search() is None else {1, resources.workers}
         try:
-            make_schedule(sizes[key], method.training, resources.workers, micro_batch)
+            for workers in sorted(shared):
+                make_schedule(
+                    sizes[key],
+                    method.training,
+                    workers,
+                    resources.micro_batch,
+                    whole_batch=method.whole_batch,
+                )
         except InputError as error:
             raise plan.suite.error(
                 f"{run.label} on {run.task.name}: {error}", "resources"

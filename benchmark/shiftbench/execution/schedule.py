@@ -43,21 +43,31 @@ def make_schedule(
     workers: int = 1,
     micro_batch: int | None = None,
     max_steps: int | None = None,
+    *,
+    whole_batch: bool = False,
 ) -> Schedule:
     """The schedule of a training set of ``n`` examples.
 
     The global batch is B = min(batch_size, n), the number of steps ⌈epochs · n / B⌉, at most
     ``max_steps``. ``micro_batch`` examples go through a worker at a time (``None``: its whole
-    share), and their gradients are accumulated.
+    share), and their gradients are accumulated; with ``whole_batch`` a worker has its whole share
+    at once and computes the activations of so many examples again.
 
     Raises:
-        InputError: the batch cannot be divided over workers and micro-batches.
+        InputError: the batch cannot be divided over workers and micro-batches, or it must not be,
+            because batch norm follows the statistics of the global batch.
     """
     batch = min(config.batch_size, n)
     if batch % workers:
         raise InputError(f"a global batch of {batch} cannot be divided over {workers} workers")
     share = batch // workers
-    micro = micro_batch or share
+    if config.batch_norm == "train" and micro_batch is not None and micro_batch < share:
+        raise InputError(
+            f"batch_norm: train needs the {share} examples that each of {workers} workers has of a "
+            f"global batch of {batch} at once, but resources.micro_batch is {micro_batch}; leave "
+            "that out, or set batch_norm: frozen"
+        )
+    micro = share if whole_batch else micro_batch or share
     if share % micro:
         raise InputError(
             f"resources.micro_batch {micro} does not divide the {share} examples that each of "

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from shiftbench.core.errors import RunFailedError
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import Schedule
+from shiftbench.models.batch_norm import GlobalBatchNorm
 from shiftbench.models.checkpoints import load_state, save_state
 
 if TYPE_CHECKING:
@@ -80,9 +81,11 @@ class Trainer:
         state_file: where rank 0 saves, every ``schedule.save_every`` steps, what a resume needs.
         on_step: called with the number of steps done.
         on_save: called with the number of steps done before a state is saved, in eval mode.
+        probe: a few examples; parameters that have no part in their loss are frozen.
 
     Attributes:
         done: what was trained so far, up to the last saved state.
+        unused: names of the parameters that the probe found to have no part in the loss.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Trainer:
         state_file: Path | None = None,
         on_step: Callable[[int], None] = lambda step: None,
         on_save: Callable[[int], None] = lambda step: None,
+        probe: Batch | None = None,
     ) -> None:
         self._model = model
         self._method = method
@@ -109,7 +113,11 @@ class Trainer:
         self._on_save = on_save
         self._parameters = method.parameters(model)
         self._optimizer = method.optimizer(self._parameters)
+        model.frozen_statistics = method.training.batch_norm == "frozen"
         self.done = self._resume()
+        self.unused = () if probe is None else freeze_unused(model, method, probe)
+        follow = not model.frozen_statistics and place.size > 1
+        self._statistics = GlobalBatchNorm() if follow else nullcontext()
         self._terms: nn.Module = _Terms(method, model)
         if place.size > 1:
             self._terms = DistributedDataParallel(self._terms)
@@ -161,7 +169,8 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step, config)
         accumulate = schedule.batch_size // self._place.size // schedule.micro_batch
-        terms = _backward(self._terms, stream, accumulate, device, config.precision)
+        with self._statistics:
+            terms = _backward(self._terms, stream, accumulate, device, config.precision)
         self._method.before_step(self._model)
         norm = _clip(self._parameters, config.max_grad_norm)
         # Looking at a value on a GPU waits for it, so there not at every step.
@@ -193,6 +202,35 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self._method.restore(state["method"])
         return Trained(**state["done"])
+
+
+def freeze_unused(
+    model: ImageClassifier, method: TrainedMethod[MethodConfig], probe: Batch
+) -> tuple[str, ...]:
+    """Freeze the parameters that train but have no part in the loss; their names.
+
+    They never get a gradient, so that no optimizer moves them, but workers that share a training
+    would wait for it. An example is SigLIP's ``logit_bias`` under a contrastive loss without bias.
+
+    Args:
+        model: prepared by the method.
+        method: whose loss is meant.
+        probe: examples of which the loss is computed once, in eval mode.
+    """
+    training = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not training:
+        return ()
+    mode = model.training
+    model.eval()
+    loss = method.loss(model, probe)[LOSS]
+    gradients = torch.autograd.grad(loss, list(training.values()), allow_unused=True)
+    model.train(mode)
+    unused = tuple(
+        name for name, gradient in zip(training, gradients, strict=True) if gradient is None
+    )
+    for name in unused:
+        training[name].requires_grad_(False)
+    return unused
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -135,8 +135,8 @@ class Context:
 
     Attributes:
         parents: weights of the parents.
-        examples: the training set once, in its order, un-augmented, in batches of any size; what
-            ``inputs`` says, on the model's device. Micro-batches are at most ``resources`` allow.
+        examples: the training set once, in its order, un-augmented, in batches no larger than
+            those that a worker holds in the training; what ``inputs`` says, on the model's device.
         steps: optimizer steps of the training.
         seed: of the run.
         place: this worker among those that share the run; every one of them prepares.
@@ -179,7 +179,9 @@ class TrainedMethod(Method[C]):
         """The objective on one batch: scalar ``loss``, and other scalar terms to be recorded.
 
         Every term is recorded as its mean over the global batch, step by step. At any one step all
-        workers and micro-batches must return the same terms.
+        workers and micro-batches must return the same terms. Before the first step it is called
+        once with two examples: parameters that have no part in that loss are frozen, and named in
+        the row's details.
         """
 
     def parameters(self, model: ImageClassifier) -> list[nn.Parameter]:

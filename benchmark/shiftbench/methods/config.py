@@ -30,6 +30,14 @@ class TrainingConfig(MethodConfig):
     precision: Annotated[
         Literal["fp32", "bf16"], Field(description="autocast; master weights are always fp32")
     ] = "fp32"
+    batch_norm: Annotated[
+        Literal["frozen", "train"],
+        Field(
+            description="layers with running statistics, such as batch norm: frozen normalises by "
+            "the pretrained statistics, which stay; train normalises by those of the global batch "
+            "and follows them, and takes no micro-batches"
+        ),
+    ] = "frozen"
     checkpoint: Annotated[
         Literal["last", "id-val"],
         Field(description="the epoch whose weights are kept: the last, or the best on id-val"),

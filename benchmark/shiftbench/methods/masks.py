@@ -101,7 +101,7 @@ def mean_gradient(
 
     Args:
         model: in eval mode, without gradients.
-        tensors: parameters that require a gradient; the result has zeros where none arrives.
+        tensors: parameters; the result has zeros where no gradient arrives.
         examples: images and labels.
         smoothing: of the labels.
         chunk: prompts encoded at a time in the backward pass.
@@ -156,19 +156,21 @@ def mean_over_examples(
 
     Args:
         loss: of a batch, here of one example, with ``step`` its place in the order.
-        tensors: parameters that require a gradient.
+        tensors: parameters; the result has zeros where no gradient arrives.
         examples: images and labels.
         of_gradient: f, element by element.
     """
     import torch
 
     totals = [torch.zeros_like(tensor) for tensor in tensors]
+    trained = [tensor for tensor in tensors if tensor.requires_grad]
+    of_trained = [t for t, tensor in zip(totals, tensors, strict=True) if tensor.requires_grad]
     n = 0
     for inputs, labels, *_ in examples:
         for image, label in zip(torch.split(inputs, 1), torch.split(labels, 1), strict=True):
             value = loss(Batch(image, label, step=n))
-            gradients = torch.autograd.grad(value, tensors, allow_unused=True)
-            for total, gradient in zip(totals, gradients, strict=True):
+            gradients = torch.autograd.grad(value, trained, allow_unused=True)
+            for total, gradient in zip(of_trained, gradients, strict=True):
                 if gradient is not None:
                     total += of_gradient(gradient)
             n += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (its name everywhere)
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from shiftbench.core.errors import InputError
+from shiftbench.models.batch_norm import with_statistics
 
 if TYPE_CHECKING:
     from shiftbench.models.backbones import Backbone
@@ -38,6 +39,8 @@ class ImageClassifier(nn.Module):
             there when the text tower is.
         chunk: examples or texts encoded at a time while training, whose activations are then
             computed again in the backward pass; ``None`` for all at once.
+        frozen_statistics: layers with running statistics (batch norm) use and keep them also while
+            training; see ``models.batch_norm``.
     """
 
     def __init__(
@@ -54,6 +57,15 @@ class ImageClassifier(nn.Module):
         self.prompts: Tensor | None
         self.register_buffer("prompts", prompts, persistent=False)
         self.chunk: int | None = None
+        self.frozen_statistics = True
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all modules; those with frozen statistics stay in eval mode."""
+        super().train(mode)
+        if self.frozen_statistics:
+            for module in with_statistics(self):
+                module.training = False
+        return self
 
     def features(self, images: Tensor) -> Tensor:
         """L2-normalised features, fp32 (n, width), of images (n, 3, size, size)."""

@@ -8,7 +8,7 @@ two that happen to be equal. Results are new tensors, on the device of the first
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ def interpolate(theta0: Weights, theta1: Weights, alpha: float) -> dict[str, Ten
     Floating-point tensors, batch-norm statistics among them, are computed in float64 and rounded
     once to their own dtype; so where both ends are equal, so is the result, and ``alpha`` 0 and 1
     give back the ends bit for bit. Integer and boolean buffers (``num_batches_tracked``) are
-    interpolated likewise and rounded to the nearest integer, halves to even.
+    interpolated likewise and rounded to the nearest integer, halves to even. Statistics that
+    training has left alone (``batch_norm: frozen``) are equal at both ends, so they stay.
 
     Args:
         theta0: weights at alpha 0.
@@ -106,12 +107,16 @@ def apply_sparse_delta(theta0: Weights, changes: Weights) -> dict[str, Tensor]:
     return result
 
 
-def distance(theta0: Weights, theta1: Weights) -> float:
-    """``‖θ1 - θ0‖₂`` over all floating-point scalars, in float64."""
+def distance(theta0: Weights, theta1: Weights, parameters: Container[str]) -> float:
+    """``‖θ1 - θ0‖₂`` over the tensors named in ``parameters``, in float64.
+
+    Buffers have no place in it: running variances differ by orders of magnitude more than any
+    weight.
+    """
     squares = (
         float((theta1[name].cpu().double() - tensor.cpu().double()).square().sum())
         for name, tensor in theta0.items()
-        if tensor.is_floating_point()
+        if name in parameters
     )
     return math.sqrt(math.fsum(squares))
 

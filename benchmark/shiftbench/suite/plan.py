@@ -29,7 +29,7 @@ NAMES = {"parent", "parents", "over_seeds"}
 LABELS: Any = {**dict.fromkeys(NAMES, True), "settings": NAMES}
 """Settings that only name other runs, also those of a method that another one wraps."""
 
-IDENTITY_VERSION = 3  # raised whenever the same specification computes something else
+IDENTITY_VERSION = 4  # raised whenever the same specification computes something else
 
 
 @dataclass(frozen=True)

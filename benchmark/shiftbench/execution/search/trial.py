@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.errors import RunFailedError
-from shiftbench.data.batches import WorkerPlace
-from shiftbench.execution.feeding import batches, context, fresh_model, micro_batch
-from shiftbench.execution.schedule import make_schedule
+from shiftbench.execution.feeding import batches, context, fresh_model, schedule_of
 from shiftbench.execution.training import Trainer
 from shiftbench.execution.validation import score_in_training
 
@@ -109,12 +107,9 @@ class Trials:
         self._method: TrainedMethod[TrainingConfig] = self.search.candidate(values)
         self._model = model = self._reset()
         steps = self.search.config.inner_steps
-        config = self._method.training
-        schedule = make_schedule(
-            len(workspace.data(run).train), config, 1, micro_batch(workspace, self._method)
-        )
+        schedule = schedule_of(workspace, run, self._method)
         schedule = replace(schedule, steps=steps, save_every=steps, constant=True)
-        self._method.prepare(model, context(workspace, run, self._method, WorkerPlace(), steps))
+        self._method.prepare(model, context(workspace, run, self._method, schedule))
         stream = batches(workspace, run, self._method, schedule, order_seed=seed)
         self._trainer = Trainer(model, self._method, schedule, stream, seed=seed)
         self._batch_size = schedule.batch_size

@@ -14,9 +14,8 @@ import torch
 
 from shiftbench.core.provenance import peak_memory_bytes
 from shiftbench.data.batches import WorkerPlace
-from shiftbench.execution.feeding import batches, context, fresh_model, micro_batch
+from shiftbench.execution.feeding import batches, context, fresh_model, probe, schedule_of
 from shiftbench.execution.outputs import fit_ensemble
-from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training import Trained, Trainer
 from shiftbench.execution.validation import id_val, score_in_training
 from shiftbench.execution.variants import derivation
@@ -46,7 +45,7 @@ def fit(
         workspace: of this process.
         run_id: of a run whose method keeps something of its own.
         place: this worker among those that share the training.
-        on_step: called with the steps done and the steps in all.
+        on_step: called with the steps done and the steps in all; with 0 before preparing.
 
     Raises:
         RunFailedError: a loss is not finite.
@@ -81,7 +80,7 @@ def fit(
             world_size=place.size,
             started=started,
             step=step,
-            distance=None if weights is None else distance(workspace.start(run), weights),
+            distance=None if weights is None else _distance(workspace, run, weights),
             details=details,
         )
     )
@@ -108,16 +107,12 @@ def _train(
     on_step: Callable[[int, int], None],
 ) -> tuple[Weights, Trained, int, dict[str, Any]]:
     """The weights, what the training did, the step that they are of, and the method's details."""
+    begun = time.monotonic()
     folder = workspace.folder(run)
     model = fresh_model(workspace, run)
-    schedule = make_schedule(
-        len(workspace.data(run).train),
-        method.training,
-        place.size,
-        micro_batch(workspace, method),
-        run.budget.steps,
-    )
-    method.prepare(model, context(workspace, run, method, place, schedule.steps))
+    schedule = schedule_of(workspace, run, method, place.size)
+    on_step(0, schedule.steps)
+    method.prepare(model, context(workspace, run, method, schedule, place))
     best = _Best.read(folder.best)
     chosen = method.training.checkpoint == "id-val"
 
@@ -131,7 +126,7 @@ def _train(
             best = _Best(value, step)
             save(folder.best, workspace.plain(run, method.weights(model)), asdict(best))
 
-    trained = Trainer(
+    trainer = Trainer(
         model,
         method,
         schedule,
@@ -141,11 +136,22 @@ def _train(
         state_file=folder.state,
         on_step=lambda step: on_step(step, schedule.steps),
         on_save=on_save,
-    ).run()
+        probe=probe(workspace, run, method),
+    )
+    trainer.done.seconds += time.monotonic() - begun
+    trained = trainer.run()
     details = method.details(model)
+    if trainer.unused:
+        details["not_in_the_loss"] = list(trainer.unused)
     if chosen and best is not None:
         return load(folder.best)[0], trained, best.step, details
     return workspace.plain(run, method.weights(model)), trained, schedule.steps, details
+
+
+def _distance(workspace: Workspace, run: Run, weights: Weights) -> float:
+    """The distance of the parameters from their pretrained values."""
+    parameters = {name for name, _ in workspace.pretrained(run).named_parameters()}
+    return distance(workspace.start(run), weights, parameters)
 
 
 def _save_weights(workspace: Workspace, run: Run, folder: RunFolder, weights: Weights) -> None:

@@ -40,9 +40,9 @@ def ema_share(step: int, decay: float, debias: bool) -> float:
 class Averaging(Full):
     """Full fine-tuning that yields a running mean of the weights that it passes through.
 
-    The mean covers parameters and floating-point buffers, in fp32 on the model's device. So in a
-    ResNet the running statistics of batch norm are averaged like any weight, not computed anew for
-    the averaged weights. Integer buffers are those of the last step.
+    The mean covers parameters and floating-point buffers, in fp32 on the model's device. So with
+    ``batch_norm: train`` running statistics are averaged like any weight, not computed anew for the
+    averaged weights. Integer buffers are those of the last step.
     """
 
     def share(self, step: int) -> float:

@@ -186,7 +186,7 @@ class Lora(Full):
         Some modules read the weights of a linear layer and never call it.
         """
         for name, parameter in model.visual.named_parameters():
-            if parameter.requires_grad and parameter.grad is None:
+            if ".lora_" in name and parameter.grad is None:
                 layer = _plain(name).partition(".lora_")[0]
                 raise RunFailedError(f"lora: the tower does not run its layer {layer!r}")
 

@@ -75,7 +75,9 @@ class SaftConfig(TrainingConfig):
     ] = 256
 
     @model_validator(mode="after")
-    def _has_candidates(self) -> Self:
+    def _check(self) -> Self:
+        if self.batch_norm == "train":
+            raise ValueError("batch_norm must be frozen: nothing but the selected weights changes")
         if self.head == "linear" and self.towers == "text":
             raise ValueError("with a linear head there is no text tower to train")
         return self

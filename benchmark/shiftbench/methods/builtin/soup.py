@@ -68,7 +68,9 @@ def greedy_ingredients(
 class Soup(DerivedMethod[SoupConfig]):
     """Uniform or greedy soup (Wortsman et al. 2022, arXiv 2203.05482, sec. 2).
 
-    Over the seeds of one run, the uniform soup is that of DiWA (arXiv 2205.09739).
+    Over the seeds of one run, the uniform soup is that of DiWA (arXiv 2205.09739). Running
+    statistics of batch norm are averaged like weights, not computed anew; parents with
+    ``batch_norm: frozen`` all have the pretrained ones, and so has the soup.
     """
 
     name: ClassVar[str] = "soup"

@@ -41,7 +41,9 @@ class CurveConfig(MethodConfig):
 class WiseFt(DerivedMethod[CurveConfig]):
     """Weight-space ensemble of the zero-shot and a fine-tuned model (arXiv 2109.01903, eq. 1).
 
-    Over a linear probe, where only the head differs, it equals the output-space ensemble.
+    Over a linear probe, where only the head differs, it equals the output-space ensemble. Running
+    statistics of batch norm are interpolated like weights; a parent with ``batch_norm: frozen`` has
+    the pretrained ones, and so has every point of the curve.
     """
 
     name: ClassVar[str] = "wise-ft"

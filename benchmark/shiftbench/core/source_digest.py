@@ -1,0 +1,188 @@
+"""A digest of the code behind a plugin, so that an edit of it makes other runs. Imports none of it.
+
+The code of a plugin is its whole package, and whatever that imports from outside of the
+environment: a module in the working folder, an editable installation. What lies in the environment
+(the standard library and site-packages) has versions, which rows record. Imports are read from the
+source; those that are computed while running are not seen.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ModuleSpec, PathFinder
+from pathlib import Path
+
+DIGITS = 12
+OWN = __name__.partition(".")[0]
+"""This package, whose own changes the version of run identities stands for."""
+
+
+@dataclass(frozen=True)
+class _Digest:
+    """A digest, and the size and time of every file and folder that it was made of."""
+
+    value: str
+    stamps: tuple[tuple[Path, tuple[int, int]], ...]
+
+    @property
+    def valid(self) -> bool:
+        """True while no file was edited and none has come or gone."""
+        return all(_stamp(path) == stamp for path, stamp in self.stamps)
+
+
+_known: dict[tuple[str, ...], _Digest] = {}
+
+
+def source_digest(*modules: str) -> str:
+    """First hex digits of the SHA-256 over all source files behind some modules.
+
+    Args:
+        modules: dotted names. Of each counts the whole package it lies in: the outermost one that
+            has an ``__init__.py``, or the module alone where there is none.
+
+    Returns:
+        12 hex digits; "" if none of the modules is found.
+    """
+    key = tuple(sorted(set(modules)))
+    known = _known.get(key)
+    if known is None or not known.valid:
+        known = _known[key] = _computed(key)
+    return known.value
+
+
+def _computed(modules: tuple[str, ...]) -> _Digest:
+    files: dict[Path, str] = {}
+    folders: set[Path] = set()
+    left: list[tuple[Path, str]] = []
+    for module in modules:
+        for file, name in _whole_package(module, folders):
+            left.append((file, name))
+    while left:
+        file, name = left.pop()
+        if file in files:
+            continue
+        files[file] = name
+        if file.suffix in SOURCE_SUFFIXES:
+            left += [found for found in _imported(file, name) if found[0] not in files]
+    stamps = tuple((path, _stamp(path)) for path in (*files, *folders))
+    if not files:
+        return _Digest("", stamps)
+    lines = sorted(f"{name} {file.name} {_of_file(file)}" for file, name in files.items())
+    return _Digest(hashlib.sha256("\n".join(lines).encode()).hexdigest()[:DIGITS], stamps)
+
+
+def _whole_package(module: str, folders: set[Path]) -> Iterator[tuple[Path, str]]:
+    """The files of the package that a module lies in, with the names of their modules.
+
+    Folders that are looked through are added to ``folders``.
+    """
+    parts = module.split(".")
+    for length in range(1, len(parts) + 1):
+        name = ".".join(parts[:length])
+        spec = _spec(name)
+        if spec is None:
+            return
+        if spec.origin is None or not Path(spec.origin).is_file():
+            continue  # a namespace, which may belong to many
+        file = Path(spec.origin)
+        if not spec.submodule_search_locations:
+            yield file, name
+            return
+        root = file.parent
+        for path in root.rglob("*"):
+            if path.is_dir():
+                if path.name != "__pycache__":
+                    folders.add(path)
+            elif path.suffix in (*SOURCE_SUFFIXES, *(s[s.rfind(".") :] for s in EXTENSION_SUFFIXES)):
+                inner = path.relative_to(root).with_suffix("").parts
+                yield path, ".".join((name, *inner)).removesuffix(".__init__")
+        folders.add(root)
+        return
+
+
+def _imported(file: Path, name: str) -> Iterator[tuple[Path, str]]:
+    """The files outside of the environment that a file's import statements name."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _outside(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*(above if node.level else []), *filter(None, [node.module])])
+            for alias in node.names:
+                yield from _outside(f"{base}.{alias.name}" if base else alias.name)
+
+
+def _outside(module: str) -> Iterator[tuple[Path, str]]:
+    """The files of a module and of the packages above it, if they lie outside of the environment.
+
+    A last part that is no module, such as a class, is passed over.
+    """
+    parts = module.split(".")
+    if parts[0] in sys.stdlib_module_names or parts[0] == OWN:
+        return
+    for length in range(1, len(parts) + 1):
+        name = ".".join(parts[:length])
+        spec = _spec(name)
+        if spec is None:
+            return
+        if spec.origin is None or not Path(spec.origin).is_file():
+            continue
+        file = Path(spec.origin)
+        if _in_environment(file):
+            return
+        yield file, name
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """Where a module would be imported from; unlike ``importlib.util`` it imports no parent."""
+    parent, dot, _ = module.rpartition(".")
+    try:
+        if not dot:
+            return importlib.util.find_spec(module)
+        above = _spec(parent)
+        if above is None or above.submodule_search_locations is None:
+            return None
+        return PathFinder.find_spec(module, list(above.submodule_search_locations))
+    except (ImportError, ValueError, AttributeError):
+        return None
+
+
+@cache
+def _environment() -> tuple[Path, ...]:
+    """The folders of the standard library and of installed packages."""
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    paths = sysconfig.get_paths()
+    folders = [*(paths[name] for name in names), *site.getsitepackages()]
+    return tuple({Path(folder).resolve() for folder in [*folders, site.getusersitepackages()]})
+
+
+def _in_environment(file: Path) -> bool:
+    resolved = file.resolve()
+    return any(resolved.is_relative_to(folder) for folder in _environment())
+
+
+def _of_file(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of the last change; of what is gone, zeros."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
