@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import pytest
 from shiftbench.core.errors import InputError
 from shiftbench.core.plugins import VARIABLE
+from shiftbench.core.source_digest import source_digest
 from shiftbench.data.sources.registry import SOURCES
 from shiftbench.data.tasks.registry import TASKS, builtin_tasks
 from shiftbench.methods.base import Method
-from shiftbench.methods.registry import METHODS
+from shiftbench.methods.registry import METHODS, plugin_origin
 from shiftbench.models.registry import BACKBONES
 
 REGISTRIES = {registry.kind: registry for registry in (METHODS, SOURCES, TASKS, BACKBONES)}
@@ -100,7 +102,8 @@ def test_entry_points_of_every_kind_are_found_and_loaded_lazily(site):
         "[shiftbench.backbones]\nlab-clip = mylab:backbone\n",
     )
     entry = METHODS.entry("smooth")
-    assert (entry.origin, entry.builtin) == ("mylab-methods 1.2", False)
+    assert (entry.provider, entry.builtin) == ("mylab-methods 1.2", False)
+    assert re.fullmatch(r"mylab-methods 1\.2 \+[0-9a-f]{12}", entry.origin)
     assert "mylab" not in sys.modules
     assert issubclass(METHODS.load("smooth"), Method)
     assert TASKS.load("birds").name == "birds"
@@ -177,13 +180,80 @@ def test_plugins_under_development_need_no_installation(site, monkeypatch):
     assert "smooth" not in TASKS.entries()
 
 
-def test_an_edit_of_a_plugin_under_development_is_another_version(site, monkeypatch):
+def write_lab(site: Path) -> None:
+    """A package of methods, with a helper of its own and one beside it."""
+    files = {
+        "lab/__init__.py": "",
+        "lab/methods.py": "from lab.losses import smooth\nfrom . import losses\nimport torch\n",
+        "lab/losses.py": "def smooth():\n    import beside.tools.maths as m\n    return m.one\n",
+        "lab/notes/ideas.py": "x = 1\n",
+        "beside/__init__.py": "",
+        "beside/tools/__init__.py": "",
+        "beside/tools/maths.py": "from ..constants import one\n",
+        "beside/constants.py": "one = 1\n",
+        "beside/unrelated.py": "one = 1\n",
+        "other.py": "",
+    }
+    for name, text in files.items():
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(text)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize(
+    ("file", "another"),
+    [
+        ("lab/methods.py", True),
+        ("lab/losses.py", True),
+        ("lab/notes/ideas.py", True),
+        ("lab/notes/new.py", True),
+        ("beside/tools/maths.py", True),
+        ("beside/constants.py", True),
+        ("beside/__init__.py", True),
+        ("beside/unrelated.py", False),
+        ("other.py", False),
+        ("lab/__pycache__/methods.cpython-311.pyc", False),
+        ("lab/README.md", False),
+    ],
+)
+def test_an_edited_plugin_is_another_one(site, monkeypatch, installed, file, another):
+    write_lab(site)
+    if installed:
+        install(site, "[shiftbench.methods]\nsmooth = lab.methods:Smooth\n")
+    else:
+        monkeypatch.setenv(VARIABLE, "smooth=lab.methods:Smooth")
+    before = METHODS.entry("smooth").origin
+    assert METHODS.entry("smooth").origin == before
+    (site / file).parent.mkdir(exist_ok=True)
+    with (site / file).open("a") as stream:
+        stream.write("# edited\n")
+    assert (METHODS.entry("smooth").origin != before) == another
+    assert not {"lab", "beside", "lab.methods", "beside.tools"} & sys.modules.keys()
+
+
+def test_the_digest_of_a_plugin_does_not_depend_on_where_it_lies(tmp_path, monkeypatch):
+    found = set()
+    for folder in ("here", "there"):
+        write_lab(tmp_path / folder)
+        with monkeypatch.context() as context:
+            context.syspath_prepend(tmp_path / folder)
+            found.add(source_digest("lab.methods"))
+    assert len(found) == 1
+    assert found != {""}
+
+
+def test_a_method_that_wraps_a_plugin_is_known_by_its_code(site, monkeypatch):
     monkeypatch.setenv(VARIABLE, "smooth=mylab:Smooth")
-    before = METHODS.entry("smooth")
-    assert before == METHODS.entry("smooth")
-    assert len(before.version) == 12
+    kind = METHODS.load("tuned")
+
+    def origin():
+        return plugin_origin(kind(kind.Config(of="smooth")))
+
+    before = origin()
+    assert before == METHODS.entry("smooth").origin
     (site / "mylab.py").write_text(MODULE + "# edited")
-    assert METHODS.entry("smooth").version != before.version
+    assert origin() != before
+    assert plugin_origin(kind(kind.Config(of="full"))) is None
 
 
 @pytest.mark.parametrize("text", ["smooth", "smooth=mylab", "=mylab:Smooth", "smooth=mylab:"])

@@ -304,7 +304,7 @@ def test_a_source_counts_in_whatever_role(site: Path, role: str) -> None:
         "shift": {"shifts": {"dark": {"source": source}}},
     }[role]
     changed = Task.model_validate(task.model_dump() | change)
-    assert plugin_origins(changed) == {"night": "mylab 1.2"}
+    assert plugin_origins(changed) == {"night": SOURCES.entry("night").origin}
 
 
 def test_a_search_counts_what_it_looks_at(site: Path, tmp_path: Path) -> None:

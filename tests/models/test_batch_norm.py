@@ -88,7 +88,9 @@ def apart(model: ImageClassifier, other: ImageClassifier) -> float:
     return distance(other.state_dict(), model.state_dict(), names) / way
 
 
-def on_two_workers(function: Callable[..., object], folder: Path, *arguments: object) -> list[Tensor]:
+def on_two_workers(
+    function: Callable[..., object], folder: Path, *arguments: object
+) -> list[Tensor]:
     """What each of two workers gives of ``function``, a state dict."""
     mp.spawn(_worker, (function, folder, arguments), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
@@ -194,9 +196,7 @@ def test_what_is_derived_has_the_frozen_statistics_too() -> None:
     soup = Soup(SoupConfig(parents=("a", "b"), kind="uniform"))
     for method in (curve, soup):
         parents = {parent: tuned.state_dict() for parent in method.parents()}
-        derived = method.derive(
-            method.variants()[0], make_derivation(start.state_dict(), parents)
-        )
+        derived = method.derive(method.variants()[0], make_derivation(start.state_dict(), parents))
         assert all(torch.equal(derived[name], t) for name, t in start.named_buffers())
 
 

@@ -21,8 +21,11 @@ from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ModuleSpec,
 from pathlib import Path
 
 DIGITS = 12
-OWN = __name__.partition(".")[0]
-"""This package, whose own changes the version of run identities stands for."""
+CODE = (*SOURCE_SUFFIXES, *{Path(suffix).suffix for suffix in EXTENSION_SUFFIXES})
+"""Endings of the files that count: Python sources and compiled modules."""
+KNOWN = {*sys.stdlib_module_names, __name__.partition(".")[0]}
+"""Packages that are not looked into: the standard library, and this one, for whose changes the
+version of run identities stands."""
 
 
 @dataclass(frozen=True)
@@ -38,40 +41,46 @@ class _Digest:
         return all(_stamp(path) == stamp for path, stamp in self.stamps)
 
 
-_known: dict[tuple[str, ...], _Digest] = {}
+_known: dict[tuple[str, str], _Digest] = {}
+"""By module, and where it lies."""
 
 
-def source_digest(*modules: str) -> str:
-    """First hex digits of the SHA-256 over all source files behind some modules.
+def source_digest(module: str) -> str:
+    """First hex digits of the SHA-256 over all source files behind a module.
 
     Args:
-        modules: dotted names. Of each counts the whole package it lies in: the outermost one that
-            has an ``__init__.py``, or the module alone where there is none.
+        module: dotted name. The whole package that it lies in counts: the outermost one that has an
+            ``__init__.py``, or the module alone where there is none.
 
     Returns:
-        12 hex digits; "" if none of the modules is found.
+        12 hex digits; "" if the module is not found.
     """
-    key = tuple(sorted(set(modules)))
+    key = module, _place(module.partition(".")[0])
     known = _known.get(key)
     if known is None or not known.valid:
-        known = _known[key] = _computed(key)
+        known = _known[key] = _computed(module)
     return known.value
 
 
-def _computed(modules: tuple[str, ...]) -> _Digest:
+def _place(module: str) -> str:
+    """Where a module would be imported from, as a text; "" if nowhere."""
+    spec = _spec(module)
+    return "" if spec is None else f"{spec.origin} {list(spec.submodule_search_locations or ())}"
+
+
+def _computed(module: str) -> _Digest:
     files: dict[Path, str] = {}
     folders: set[Path] = set()
-    left: list[tuple[Path, str]] = []
-    for module in modules:
-        for file, name in _whole_package(module, folders):
-            left.append((file, name))
+    names: set[str] = set()
+    left = list(_whole_package(module, folders))
     while left:
         file, name = left.pop()
         if file in files:
             continue
         files[file] = name
-        if file.suffix in SOURCE_SUFFIXES:
-            left += [found for found in _imported(file, name) if found[0] not in files]
+        new = _imports(file, name) - names if file.suffix in SOURCE_SUFFIXES else set()
+        names |= new
+        left += [found for imported in sorted(new) for found in _outside(imported)]
     stamps = tuple((path, _stamp(path)) for path in (*files, *folders))
     if not files:
         return _Digest("", stamps)
@@ -101,29 +110,29 @@ def _whole_package(module: str, folders: set[Path]) -> Iterator[tuple[Path, str]
             if path.is_dir():
                 if path.name != "__pycache__":
                     folders.add(path)
-            elif path.suffix in (*SOURCE_SUFFIXES, *(s[s.rfind(".") :] for s in EXTENSION_SUFFIXES)):
+            elif path.suffix in CODE:
                 inner = path.relative_to(root).with_suffix("").parts
                 yield path, ".".join((name, *inner)).removesuffix(".__init__")
         folders.add(root)
         return
 
 
-def _imported(file: Path, name: str) -> Iterator[tuple[Path, str]]:
-    """The files outside of the environment that a file's import statements name."""
+def _imports(file: Path, name: str) -> set[str]:
+    """The modules that the import statements of a file name, perhaps with a class as last part."""
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return
+        return set()
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield from _outside(alias.name)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1]
-            base = ".".join([*(above if node.level else []), *filter(None, [node.module])])
-            for alias in node.names:
-                yield from _outside(f"{base}.{alias.name}" if base else alias.name)
+            base = [*(above if node.level else []), *filter(None, [node.module])]
+            found |= {".".join([*base, alias.name]) for alias in node.names}
+    return {name for name in found if name.partition(".")[0] not in KNOWN}
 
 
 def _outside(module: str) -> Iterator[tuple[Path, str]]:
@@ -132,8 +141,6 @@ def _outside(module: str) -> Iterator[tuple[Path, str]]:
     A last part that is no module, such as a class, is passed over.
     """
     parts = module.split(".")
-    if parts[0] in sys.stdlib_module_names or parts[0] == OWN:
-        return
     for length in range(1, len(parts) + 1):
         name = ".".join(parts[:length])
         spec = _spec(name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from shiftbench.core.provenance import collect, device_name
 from shiftbench.leaderboard.schema import Parent, RunInfo, task_digest
-from shiftbench.methods.registry import METHODS
+from shiftbench.methods.registry import METHODS, plugin_origin
 from shiftbench.suite.plan import Run
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def run_info(
     now = datetime.now(UTC)
     untrained = None if device is None else 0
     settings = run.config.model_dump(mode="json")
+    method = run.create()
     return RunInfo(
         run_id=run.id,
         suite=suite,
@@ -48,13 +49,13 @@ def run_info(
         backbone=run.backbone,
         method=run.method,
         label=run.label,
-        origin=METHODS.entry(run.method).origin,
+        origin=plugin_origin(method) or METHODS.entry(run.method).origin,
         config=settings,
         budget=run.budget.model_dump(mode="json"),
         parents=tuple(Parent(parent.label, run_id) for parent, run_id in run.parents),
         seed=run.seed,
-        seeded=run.create().seeded,
-        reference=run.create().reference,
+        seeded=method.seeded,
+        reference=method.reference,
         shots=run.shots,
         started=now if fit is None else datetime.fromisoformat(fit.started),
         finished=now,

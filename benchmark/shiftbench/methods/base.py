@@ -94,6 +94,7 @@ class Method(ABC, Generic[C]):
         kept: true if a run stores weights, or what an ensemble fitted, before it is evaluated.
         seeded: true if the seed can change the outcome; if not, all seeds (and shots) share a run
             unless a parent's run depends on them.
+        wraps: registered names of the other methods whose code it runs.
     """
 
     name: ClassVar[str]
@@ -101,6 +102,7 @@ class Method(ABC, Generic[C]):
     reference: ClassVar[bool] = False
     kept: bool
     seeded: bool = True
+    wraps: tuple[str, ...] = ()
 
     def __init__(self, config: C) -> None:
         self.config = config

@@ -22,5 +22,11 @@ def _accept(name: str, loaded: object) -> type[Method[MethodConfig]]:
     return loaded
 
 
+def plugin_origin(method: Method[MethodConfig]) -> str | None:
+    """Origin of the code of a method from another package, or that wraps one; else ``None``."""
+    entries = [METHODS.entry(name) for name in (method.name, *method.wraps)]
+    return ", ".join(entry.origin for entry in entries if not entry.builtin) or None
+
+
 METHODS = Registry("methods", lambda: modules_of("shiftbench.methods.builtin"), _accept)
 """Built in is every file of ``methods/builtin``: ``wise_ft.py`` holds the method ``wise-ft``."""

@@ -14,7 +14,7 @@ from shiftbench.core.errors import InputError
 from shiftbench.data.sources.registry import plugin_origins as source_origins
 from shiftbench.evaluation.metrics.registry import plugin_origins as metric_origins
 from shiftbench.methods.base import Parent, TrainedMethod
-from shiftbench.methods.registry import METHODS
+from shiftbench.methods.registry import METHODS, plugin_origin
 from shiftbench.models.backbones import backbone_identity
 from shiftbench.suite.task_metrics import metrics_named
 
@@ -145,7 +145,7 @@ def identity(
         data_kind: see ``Suite.data_kind``.
         backbone: its ``backbone_identity``.
         method: registered name.
-        plugin: distribution and version of a method that is not built in.
+        plugin: of a method that is not built in, distribution, version and digest of its code.
         config: its settings; labels of parents, which are names only, are left out.
         parents: ids of the parents' runs.
         seed: of the run.
@@ -277,13 +277,12 @@ class _Cell:
         seen: EvaluationSet | None = None,
     ) -> dict[str, Any]:
         """The identity of a run, or of a search, which alone has seen OOD validation data."""
-        entry = METHODS.entry(method.name)
         return identity(
             task=self._task,
             data_kind=self._suite.data_kind,
             backbone=self._backbone_identity,
             method=method.name,
-            plugin=None if entry.builtin else entry.origin,
+            plugin=plugin_origin(method),
             config=method.config,
             parents=tuple(parent_id for _, parent_id in parents),
             seed=seed,

@@ -115,6 +115,7 @@ class Tuned(TrainedMethod[TunedConfig]):
         self.captions = self._method.captions
         self.whole_batch = self._method.whole_batch
         self.seeded = self._method.seeded
+        self.wraps = (config.of,)
 
     def parents(self) -> tuple[Parent, ...]:
         """Those of the method."""
