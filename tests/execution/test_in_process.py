@@ -19,6 +19,8 @@ from shiftbench.execution.launch import Outcome, launch
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import failures, rows
 from shiftbench.leaderboard.store import read
+from shiftbench.methods.base import Context
+from shiftbench.methods.builtin.full import Full
 from shiftbench.suite.suite import Suite
 
 from tests.test_end_to_end import command, values
@@ -74,7 +76,7 @@ def test_an_interrupted_training_goes_on_where_it_was(
 
     def steps(display: Display, steps: Mapping[str, tuple[int, int]]) -> None:
         shown.extend(step for step, _ in steps.values())
-        if shown == list(range(1, total)):
+        if shown == list(range(total)):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Display, "steps", steps)
@@ -88,6 +90,36 @@ def test_an_interrupted_training_goes_on_where_it_was(
     assert shown[-1] == total
     assert full(tmp_path / "results").read_fit().losses == full(undisturbed).read_fit().losses
     assert values(tmp_path / "results") == values(undisturbed)
+
+
+@pytest.mark.parametrize(("override", "most"), [((), 32), (("resources.micro_batch=8",), 8)])
+def test_preparing_is_shown_and_counted_and_holds_no_more_than_a_batch(
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    override: tuple[str, ...],
+    most: int,
+) -> None:
+    shown: list[str] = []
+    sizes: list[int] = []
+    original = Display.steps
+
+    def steps(display: Display, steps: Mapping[str, tuple[int, int]]) -> None:
+        original(display, steps)
+        shown.append(display._progress.tasks[0].description)
+
+    def prepare(method: Full, model: object, context: Context) -> None:
+        time.sleep(2)
+        sizes.extend(len(batch.labels) for batch in context.examples())
+
+    monkeypatch.setattr(Display, "steps", steps)
+    monkeypatch.setattr(Full, "prepare", prepare)
+    suite = load(tmp_path, "methods.wise-ft=null", "methods.full.epochs=1", *override)
+    assert launch(suite, tmp_path / "results", InProcess(), QUIET).failed == {}
+    assert full(tmp_path / "results").read_fit().seconds > 2
+    assert max(sizes) == most
+    assert shown[0].endswith("full · 8-shot · seed 0 preparing")
+    assert " 1/" in shown[1]
 
 
 def test_a_killed_process_goes_on_to_the_same_rows(undisturbed: Path, tmp_path: Path) -> None:
