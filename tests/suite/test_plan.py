@@ -249,7 +249,7 @@ def test_the_identity_is_the_golden_one():
         "name": "é",
     }
     assert run_id(frozen) == "795af8a6c95586c8"
-    assert IDENTITY_VERSION == 3
+    assert IDENTITY_VERSION == 4
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
