@@ -18,7 +18,7 @@ from shiftbench.data.tasks.opening import open_task
 from shiftbench.evaluation import predictions
 from shiftbench.evaluation.examples import FIELDS
 from shiftbench.leaderboard import store
-from shiftbench.leaderboard.importing.answers import read_answers
+from shiftbench.leaderboard.importing.answers import AnswerFile, Answers
 from shiftbench.leaderboard.importing.matching import (
     class_positions,
     predictions_table,
@@ -81,6 +81,10 @@ def write_csv(file: Path, **columns: object) -> Path:
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
     return file
+
+
+def read_answers(file: Path, evaluation_set: str | None = None) -> dict[str, Answers]:
+    return AnswerFile.read(file).answers("mine", evaluation_set)
 
 
 def same(one: dict[str, object], other: dict[str, object]) -> None:
@@ -157,6 +161,9 @@ BAD = {
     "ragged": ({"id": ["a", "b"], "logits": [[1.0], [1.0, 2.0]]}, "have 1 to 2 values"),
     "not finite": ({"id": ["a"], "logits": [[1.0, float("nan")]]}, "1 logits are not finite"),
     "texts as logits": ({"id": ["a"], "logits": [["x"]]}, '"logits" must hold numbers'),
+    "ids of another kind": ({"id": [0.5], "prediction": [0]}, '"id" must hold text, not fractions'),
+    "lists as ids": ({"id": [["a"]], "prediction": [0]}, '"id" holds list'),
+    "no rows": ({"id": [], "prediction": []}, "has no rows"),
 }
 
 
@@ -287,6 +294,137 @@ def test_sets_are_opened_as_for_runs(target):
     assert len(open_set(replace(target, images=5), "id-test").images) == 5
 
 
+# Labels, order and models
+
+
+def test_predictions_by_index_in_another_order_are_refused_where_labels_say_so(target, tmp_path):
+    """The file of a loader that goes through the set in another order, with its own labels."""
+    images = open_set(target, "id-test").images
+    order = np.random.default_rng(0).permutation(len(images))
+    labels = images.labels[order]
+    columns = {"index": np.arange(12), "prediction": labels, "label": labels}
+    for file in (tmp_path / "a.parquet", tmp_path / "a.csv", tmp_path / "a.npz"):
+        if file.suffix == ".npz":
+            np.savez(file, **columns)
+        elif file.suffix == ".csv":
+            write_csv(file, **{name: column.tolist() for name, column in columns.items()})
+        else:
+            pq.write_table(pa.table(columns), file)
+        with pytest.raises(InputError) as refused:
+            import_predictions(file, target, tmp_path / "results", "id-test")
+        wrong = int((labels != images.labels).sum())
+        assert f"id-test: {wrong} of 12 labels are not the set's: example " in str(refused.value)
+        assert "The order of the set is 0 = ant/ant_0.png, 1 = ant/ant_1.png" in str(refused.value)
+    assert not (tmp_path / "results").exists()
+
+
+def test_labels_that_agree_are_taken_in_every_form(target, tmp_path):
+    """As names, as positions among the set's classes, and among all classes of the task."""
+    opened = open_set(target, "some")
+    own = opened.images.labels
+    of_task = np.array([1, 3])[own]
+    for i, labels in enumerate((own, of_task, np.array(NAMES)[of_task], of_task.astype(str))):
+        np.savez(tmp_path / f"{i}.npz", index=np.arange(8), prediction=own, label=labels)
+        (imported,) = import_predictions(tmp_path / f"{i}.npz", target, tmp_path / "r", "some")
+        assert rows(imported.table)[0].value == 1
+        assert imported.notes == (
+            "some: by index, in the order of the set: 0 = bee/bee_0.png, 1 = bee/bee_1.png, "
+            "2 = bee/bee_2.png, … 7 = dog/dog_3.png; its labels agree",
+        )
+    np.savez(tmp_path / "x.npz", index=np.arange(8), prediction=own, label=of_task[::-1])
+    with pytest.raises(InputError, match="4 of 8 labels are not the set's"):
+        import_predictions(tmp_path / "x.npz", target, tmp_path / "r", "some")
+
+
+def test_without_labels_the_order_that_is_taken_is_told(target, tmp_path):
+    np.savez(tmp_path / "a.npz", index=np.arange(12), prediction=np.zeros(12, int))
+    (imported,) = import_predictions(tmp_path / "a.npz", target, tmp_path / "r", "id-test")
+    (note,) = imported.notes
+    assert note.startswith("id-test: by index, in the order of the set: 0 = ant/ant_0.png, ")
+    assert note.endswith('11 = dog/dog_2.png; no column "label" to check it by')
+
+
+def several(target: Target, file: Path, wrong: str = "") -> Path:
+    """Two models on one set, of which ``right`` is always right and ``always-ant`` at times."""
+    images = open_set(target, "id-test").images
+    ids = images.ids.tolist()
+    answers = [NAMES[k] for k in images.labels]
+    write_csv(
+        file,
+        method=["right"] * 12 + ["always-ant"] * 12,
+        id=ids * 2,
+        prediction=[*answers, *(["ant"] * 11), wrong or "ant"],
+    )
+    return file
+
+
+def test_a_file_with_several_models_is_imported_at_once(target, tmp_path):
+    file, unnamed = several(target, tmp_path / "a.csv"), replace(target, label="")
+    found = import_predictions(file, unnamed, tmp_path / "r", "id-test")
+    values = {item.label: rows(item.table)[0].value for item in found}
+    assert values == {"right": 1, "always-ant": 0.25}
+    stored = rows(store.read(tmp_path / "r"))
+    assert {row.label for row in stored} == {"right", "always-ant"}
+    one = replace(target, label="right")
+    (again,) = import_predictions(file, one, tmp_path / "r", "id-test")
+    assert not again.new
+    with pytest.raises(InputError, match='column "method" has no "mine", but right, always-ant'):
+        import_predictions(file, target, tmp_path / "r", "id-test")
+
+
+def test_of_several_models_all_or_none_are_imported(target, tmp_path):
+    file = several(target, tmp_path / "a.csv", wrong="bat")
+    with pytest.raises(InputError, match='"bat" is none of its classes'):
+        import_predictions(file, replace(target, label=""), tmp_path / "r", "id-test")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_file_of_nobody_is_refused(target, tmp_path):
+    file = write_csv(tmp_path / "a.csv", index=[0], prediction=[0])
+    with pytest.raises(InputError, match=r'whose predictions\? add --method, or a column "method"'):
+        import_predictions(file, replace(target, label=""), tmp_path / "r", "id-test")
+
+
+def test_classes_alone_do_not_give_calibration(target, tmp_path):
+    images = open_set(target, "id-test").images
+    file = write_csv(tmp_path / "a.csv", id=images.ids.tolist(), prediction=["ant"] * 12)
+    asked = EvaluationSet(source=source("test"), metric="ece:15")
+    task = target.task.model_copy(update={"id_test": asked})
+    with pytest.raises(InputError, match="needs logits, and these predictions are classes only"):
+        import_predictions(file, replace(target, task=task), tmp_path / "r", "id-test")
+
+
+def test_messages_are_one_short_line(target, tmp_path):
+    """Also with a thousand classes, with rows of numbers, and with ids that are paths."""
+    many = _opened(tuple(f"class number {k}" for k in range(1000)), None)
+    with pytest.raises(InputError) as refused:
+        class_positions(many, np.array(["n01440764"]), "x")
+    assert '"n01440764" is none of its classes' in str(refused.value)
+    faults = [str(refused.value)]
+    long = "/data/" + "x" * 5000
+    numbers = ",".join(["0.123456"] * 1500)
+    bad = {
+        "wide.csv": f"index,prediction\n{numbers}\n",
+        "long.csv": f"id,prediction\n{long},ant\n",
+        "name.csv": f"index,prediction\n0,{long}\n",
+        "text.csv": f"index,prediction\n{long},ant\n",
+    }
+    for name, text in bad.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError) as refused:
+            import_predictions(tmp_path / name, target, tmp_path / "r", "id-test")
+        faults.append(str(refused.value).replace(str(tmp_path), ""))
+    for fault in faults:
+        assert "\n" not in fault
+        assert len(fault) < 400
+
+
+def test_ids_that_are_numbers_are_told_from_positions(target, tmp_path):
+    file = write_csv(tmp_path / "a.csv", id=list(range(12)), prediction=["ant"] * 12)
+    with pytest.raises(InputError, match=r'its ids are numbers: positions .* a column "index"'):
+        import_predictions(file, target, tmp_path / "r", "id-test")
+
+
 def test_an_absent_set_is_refused(target, tmp_path):
     file = write_csv(tmp_path / "a.csv", index=[0], prediction=[0])
     with pytest.raises(InputError, match="there is no folder"):
@@ -315,7 +453,7 @@ def whole_file(target: Target, tmp_path: Path, name: str = "mine.parquet") -> Pa
 
 def test_an_import_is_a_run_that_can_be_verified(target, tmp_path):
     file, results = whole_file(target, tmp_path), tmp_path / "results"
-    imported = import_predictions(file, target, results)
+    (imported,) = import_predictions(file, target, results)
     assert imported.new
     rows = store.read(results).to_pylist()
     assert [row["evaluation_set"] for row in rows] == ["id-test", "some", "renamed"]
@@ -336,16 +474,16 @@ def test_an_import_is_a_run_that_can_be_verified(target, tmp_path):
 
 def test_the_same_import_twice_is_one_run(target, tmp_path):
     file, results = whole_file(target, tmp_path), tmp_path / "results"
-    first = import_predictions(file, target, results)
+    (first,) = import_predictions(file, target, results)
     before = (store.folder(results) / f"{first.run_id}.parquet").read_bytes()
-    second = import_predictions(file, target, results)
+    (second,) = import_predictions(file, target, results)
     assert (second.run_id, second.new) == (first.run_id, False)
     assert (store.folder(results) / f"{first.run_id}.parquet").read_bytes() == before
     RunFolder.of(results, first.run_id).predictions.unlink()
-    assert import_predictions(file, target, results).new
+    assert import_predictions(file, target, results)[0].new
     assert verify_run(results, first.run_id).problems == ()
     others = [
-        import_predictions(file, replace(target, **change), results).run_id
+        import_predictions(file, replace(target, **change), results)[0].run_id
         for change in (
             {"seed": 0},
             {"shots": 2},
@@ -354,7 +492,7 @@ def test_the_same_import_twice_is_one_run(target, tmp_path):
             {"selection": "oracle"},
         )
     ]
-    others.append(import_predictions(file, target, results, "some").run_id)
+    others.append(import_predictions(file, target, results, "some")[0].run_id)
     assert len({first.run_id, *others}) == 7
     assert len(list(store.folder(results).iterdir())) == 7
 

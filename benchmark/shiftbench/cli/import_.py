@@ -45,9 +45,10 @@ All evaluation sets in one file, with a column "set", of a suite's task and imag
 [bold]The file[/bold]
 
 Parquet, CSV or npz, with a row for each example: "id" (as in a run's predictions.parquet) or
-"index" (from 0, in the order of the set); and "prediction", the class as its name or its position,
-or "logits" (in CSV the columns logit_0, logit_1, …), which are projected if they are over all
-classes of the task.
+"index" (from 0, in the order of the set, which is told); and "prediction", the class as its name or
+its position, or "logits" (in CSV the columns logit_0, logit_1, …), which are projected if they are
+over all classes of the task. The true classes in a column "label" are checked; a column "method"
+names the models where the file is of several.
 """
 
 _BUNDLE_EPILOG = """[bold]Examples[/bold]
@@ -65,8 +66,14 @@ follows from the predictions, and that no run which is there already has other r
 def predictions(
     file: Annotated[Path, typer.Argument(help="Parquet, CSV or npz file of predictions.")],
     task: Annotated[str, typer.Option("--task", help="Registered task, or one of the suite.")],
-    method: Annotated[str, typer.Option("--method", help="What to call the method.")],
     backbone: Annotated[str, typer.Option("--backbone", help="What was fine-tuned.")],
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            help='What to call the method; else, or to take one of several, the column "method".',
+        ),
+    ] = None,
     evaluation_set: Annotated[
         str | None,
         typer.Option(
@@ -94,12 +101,13 @@ def predictions(
 ) -> None:
     """Score predictions of your own and add them to the leaderboard."""
     from shiftbench.core.errors import InputError
+    from shiftbench.evaluation.metrics.registry import metric
     from shiftbench.leaderboard.importing.record import import_predictions
     from shiftbench.leaderboard.importing.target import Target
     from shiftbench.leaderboard.schema import rows
 
     for option, value in (("--method", method), ("--backbone", backbone)):
-        if not value.strip() or not value.isprintable():
+        if value is not None and not (value.strip() and value.isprintable()):
             raise InputError(f"{option}: must be a name")
     known, images, where, data_kind, name = _meant(suite, overrides, task, data)
     target = Target(
@@ -107,23 +115,28 @@ def predictions(
         data_kind=data_kind,
         root=where,
         suite=name,
-        label=method,
+        label=method or "",
         backbone=backbone,
         seed=seed,
         shots=shots,
         images=images,
         selection=selection,
     )
-    imported = import_predictions(file, target, results, evaluation_set)
-    for row in rows(imported.table):
-        typer.echo(
-            f"{row.evaluation_set}: {row.metric} {100 * row.value:.2f} % "
-            f"({100 * row.low:.2f} to {100 * row.high:.2f}), {row.n:,} examples"
-        )
-    if imported.new:
-        typer.echo(f"run {imported.run_id} is in {results}; shiftbench report shows it")
-    else:
-        typer.echo(f"run {imported.run_id} was in {results} already")
+    found = import_predictions(file, target, results, evaluation_set)
+    for imported in found:
+        whose = f"{imported.label}, " if len(found) > 1 else ""
+        for row in rows(imported.table):
+            unit, factor = (" %", 100) if metric(row.metric).percent else ("", 1)
+            value, low, high = (f"{factor * x:.2f}" for x in (row.value, row.low, row.high))
+            typer.echo(
+                f"{whose}{row.evaluation_set}: {row.metric} {value}{unit} ({low} to {high}), "
+                f"{row.n:,} examples"
+            )
+        for note in imported.notes:
+            typer.echo(note)
+        there = "is in" if imported.new else "was in"
+        end = "; shiftbench report shows it" if imported.new else " already"
+        typer.echo(f"run {imported.run_id} {there} {results}{end}")
 
 
 def _meant(

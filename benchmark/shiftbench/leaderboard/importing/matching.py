@@ -7,14 +7,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shiftbench.core.errors import InputError
-from shiftbench.core.words import nearest
+from shiftbench.core.words import nearest, shortened, some
 from shiftbench.evaluation import predictions
 from shiftbench.evaluation.examples import Examples
 from shiftbench.leaderboard.importing.answers import Answers, Array, Integers
 from shiftbench.leaderboard.importing.target import OpenedSet
 
 VARIANT = ""
-SHOWN = 3
+CLASSES_SHOWN = 8
 
 
 def predictions_table(name: str, opened: OpenedSet, answers: Answers, where: str) -> pa.Table:
@@ -29,10 +29,13 @@ def predictions_table(name: str, opened: OpenedSet, answers: Answers, where: str
         where: begins the messages.
 
     Raises:
-        InputError: an example is missing, unknown or there twice, or a class is none of the set's.
+        InputError: an example is missing, unknown or there twice, a class is none of the set's, or
+            labels of the file are not the set's.
     """
     images = opened.images
     rows = rows_in_order(answers.keys, images.ids, where)
+    if answers.labels is not None:
+        check_labels(opened, answers.labels[rows], where)
     if answers.logits is not None:
         return predictions.to_table(
             name, VARIANT, images, _projected(opened, answers.logits[rows], where)
@@ -64,11 +67,59 @@ def rows_in_order(keys: Array, ids: npt.NDArray[np.str_], where: str) -> Integer
         (np.setdiff1d(found, wanted), "are not in the set"),
         (np.setdiff1d(wanted, found), "of the set are missing"),
     ]
-    texts = [f"{len(keys)} {what} {fault} ({_some(keys)})" for keys, fault in faults if len(keys)]
+    texts = [
+        f"{len(keys)} {what} {fault} ({some(keys.tolist())})" for keys, fault in faults if len(keys)
+    ]
     if texts:
         size = f"the file has {len(keys):,} rows, the set {len(ids):,} examples"
+        if by_id and np.char.isdigit(found).all() and not np.char.isdigit(ids).all():
+            size += '; its ids are numbers: positions in the set go into a column "index"'
         raise InputError(f"{where}: {'; '.join(texts)}; {size}")
     return first[np.searchsorted(found, wanted)].astype(np.int64)
+
+
+def check_labels(opened: OpenedSet, given: Array, where: str) -> None:
+    """See that labels of a file are the set's.
+
+    Args:
+        opened: the set.
+        given: (n,) in the set's order, as ``class_positions`` takes them; positions may also be
+            among all classes of the task.
+        where: begins the messages.
+
+    Raises:
+        InputError: they are not, so that the rows are probably in another order.
+    """
+    images, names, groups = opened.images, opened.names, opened.groups
+    if given.dtype.kind == "U" and np.char.isdigit(given).all() and not {*given} & {*names}:
+        given = given.astype(np.int64)
+    if given.dtype.kind == "U":
+        wrong = np.flatnonzero(class_positions(opened, given, where) != images.labels)
+    else:
+        position = np.full(len(names) + 1, -1)  # in the set, of the task's classes and of others
+        for k, group in enumerate(groups):
+            position[list(group)] = k
+        known = (given >= 0) & (given < len(names))
+        of_task = position[np.where(known, given, len(names))]
+        either = [np.flatnonzero(found != images.labels) for found in (given, of_task)]
+        wrong = min(either, key=len)
+    if not len(wrong):
+        return
+    i = int(wrong[0])
+    right = opened.names[groups[images.labels[i]][0]]
+    raise InputError(
+        f"{where}: {len(wrong):,} of {len(given):,} labels are not the set's: example {i} "
+        f"({shortened(str(images.ids[i]), 60)}) is {shortened(right, 60)}, not "
+        f"{shortened(str(given[i]), 60)}. The order of the set is {order_of(images.ids)}"
+    )
+
+
+def order_of(ids: npt.NDArray[np.str_]) -> str:
+    """The order in which an index counts the examples (n,) of a set."""
+    last = len(ids) - 1
+    at = sorted({*range(min(3, len(ids))), last})
+    told = [f"{'… ' if i == last > 3 else ''}{i} = {shortened(str(ids[i]), 60)}" for i in at]
+    return ", ".join(told)
 
 
 def class_positions(opened: OpenedSet, given: Array, where: str) -> Integers:
@@ -87,7 +138,7 @@ def class_positions(opened: OpenedSet, given: Array, where: str) -> Integers:
         wrong = np.unique(given[(given < 0) | (given >= len(groups))])
         if len(wrong):
             raise InputError(
-                f"{where}: there are classes 0 to {len(groups) - 1}, so not {_some(wrong)}"
+                f"{where}: there are classes 0 to {len(groups) - 1}, so not {some(wrong.tolist())}"
             )
         return given
     means: dict[str, set[int]] = {}
@@ -109,8 +160,8 @@ def class_positions(opened: OpenedSet, given: Array, where: str) -> Integers:
                     "classes of the task, which are projected"
                 )
             else:
-                fault = f"is none of its classes{nearest(name, means)}"
-            raise InputError(f'{where}: "{name}" {fault}')
+                fault = f"is none of its classes{nearest(name, means, CLASSES_SHOWN)}"
+            raise InputError(f'{where}: "{shortened(name, 60)}" {fault}')
         (positions[i],) = meant
     return positions[of_row]
 
@@ -124,8 +175,3 @@ def _projected(opened: OpenedSet, logits: Array, where: str) -> Array:
         return logits
     accepted = " or ".join(map(str, sorted({len(opened.names), len(opened.groups)})))
     raise InputError(f"{where}: logits over {width} classes, but there are {accepted}")
-
-
-def _some(values: Array) -> str:
-    shown = ", ".join(map(str, values[:SHOWN].tolist()))
-    return f"{shown}, …" if len(values) > SHOWN else shown

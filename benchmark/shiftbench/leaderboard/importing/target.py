@@ -26,7 +26,7 @@ class Target:
         data_kind: ``real`` or ``miniature/<version>``.
         root: the data root.
         suite: its name, for the rows.
-        label: name of the method, as the user gives it.
+        label: name of the method, as the user gives it; empty where a file says it.
         backbone: its name.
         seed: of the training; ``None`` when it has none or is not known.
         shots: training images per class; ``None`` for all.
@@ -38,7 +38,7 @@ class Target:
     data_kind: str
     root: str
     suite: str
-    label: str
+    label: str = ""
     backbone: str
     seed: int | None = None
     shots: int | None = None
