@@ -169,6 +169,17 @@ class TrainedMethod(Method[C]):
     captions: bool = False
     whole_batch: bool = False
 
+    def check(self, tower: Callable[[], nn.Module]) -> None:
+        """Refuse an image tower that the method cannot train, before anything is spent.
+
+        Args:
+            tower: gives the tower without its weights, on PyTorch's meta device; building it takes
+                a second, so methods that train any tower do not ask for it.
+
+        Raises:
+            RunFailedError: one line that says what the method looks for.
+        """
+
     def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Make ``model`` ready to train: load a parent's weights, freeze, attach frozen copies.
 

@@ -29,7 +29,7 @@ from shiftbench.models.registry import BACKBONES
 
 if TYPE_CHECKING:
     from open_clip import CLIP
-    from torch import Tensor
+    from torch import Tensor, nn
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -106,16 +106,24 @@ def load_backbone(name: str) -> Backbone:
 def check_backbone(name: str) -> None:
     """See that ``name`` is one of the three forms and its files or its entry are there.
 
-    Downloads nothing and builds no model.
+    Downloads nothing, and builds no more than a tower without weights.
 
     Raises:
-        InputError: unknown name, activation mismatch, or files that are missing or damaged.
+        InputError: unknown name, activation mismatch, files that are missing or damaged, or an
+            image size that the image tower does not take.
     """
     if directory := _directory(name):
         from shiftbench.models.checkpoints import check_file
 
         _read_config(directory)
         check_file(_weights_file(directory))
+        if not is_shipped(name):
+            from shiftbench.models.towers import check_image_size
+
+            try:
+                check_image_size(image_tower(name))
+            except InputError as error:
+                raise InputError(f"backbone {name!r}: {error}") from error
     elif _split(name) not in names_in_table():
         find_pretrained(name)
 
@@ -147,6 +155,12 @@ def names_in_table() -> frozenset[tuple[str, str]]:
     return frozenset(found)
 
 
+def is_shipped(name: str) -> bool:
+    """True for a backbone that is part of this package."""
+    found = BACKBONES.entries().get(name)
+    return found is not None and found.builtin
+
+
 def find_pretrained(name: str) -> Pretrained:
     """The entry of open_clip's table that ``<pretrained>/<model>`` names; downloads nothing.
 
@@ -173,6 +187,26 @@ def find_pretrained(name: str) -> Pretrained:
         quick_gelu=bool(config.get("quick_gelu", False)),
         source=config.get("hf_hub", "").strip("/") or config.get("url", ""),
     )
+
+
+@functools.cache
+def image_tower(name: str) -> nn.Module:
+    """The image tower of a backbone without its weights, on the meta device; shared.
+
+    Raises:
+        InputError: unknown name, or a configuration that cannot be read or makes no tower.
+    """
+    from shiftbench.models.towers import build_tower
+
+    if directory := _directory(name):
+        config, quick_gelu = _read_config(directory), False
+    else:
+        import open_clip
+
+        entry = find_pretrained(name)
+        config, quick_gelu = open_clip.get_model_config(entry.model), entry.quick_gelu
+    quick_gelu = quick_gelu or config.get("quick_gelu", False)
+    return build_tower(config["embed_dim"], config["vision_cfg"], quick_gelu)
 
 
 def _load_pretrained(name: str, entry: Pretrained) -> Backbone:

@@ -30,7 +30,7 @@ EMBEDDINGS = (
     "bn2",
     "conv3",
     "bn3",
-    # timm towers: transformers, ConvNeXt, ResNet
+    # timm towers: transformers, ConvNeXt, ResNet, EfficientNet and MobileNet
     "trunk.patch_embed",
     "trunk.cls_token",
     "trunk.reg_token",
@@ -38,6 +38,7 @@ EMBEDDINGS = (
     "trunk.norm_pre",
     "trunk.stem",
     "trunk.conv1",
+    "trunk.conv_stem",
     "trunk.bn1",
 )
 """Names of the modules and parameters before the first block of open_clip's image towers."""
@@ -75,11 +76,18 @@ def frozen_names(names: Iterable[str], prefixes: Sequence[str]) -> list[str]:
     return [name for name in names if any(is_under(name, prefix) for prefix in prefixes)]
 
 
+def first_convolution(tower: nn.Module) -> str:
+    """Name of the first convolution of a tower, through which images enter; "" if there is none."""
+    from torch import nn
+
+    return next((name for name, m in tower.named_modules() if isinstance(m, nn.Conv2d)), "")
+
+
 class FreezeEmbedding(Full):
     """SGD with momentum above a frozen embedding layer (Kumar et al. 2022, arXiv 2211.09359).
 
-    Only parameters are frozen: in a ResNet the running statistics of the stem's batch norms go on
-    following the training images, as in full fine-tuning.
+    Only parameters are frozen: with ``batch_norm: train`` the running statistics of a stem's batch
+    norms follow the training images, as in full fine-tuning.
     """
 
     name: ClassVar[str] = "freeze-embedding"
@@ -89,17 +97,31 @@ class FreezeEmbedding(Full):
     def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Freeze the embedding layer."""
         parameters = dict(model.visual.named_parameters())
+        for name in self._embedding(model.visual):
+            parameters[name].requires_grad_(False)
+
+    def _embedding(self, tower: nn.Module) -> list[str]:
+        """Names of the parameters of the embedding layer, the first convolution among them.
+
+        Raises:
+            RunFailedError: the settings name what is not there, or nothing and the tower's first
+                convolution is not known as a part of an embedding.
+        """
+        names = [name for name, _ in tower.named_parameters()]
         wanted = self.config.embedding
         for prefix in wanted or ():
-            if not frozen_names(parameters, [prefix]):
+            if not frozen_names(names, [prefix]):
                 raise RunFailedError(f"{self.name}: the image tower has no parameter {prefix!r}")
-        frozen = frozen_names(parameters, EMBEDDINGS if wanted is None else wanted)
-        if not frozen:
+        frozen = frozen_names(names, EMBEDDINGS if wanted is None else wanted)
+        first = first_convolution(tower)
+        if wanted is None and (not frozen or (first and not frozen_names(frozen, [first]))):
+            kind = type(getattr(tower, "trunk", tower)).__name__
+            begins = f", which begins with {first!r}" if first else ""
             raise RunFailedError(
-                f"{self.name}: no known embedding layer in the image tower; name it by `embedding`"
+                f"{self.name}: no known embedding layer in the image tower {kind}{begins}; "
+                "name it by `embedding`"
             )
-        for name in frozen:
-            parameters[name].requires_grad_(False)
+        return frozen
 
     def optimizer(self, parameters: Sequence[nn.Parameter]) -> Optimizer:
         """SGD with momentum."""

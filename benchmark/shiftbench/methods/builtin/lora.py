@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -66,9 +66,21 @@ def adapted_layers(tower: nn.Module, targets: Sequence[str]) -> list[str]:
     if missing := [target for target, names in found.items() if not names]:
         raise RunFailedError(
             f"lora: no attention or linear layer is called {missing[0]!r}, or lies in a module "
-            "called so, in the image tower of this backbone"
+            f"called so, in the image tower of this backbone; its targets can be {_known(tower)}"
         )
     return list(dict.fromkeys(name for names in found.values() for name in names))
+
+
+def _known(tower: nn.Module) -> str:
+    """Names of the attention and linear layers of a tower, each once, with the module around it."""
+    from torch import nn
+
+    names = [
+        ".".join([part for part in name.split(".") if not part.isdigit()][-2:])
+        for name, module in tower.named_modules()
+        if isinstance(module, nn.MultiheadAttention | nn.Linear)
+    ]
+    return ", ".join(dict.fromkeys(names)) or "none: it has no such layers"
 
 
 def inject(tower: nn.Module, layers: Sequence[str], rank: int, alpha: float, seed: int) -> None:
@@ -173,6 +185,20 @@ class Lora(Full):
     name: ClassVar[str] = "lora"
     Config: ClassVar[type[MethodConfig]] = LoraConfig
     config: LoraConfig
+
+    def check(self, tower: Callable[[], nn.Module]) -> None:
+        """See that the targets are layers that the tower calls."""
+        from shiftbench.models.towers import called_modules
+
+        built = tower()
+        layers = adapted_layers(built, self.config.targets)
+        called = called_modules(built)
+        if unused := [layer for layer in layers if layer not in called]:
+            raise RunFailedError(
+                f"lora: the image tower of this backbone reads the weights of {unused[0]!r} and "
+                f"never calls it, so it takes no adapter; its targets can be {_known(built)}, "
+                "without such layers"
+            )
 
     def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Put adapters in and freeze the rest of the tower."""

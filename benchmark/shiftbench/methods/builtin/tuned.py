@@ -5,7 +5,7 @@ The control for AutoFT (arXiv 2401.10220): what the same search gives a plain ob
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
@@ -29,7 +29,7 @@ from shiftbench.methods.search import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from shiftbench.methods.base import Batch
     from shiftbench.methods.search import Values
@@ -128,6 +128,10 @@ class Tuned(TrainedMethod[TunedConfig]):
     def search(self) -> Search[TrainedMethod[TrainingConfig]]:
         """The configured one."""
         return Search(self.config.search, self.config.space or {}, self._candidate, self._export)
+
+    def check(self, tower: Callable[[], nn.Module]) -> None:
+        """As the method does."""
+        self._method.check(tower)
 
     def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
         """Refused: what trains is a candidate."""
