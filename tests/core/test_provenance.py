@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from shiftbench import __version__
+from shiftbench.core.errors import InputError
 from shiftbench.core.provenance import (
+    SUBMITTED,
     collect,
     cpu_name,
     device_name,
@@ -32,6 +34,7 @@ def checkout(tmp_path):
     package = tmp_path / "repository" / "package"
     package.mkdir(parents=True)
     (package / "code.py").write_text("x = 1\n")
+    (package.parent / "pyproject.toml").write_text('[project]\nname = "shiftbench"\n')
     (package.parent / ".gitignore").write_text("env/\n__pycache__/\n")
     git(package.parent, "init", "-q")
     git(package.parent, "add", ".")
@@ -67,6 +70,41 @@ def test_a_package_installed_inside_another_project_is_no_checkout(checkout):
     installed.mkdir(parents=True)
     (installed / "code.py").write_text("x = 1\n")
     assert git_state(installed) == (None, None)
+
+
+@pytest.mark.parametrize("place", ["vendored/package", "site-packages/package"])
+def test_a_package_that_another_project_has_committed_is_no_checkout(checkout, place):
+    (checkout.parent / "pyproject.toml").write_text('[project]\nname = "theirs"\n')
+    folder = checkout.parent / place
+    folder.mkdir(parents=True)
+    (folder / "code.py").write_text("x = 1\n")
+    git(checkout.parent, "add", ".")
+    git(checkout.parent, "commit", "-q", "-m", "packages too")
+    assert git_state(folder) == (None, None)
+    (checkout.parent / "pyproject.toml").unlink()
+    git(checkout.parent, "commit", "-q", "-a", "-m", "no file that names the project")
+    assert git_state(folder) == (None, None)
+
+
+@pytest.fixture
+def collected_anew():
+    collect.cache_clear()
+    yield
+    collect.cache_clear()
+
+
+@pytest.mark.usefixtures("collected_anew")
+@pytest.mark.parametrize(("suffix", "dirty"), [("", False), ("-dirty", True)])
+def test_a_submitted_job_has_the_commit_that_was_submitted(monkeypatch, suffix, dirty):
+    monkeypatch.setenv(SUBMITTED, "0123abc" * 5 + suffix)
+    assert (collect().git_sha, collect().git_dirty) == ("0123abc" * 5, dirty)
+
+
+@pytest.mark.usefixtures("collected_anew")
+def test_a_submitted_commit_that_is_none_is_refused(monkeypatch):
+    monkeypatch.setenv(SUBMITTED, "main")
+    with pytest.raises(InputError, match=f'{SUBMITTED}: "main" is not a commit'):
+        collect()
 
 
 def test_outside_git_and_without_git_nothing_is_claimed(checkout, tmp_path, monkeypatch):

@@ -28,14 +28,22 @@ def test_two_methods_share_a_group_if_they_cannot_be_told_apart(differs):
 def test_groups_of_neighbours_overlap():
     differs = np.abs(np.subtract.outer(range(5), range(5))) > 1
     assert groups(differs) == ((1,), (1, 2), (2, 3), (3, 4), (4,))
-    assert [letters(own) for own in groups(differs)] == ["a", "ab", "bc", "cd", "d"]
+    assert [letters(own, 4) for own in groups(differs)] == ["a", "ab", "bc", "cd", "d"]
 
 
 def test_groups_at_the_extremes():
     assert groups(np.zeros((3, 3))) == ((1,), (1,), (1,))
     assert groups(~np.eye(3, dtype=bool)) == ((1,), (2,), (3,))
     assert groups(np.zeros((0, 0))) == ()
-    assert letters((1, 30)) == "1,30"
+
+
+def test_letters_beyond_26_groups_are_unambiguous():
+    assert letters((1, 26), 26) == "az"
+    assert letters((1, 26), 27) == "a,z"  # "az" would be a group of its own among 52 or more
+    assert letters((26, 27, 28), 28) == "z,aa,ab"
+    names = [letters((number,), 800) for number in range(1, 801)]
+    assert names[701:703] == ["zz", "aaa"]
+    assert len(set(names)) == 800
 
 
 @pytest.mark.parametrize("differs", [[[False, True], [False, False]], [[True]], [True, False]])

@@ -1,7 +1,13 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import typer
+from shiftbench.cli import run as run_command
 from shiftbench.cli.report import EPILOG, report
 from shiftbench.core.errors import InputError
+from shiftbench.execution.launch import Outcome
 from shiftbench.leaderboard.schema import failed
 from shiftbench.leaderboard.store import folder, write_run
 from shiftbench.suite.plan import Plan
@@ -29,7 +35,7 @@ def command():
 def results(tmp_path):
     write_run(tmp_path, "a1", run("a1", {"id-test": 0.5, "objectnet": 0.4}))
     write_run(tmp_path, "b2", run("b2", {"id-test": 0.5, "cifar10.1": 0.4}, task="cifar10"))
-    write_run(tmp_path, "c3", failed(info("c3", seed=1), "loss is NaN"))
+    write_run(tmp_path, "c3", failed(info("c3", seed=1), "loss is NaN", "runs/c3/error.txt"))
     return tmp_path
 
 
@@ -37,7 +43,7 @@ def test_it_prints_and_writes(command, results):
     output = command("--results", results)
     assert "imagenet · miniature" in output
     assert "cifar10 · miniature" in output
-    assert "loss is NaN" in output
+    assert "loss is NaN (whole message: runs/c3/error.txt)" in " ".join(output.split())
     assert "## Failed runs" in (results / "report.md").read_text()
 
 
@@ -47,6 +53,36 @@ def test_only_some_tasks(command, results, tmp_path):
     assert "imagenet" not in output
     assert "cifar10" in file.read_text()
     assert not (results / "report.md").exists()
+
+
+def test_files_are_written_although_the_reader_of_the_output_leaves(results, tmp_path):
+    """``shiftbench report --csv x.csv | head -0``: the pipe is closed before anything is read."""
+    wanted = [tmp_path / "x.csv", tmp_path / "x.md"]
+    arguments = ["--results", results, "--csv", wanted[0], "--markdown", wanted[1]]
+    reading, writing = os.pipe()
+    os.close(reading)
+    subprocess.run(
+        [sys.executable, "-m", "shiftbench", "report", *map(str, arguments)],
+        stdout=writing,
+        check=False,
+    )
+    os.close(writing)
+    assert all(file.stat().st_size for file in wanted)
+
+
+def test_run_leaves_the_report_of_all_results_as_it_is(results, tmp_path, monkeypatch):
+    richer = results / "report.md"
+    richer.write_text("of all suites")
+    file = tmp_path / "some.yaml"
+    file.write_text(SUITE)
+    plan = Plan.build(Suite.load(file))
+    first = next(iter(plan.runs))
+    write_run(results, first, run(first, {"id-test": 0.5, "cifar10.1": 0.4}, task="cifar10"))
+    outcome = Outcome(plan, frozenset(), {})
+    monkeypatch.setattr("shiftbench.execution.launch.launch", lambda *_, **__: outcome)
+    run_command.run(str(file), results=results, executor="in-process")
+    assert richer.read_text() == "of all suites"
+    assert (results / "toy.md").exists()
 
 
 SUITE = """

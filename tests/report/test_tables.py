@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 
+from shiftbench.leaderboard.schema import done
 from shiftbench.report.html.page import remark_of
+from shiftbench.report.model import build
 from shiftbench.report.scores import MEAN
 from shiftbench.report.tables import escape_latex, to_csv, to_latex
+
+from tests.leaderboard.records import info, results
 
 
 def test_csv_has_every_number(report):
@@ -31,7 +36,19 @@ def test_csv_has_every_number(report):
                     assert row["value"] == ""
                 else:
                     assert float(row["value"]) == estimate.mean
+                    assert row["seeds"] == str(len(estimate.seeds))
+                    assert row["seed_list"] == " ".join(map(str, estimate.seeds))
+                assert row["shifts"] == (" ".join(ranking.shifts) if name == MEAN else "")
+                assert row["origin"] == method.origin != ""
     assert len(rows) == expected
+
+
+def test_numbers_of_images_in_csv_are_numbers():
+    of_many = results({"id-test": 0.5})
+    score = dataclasses.replace(of_many[0].score, n=10_000)
+    table = done(info(), [dataclasses.replace(of_many[0], score=score)])
+    (row,) = csv.DictReader(io.StringIO(to_csv(build(table))))
+    assert row["n"] == "10000"
 
 
 def test_latex_marks_the_best_and_escapes(report):

@@ -106,15 +106,16 @@ def report(
     # Planning every suite takes a while, and only the page shows how to reproduce runs.
     finder = _finder(suite) if html else None
     model = build(table, board.folder, title=board.title, find=finder)
-    print_report(console, model)
-    if board.plan is not None:
-        console.print(_progress(found, len(board.plan.runs)))
     name = "report" if loaded is None else loaded.name
     file = markdown or (board.folder or Path()) / file_name(name, ".md")
     wanted = {"html": html, "csv": csv, "latex": latex, "figures": figures}
     with _written(file):
         write_markdown(file, model)
     written = [file, *_write_more(wanted, model)]
+    # Printed last: who reads only the first lines, as head does, has the files none the less.
+    print_report(console, model)
+    if board.plan is not None:
+        console.print(_progress(found, len(board.plan.runs)))
     for path in written:
         console.print(f"Written to {path}", style="dim", highlight=False, soft_wrap=True)
 

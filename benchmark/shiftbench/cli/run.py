@@ -72,9 +72,9 @@ def run(
     )
     board = Leaderboard(results, loaded)
     model = build(board.rows(), results, title=board.title)
-    print_report(console, model)
     markdown = results / file_name(loaded.name, ".md")
     write_markdown(markdown, model)
+    print_report(console, model)
     console.print(f"Results: {results}/leaderboard · report: {markdown}", highlight=False)
     if outcome.failed:
         raise typer.Exit(1)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shiftbench.core.errors import InputError
 from shiftbench.core.version import __version__
 
 if TYPE_CHECKING:
@@ -23,6 +26,13 @@ PACKAGES = (
     *("numpy", "scipy", "pillow", "pyarrow", "safetensors"),
 )
 GIT_TIMEOUT_S = 10
+SUBMITTED = "SHIFTBENCH_GIT_SHA"
+"""Environment variable with the commit of the code, for jobs that run outside their checkout.
+
+Its value is of the form that ``git describe --always --dirty --abbrev=40 --exclude '*'`` prints:
+the commit, and ``-dirty`` where files differ from it.
+"""
+PROJECT = "shiftbench"
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,8 @@ class Provenance:
 
     Attributes:
         shiftbench_version: of this package.
-        git_sha: of the commit that is checked out, if the package runs from a checkout.
+        git_sha: of the commit that was submitted (``SUBMITTED``), or else of the one that is
+            checked out, if the package runs from a checkout.
         git_dirty: whether the package's files differ from that commit.
         versions: of Python and of the packages that can change a number, by name.
         hardware: ``cpu``, ``cores``, ``memory_bytes`` and the names of the ``gpus``.
@@ -46,17 +57,41 @@ class Provenance:
 
 @lru_cache(maxsize=1)
 def collect() -> Provenance:
-    """The provenance of what this process computes."""
-    sha, dirty = git_state(Path(__file__).parent)
+    """The provenance of what this process computes.
+
+    Raises:
+        InputError: ``SUBMITTED`` is set, and is no commit.
+    """
+    sha, dirty = submitted() or git_state(Path(__file__).parent)
     return Provenance(__version__, sha, dirty, package_versions(), hardware())
+
+
+def submitted() -> tuple[str, bool] | None:
+    """The commit that the environment names, and whether files differ from it; ``None`` if unset.
+
+    Raises:
+        InputError: it is no commit.
+    """
+    text = os.environ.get(SUBMITTED, "").strip()
+    if not text:
+        return None
+    found = re.fullmatch(r"([0-9a-f]{7,64})(-dirty)?", text)
+    if found is None:
+        raise InputError(
+            f'{SUBMITTED}: "{text}" is not a commit; it is 7 to 64 hexadecimal digits, '
+            "with -dirty after them where files differ from it"
+        )
+    return found[1], found[2] is not None
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
     """Commit, and whether the files of ``folder`` differ from it; ``None`` outside a checkout.
 
-    A folder that git ignores, such as an environment inside some project, is outside.
+    A checkout of another project is none, whether git ignores the folder there (an environment), or
+    tracks it (packages that somebody committed).
     """
-    if not _git(folder, "ls-files", "--", "."):
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if not top or not _git(folder, "ls-files", "--", ".") or not _of_project(folder, Path(top)):
         return None, None
     sha = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--", ".")
@@ -124,6 +159,21 @@ def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _of_project(folder: Path, top: Path) -> bool:
+    """True if the nearest ``pyproject.toml`` from the folder up to ``top`` is this project's."""
+    for parent in folder.resolve().parents:
+        file = parent / "pyproject.toml"
+        if file.is_file():
+            try:
+                project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
+            except (OSError, ValueError):
+                return False
+            return bool(project.get("name") == PROJECT)
+        if parent == top.resolve():
+            return False
+    return False
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

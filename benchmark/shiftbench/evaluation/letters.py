@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+LETTERS = string.ascii_lowercase
+
 Booleans = npt.NDArray[np.bool_]
 
 
@@ -47,11 +49,23 @@ def groups(differs: npt.ArrayLike) -> tuple[tuple[int, ...], ...]:
     )
 
 
-def letters(numbers: Sequence[int]) -> str:
-    """The groups of a method as letters, such as ``ab``; beyond 26 groups as numbers."""
-    if max(numbers) > len(string.ascii_lowercase):
-        return ",".join(map(str, numbers))
-    return "".join(string.ascii_lowercase[number - 1] for number in numbers)
+def letters(numbers: Sequence[int], groups: int) -> str:
+    """The groups of a method as letters, such as ``ab``.
+
+    Where there are more groups than letters, those beyond ``z`` are ``aa``, ``ab``, …, and all
+    methods have commas between their groups, such as ``b,aa``.
+
+    Args:
+        numbers: of the method's groups, from 1.
+        groups: how many there are of all methods.
+    """
+    return ("" if groups <= len(LETTERS) else ",").join(map(_letter, numbers))
+
+
+def _letter(number: int) -> str:
+    """1 is ``a``, 26 is ``z``, 27 is ``aa``."""
+    before, place = divmod(number - 1, len(LETTERS))
+    return (_letter(before) if before else "") + LETTERS[place]
 
 
 def _symmetric(differs: npt.ArrayLike) -> Booleans:

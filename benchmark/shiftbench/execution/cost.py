@@ -141,7 +141,7 @@ def plan_state(plan: Plan, results: Path, root: str | None) -> PlanState:
         done, failed, left = (states.count(state) for state in STATES)
         groups.append(PlannedGroup(task, backbone, label, done, failed, left, sum(costs, Cost())))
     failures = tuple(
-        RunFailure(run, found.error)
+        RunFailure(run, found.reason)
         for run in plan.runs.values()
         if isinstance(found := ended.get(run.id), FailedRun)
     )

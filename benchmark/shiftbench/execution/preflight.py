@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
 from shiftbench.core.errors import InputError, RunFailedError
 from shiftbench.core.locations import cache_dir
+from shiftbench.core.provenance import submitted
 from shiftbench.data.audit import check_overlap, unreadable
 from shiftbench.data.images import NONE_UNREADABLE, Unreadable
 from shiftbench.data.tasks.definition import whole_set
@@ -108,6 +109,7 @@ def preflight(plan: Plan, root: str, *, allow_incomplete: bool = False) -> Check
     Raises:
         InputError: the first thing that cannot work.
     """
+    submitted()
     check_backbones(plan)
     sets = check_data(plan, root, allow_incomplete)
     check_schedules(plan, root)

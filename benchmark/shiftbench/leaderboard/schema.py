@@ -141,7 +141,11 @@ class RunInfo:
     ] = None
     shiftbench_version: Annotated[str, Column("version of the package")]
     git_sha: Annotated[
-        str | None, Column("commit that is checked out, if the package runs from a checkout")
+        str | None,
+        Column(
+            "commit of the code: the one that `SHIFTBENCH_GIT_SHA` names, or else the one that is "
+            "checked out, if the package runs from a checkout"
+        ),
     ]
     git_dirty: Annotated[bool | None, Column("true if the package's files differ from that commit")]
     versions: Annotated[
@@ -219,6 +223,12 @@ class FailedRun(RunInfo):
         str | None,
         Column("path of the whole error message, relative to the results folder"),
     ] = None
+
+    @property
+    def reason(self) -> str:
+        """Why it failed and where the whole message is, for people."""
+        where = "" if self.error_file is None else f" (whole message: {self.error_file})"
+        return f"{self.error}{where}"
 
 
 COLUMNS = Columns(Row, FailedRun, metadata={VERSION_KEY: VERSION})

@@ -35,6 +35,7 @@ class ScoredMethod:
     Attributes:
         label: what the suite calls it, with the settings that tell it from a namesake.
         method: registered name.
+        origin: the distribution and version that provide it; ``imported`` for what was not run.
         reference: whether it is the method that others are compared with, such as zero-shot.
         parents: registered names of the methods that it builds on directly.
         members: the runs that the scores are averaged over, each with its variant.
@@ -44,6 +45,7 @@ class ScoredMethod:
 
     label: str
     method: str
+    origin: str
     reference: bool
     parents: tuple[str, ...]
     members: tuple[Member, ...]
@@ -246,6 +248,7 @@ class _Scorer:
         return {
             "label": label,
             "method": run.method,
+            "origin": run.origin,
             "reference": run.reference,
             "parents": self.runs.parent_methods(run.run_id),
             "members": key,

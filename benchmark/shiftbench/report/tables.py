@@ -16,11 +16,16 @@ from shiftbench.report.words import duration, metrics_of, missing_text, short, t
 
 HEADER = (
     *("data_kind", "task", "task_digest", "backbone", "shots", "evaluation_images"),
-    *("rank", "tied", "method", "label", "selection", "variants", "evaluation_set", "metric"),
-    *("value", "sd", "low", "high", "interval", "n", "seeds", "complete", "remark"),
+    *("rank", "tied", "method", "label", "origin", "selection", "variants"),
+    *("evaluation_set", "shifts", "metric"),
+    *("value", "sd", "low", "high", "interval", "n", "seeds", "seed_list", "complete", "remark"),
     *("cost_seconds", "runs"),
 )
-"""Columns of the CSV. Accuracies are in [0, 1]; an empty cell is not known, or means all."""
+"""Columns of the CSV. Accuracies are in [0, 1]; an empty cell is not known, or means all.
+
+``shifts`` are those that a mean is over, ``n`` is the least where seeds had different numbers of
+images (the remark says so), ``seeds`` a count, and ``origin`` what provides the method.
+"""
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -73,20 +78,22 @@ def _csv_rows(of_ranking: RankingReport, method: RankedMethod) -> list[list[obje
     for set_name in (*scores.by_set, *([MEAN] if ranking.shifts else [])):
         estimate = scores.get(set_name)
         numbers: list[object] = [None] * 4
-        interval, n, seeds, remark = None, "", method.seeds, missing_text(scores.missing)
+        interval, n, seeds, remark = None, None, method.seeds, missing_text(scores.missing)
         if estimate is not None:
             numbers = [estimate.mean, estimate.sd, estimate.low, estimate.high]
             interval, seeds, remark = estimate.interval, estimate.seeds, estimate.remark
-            n = " or ".join(f"{size:,}" for size in estimate.n)
+            n = min(estimate.n, default=None)
         rows.append(
             [
                 *(ranking.data_kind, ranking.task, ranking.task_digest, ranking.backbone),
                 *(ranking.shots, ranking.images),
                 *(method.rank, of_ranking.ties.letters.get(method.name)),
-                *(method.method, method.label, method.selection),
+                *(method.method, method.label, method.origin, method.selection),
                 *(" ".join(filter(None, method.variants)), set_name),
+                " ".join(ranking.shifts) if set_name == MEAN else None,
                 *(ranking.metrics.get(set_name, "mean"), *numbers),
-                *(interval, n, " ".join(map(str, seeds)), str(remark is None).lower(), remark),
+                *(interval, n, len(seeds), " ".join(map(str, seeds))),
+                *(str(remark is None).lower(), remark),
                 *(method.cost_seconds, " ".join(member.run_id for member in method.members)),
             ]
         )

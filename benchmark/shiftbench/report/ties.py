@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,9 @@ def _ties(ranking: Ranking, reader: _Reader) -> Ties:
         return Ties({}, f"Ties are not known: {error}.", False)
     names = list(predictions)
     differs = decisions(differences, names)
-    labels = dict(zip(names, map(letters, groups(differs)), strict=True))
+    of_methods = groups(differs)
+    last = max(chain.from_iterable(of_methods))
+    labels = {name: letters(own, last) for name, own in zip(names, of_methods, strict=True)}
     tests = ", ".join(sorted({difference.test for difference in differences}))
     note = (
         f"Methods that share a letter tie: their difference is within chance on the same examples "

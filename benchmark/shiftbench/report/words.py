@@ -87,7 +87,7 @@ def failure_text(failure: FailedRun) -> str:
     """A run that failed, with the reason."""
     shots = "" if failure.shots is None else f" · {failure.shots} shots"
     run = f"{failure.task} · {failure.backbone} · {failure.label}{shots} · seed {failure.seed}"
-    return f"{run} ({failure.run_id}): {failure.error}"
+    return f"{run} ({failure.run_id}): {failure.reason}"
 
 
 def set_metric(ranking: Ranking, set_name: str) -> str:
