@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 from shiftbench.cli import main
 from shiftbench.data.sources.builtin.cifar import Cifar101
+from shiftbench.evaluation import predictions
+from shiftbench.evaluation.scoring import rescore
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import task_digest
@@ -243,6 +246,53 @@ def test_what_is_exported_can_be_imported(folder, capsys):
     assert main(["verify", "--all", "--results", "there"]) == 0
     assert main(["report", "--results", "there"]) == 0
     assert "mine" in capsys.readouterr().out
+
+
+def test_labels_of_a_bundle_are_checked_where_the_data_are(folder, capsys):
+    """Made-up labels, with values that follow from them, are taken in only where nothing tells."""
+    assert imports(folder) == 0
+    assert main(["export", "--to", "right.zip"]) == 0
+    (run_id,) = store.statuses(folder / "results")
+    file = RunFolder.of(folder / "results", run_id).predictions
+    table = predictions.read(file)
+    position = table.schema.get_field_index("label")
+    field = table.schema.field(position)
+    predictions.write(file, table.set_column(position, field, table["prediction"]))
+    for i, row in enumerate(store.read(folder / "results", [run_id]).to_pylist()):
+        part = predictions.read(file).filter(pc.field("set") == row["evaluation_set"])
+        for name, value in vars(rescore(part, row["metric"])).items():
+            rewrite(folder / "results", run_id, name, value, i)
+    assert main(["export", "--to", "forged.zip"]) == 0
+    capsys.readouterr()
+
+    assert main(["import", "bundle", "forged.zip", "--results", "a"]) == 0
+    shown = capsys.readouterr().out
+    assert "labels of id-test, sketch not checked" in shown
+    assert "--data FOLDER checks labels" in shown
+    with_data = ["--suite", "x.yaml", "--data", "data"]
+    assert main(["import", "bundle", "forged.zip", "--results", "b", *with_data]) == 2
+    assert "id-test has not the labels that the data has of it" in capsys.readouterr().err
+    assert main(["import", "bundle", "right.zip", "--results", "b", *with_data]) == 0
+    assert capsys.readouterr().out == f"{run_id}: taken in\n"
+    assert set(store.read(folder / "b")["unchecked"].to_pylist()) == {None}
+
+    assert main(["import", "bundle", "right.zip", "--results", "c", "--data", "data"]) == 0
+    assert "animals, id-test: labels not checked (no such task" in capsys.readouterr().out
+
+
+def test_a_conflict_of_bundles_is_shown_and_decided(folder, capsys):
+    assert imports(folder) == 0
+    (run_id,) = store.statuses(folder / "results")
+    assert main(["export", "--to", "a.zip"]) == 0
+    rewrite(folder / "results", run_id, "n", 8)
+    capsys.readouterr()
+    assert main(["import", "bundle", "a.zip"]) == 1
+    shown = capsys.readouterr().out
+    assert f"{run_id}: CONFLICT, stays as it is here: id-test, accuracy: n is 8 here" in shown
+    assert f"decide with --theirs or --ours {run_id}" in shown
+    assert main(["import", "bundle", "a.zip", "--theirs", run_id]) == 0
+    assert main(["import", "bundle", "a.zip"]) == 0
+    assert main(["verify", "--all"]) == 0
 
 
 def test_a_bundle_that_was_changed_is_one_line(folder, capsys):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import stat
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from shiftbench.leaderboard.verify import select, verify_run
 from tests.leaderboard.records import info
 from tests.leaderboard.test_verify import HERE, image_set, rewrite, store_run
 
+LATER = datetime(2031, 1, 2, 3, 4, 5, tzinfo=UTC)
 FEW = {"id-val": "accuracy", "id-test": "accuracy", "fmow": "worst-region"}
 
 
@@ -109,6 +112,10 @@ def snapshot(folder: Path) -> dict[Path, bytes] | None:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def without_marks(table: pa.Table) -> pa.Table:
+    return table.drop_columns(["unchecked"])
+
+
 # There and back
 
 
@@ -118,7 +125,9 @@ def test_what_goes_out_comes_in(results, tmp_path):
     assert exported.run_ids == ("a1", "b2")  # with what it builds on
     taken = take(file, elsewhere)
     assert (taken.new, taken.known) == (("a1", "b2"), ())
-    assert store.read(elsewhere).equals(store.read(results, ["a1", "b2"]))
+    there = store.read(elsewhere)
+    assert set(there["unchecked"].to_pylist()) == {"labels not checked"}  # there was nothing to
+    assert without_marks(there).equals(without_marks(store.read(results, ["a1", "b2"])))
     for run_id in taken.new:
         there, here = (RunFolder.of(f, run_id).predictions for f in (results, elsewhere))
         assert predictions.read(here).equals(predictions.read(there))
@@ -398,6 +407,31 @@ def test_what_unpacks_to_too_much_is_refused(archive, tmp_path, monkeypatch):
     is_refused(file, tmp_path / "e", "too large when it is unpacked")
 
 
+def test_a_member_that_unpacks_to_gigabytes_is_refused_before_it_is_read(
+    archive, tmp_path, monkeypatch
+):
+    content, name = members(archive), "predictions/a1.parquet"
+    told = pq.read_table(io.BytesIO(content[name]))
+    position = told.schema.get_field_index("id")
+    # One long text in every row: 3 GB from some kilobytes, and one text of 100 MB.
+    texts = [pa.array(["x" * 2**20]), pa.array(["x" * 100 * 2**20])]
+    for text, times in zip(texts, (3_000, 1), strict=True):
+        many = told.take([0] * times)
+        ids = pa.DictionaryArray.from_arrays(pa.array([0] * times, pa.int32()), text)
+        large = many.set_column(position, told.schema.field("id").with_type(ids.type), ids)
+        sink = io.BytesIO()
+        pq.write_table(large, sink, compression="zstd", store_schema=False)
+        data = sink.getvalue()
+        assert len(data) < 2**20
+        file = packed(tmp_path / "a.zip", sealed(content | {name: data}))
+        is_refused(file, tmp_path / "e", f"{name} is too large when it is unpacked")
+    # And an archive's member that is mostly zeros.
+    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as opened:
+        for key, value in sealed(content | {name: b"\0" * 70 * 2**20}).items():
+            opened.writestr(key, value)
+    is_refused(tmp_path / "b.zip", tmp_path / "e", f"{name} is too large")
+
+
 def test_a_declared_size_that_is_too_small_is_refused(archive, tmp_path):
     content = members(archive)
     manifest = json.loads(content["manifest.json"])["members"]
@@ -554,20 +588,112 @@ def score_again(results: Path, run_id: str) -> None:
     store.write_run(results, run_id, pa.Table.from_pylist(rows, schema=schema))
 
 
+def test_labels_are_said_to_be_unchecked_unless_something_is_held_against_them(
+    results, archive, tmp_path
+):
+    taken = take(archive, tmp_path / "nobody")
+    assert taken.unchecked["a1"] == ["id-val", "id-test", "fmow"]
+    marks = store.read(tmp_path / "nobody")["unchecked"].to_pylist()
+    assert set(marks) == {"labels not checked"}
+
+    store_run(tmp_path / "somebody", "dd", sets=FEW)  # computed here
+    taken = take(archive, tmp_path / "somebody")
+    assert taken.unchecked == {"a1": [], "b2": []}
+    assert set(store.read(tmp_path / "somebody")["unchecked"].to_pylist()) == {None}
+
+    export(results, ["a1"], tmp_path / "one.zip")
+    take(tmp_path / "one.zip", tmp_path / "again")
+    assert take(archive, tmp_path / "again").unchecked["b2"]  # what was unchecked checks nothing
+
+
 # What is there already
 
 
-def test_another_run_of_the_same_id_is_refused_with_both_named(archive, tmp_path):
-    elsewhere = tmp_path / "elsewhere"
-    store_run(elsewhere, "b2", ("0", "1"), sets=FEW, seed=3, label="mine")
-    is_refused(archive, elsewhere, r"run b2 \(wise-ft, .*\) is not the run b2 in .* \(mine, ")
-    assert not (store.folder(elsewhere) / "a1.parquet").exists()
+def again(into: Path, run_id: str = "b2", **changes: Any) -> Path:
+    """The run of a bundle, done again elsewhere: at another time, by default with equal values."""
+    later = {"started": LATER, "finished": LATER, "train_seconds": 1.5, "hardware": {"cpu": "new"}}
+    settings = {"parents": [("full", "a1")], "label": "wise-ft"} | later | changes
+    store_run(into, run_id, ("0", "1"), sets=FEW, **settings)
+    return into
+
+
+def other_values(into: Path, run_id: str = "b2") -> Path:
+    """The run of a bundle, done again with other predictions and the values that follow."""
+    again(into, run_id)
+    file = RunFolder.of(into, run_id).predictions
+    table = predictions.read(file)
+    position = table.schema.get_field_index("prediction")
+    answers = table["label"].to_pylist()
+    field = table.schema.field(position)
+    predictions.write(file, table.set_column(position, field, pa.array(answers, field.type)))
+    score_again(into, run_id)
+    return into
+
+
+def test_the_same_run_of_another_time_and_machine_agrees(archive, tmp_path):
+    """Also where another suite calls it differently."""
+    elsewhere = again(tmp_path / "elsewhere", label="robust", suite="theirs")
+    before = snapshot(elsewhere)
+    taken = take(archive, elsewhere)
+    assert (taken.new, taken.known, taken.conflicts) == (("a1",), ("b2",), ())
+    assert before.items() <= snapshot(elsewhere).items()
+
+
+def test_two_bundles_with_equal_values_and_other_times_agree(archive, tmp_path):
+    export(again(tmp_path / "later"), ["b2"], tmp_path / "later.zip")
+    assert take(tmp_path / "later.zip", tmp_path / "e").new == ("b2",)
+    taken = take(archive, tmp_path / "e")
+    assert (taken.new, taken.known, taken.conflicts) == (("a1",), ("b2",), ())
+
+
+def test_other_values_of_the_same_run_are_kept_shown_and_decided_by_the_user(archive, tmp_path):
+    elsewhere = other_values(tmp_path / "elsewhere")
+    before = store.read(elsewhere, ["b2"])
+    taken = take(archive, elsewhere)
+    assert taken.new == ("a1",)
+    (conflict,) = taken.conflicts
+    assert conflict.run_id == "b2"
+    assert re.match(r"0 on id-val, accuracy: value is 1.0 here and 0\.", conflict.differences[0])
+    assert store.read(elsewhere, ["b2"]).equals(before)  # though the bundle's is older
+    kept = pq.read_table(conflict.kept / "rows.parquet")
+    assert kept["value"].to_pylist() != before["value"].to_pylist()
+    assert (conflict.kept / "run" / "predictions.parquet").exists()
+    assert len(take(archive, elsewhere).conflicts) == 1  # still, and kept once
+
+    stays = take(archive, elsewhere, ours=["b2"])
+    assert (stays.known, stays.conflicts) == (("a1", "b2"), ())
+    assert store.read(elsewhere, ["b2"]).equals(before)
+
+    replaced = take(archive, elsewhere, theirs=["b2"])
+    assert (replaced.new, replaced.conflicts) == (("b2",), ())
+    assert without_marks(store.read(elsewhere, ["b2"])).equals(without_marks(kept))
+    assert verify_run(elsewhere, "b2").problems == ()
+    (aside,) = [path for path in conflict.kept.parent.iterdir() if path != conflict.kept]
+    assert pq.read_table(aside / "rows.parquet")["value"].equals(before["value"])
+    assert (aside / "run" / "predictions.parquet").exists()
+
+
+def test_only_runs_that_disagree_are_decided(archive, tmp_path):
+    elsewhere = other_values(tmp_path / "elsewhere")
+    for option in ("theirs", "ours"):
+        with pytest.raises(InputError, match=f"--{option} a1: no run that disagrees; those are b2"):
+            take(archive, elsewhere, **{option: ["a1"]})
+
+
+def test_another_setting_under_the_same_id_is_a_conflict(archive, tmp_path):
+    elsewhere = again(tmp_path / "elsewhere", shots=4)
+    (conflict,) = take(archive, elsewhere).conflicts
+    assert conflict.differences == ("shots is 4 here and None there",)
 
 
 def test_a_failed_run_is_not_replaced_silently(archive, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     store.write_run(elsewhere, "a1", failed(info("a1"), "no memory"))
-    is_refused(archive, elsewhere, "is not the run a1 in")
+    (conflict,) = take(archive, elsewhere).conflicts
+    assert conflict.differences == ("it has failed here (no memory)",)
+    assert store.statuses(elsewhere) == {"a1": "failed", "b2": "done"}
+    assert take(archive, elsewhere, theirs=["a1"]).new == ("a1",)
+    assert store.statuses(elsewhere) == {"a1": "done", "b2": "done"}
 
 
 def test_predictions_of_a_run_under_way_are_not_replaced(archive, tmp_path):

@@ -11,6 +11,7 @@ from shiftbench.cli.common import RESULTS, Data, Overrides, Results, load_suite
 
 if TYPE_CHECKING:
     from shiftbench.data.tasks.definition import Task
+    from shiftbench.leaderboard.bundles.labels import DataLabels
 
 app = typer.Typer(
     name="import",
@@ -57,8 +58,13 @@ _BUNDLE_EPILOG = """[bold]Examples[/bold]
 
   shiftbench import bundle submission.zip --results all
 
-Everything in it is checked before anything is written: hashes, names and sizes, that every value
-follows from the predictions, and that no run which is there already has other rows.
+Labels are checked too where the data are:
+
+  shiftbench import bundle submission.zip --data ~/data
+
+Everything in it is checked before anything is written: hashes, names and sizes, and that every
+value follows from the predictions. A run that is there with other values stays, the bundle's is
+kept in results/conflicts, and you decide between them with --theirs or --ours.
 """
 
 
@@ -180,13 +186,70 @@ def _meant(
 @app.command(epilog=_BUNDLE_EPILOG)
 def bundle(
     file: Annotated[Path, typer.Argument(help="What shiftbench export has written.")],
+    data: Data = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="Suite whose tasks are meant, with --data.")
+    ] = None,
+    theirs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN",
+            help="Take this run in place of ours. May be given several times.",
+        ),
+    ] = None,
+    ours: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN", help="Leave this run as it is here. May be given several times."
+        ),
+    ] = None,
     results: Results = RESULTS,
 ) -> None:
     """Take in the runs of a bundle: all of them, or none."""
+    from shiftbench.core.words import some
     from shiftbench.leaderboard.bundles.take import take
 
-    taken = take(file, results)
+    labels = None if data is None and suite is None else _labels(suite, data)
+    taken = take(file, results, data=labels, theirs=theirs or (), ours=ours or ())
     for run_id in taken.new:
-        typer.echo(f"{run_id}: taken in")
+        unchecked = taken.unchecked[run_id]
+        told = f"; labels of {some(unchecked, 10)} not checked" if unchecked else ""
+        typer.echo(f"{run_id}: taken in{told}")
     for run_id in taken.known:
         typer.echo(f"{run_id}: was there already")
+    for conflict in taken.conflicts:
+        typer.echo(
+            f"{conflict.run_id}: CONFLICT, stays as it is here: {some(conflict.differences)}; the "
+            f"bundle's is kept in {conflict.kept}; decide with --theirs or --ours {conflict.run_id}"
+        )
+    for (task, name), why in ({} if labels is None else labels.problems).items():
+        typer.echo(f"{task}, {name}: labels not checked ({why})")
+    if labels is None and any(taken.unchecked.values()):
+        typer.echo("--data FOLDER checks labels")
+    if taken.conflicts:
+        raise typer.Exit(1)
+
+
+def _labels(suite: str | None, data: str | None) -> DataLabels:
+    """Labels of the tasks of a suite, or of the registered ones.
+
+    Raises:
+        InputError: nothing says where the data are.
+    """
+    from shiftbench.data.roots import resolve
+    from shiftbench.data.tasks.registry import builtin_tasks, miniature_tasks
+    from shiftbench.leaderboard.bundles.labels import DataLabels
+    from shiftbench.leaderboard.schema import REAL, task_digest
+
+    if suite is not None:
+        loaded = load_suite(suite, None, data)
+        tasks, kind, where = loaded.tasks, loaded.data_kind, loaded.require_data()
+    else:
+        where = str(data)
+        tasks, kind = builtin_tasks(), REAL
+        if data == "miniature":
+            from shiftbench.data.miniature.definition import VERSION
+
+            tasks, kind = miniature_tasks(), f"miniature/{VERSION}"
+    root = resolve(where, lambda name: typer.echo(f"drawing {name} (once)", err=True))
+    return DataLabels({task_digest(task): task for task in tasks.values()}, kind, root)

@@ -30,6 +30,8 @@ VERSION = "3.0"
 """Another first number means that the meaning of columns changed; other additions are readable."""
 VERSION_KEY = b"shiftbench.leaderboard"
 
+LABELS_UNCHECKED = "labels not checked"
+
 REAL = "real"
 """The ``data_kind`` of everything but miniature data."""
 
@@ -206,6 +208,13 @@ class Row(RunInfo):
     data_fingerprint: Annotated[str | None, Column("fingerprint of the evaluation set's files")] = (
         None
     )
+    unchecked: Annotated[
+        str | None,
+        Column(
+            f"what nobody has checked of a row that came in a bundle: `{LABELS_UNCHECKED}`; else "
+            "null"
+        ),
+    ] = None
 
     @property
     def key(self) -> tuple[str, Selection | None, str, str]:

@@ -40,6 +40,7 @@ class Archive:
 
     Attributes:
         sizes: declared bytes by name, in the order of the file; a list, since names may repeat.
+        packed: bytes in the archive of each, by name.
 
     Raises:
         InputError: a member is no plain file.
@@ -53,6 +54,7 @@ class Archive:
             if info.is_dir() or info.flag_bits & 1 or not plain or kind not in (0, 8):
                 raise InputError(f"its member {info.filename!r} is no plain file")
         self.sizes = [(info.filename, info.file_size) for info in file.infolist()]
+        self.packed = {info.filename: info.compress_size for info in file.infolist()}
 
     def open(self, name: str) -> IO[bytes]:
         """A member's content."""

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from shiftbench.core.errors import InputError
 from shiftbench.evaluation import predictions
-from shiftbench.evaluation.examples import TOP
 from shiftbench.leaderboard.bundles import layout
 from shiftbench.leaderboard.bundles.archive import BROKEN, Archive, reason
 from shiftbench.leaderboard.bundles.layout import (
@@ -30,6 +28,7 @@ from shiftbench.leaderboard.bundles.layout import (
     make_manifest,
 )
 from shiftbench.leaderboard.bundles.row_checks import fault_of_rows
+from shiftbench.leaderboard.bundles.unpacking import unpacked
 from shiftbench.leaderboard.versions import MAJOR, conformed, major_of, major_of_text
 
 
@@ -62,7 +61,12 @@ class Contents:
             if times > 1:
                 raise InputError(f"{file}: has {name} {times} times")
         sizes = dict(archive.sizes)
-        large = [name for name, size in sizes.items() if not 0 <= size <= layout.MOST_BYTES]
+        large = [
+            name
+            for name, size in sizes.items()
+            if not 0 <= size <= layout.MOST_BYTES
+            or not layout.unpacks_fairly(archive.packed[name], size)
+        ]
         too_much = sum(sizes.values()) > layout.MOST_BYTES_IN_ALL
         if large or too_much or len(names) > layout.MOST_MEMBERS:
             raise InputError(f"{file}: {large[0] if large else 'its content'} is too large")
@@ -121,6 +125,10 @@ class Contents:
             raise InputError(f"{self.file}: {name} is not what the manifest says")
         return content
 
+    def digest(self, name: str) -> str:
+        """The first digits of a member's sha256."""
+        return str(self.members[name]["sha256"])[: layout.DIGEST]
+
     def rows(self, run_id: str) -> pa.Table:
         """The rows of a run that is done, whatever their values.
 
@@ -152,22 +160,10 @@ class Contents:
     def _table(self, name: str, most_rows: int | None) -> pa.Table:
         content = self.read(name)
         try:
-            with pq.ParquetFile(pa.BufferReader(content)) as file:
-                found = file.metadata
-                groups = [found.row_group(i) for i in range(found.num_row_groups)]
-                columns = [group.column(i) for group in groups for i in range(group.num_columns)]
-                values = max((column.num_values for column in columns), default=0)
-                fair = max(1, found.num_rows) * max(TOP, 64 if most_rows else 0)
-                if (
-                    sum(column.total_uncompressed_size for column in columns) > layout.MOST_UNPACKED
-                    or (most_rows is not None and found.num_rows > most_rows)
-                    or values > fair
-                ):
-                    raise InputError(f"{self.file}: {name} is too large when it is unpacked")
-                table = file.read()
-                table.validate(full=True)
-        except InputError:
-            raise
+            table = unpacked(content, most_rows)
+            table.validate(full=True)
+        except InputError as error:
+            raise InputError(f"{self.file}: {name} {error}") from error
         except (pa.ArrowException, *BROKEN) as error:
             raise InputError(f"{self.file}: {name} cannot be read ({reason(error)})") from error
         for column, field in zip(table.columns, table.schema, strict=True):

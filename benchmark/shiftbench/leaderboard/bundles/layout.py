@@ -19,12 +19,21 @@ MANIFEST, RUNS = "manifest.json", "runs.json"
 ROWS, PREDICTIONS = "rows", "predictions"
 MEMBER = re.compile(rf"(?:{ROWS}|{PREDICTIONS})/([0-9A-Za-z]{{1,64}})\.parquet")
 
+DIGEST = 12  # hex digits that name a content
+
 MOST_MEMBERS = 20_000
 MOST_BYTES = 2 * 2**30  # of one member
 MOST_BYTES_IN_ALL = 32 * 2**30
 MOST_TEXT = 64 * 2**20  # bytes of a JSON member
-MOST_UNPACKED = 8 * 2**30  # bytes of a Parquet file in memory, as its footer declares
+MOST_UNPACKED = 2 * 2**30  # bytes of a Parquet file in memory
+MOST_RATIO = 100  # of unpacked to packed bytes, where more than FREE are unpacked
+FREE = 64 * 2**20
 MOST_ROWS = 100_000  # of one run
+
+
+def unpacks_fairly(packed: int, unpacked: int) -> bool:
+    """False for what unpacks to more than anybody needs, or to suspiciously much."""
+    return unpacked <= MOST_UNPACKED and unpacked <= max(FREE, MOST_RATIO * packed)
 
 
 def make_manifest(

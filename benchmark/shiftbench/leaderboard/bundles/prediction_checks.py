@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from shiftbench.leaderboard.verify import disagreements
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from shiftbench.leaderboard.bundles.labels import DataLabels
 
 SetKey = tuple[str, str, str | None, int | None]
 """Digest of a task, one of its sets, the fingerprint of its data, and the most images of a set."""
@@ -73,48 +76,94 @@ def check_recomputes(of_run: Sequence[Row], told: pa.Table, where: str) -> None:
         raise InputError(f"{where}: {problems[0]}{more}")
 
 
-class References:
-    """Examples and labels of evaluation sets, from the runs of a results folder."""
+@dataclass(frozen=True)
+class _Known:
+    """Ids of an evaluation set in alphabetical order with their labels, and who has them.
 
-    def __init__(self, results: Path) -> None:
+    ``checked`` is true if they are those of the data, or of a run that was made here.
+    """
+
+    of: str
+    ids: npt.NDArray[np.str_]
+    labels: npt.NDArray[np.integer]
+    checked: bool
+
+
+class References:
+    """Examples and labels of evaluation sets: from the data, or from runs that are known.
+
+    Args:
+        results: folder whose runs are known.
+        data: labels of the data themselves; ``None`` without.
+    """
+
+    def __init__(self, results: Path, data: DataLabels | None = None) -> None:
         self._results = results
-        self._known: dict[SetKey, tuple[str, Any, Any]] = {}
-        self._of: dict[SetKey, tuple[str, str]] = {}
+        self._data = data
+        self._known: dict[SetKey, _Known] = {}
+        self._of: dict[SetKey, Row] = {}
         for row in rows(store.read(results)):
             if RunFolder.of(results, row.run_id).predictions.exists():
-                self._of.setdefault(_set_key(row), (row.run_id, row.variant))
+                first = self._of.setdefault(_set_key(row), row)
+                if first.unchecked is not None and row.unchecked is None:
+                    self._of[_set_key(row)] = row
 
-    def compare(self, of_run: Sequence[Row], told: pa.Table, where: str) -> None:
+    def compare(self, of_run: Sequence[Row], told: pa.Table, where: str) -> list[str]:
         """See that a run was scored on the same examples and labels as others; remember its own.
 
         Of ID validation, which may be a draw of its own, only labels of common examples count.
 
+        Returns:
+            The evaluation sets whose labels nothing could be held against.
+
         Raises:
             InputError: it was not.
         """
+        unchecked = []
         for row in {row.evaluation_set: row for row in of_run}.values():
             name, key = row.evaluation_set, _set_key(row)
             ids, labels = _labels(told, row.variant, name)
-            other = self._reference(key)
-            if other is None:
-                self._known[key] = (f"run {row.run_id} of the bundle", ids, labels)
-                continue
-            of, other_ids, other_labels = other
-            if name != "id-val" and not np.array_equal(ids, other_ids):
-                raise InputError(f"{where}: {name} has not the examples that {of} has of it")
-            _, mine, theirs = np.intersect1d(
-                ids, other_ids, assume_unique=True, return_indices=True
+            known = self._reference(key)
+            others = [other for other in (self._data_of(row), known) if other is not None]
+            common = [_common(row, ids, labels, other, where) for other in others]
+            checked = any(
+                other.checked and n == len(ids) for other, n in zip(others, common, strict=True)
             )
-            if not np.array_equal(labels[mine], other_labels[theirs]):
-                raise InputError(f"{where}: {name} has not the labels that {of} has of it")
+            if not checked:
+                unchecked.append(name)
+            if known is None:
+                self._known[key] = _Known(f"run {row.run_id} of the bundle", ids, labels, checked)
+        return unchecked
 
-    def _reference(self, key: SetKey) -> tuple[str, Any, Any] | None:
+    def _data_of(self, row: Row) -> _Known | None:
+        found = None if self._data is None else self._data.of(row)
+        return None if found is None else _Known("the data", *found, checked=True)
+
+    def _reference(self, key: SetKey) -> _Known | None:
         if key not in self._known and key in self._of:
-            run_id, variant = self._of[key]
-            table = predictions.read(RunFolder.of(self._results, run_id).predictions)
-            found = _labels(table, variant, key[1])
-            self._known[key] = (f"run {run_id} in {self._results}", *found)
+            row = self._of[key]
+            table = predictions.read(RunFolder.of(self._results, row.run_id).predictions)
+            self._known[key] = _Known(
+                f"run {row.run_id} in {self._results}",
+                *_labels(table, row.variant, key[1]),
+                checked=row.unchecked is None,
+            )
         return self._known.get(key)
+
+
+def _common(row: Row, ids: Any, labels: Any, other: _Known, where: str) -> int:
+    """The number of examples of a row's set that another has too, with the same labels.
+
+    Raises:
+        InputError: their labels differ, or, but for ID validation, the examples.
+    """
+    name = row.evaluation_set
+    if name != "id-val" and not np.array_equal(ids, other.ids):
+        raise InputError(f"{where}: {name} has not the examples that {other.of} has of it")
+    _, mine, theirs = np.intersect1d(ids, other.ids, assume_unique=True, return_indices=True)
+    if not np.array_equal(labels[mine], other.labels[theirs]):
+        raise InputError(f"{where}: {name} has not the labels that {other.of} has of it")
+    return len(mine)
 
 
 def _set_key(row: Row) -> SetKey:
