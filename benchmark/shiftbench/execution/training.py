@@ -222,7 +222,9 @@ def freeze_unused(
         return ()
     mode = model.training
     model.eval()
-    loss = method.loss(model, probe)[LOSS]
+    # A method may keep what it computes here, so the precision is that of the training.
+    with _autocast(next(iter(training.values())).device.type, method.training.precision):
+        loss = method.loss(model, probe)[LOSS]
     gradients = torch.autograd.grad(loss, list(training.values()), allow_unused=True)
     model.train(mode)
     unused = tuple(
@@ -248,12 +250,17 @@ def _backward(
         if isinstance(terms_of, DistributedDataParallel) and part < accumulate - 1:
             local = terms_of.no_sync()  # averaged over workers once, in the last backward pass
         with local:
-            with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+            with _autocast(device, precision):
                 terms = {name: term / accumulate for name, term in terms_of(batch).items()}
             terms[LOSS].backward()
         for name, term in terms.items():
             parts.setdefault(name, []).append(term.detach().float())
     return {name: torch.stack(values).sum() for name, values in parts.items()}
+
+
+def _autocast(device: str, precision: str) -> torch.autocast:
+    """What a training of a precision computes its loss under."""
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
 def _clip(parameters: Sequence[nn.Parameter], limit: float | None) -> Tensor:
