@@ -92,3 +92,9 @@ def test_two_shifts_of_one_name_are_refused() -> None:
     item = {"source": {"kind": "cifar10.1"}}
     with pytest.raises(ValidationError, match='"odd" and "ODD" are the same shift'):
         task(shifts={"odd": item, "ODD": item})
+
+
+@pytest.mark.parametrize("name", ["a\\b", "new\nline", "nul\0"])
+def test_a_shift_that_charts_cannot_show_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="no backslash, no control signs"):
+        task(shifts={name: {"source": {"kind": "cifar10.1"}}})

@@ -17,6 +17,7 @@ from shiftbench.models.backbones import (
     check_backbone,
     find_pretrained,
     load_backbone,
+    names_in_table,
 )
 
 from tests.models.tiny import RESNET, config, save_backbone
@@ -286,3 +287,12 @@ def test_another_package_names_a_directory(monkeypatch, directory):
         check_backbone(name)
         assert backbone_identity(name) == backbone_identity(str(directory))
         assert load_backbone(name).name == name
+
+
+def test_the_table_that_is_read_from_source_is_open_clips_own() -> None:
+    import open_clip
+
+    own = {(tag, model) for model, tag in open_clip.list_pretrained()}
+    missing = own - names_in_table()
+    assert names_in_table() <= own
+    assert all(model.endswith("-quickgelu") for _, model in missing)

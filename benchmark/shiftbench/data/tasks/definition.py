@@ -164,7 +164,9 @@ class Task(Closed):
             if name in RESERVED or name.startswith(PART) or not name:
                 raise ValueError(f'a shift cannot be called "{name}"')
             if not name.isprintable() or "\\" in name:
-                raise ValueError(f"a shift cannot be called {name!a}: no backslash, no control signs")
+                raise ValueError(
+                    f"a shift cannot be called {name!a}: no backslash, no control signs"
+                )
         if fault := not_distinct(tuple(self.shifts), "shift"):
             raise ValueError(fault)
         for name, item in (("id_test", self.id_test), ("ood_val", self.ood_val)):
