@@ -17,9 +17,9 @@ from shiftbench.data.sources.builtin.parquet import ParquetImages
 from shiftbench.data.tasks.definition import whole_set
 from shiftbench.data.tasks.opening import open_task
 from shiftbench.evaluation.results import Result, Score
+from shiftbench.execution.model_checks import check_backbones
 from shiftbench.execution.preflight import (
     SetState,
-    check_backbones,
     check_data,
     check_leakage,
     check_schedules,

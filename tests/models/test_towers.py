@@ -9,10 +9,10 @@ import pytest
 import torch
 from open_clip.model import _build_vision_tower
 from shiftbench.core.errors import InputError, RunFailedError
-from shiftbench.execution.preflight import check_backbones
+from shiftbench.execution.model_checks import check_backbones
 from shiftbench.methods.builtin.freeze_embedding import FreezeEmbedding, FreezeEmbeddingConfig
 from shiftbench.methods.builtin.lora import Lora, LoraConfig, adapted_layers
-from shiftbench.models.backbones import check_backbone, image_tower
+from shiftbench.models.backbones import check_backbone, image_tower, is_plain_vit
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
@@ -166,3 +166,16 @@ def test_a_method_that_cannot_train_a_backbone_is_refused_before_anything(
     check_backbones(make_plan(tmp_path, tmp_path / "vit", method))
     with pytest.raises(InputError, match=r"suite\.yaml.*on .*resnet: lora: no attention"):
         check_backbones(make_plan(tmp_path, tmp_path / "resnet", method))
+
+
+@pytest.mark.parametrize(
+    "name", ["openai/ViT-B-16", "openai/ViT-L-14", "laion2b_s32b_b79k/ViT-H-14"]
+)
+def test_lora_by_default_trains_plain_vits_which_plan_does_not_build(name: str) -> None:
+    assert is_plain_vit(name)
+    Lora(LoraConfig()).check(lambda: image_tower(name))
+
+
+@pytest.mark.parametrize("name", ["openai/RN50", "webli/ViT-B-16-SigLIP", "miniature"])
+def test_other_towers_are_built_to_be_checked(name: str) -> None:
+    assert not is_plain_vit(name)

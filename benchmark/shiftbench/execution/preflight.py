@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
-from shiftbench.core.errors import InputError, RunFailedError
+from shiftbench.core.errors import InputError
 from shiftbench.core.locations import cache_dir
 from shiftbench.core.provenance import submitted
 from shiftbench.data.audit import check_overlap, unreadable
@@ -19,13 +19,12 @@ from shiftbench.data.images import NONE_UNREADABLE, Unreadable
 from shiftbench.data.tasks.definition import whole_set
 from shiftbench.data.tasks.opening import open_ood_val, open_task
 from shiftbench.data.verify import check
+from shiftbench.execution.model_checks import check_backbones
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.schema import rows
 from shiftbench.methods.base import TrainedMethod
-from shiftbench.methods.registry import METHODS
-from shiftbench.models.backbones import check_backbone, image_tower, is_shipped
 from shiftbench.suite.plan import Plan, evaluation_metrics
 from shiftbench.suite.task_metrics import check_columns, check_metrics
 
@@ -357,39 +356,6 @@ def check_schedules(plan: Plan, root: str) -> None:
             raise plan.suite.error(
                 f"{run.label} on {run.task.name}: {error}", "resources"
             ) from error
-
-
-def check_backbones(plan: Plan) -> None:
-    """Refuse unknown backbones, and methods that cannot train one; downloads nothing.
-
-    Raises:
-        InputError: one of these.
-    """
-    for position, name in enumerate(plan.suite.backbones):
-        try:
-            check_backbone(name)
-        except InputError as error:
-            raise plan.suite.error(str(error), "backbones", position) from error
-    checked: set[tuple[str, str, str]] = set()
-    for run in plan.runs.values():
-        key = run.backbone, run.method, run.config.model_dump_json()
-        if key not in checked:
-            checked.add(key)
-            _check_method(plan, run)
-
-
-def _check_method(plan: Plan, run: Run) -> None:
-    """Refuse a method that cannot train its run's backbone."""
-    method = run.create()
-    # Built-in methods train the shipped backbone: tests see to it, and no torch is imported here.
-    shipped = METHODS.entry(run.method).builtin and is_shipped(run.backbone)
-    if shipped or not isinstance(method, TrainedMethod):
-        return
-    try:
-        method.check(lambda: image_tower(run.backbone))
-    except RunFailedError as error:
-        message = f"{run.label} on {run.backbone}: {error}"
-        raise plan.suite.error(message, "methods", run.label) from error
 
 
 def outdated(plan: Plan, results: Path, states: Mapping[SetKey, SetState]) -> set[str]:

@@ -135,13 +135,9 @@ def names_in_table() -> frozenset[tuple[str, str]]:
     Importing it takes seconds, since it imports torch. Where its source is another than the one
     known, nothing is found, and whoever asks has to import it.
     """
-    package = importlib.util.find_spec("open_clip")
-    places = (package.submodule_search_locations if package else None) or []
-    files = [file for place in places if (file := Path(place, "pretrained.py")).is_file()]
     values = {
         node.targets[0].id: node.value
-        for file in files
-        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        for node in ast.parse(_source_of_open_clip("pretrained.py")).body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
     table = values.get("_PRETRAINED")
@@ -153,6 +149,27 @@ def names_in_table() -> frozenset[tuple[str, str]]:
         if isinstance(key, ast.Constant) and isinstance(entries, ast.Call):
             found |= {(word.arg, str(key.value)) for word in entries.keywords if word.arg}
     return frozenset(found)
+
+
+def _source_of_open_clip(file: str) -> str:
+    """A file of the package open_clip, which is not imported; "" where there is none."""
+    package = importlib.util.find_spec("open_clip")
+    for place in (package.submodule_search_locations if package else None) or []:
+        if (path := Path(place, file)).is_file():
+            return path.read_text(encoding="utf-8")
+    return ""
+
+
+def is_plain_vit(name: str) -> bool:
+    """True for a pair of open_clip's table whose image tower is open_clip's own ViT.
+
+    Its configuration is read, and nothing imported.
+    """
+    if _directory(name) is not None or _split(name) not in names_in_table():
+        return False
+    text = _source_of_open_clip(f"model_configs/{_split(name)[1]}.json")
+    vision = json.loads(text)["vision_cfg"] if text else {}
+    return isinstance(vision.get("layers"), int) and "timm_model_name" not in vision
 
 
 def is_shipped(name: str) -> bool:

@@ -1,0 +1,62 @@
+"""Checks of backbones, and of methods that are to train them, before anything is spent. No ray."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shiftbench.core.errors import InputError, RunFailedError
+from shiftbench.methods.base import TrainedMethod
+from shiftbench.methods.config import TrainingConfig
+from shiftbench.methods.registry import METHODS
+from shiftbench.models.backbones import check_backbone, image_tower, is_plain_vit, is_shipped
+
+if TYPE_CHECKING:
+    from shiftbench.suite.plan import Plan, Run
+
+
+def check_backbones(plan: Plan) -> None:
+    """Refuse unknown backbones, and methods that cannot train one; downloads nothing.
+
+    Raises:
+        InputError: one of these.
+    """
+    for position, name in enumerate(plan.suite.backbones):
+        try:
+            check_backbone(name)
+        except InputError as error:
+            raise plan.suite.error(str(error), "backbones", position) from error
+    checked: set[tuple[str, str, str]] = set()
+    for run in plan.runs.values():
+        key = run.backbone, run.method, run.config.model_dump_json()
+        if key not in checked:
+            checked.add(key)
+            _check_method(plan, run)
+
+
+def _check_method(plan: Plan, run: Run) -> None:
+    """Refuse a method that cannot train its run's backbone."""
+    method = run.create()
+    if _is_known(run) or not isinstance(method, TrainedMethod):
+        return
+    try:
+        method.check(lambda: image_tower(run.backbone))
+    except RunFailedError as error:
+        message = f"{run.label} on {run.backbone}: {error}"
+        raise plan.suite.error(message, "methods", run.label) from error
+
+
+def _is_known(run: Run) -> bool:
+    """True where tests see to it that a method trains a backbone, so that no torch is imported.
+
+    Built-in methods train the shipped backbone and, if their own settings are the defaults, plain
+    ViTs.
+    """
+    if not METHODS.entry(run.method).builtin:
+        return False
+    own = {
+        name: field.default
+        for name, field in type(run.config).model_fields.items()
+        if name not in TrainingConfig.model_fields
+    }
+    plain = all(getattr(run.config, name) == default for name, default in own.items())
+    return is_shipped(run.backbone) or (plain and is_plain_vit(run.backbone))
