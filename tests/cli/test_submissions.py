@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 import subprocess
 import sys
@@ -85,12 +86,30 @@ def test_predictions_are_scored_and_reported(folder, capsys):
     (run_id,) = store.statuses(folder / "results")
     assert f"run {run_id} is in results" in shown
     assert main(["report"]) == 0
-    assert re.search(r"1 +mine +1 +77\.8 +66\.7", capsys.readouterr().out)
+    shown = capsys.readouterr().out
+    assert re.search(r"1 +mine \(imported\) +1 +77\.8 +66\.7", shown)
+    digest = hashlib.sha256((folder / "mine.csv").read_bytes()).hexdigest()
+    assert f"imported animals · mine, seed 1: imported from mine.csv, sha256 {digest}" in shown
     assert imports(folder, "--seed", "1") == 0
     assert f"run {run_id} was in results already" in capsys.readouterr().out
     assert len(store.statuses(folder / "results")) == 1
     assert main(["verify", "--all"]) == 0
     assert "1 of 1 runs agree" in capsys.readouterr().out
+
+
+def test_imported_rows_are_marked_in_every_printer(folder, capsys):
+    """With the file's name and hash, and without a command that would not do them again."""
+    assert imports(folder, "--seed", "1") == 0
+    digest = hashlib.sha256((folder / "mine.csv").read_bytes()).hexdigest()
+    source = f"imported from mine.csv, sha256 {digest}"
+    words = ["--html", "a.html", "--csv", "a.csv", "--latex", "a.tex", "--markdown", "a.md"]
+    assert main(["report", *words]) == 0
+    for name in ("a.html", "a.csv", "a.tex", "a.md"):
+        assert "mine (imported)" in (folder / name).read_text(), name
+    assert source in (folder / "a.md").read_text()
+    page = (folder / "a.html").read_text()
+    assert source in page
+    assert "no command is known" not in page
 
 
 def test_an_import_stands_beside_the_runs_of_its_suite(folder, capsys):

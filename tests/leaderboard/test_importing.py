@@ -504,9 +504,9 @@ def test_seeds_are_averaged_and_files_of_other_sets_are_lines_of_their_own(targe
     import_predictions(file, replace(target, seed=0), results, "some")
     (ranking,) = rank(rows(store.read(results)))
     whole, part = ranking.methods
-    assert whole.label == 'mine (sets=["id-test", "renamed", "some"])'
+    assert whole.label == 'mine (sets=["id-test", "renamed", "some"]) (imported)'
     assert (whole.rank, whole.seeds, whole.cost_seconds) == (1, (0, 1), None)
-    assert part.label == 'mine (sets=["some"])'
+    assert part.label == 'mine (sets=["some"]) (imported)'
     assert part.rank is None
     assert part.scores.missing == ("renamed",)
 

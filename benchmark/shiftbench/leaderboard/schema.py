@@ -30,6 +30,9 @@ VERSION = "3.0"
 """Another first number means that the meaning of columns changed; other additions are readable."""
 VERSION_KEY = b"shiftbench.leaderboard"
 
+IMPORTED = "imported"
+"""The ``origin`` of runs whose predictions were made elsewhere."""
+
 LABELS_UNCHECKED = "labels not checked"
 
 REAL = "real"
@@ -315,6 +318,13 @@ def failed(info: RunInfo, error: str, error_file: str | None = None) -> pa.Table
 def digest(value: Mapping[str, Any]) -> str:
     """12 hex digits that stand for a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json_text(value).encode()).hexdigest()[:12]
+
+
+def imported_from(run: RunInfo) -> str | None:
+    """The file that an imported run's predictions come from, for people; ``None`` for others."""
+    if run.origin != IMPORTED:
+        return None
+    return f"imported from {run.details.get(IMPORTED)}, sha256 {run.details.get('sha256')}"
 
 
 def task_digest(task: Task) -> str:

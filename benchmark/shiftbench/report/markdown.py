@@ -46,6 +46,8 @@ def to_markdown(report: Report) -> str:
         parts += _searches(report.searches)
     if report.movements:
         parts += _movements(report.movements)
+    if report.imports:
+        parts += ["## Imported", _list(map(": ".join, report.imports))]
     if report.leaks:
         parts += ["## Test images that methods saw", _list(map(" · ".join, report.leaks))]
     if report.golden_faults:

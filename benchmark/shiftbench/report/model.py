@@ -13,7 +13,15 @@ import pyarrow.compute as pc
 from shiftbench.core.errors import InputError
 from shiftbench.leaderboard.golden import golden_faults
 from shiftbench.leaderboard.published.reading import read_published
-from shiftbench.leaderboard.schema import REAL, FailedRun, Row, RunInfo, failures, rows
+from shiftbench.leaderboard.schema import (
+    REAL,
+    FailedRun,
+    Row,
+    RunInfo,
+    failures,
+    imported_from,
+    rows,
+)
 from shiftbench.report.cloud import (
     BaselinePoint,
     CloudPoint,
@@ -94,6 +102,7 @@ class Report:
         published_note: why there is no comparison; ``None`` when there is one.
         failures: runs that failed.
         incomplete: task, evaluation set and what is missing from it.
+        imports: what was not computed here: task, label and seed, and the file it is from.
         leaks: task, test images that methods saw.
         runs: every run, and how to do it again.
         updated: when the last run finished, for people; ``None`` when none has.
@@ -113,6 +122,7 @@ class Report:
     published_note: str | None
     failures: tuple[FailedRun, ...]
     incomplete: tuple[tuple[str, str, str], ...]
+    imports: tuple[tuple[str, str], ...]
     leaks: tuple[tuple[str, str], ...]
     runs: tuple[RunReport, ...]
     updated: str | None
@@ -167,6 +177,7 @@ def build(
         published_note=_published_note(everything, missing),
         failures=tuple(failed),
         incomplete=incomplete_sets(headline),
+        imports=_imports(everything),
         leaks=tuple(sorted({(run.task, run.leakage) for run in everything if run.leakage})),
         runs=_run_reports(everything, {} if find is None else reproductions(everything, find)),
         updated=None if finished is None else f"{finished:%Y-%m-%d %H:%M} UTC",
@@ -197,6 +208,16 @@ def _golden_faults(
     if missing is not None:
         return (f"not checked, and neither ρ nor comparisons are shown: {missing}",)
     return () if published is None else tuple(golden_faults(headline, published))
+
+
+def _imports(runs: Iterable[RunInfo]) -> tuple[tuple[str, str], ...]:
+    """Imported runs for people, and the file of each."""
+    found = (
+        (f"{run.task} · {run.label}, seed {run.seed}", source)
+        for run in runs
+        if (source := imported_from(run)) is not None
+    )
+    return tuple(sorted(found))
 
 
 def _ranking_report(

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from shiftbench.data.tasks.definition import ID_TEST
-from shiftbench.leaderboard.schema import Row
+from shiftbench.leaderboard.schema import IMPORTED, Row
 from shiftbench.report.runs import Runs, provenance, settings
 from shiftbench.report.scale import Scale, common_scale, scale_of
 from shiftbench.report.scores import MEAN, Member, Scores, average
@@ -208,7 +208,10 @@ class _Scorer:
     def methods_and_variants(self) -> tuple[tuple[RankedMethod, ...], tuple[Variant, ...]]:
         """All methods: selections that were made, and an oracle of what has variants."""
         firsts = {key: rows[0] for key, rows in self.by_configuration.items()}
-        labels = _labels(firsts)
+        labels = {
+            key: f"{label} ({IMPORTED})" if firsts[key].origin == IMPORTED else label
+            for key, label in _labels(firsts).items()
+        }
         methods, variants = [], []
         for key, rows in self.by_configuration.items():
             made = [row for row in rows if row.selection not in (None, ORACLE)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.errors import InputError
-from shiftbench.leaderboard.schema import REAL, RunInfo
+from shiftbench.leaderboard.schema import REAL, RunInfo, imported_from
 from shiftbench.report.ranking import grouped
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ def reproductions(runs: Iterable[RunInfo], find: Find) -> dict[str, Reproduction
         find: the file of a suite.
     """
     by_id = {run.run_id: run for run in runs}
-    found: dict[str, Reproduction] = {}
-    groups = grouped(by_id.values(), lambda run: (run.suite, run.data_kind))
+    sources = {run_id: imported_from(run) for run_id, run in by_id.items()}
+    found = {r: Reproduction(None, source) for r, source in sources.items() if source is not None}
+    computed = [run for run in by_id.values() if run.run_id not in found]
+    groups = grouped(computed, lambda run: (run.suite, run.data_kind))
     for (suite, data_kind), of_suite in groups.items():
         found |= _of_suite(suite, data_kind, of_suite, find)
     return {run_id: found[run_id] for run_id in by_id}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from shiftbench.core.plugins import BUILTIN
-from shiftbench.leaderboard.schema import Row, RunInfo, digest
+from shiftbench.leaderboard.schema import Row, RunInfo, digest, imported_from
 
 UNKNOWN_METHOD = "?"
 """Stands for the method of a parent that is not in the table."""
@@ -88,7 +88,9 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def provenance(run: RunInfo) -> str:
-    """Version, commit and device that computed a run, for people."""
+    """Version, commit and device that computed a run, or the file it is from, for people."""
+    if (source := imported_from(run)) is not None:
+        return source
     commit = f"git {run.git_sha[:7]}" if run.git_sha else "no git commit"
     dirty = " with changes" if run.git_dirty else ""
     device = run.device or "unknown device"

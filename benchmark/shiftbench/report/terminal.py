@@ -41,6 +41,8 @@ def print_report(console: Console, report: Report) -> None:
         console.print(f"[dim]{escape(NOTE)}[/dim]\n")
     for fault in report.golden_faults:
         console.print(f"[red]golden row[/red] {escape(fault)}", soft_wrap=True)
+    for run, source in report.imports:
+        console.print(f"[yellow]imported[/yellow] {escape(f'{run}: {source}')}", soft_wrap=True)
     for task, reason in report.leaks:
         where = escape(f"{task}: {reason}")
         console.print(f"[yellow]leakage[/yellow] {where}", soft_wrap=True)

@@ -22,13 +22,12 @@ from shiftbench.leaderboard.importing.answers import AnswerFile, Answers
 from shiftbench.leaderboard.importing.matching import VARIANT, order_of, predictions_table
 from shiftbench.leaderboard.importing.target import OpenedSet, Target, missing_files, open_set
 from shiftbench.leaderboard.runfolder import RunFolder
-from shiftbench.leaderboard.schema import RunInfo, done, task_digest
+from shiftbench.leaderboard.schema import IMPORTED, RunInfo, done, task_digest
 from shiftbench.suite.plan import evaluation_metrics, run_id
 
 if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet
 
-ORIGIN = "imported"
 VERSION = 1  # raised whenever the same file comes to other rows
 
 
@@ -185,7 +184,7 @@ def identity(target: Target, content: str, sets: Mapping[str, ImageSet]) -> str:
     """The run id: it stands for the file, what it is of, and the data that it was scored on."""
     return run_id(
         {
-            "kind": ORIGIN,
+            "kind": IMPORTED,
             "version": VERSION,
             "content": content,
             "task": target.task.recorded().model_dump(mode="json"),
@@ -212,7 +211,7 @@ def _info(target: Target, run: str, file: Path, content: str, sets: list[str]) -
         backbone=target.backbone,
         method=target.label,
         label=target.label,
-        origin=ORIGIN,
+        origin=IMPORTED,
         config={"sets": sorted(sets)},
         budget={"steps": None, "evaluation_images": target.images},
         parents=(),
@@ -222,5 +221,5 @@ def _info(target: Target, run: str, file: Path, content: str, sets: list[str]) -
         started=now,
         finished=now,
         **vars(collect()),
-        details={ORIGIN: file.name, "sha256": content},
+        details={IMPORTED: file.name, "sha256": content},
     )
