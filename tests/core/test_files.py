@@ -1,11 +1,14 @@
-"""File names that stand for texts of any kind."""
+"""File names that stand for texts of any kind, and files under temporary names."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from shiftbench.core.files import file_name
+from shiftbench.core.files import file_name, written_atomically
 from shiftbench.leaderboard.runfolder import RunFolder
 
 ODD = (
@@ -36,3 +39,33 @@ def test_predictions_of_a_set_of_any_name_stay_in_their_run(tmp_path: Path, name
     assert part.resolve().parent == tmp_path / "runs/3f1c/parts/alpha=0.5"
     part.parent.mkdir(parents=True)
     part.write_text("x")
+
+
+WRITES_AND_IS_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from shiftbench.core.files import written_atomically
+with written_atomically(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_killed_processes_left_half_written_goes_when_a_run_is_begun_again(
+    tmp_path: Path,
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.claim({"train": "x"})
+    file = folder.path / "fit.json"
+    subprocess.run([sys.executable, "-c", WRITES_AND_IS_KILLED, str(file)], check=False)
+    (half,) = folder.path.glob(".*.tmp")
+    elsewhere = half.with_name(".fit.json.00000000-1-00000000.tmp")  # of another machine
+    elsewhere.write_text("under way")
+    with written_atomically(file) as mine:
+        mine.write_text("whole")
+        folder.claim({"train": "x"})
+        assert not half.exists() and mine.exists() and elsewhere.exists()
+    assert file.read_text() == "whole"
+    os.utime(elsewhere, (0, 0))
+    folder.claim({"train": "x"})
+    assert not elsewhere.exists() and file.exists()

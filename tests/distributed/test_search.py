@@ -91,6 +91,49 @@ def test_a_killed_search_goes_on_and_keeps_what_was_done(tmp_path: Path, world: 
     assert "method: full" in SearchFolder(folder).exported.read_text()
 
 
+def test_a_trial_whose_process_is_killed_is_done_again(tmp_path: Path, world: Path) -> None:
+    suite, results = tmp_path / "suite.yaml", tmp_path / "results"
+    small = SUITE.replace("n_trials: 8", "n_trials: 4").replace("finalists: 2", "finalists: 0")
+    suite.write_text(small.replace(", 1e+30", "").replace("seeds: [0, 1]", "seeds: [0]"))
+    driver = subprocess.Popen(
+        command("run", suite, "--results", results, "--set", "resources.max_trials=1"),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (ended(results) and (found := trial_processes(os.environ["SHIFTBENCH_CACHE"]))):
+        assert driver.poll() is None, "the search ended before a trial could be killed"
+        assert time.monotonic() < deadline, "no trial ever ended"
+        time.sleep(0.02)
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    output, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, output
+    (folder,) = (results / "searches").iterdir()
+    rows = pq.read_table(folder / "trials.parquet").to_pylist()
+    (died,) = (row for row in rows if row["state"] == "died")
+    others = [row for row in rows if row["state"] != "died"]
+    assert (died["score"], died["error"]) == (None, "its process or node died") or died["rungs"]
+    assert len(others) == 4 and all(row["score"] > 0 for row in others)
+    assert died["values"] in [row["values"] for row in others]
+
+
+def trial_processes(cache: str) -> list[int]:
+    """Processes of trials that use a cache: those of the test that it is of."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            is_trial = (folder / "cmdline").read_bytes().startswith(b"ray::SearchTrial")
+            mine = (
+                is_trial
+                and f"SHIFTBENCH_CACHE={cache}\0".encode() in (folder / "environ").read_bytes()
+            )
+        except OSError:
+            continue
+        if mine:
+            found.append(int(folder.name))
+    return found
+
+
 def ended(results: Path) -> dict[int, dict[str, object]]:
     """Values of the trials of a search that the journal knows to have ended, by number."""
     journals = list(results.glob("searches/*/journal.log"))

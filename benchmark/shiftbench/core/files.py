@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
+_ABANDONED_S = 24 * 3600
 _LONGEST = 100  # characters; all are ASCII, and file systems allow 255 bytes with the ending
 _PLAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.=+, -]*[A-Za-z0-9_=+-])?")
 _OTHERS = re.compile(r"[^A-Za-z0-9_.=+,-]+")
@@ -23,12 +28,45 @@ def written_atomically(path: Path) -> Iterator[Path]:
     reader takes it for a result. When the block raises, nothing remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    unique = f"{_MACHINE}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    temporary = path.with_name(f".{path.name}.{unique}.tmp")
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Delete what processes left under temporary names in a folder because they were killed.
+
+    That is what a process of this machine wrote that is no longer there, and what one of another
+    machine, which cannot be asked, has not touched for a day.
+    """
+    for file in folder.rglob(".*.tmp"):
+        named = _TEMPORARY.fullmatch(file.name)
+        if named is None:
+            continue
+        try:
+            if named["machine"] == _MACHINE:
+                abandoned = not _runs(int(named["pid"]))
+            else:
+                abandoned = time.time() - file.stat().st_mtime > _ABANDONED_S
+        except FileNotFoundError:  # renamed meanwhile
+            continue
+        if abandoned:
+            file.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    """True if there is a process of this id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 def file_name(text: str, ending: str = "") -> str:

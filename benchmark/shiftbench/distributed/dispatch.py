@@ -93,7 +93,7 @@ def _search(work: Work, run_id: str) -> BaseException | None:
 
     display.note(f"searching on OOD validation data for {name_of(run)}")
     try:
-        search(setup, run, lambda study: run_trials(setup, run, study, show))
+        search(setup, run, lambda study: run_trials(setup, run, study, show), display.warn)
     except (RunFailedError, InputError, RayError, TuneError) as error:
         return error
     return None

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import ray
 from optuna.trial import FrozenTrial, TrialState
 from ray import tune
+from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from shiftbench.core.errors import last_line
 from shiftbench.distributed.session import pool_size
 from shiftbench.distributed.trainable import RESOURCE, SCORE, SearchTrial
 from shiftbench.execution.search.record import FACTS
@@ -35,7 +37,7 @@ OnTrial = Callable[[str, int, int, float], None]
 
 
 def run_trials(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
-    """Run what is left of a study's trials.
+    """Run what is left of a study's trials, those again whose processes or nodes died.
 
     Args:
         setup: for the processes that run trials.
@@ -44,15 +46,18 @@ def run_trials(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
         on_trial: called with the study's name, the trials ended, the trials in all and the best
             score, whenever a trial has ended.
     """
+    study.propose_interrupted()
+    while len(study.trials()) < study.wanted:
+        _run_round(setup, run, study, on_trial)
+
+
+def _run_round(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
+    """Run as many trials as are left; of those that die, none ends."""
     asked = run.create().search()
     if asked is None or run.search is None:
         raise ValueError(f"{run.label} has no search")
     config, resources = asked.config, setup.resources
-    study.propose_interrupted()
     ended = study.trials()
-    left = study.wanted - len(ended)
-    if left <= 0:
-        return
     scheduler: TrialScheduler = FIFOScheduler()
     if study.points is None and config.scheduler == "asha" and len(config.milestones()) > 1:
         scheduler = asha(config, ended, study.measured)
@@ -61,14 +66,12 @@ def run_trials(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
     bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     mode = "max" if study.measured.higher_is_better else "min"
     proposals = Proposals(
-        study.space,
-        worst=study.measured.worst,
+        study,
+        retries=resources.limits.job_retries,
         metric=SCORE,
         mode=mode,
         # A resumed search must not repeat the draws that it began with.
-        sampler=sampler(config, study.seed + len(ended)),
-        study_name=study.name,
-        storage=study.storage,
+        sampler=sampler(config, study.seed + study.asked),
     )
     folder = SearchFolder.of(setup.results, run.search.id).path
     for left_behind in folder.glob("tune-*"):  # by an attempt that was killed
@@ -79,7 +82,7 @@ def run_trials(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
             tune_config=tune.TuneConfig(
                 metric=SCORE,
                 mode=mode,
-                num_samples=left,
+                num_samples=study.wanted - len(ended),
                 max_concurrent_trials=min(concurrent, resources.max_trials or concurrent),
                 reuse_actors=True,
                 search_alg=proposals,
@@ -89,8 +92,7 @@ def run_trials(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
                 name=study.name,
                 storage_path=directory,
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=1),
-                callbacks=[_Watch(study, on_trial)],
+                callbacks=[_Watch(study, proposals, on_trial)],
             ),
         ).fit()
 
@@ -117,15 +119,18 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
     """Tune's Optuna search, which also writes what each trial did and cost.
 
     A trial that ASHA stopped is told as pruned, since its score is of fewer steps; one that failed
-    has the worst score, so that the sampler avoids what is like it.
+    has the worst score, so that the sampler avoids what is like it. One whose process or node died
+    has no score and is proposed again.
 
     Args:
-        worst: score of a trial whose process died; the others are those of ``OptunaSearch``.
+        study: whose space is searched, and which keeps the trials.
+        retries: deaths after which the same values are tried again.
+        options: those of ``OptunaSearch``.
     """
 
-    def __init__(self, *args: Any, worst: float, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._worst = worst
+    def __init__(self, study: Study, *, retries: int, **options: Any) -> None:
+        super().__init__(study.space, study_name=study.name, storage=study.storage, **options)
+        self._kept, self._retries = study, retries
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Note the score at a rung."""
@@ -137,34 +142,45 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the sampler how a trial ended."""
-        if trial_id in self._completed_trials:
+        """Tell the sampler how a trial with a result ended; see ``without_result`` for others."""
+        if error or not result or trial_id in self._completed_trials:
             return
         self._completed_trials.add(trial_id)
         trial = self._ot_trials[trial_id]
-        if error or not result or SCORE not in result:  # its process died, twice
-            trial.set_user_attr("error", "the process of the trial died")
-            self._ot_study.tell(trial, self._worst, state=TrialState.COMPLETE)
-            return
         self.on_trial_result(trial_id, result)
         if result["error"] or result["last"]:
             self._ot_study.tell(trial, result[SCORE], state=TrialState.COMPLETE)
         else:
             self._ot_study.tell(trial, state=TrialState.PRUNED)
 
+    def without_result(self, trial_id: str, error: Exception | None) -> None:
+        """Tell the sampler that a trial raised an error, or that its process or node died."""
+        if trial_id in self._completed_trials:
+            return
+        self._completed_trials.add(trial_id)
+        trial = self._ot_trials[trial_id]
+        if isinstance(error, RayTaskError):
+            trial.set_user_attr("error", last_line(error.cause or error))
+            self._ot_study.tell(trial, self._kept.measured.worst, state=TrialState.COMPLETE)
+        else:
+            self._kept.died(trial, self._retries)
+
 
 class _Watch(tune.Callback):  # type: ignore[misc]
-    """Reports every trial that ends.
+    """Reports every trial that ends, and tells ``Proposals`` why one had to.
 
     Tune pickles all it is given, for a way to resume that is not ours: this becomes one that
     reports nothing.
     """
 
-    def __init__(self, study: Study, on_trial: OnTrial) -> None:
-        self._study, self._on_trial = study, on_trial
+    def __init__(self, study: Study, proposals: Proposals, on_trial: OnTrial) -> None:
+        self._study, self._proposals, self._on_trial = study, proposals, on_trial
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
         return tune.Callback, ()
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._proposals.without_result(trial.trial_id, trial.get_pickled_error())
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         ended = self._study.trials()

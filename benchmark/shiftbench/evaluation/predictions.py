@@ -157,6 +157,16 @@ def read(path: Path) -> pa.Table:
     return completed(table)
 
 
+def check_file(path: Path) -> None:
+    """Raise ``InputError`` unless ``path`` is a complete Parquet file (reads its end)."""
+    import pyarrow.parquet as pq
+
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: truncated, damaged or not Parquet ({error})") from error
+
+
 def schema_fault(schema: pa.Schema) -> str | None:
     """Why a table with these columns is none of predictions; ``None`` when it is one.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shiftbench.data.roots import resolve
+from shiftbench.execution.damage import set_damaged_aside
 from shiftbench.execution.display import Display
 from shiftbench.execution.jobs import Job, job_graph
 from shiftbench.execution.preflight import Checked, outdated, preflight
@@ -83,12 +84,18 @@ def launch(
 
 
 def _left(plan: Plan, results: Path, checked: Checked, console: Console) -> set[str]:
-    """Ids of the runs that are not done; those done on other data files are forgotten."""
+    """Ids of the runs that are not done, or whose predictions are damaged.
+
+    Those done on other data files are forgotten.
+    """
     redone = outdated(plan, results, checked.sets)
     for run_id in redone:
         RunFolder.of(results, run_id).delete()
     statuses = store.statuses(results, plan.runs)
     done = {run_id for run_id, status in statuses.items() if status == "done"} - redone
+    done -= set_damaged_aside(
+        results, plan.runs, lambda line: console.print(line, style="yellow", markup=False)
+    )
     if redone:
         console.print(f"{len(redone)} runs were done on other data files and are done again")
     todo = plan.runs.keys() - done

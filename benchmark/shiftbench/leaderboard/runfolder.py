@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from shiftbench.core.files import file_name, written_atomically
+from shiftbench.core.files import file_name, sweep_temporaries, written_atomically
 
 
 @dataclass(frozen=True)
@@ -169,12 +169,22 @@ class RunFolder:
         folder = self.path / "parts" / file_name(variant or "weights")
         return folder / file_name(evaluation_set, ".parquet")
 
+    def parts(self) -> list[Path]:
+        """All parts that are there."""
+        return sorted((self.path / "parts").glob("*/*.parquet"))
+
+    def forget_fit(self) -> None:
+        """Have the first stage done again."""
+        self._fit.unlink(missing_ok=True)
+
     def drop_parts(self) -> None:
         """Forget the parts, once ``predictions`` holds them all."""
         shutil.rmtree(self.path / "parts", ignore_errors=True)
 
     def claim(self, fingerprints: Mapping[str, str]) -> None:
         """Begin or go on with work on these data files; what was begun on others is forgotten.
+
+        Temporary files of processes that were killed go, too.
 
         Args:
             fingerprints: of the training set and of every evaluation set, by name.
@@ -204,6 +214,7 @@ class RunFolder:
 def _claim(folder: Path, fingerprints: Mapping[str, str]) -> None:
     marker, text = folder / "data.json", json.dumps(dict(fingerprints), sort_keys=True)
     if marker.exists() and marker.read_text() == text:
+        sweep_temporaries(folder)
         return
     shutil.rmtree(folder, ignore_errors=True)
     with written_atomically(marker) as temporary:

@@ -40,7 +40,8 @@ class Limits(_Closed):
     """Limits on waiting, on tries and on what is kept; they never change an outcome."""
 
     job_retries: Annotated[
-        int, Field(ge=0, description="times that a job is done again whose worker was lost")
+        int,
+        Field(ge=0, description="times that a job or a trial is done again whose worker was lost"),
     ] = 1
     group_restarts: Annotated[
         int, Field(ge=0, description="times that a group is started again that lost a worker")

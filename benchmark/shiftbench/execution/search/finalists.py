@@ -43,12 +43,18 @@ def best_finalist(
 
     Args:
         best: as ``finalists`` gives them; of equal means, the better in the search wins.
-        repeats: their trials on fresh seeds.
+        repeats: their trials on fresh seeds; those whose process died have no score.
         measured: the metric of their scores.
+
+    Raises:
+        RunFailedError: no trial has a score.
     """
     scores: dict[int, list[float]] = defaultdict(list)
     for trial in repeats:
-        scores[trial.params["finalist"]].append(score_of(trial))
+        if trial.value is not None:
+            scores[trial.params["finalist"]].append(score_of(trial))
+    if not scores:
+        raise RunFailedError("the processes of all finalists' trials died")
     means = {finalist: fmean(of) for finalist, of in sorted(scores.items())}
     winner = max(means, key=lambda finalist: measured.merit(means[finalist]))
     return best[winner], means[winner]

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
 from shiftbench.core.files import written_atomically
+from shiftbench.execution.search.study import Study, has_died
 from shiftbench.leaderboard.runfolder import Found
 
 if TYPE_CHECKING:
-    from shiftbench.execution.search.study import Study
     from shiftbench.leaderboard.runfolder import SearchFolder
     from shiftbench.methods.base import TrainedMethod
     from shiftbench.methods.config import TrainingConfig
@@ -65,7 +65,7 @@ def write(
         values: of the chosen configuration.
         score: of it; ``None`` where nothing was tried.
     """
-    ended = [trial for study in studies for trial in study.trials()]
+    tried = [trial for study in studies for trial in (*study.trials(), *study.deaths())]
     rows = [row for study in studies for row in _rows(search_id, study)]
     with written_atomically(folder.trials) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=TRIALS), temporary)
@@ -76,16 +76,16 @@ def write(
             values=dict(values),
             score=score,
             n_trials=len(studies[0].trials()) if studies else 0,
-            steps=sum(trial.user_attrs.get("steps", 0) for trial in ended),
-            images=sum(trial.user_attrs.get("images", 0) for trial in ended),
-            seconds=sum(trial.user_attrs.get("seconds", 0.0) for trial in ended),
+            steps=sum(trial.user_attrs.get("steps", 0) for trial in tried),
+            images=sum(trial.user_attrs.get("images", 0) for trial in tried),
+            seconds=sum(trial.user_attrs.get("seconds", 0.0) for trial in tried),
         )
     )
 
 
 def _rows(search_id: str, study: Study) -> Iterator[dict[str, Any]]:
-    """Every ended trial of a study, in the order of their numbers."""
-    for trial in study.trials():
+    """Every trial of a study that ended or died, in the order of their numbers."""
+    for trial in sorted((*study.trials(), *study.deaths()), key=lambda trial: trial.number):
         facts = trial.user_attrs
         scores = [score for _, score in sorted(trial.intermediate_values.items())]
         rungs = zip(facts.get("milestones", []), scores, strict=False)
@@ -107,7 +107,9 @@ def _rows(search_id: str, study: Study) -> Iterator[dict[str, Any]]:
 
 
 def _state(trial: FrozenTrial) -> str:
-    """``failed``, ``complete``, or ``stopped`` by the scheduler."""
+    """``died`` with its process, ``failed``, ``complete``, or ``stopped`` by the scheduler."""
+    if has_died(trial):
+        return "died"
     if trial.user_attrs.get("error"):
         return "failed"
     return "complete" if trial.state == TrialState.COMPLETE else "stopped"

@@ -1,8 +1,8 @@
 """The search of a run: many trials, then the best of them again on fresh seeds.
 
 Every trial that has ended is in a journal before the next one begins; after a crash the journal
-gives the sampler its history back, and trials that were under way are proposed again. The finalists
-are a second study of the same journal.
+gives the sampler its history back, and trials that were under way are proposed again, as is one
+whose process or node died. The finalists are a second study of the same journal.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ def _no_trials(study: Study) -> None:
     raise ValueError(f"nothing is here to run the {study.wanted} trials of a search")
 
 
-def search(setup: Setup, run: Run, run_trials: Callable[[Study], None] = _no_trials) -> None:
+def search(
+    setup: Setup,
+    run: Run,
+    run_trials: Callable[[Study], None] = _no_trials,
+    tell: Callable[[str], None] = lambda line: None,
+) -> None:
     """Search for a run's settings, or go on with it, and leave what was found.
 
     Args:
@@ -37,6 +42,7 @@ def search(setup: Setup, run: Run, run_trials: Callable[[Study], None] = _no_tri
         run: one of those that share the search.
         run_trials: runs what is left of a study's trials; not called where settings are drawn and
             not tried.
+        tell: shows a line that says what of the journal was repaired.
 
     Raises:
         RunFailedError: no trial got to its end.
@@ -55,7 +61,7 @@ def search(setup: Setup, run: Run, run_trials: Callable[[Study], None] = _no_tri
 
     if run.search.ood_val is None:
         raise ValueError(f"{run.label}: trials are scored on an OOD validation set")
-    journal = open_journal(folder.journal, setup.resources.limits.journal_lock_s)
+    journal = open_journal(folder.journal, setup.resources.limits.journal_lock_s, tell)
     measured = metric(run.search.ood_val.metric)
     first = Study(journal, SEARCH, space_of(asked), measured, config.n_trials, seed)
     run_trials(first)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,64 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from shiftbench.evaluation.metrics.base import Metric
 
 SEARCH, FINALISTS = "search", "finalists"
 """Names of the two studies of a search."""
+_DEATHS = "deaths"
+_GIVEN_UP = "given_up"
 
 
-def open_journal(file: Path, lock_s: int) -> JournalStorage:
-    """The journal in a file, made if there is none.
+def open_journal(
+    file: Path, lock_s: int, tell: Callable[[str], None] = lambda line: None
+) -> JournalStorage:
+    """The journal in a file, made if there is none, and repaired if its last line is cut short.
 
     Args:
         file: of the journal.
         lock_s: seconds after which whoever holds its lock is taken for dead.
+        tell: shows a line that says what was repaired.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = JournalFileSymlinkLock(str(file), grace_period=lock_s)
+    if file.exists():
+        lock.acquire()
+        try:
+            _repair(file, tell)
+        finally:
+            lock.release()
     return JournalStorage(JournalFileBackend(str(file), lock))
+
+
+def _repair(file: Path, tell: Callable[[str], None]) -> None:
+    """Cut a journal off behind its last whole line: a process was killed while it wrote the next.
+
+    The trial that the next line was of has then not ended, and is proposed again.
+    """
+    with file.open("r+b") as journal:
+        whole = 0
+        for line in journal:
+            if not _is_whole(line):
+                break
+            whole += len(line)
+        cut = file.stat().st_size - whole
+        if cut:
+            journal.truncate(whole)
+            tell(
+                f"{file}: its end was cut short; {cut} bytes of no use removed, the search goes on"
+            )
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return line.endswith(b"\n")
 
 
 class Study:
@@ -71,9 +110,29 @@ class Study:
         )
 
     def trials(self) -> list[FrozenTrial]:
-        """The trials that have ended, failed ones included, interrupted ones not."""
+        """The trials that have ended, failed ones included, and those that were given up.
+
+        Interrupted ones are not among them, nor deaths after which a trial was proposed again.
+        """
         ended = (TrialState.COMPLETE, TrialState.PRUNED)
-        return [trial for trial in self._study.get_trials(deepcopy=False) if trial.state in ended]
+        return [
+            trial
+            for trial in self._study.get_trials(deepcopy=False)
+            if trial.state in ended or trial.user_attrs.get(_GIVEN_UP)
+        ]
+
+    def deaths(self) -> list[FrozenTrial]:
+        """The trials whose process or node died; their values were proposed again."""
+        return [
+            trial
+            for trial in self._study.get_trials(deepcopy=False)
+            if has_died(trial) and not trial.user_attrs[_GIVEN_UP]
+        ]
+
+    @property
+    def asked(self) -> int:
+        """How many trials there are, ended or not."""
+        return len(self._study.get_trials(deepcopy=False))
 
     def propose(self, values: dict[str, Any]) -> None:
         """Have these values tried, unless they were or are already going to be."""
@@ -84,8 +143,33 @@ class Study:
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state == TrialState.RUNNING:
                 self._study.tell(trial.number, state=TrialState.FAIL)
-                self._study.enqueue_trial(trial.params)
+                self._study.enqueue_trial(trial.params, _deaths_of(trial))
+
+    def died(self, trial: Trial, retries: int) -> None:
+        """The process or node of a trial died, which says nothing of its values: try them again.
+
+        Args:
+            trial: that was under way. It gets no score, and no sampler learns of it.
+            retries: deaths after which the same values are tried again; then they are given up.
+        """
+        deaths = trial.user_attrs.get(_DEATHS, 0) + 1
+        trial.set_user_attr(_DEATHS, deaths)
+        trial.set_user_attr(_GIVEN_UP, deaths > retries)
+        trial.set_user_attr("error", "its process or node died")
+        self._study.tell(trial, state=TrialState.FAIL)
+        if deaths <= retries:
+            self._study.enqueue_trial(trial.params, {_DEATHS: deaths})
 
     def values_of(self, trial: FrozenTrial) -> Mapping[str, Any]:
         """The settings that a trial tried."""
         return trial.params if self.points is None else self.points[trial.params["finalist"]]
+
+
+def has_died(trial: FrozenTrial) -> bool:
+    """True if the process or node of a trial died."""
+    return trial.state == TrialState.FAIL and _GIVEN_UP in trial.user_attrs
+
+
+def _deaths_of(trial: FrozenTrial) -> dict[str, Any]:
+    """The deaths of earlier trials of the same values, to be handed on."""
+    return {key: value for key, value in trial.user_attrs.items() if key == _DEATHS}

@@ -1,0 +1,106 @@
+"""Trials that a journal keeps: deaths, and a journal whose end is cut off."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+from ray.exceptions import RayTaskError
+from shiftbench.core.errors import RunFailedError
+from shiftbench.distributed.tuning import Proposals
+from shiftbench.evaluation.metrics.registry import metric
+from shiftbench.execution.search import record
+from shiftbench.execution.search.finalists import best_finalist, finalists
+from shiftbench.execution.search.study import Study, open_journal
+from shiftbench.methods.search import SearchConfig
+
+SPACE = {"lr": FloatDistribution(0, 1)}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return Study(
+        open_journal(tmp_path / "journal.log", 5), "search", SPACE, metric("accuracy"), 3, 0
+    )
+
+
+def proposals(study: Study, retries: int = 1) -> Proposals:
+    return Proposals(study, retries=retries, metric="score", mode="max")
+
+
+def test_a_trial_whose_process_died_is_tried_again_and_the_sampler_learns_nothing(
+    study: Study,
+) -> None:
+    asked = proposals(study)
+    first = asked.suggest("a")
+    asked.on_trial_complete("a", error=True)
+    asked.without_result("a", None)
+    assert study.trials() == []
+    assert asked.suggest("b") == first  # once more
+    asked.on_trial_complete("b", error=True)
+    asked.without_result("b", None)
+    (given_up,) = study.trials()
+    assert given_up.value is None and given_up.state == TrialState.FAIL
+    assert asked.suggest("c") != first
+
+    rows = list(record._rows("id", study))
+    assert [(row["number"], row["state"], row["score"]) for row in rows] == [
+        (0, "died", None),
+        (1, "died", None),
+    ]
+    assert {row["error"] for row in rows} == {"its process or node died"}
+    with pytest.raises(RunFailedError, match="got to its end: its process or node died"):
+        finalists(study.trials(), SearchConfig(), study.measured)
+    with pytest.raises(RunFailedError, match="all finalists"):
+        best_finalist([given_up], study.trials(), study.measured)
+
+
+def test_deaths_count_over_interruptions(study: Study) -> None:
+    asked = proposals(study)
+    first = asked.suggest("a")
+    asked.without_result("a", None)
+    asked.suggest("b")  # under way when all is killed
+    study.propose_interrupted()
+    again = proposals(study)
+    assert again.suggest("c") == first
+    again.without_result("c", None)
+    assert len(study.trials()) == 1
+    assert again.suggest("d") != first
+
+
+def test_a_trial_that_raised_an_error_has_the_worst_score_and_says_why(study: Study) -> None:
+    asked = proposals(study)
+    asked.suggest("a")
+    asked.without_result("a", RayTaskError("step", "Traceback", ValueError("odd")))
+    (failed,) = study.trials()
+    assert (failed.value, failed.user_attrs["error"]) == (0.0, "ValueError: odd")
+    assert not study.deaths()
+
+
+def test_a_journal_without_its_last_bytes_is_repaired_and_the_search_goes_on(
+    study: Study, tmp_path: Path
+) -> None:
+    for value in (0.25, 0.5):
+        trial = study._study.ask(SPACE)
+        study._study.tell(trial, value)
+    file = tmp_path / "journal.log"
+    file.write_bytes(file.read_bytes()[:-20])
+
+    lines: list[str] = []
+    journal = open_journal(file, 5, lines.append)
+    assert len(lines) == 1 and "journal.log: its end was cut short" in lines[0]
+    again = Study(journal, "search", SPACE, metric("accuracy"), 3, 0)
+    assert [trial.value for trial in again.trials()] == [0.25]
+    again.propose_interrupted()  # the second trial's end was lost
+    asked = proposals(again)
+    assert asked.suggest("b") == trial.params
+    asked._ot_study.tell(asked._ot_trials["b"], 0.5)
+    assert all(json.loads(line) for line in file.read_text().splitlines())
+    lines.clear()
+    open_journal(file, 5, lines.append)
+    assert not lines
+    assert optuna.load_study(study_name="search", storage=journal).best_value == 0.5
