@@ -231,6 +231,29 @@ def test_a_candidate_trains_with_what_was_learned() -> None:
     assert found == objective_of(VALUES)
 
 
+def test_the_released_codes_search_weighs_cross_entropy_and_forgets_the_rate() -> None:
+    released = {"unit_loss": "flyp", "highest_weight_decay": 0.3, "final_lr": 1e-5}
+    method = make(**SMALL, **released, passes_per_epoch=3)
+    search = method.search()
+    assert search is not None
+    assert "ce" in search.space and "flyp" not in search.space
+    assert search.space["weight_decay"] == Uniform(low=0, high=0.3)
+    values = {name: value for name, value in VALUES.items() if name != "flyp"} | {"ce": 0.25}
+    candidate = search.candidate(values)
+    assert isinstance(candidate, AutoFt) and isinstance(candidate.config.objective, Objective)
+    weights = candidate.config.objective.weights
+    assert (weights["flyp"], weights["ce"]) == (1.0, 0.25)
+    assert "ce: 0.25" in search.export(values)
+    final = make_schedule(EXAMPLES, candidate.training)
+    trial = replace(final, constant=True)
+    assert trial.learning_rate(0, candidate.training) == 2e-2  # the rate that is tried
+    assert max(final.learning_rate(s, candidate.training) for s in range(final.steps)) == 1e-5
+    plain = make_schedule(EXAMPLES, make(**SMALL).training)
+    assert (final.steps, final.save_every) == (3 * plain.steps, 3 * plain.save_every)
+    with pytest.raises(ValidationError, match='"flyp" is not among the losses'):
+        make(unit_loss="flyp", losses=("ce", "dcm"))
+
+
 def test_before_the_search_there_is_nothing_to_train_with() -> None:
     method = make()
     with pytest.raises(TypeError, match="has yet to find"):

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from shiftbench.core.errors import InputError
 from shiftbench.data.tasks.registry import builtin_tasks, miniature_tasks
+from shiftbench.execution.schedule import make_schedule
+from shiftbench.methods.builtin.autoft import AutoFt
 from shiftbench.methods.registry import METHODS
 from shiftbench.suite.dumping import dump
 from shiftbench.suite.json_schema import SCHEMA_FILE, json_schema, schema_text, write
@@ -604,3 +606,24 @@ def test_the_schema_shows_mistakes_while_typing(data, validator):
 )
 def test_the_schema_accepts_what_is_accepted(data, validator):
     validator.validate(data)
+
+
+def test_the_released_autoft_takes_the_steps_of_its_code() -> None:
+    suite = Suite.load(SCHEMA_FILE.parent / "autoft-released.yaml")
+    images = {"fmow": 76_863, "iwildcam": 129_809, "imagenet": 1_281_167, "cifar10": 50_000}
+    steps = {}
+    for name, n in images.items():
+        method = suite.methods[name]["autoft"]
+        assert isinstance(method, AutoFt)
+        steps[name] = make_schedule(n, method.training).steps
+        assert method.training.peak_lr == 1e-5 and method.config.unit_loss == "flyp"
+        search = method.config.search
+        assert (search.scheduler, search.finalists, search.milestones()) == (
+            ("none", 0, (10 if name == "cifar10" else 100,))
+        )
+    # The code counts batches of each epoch, and so rounds up once an epoch and not once in all.
+    assert steps == pytest.approx(
+        {"fmow": 96_080, "iwildcam": 20_300, "imagenet": 2_001_830, "cifar10": 3_920}, rel=4e-3
+    )
+    assert suite.tasks["cifar10"].templates == "simple"
+    assert suite.tasks["fmow"].id_test.metric == "worst-region"

@@ -34,7 +34,7 @@ class Schedule:
         """The rate of the step after ``step`` steps."""
         if self.constant:
             return config.lr
-        return learning_rate(step, self.steps, config.lr, config.warmup_steps)
+        return learning_rate(step, self.steps, config.peak_lr, config.warmup_steps)
 
 
 def make_schedule(
@@ -48,8 +48,8 @@ def make_schedule(
 ) -> Schedule:
     """The schedule of a training set of ``n`` examples.
 
-    The global batch is B = min(batch_size, n), the number of steps ⌈epochs · n / B⌉, at most
-    ``max_steps``. ``micro_batch`` examples go through a worker at a time (``None``: its whole
+    The global batch is B = min(batch_size, n), the number of steps ⌈epochs · passes · n / B⌉, at
+    most ``max_steps``. ``micro_batch`` examples go through a worker at a time (``None``: its whole
     share), and their gradients are accumulated; with ``whole_batch`` a worker has its whole share
     at once and computes the activations of so many examples again.
 
@@ -73,10 +73,11 @@ def make_schedule(
             f"resources.micro_batch {micro} does not divide the {share} examples that each of "
             f"{workers} workers has of a global batch of {batch}"
         )
-    steps = math.ceil(config.epochs * n / batch)
+    epoch = config.passes * n
+    steps = math.ceil(config.epochs * epoch / batch)
     if max_steps is not None:
         steps = min(steps, max_steps)
-    return Schedule(steps, batch, micro, save_every=math.ceil(n / batch))
+    return Schedule(steps, batch, micro, save_every=math.ceil(epoch / batch))
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:

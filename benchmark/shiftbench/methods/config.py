@@ -42,3 +42,13 @@ class TrainingConfig(MethodConfig):
         Literal["last", "id-val"],
         Field(description="the epoch whose weights are kept: the last, or the best on id-val"),
     ] = "last"
+
+    @property
+    def peak_lr(self) -> float:
+        """The peak of the learning rate of a whole training; trials of a search have ``lr``."""
+        return self.lr
+
+    @property
+    def passes(self) -> int:
+        """Passes over the training set that count as one epoch."""
+        return 1

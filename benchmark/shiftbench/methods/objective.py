@@ -103,11 +103,9 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 class Objective(MethodConfig):
-    """A training objective that a search found: loss weights, and the optimizer's settings.
+    """A training objective that a search found: loss weights, and the optimizer's settings."""
 
-    The weight of the cross-entropy ``ce`` is 1, always.
-    """
-
+    ce: Weight = 1.0
     dcm: Weight = 0.0
     entropy: Weight = 0.0
     flyp: Weight = 0.0
@@ -127,7 +125,7 @@ class Objective(MethodConfig):
     @property
     def weights(self) -> dict[LossName, float]:
         """The weights of all nine losses, in the order of ``LOSSES``."""
-        return {name: 1.0 if name == "ce" else getattr(self, name) for name in LOSSES}
+        return {name: getattr(self, name) for name in LOSSES}
 
     def dump(self) -> str:
         """The objective as YAML that ``load_objective`` reads back, equal in every digit."""

@@ -23,7 +23,11 @@ class SearchConfig(MethodConfig):
     ] = 500
     inner_steps: Annotated[int, Field(ge=1, description="most training steps of a trial")] = 10
     sampler: Annotated[
-        Literal["tpe", "random"], Field(description="algorithm that proposes the next trial")
+        Literal["tpe", "tpe-independent", "random"],
+        Field(
+            description="algorithm that proposes the next trial: TPE of all settings jointly and "
+            "aware of trials under way, TPE with Optuna's defaults (each by itself), or none"
+        ),
     ] = "tpe"
     n_startup_trials: Annotated[int, Field(ge=1, description="random trials before TPE begins")] = (
         10

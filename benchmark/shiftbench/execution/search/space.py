@@ -27,11 +27,15 @@ def space_of(asked: Search[TrainedMethod[TrainingConfig]]) -> dict[str, BaseDist
 
 
 def sampler(config: SearchConfig, seed: int) -> BaseSampler:
-    """The sampler that proposes trials: multivariate TPE, or random points."""
+    """The sampler that proposes trials: TPE, jointly or with its defaults, or random points."""
     if config.sampler == "random":
         return RandomSampler(seed=seed)
+    jointly = config.sampler == "tpe"
     return TPESampler(
-        seed=seed, n_startup_trials=config.n_startup_trials, multivariate=True, constant_liar=True
+        seed=seed,
+        n_startup_trials=config.n_startup_trials,
+        multivariate=jointly,
+        constant_liar=jointly,
     )
 
 

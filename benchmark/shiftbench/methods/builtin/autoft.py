@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import (
     Discriminator,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from shiftbench.models.classifier import ImageClassifier
 
 WEIGHTS = LogUniform(low=1e-4, high=10)
+UnitLoss: TypeAlias = Literal["ce", "flyp"]
 SEEDS = Integer(low=0, high=100)
 
 
@@ -39,7 +40,8 @@ class AutoFtConfig(TrainingConfig):
     """The objective, or how to search for one, and the settings of the final fine-tuning.
 
     With an objective, ``lr`` and ``weight_decay`` are the objective's, whatever else is said, and
-    ``losses`` and ``search``, which no longer matter, are the defaults.
+    what only a search looks at (``losses``, ``unit_loss``, ``highest_weight_decay`` and ``search``)
+    has its default.
     """
 
     lr: Annotated[
@@ -61,8 +63,30 @@ class AutoFtConfig(TrainingConfig):
         ),
     ] = "search"
     losses: Annotated[
-        tuple[LossName, ...], Field(description="those that the search weighs; ce's weight is 1")
+        tuple[LossName, ...], Field(description="those that the search weighs; ce is among them")
     ] = LOSSES
+    unit_loss: Annotated[
+        UnitLoss, Field(description="the loss whose weight is 1 and is not searched")
+    ] = "ce"
+    highest_weight_decay: Annotated[
+        float, Field(gt=0, description="a search looks from 0 to this weight decay")
+    ] = 1.0
+    final_lr: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="peak learning rate of the final fine-tuning, in place of the objective's, "
+            "as the released code has it; null: the objective's",
+        ),
+    ] = None
+    passes_per_epoch: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="passes over the images that count as an epoch; the released code has a "
+            "row for each image and template, so there it is the number of templates",
+        ),
+    ] = 1
     search: SearchConfig = SearchConfig()
 
     @field_validator("objective", mode="before", json_schema_input_type=str | Objective)
@@ -96,11 +120,29 @@ class AutoFtConfig(TrainingConfig):
                 "lr": self.objective.lr,
                 "weight_decay": self.objective.weight_decay,
                 "losses": LOSSES,
+                "unit_loss": "ce",
+                "highest_weight_decay": 1.0,
                 "search": SearchConfig(),
             }
             for name, value in follows.items():
                 object.__setattr__(self, name, value)  # the settings are frozen to all others
         return self
+
+    @model_validator(mode="after")
+    def _weighs_the_unit_loss(self) -> Self:
+        if self.unit_loss not in self.losses:
+            raise ValueError(f'unit_loss "{self.unit_loss}" is not among the losses')
+        return self
+
+    @property
+    def peak_lr(self) -> float:
+        """Of the final fine-tuning."""
+        return self.lr if self.final_lr is None else self.final_lr
+
+    @property
+    def passes(self) -> int:
+        """Passes over the images that count as an epoch."""
+        return self.passes_per_epoch
 
 
 class AutoFt(TrainedMethod[AutoFtConfig]):
@@ -108,10 +150,10 @@ class AutoFt(TrainedMethod[AutoFtConfig]):
 
     Both towers, the temperature and the head train; the trained linear head is what is evaluated,
     not one computed from the fine-tuned text tower. The learning rate and weight decay of an
-    objective hold in trials and in the final fine-tuning alike; the released code trains the final
-    model with the rate that was not learned. The seed in the search space is the trial's alone: the
-    final fine-tuning has the run's, so that the seeds of a suite are repetitions, where the paper
-    uses the seed that was found.
+    objective hold in trials and in the final fine-tuning alike, unless ``final_lr`` is given: the
+    released code trains the final model with a rate that was not learned. The seed in the search
+    space is the trial's alone: the final fine-tuning has the run's, so that the seeds of a suite
+    are repetitions, where the paper uses the seed that was found.
     """
 
     name: ClassVar[str] = "autoft"
@@ -132,7 +174,7 @@ class AutoFt(TrainedMethod[AutoFtConfig]):
         config = self.config
         if config.objective != "search":
             return None
-        return Search(config.search, search_space(config), self._candidate, _export)
+        return Search(config.search, search_space(config), self._candidate, self._export)
 
     def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Keep copies of the initial weights; aliases of them would never differ.
@@ -174,20 +216,24 @@ class AutoFt(TrainedMethod[AutoFtConfig]):
         return self.config.objective
 
     def _candidate(self, values: Values) -> AutoFt:
-        settings = {**self.config.model_dump(), "objective": objective_of(values)}
+        settings = {**self.config.model_dump(), "objective": self._found(values)}
         return AutoFt(AutoFtConfig(**settings))
 
+    def _export(self, values: Values) -> str:
+        return self._found(values).dump()
 
-def _export(values: Values) -> str:
-    return objective_of(values).dump()
+    def _found(self, values: Values) -> Objective:
+        return objective_of({self.config.unit_loss: 1.0, **values})
 
 
 def search_space(config: AutoFtConfig) -> Mapping[str, Domain]:
     """AutoFT's space (arXiv 2401.10220, sec. 4; ``HyperparameterSpace`` of its repository)."""
-    weights: dict[str, Domain] = {name: WEIGHTS for name in config.losses if name != "ce"}
+    weights: dict[str, Domain] = {
+        name: WEIGHTS for name in config.losses if name != config.unit_loss
+    }
     return {
         **weights,
         "lr": LogUniform(low=config.lr / 100, high=config.lr * 100),
-        "weight_decay": Uniform(low=0, high=1),
+        "weight_decay": Uniform(low=0, high=config.highest_weight_decay),
         "seed": SEEDS,
     }
