@@ -99,7 +99,7 @@ def test_a_trial_whose_process_is_killed_is_done_again(tmp_path: Path, world: Pa
         command("run", suite, "--results", results, "--set", "resources.max_trials=1"),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not (ended(results) and (found := trial_processes(os.environ["SHIFTBENCH_CACHE"]))):
         assert driver.poll() is None, "the search ended before a trial could be killed"
         assert time.monotonic() < deadline, "no trial ever ended"
@@ -122,7 +122,7 @@ def trial_processes(cache: str) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            is_trial = (folder / "cmdline").read_bytes().startswith(b"ray::SearchTrial")
+            is_trial = (folder / "cmdline").read_bytes().startswith(b"ray::ResourceTrainable")
             mine = (
                 is_trial
                 and f"SHIFTBENCH_CACHE={cache}\0".encode() in (folder / "environ").read_bytes()

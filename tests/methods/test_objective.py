@@ -179,8 +179,9 @@ def test_weights_of_an_objective() -> None:
     objective = Objective(dcm=0.5, l2_init=2, lr=1e-3, weight_decay=0.2)
     assert tuple(objective.weights) == LOSSES
     assert {k: v for k, v in objective.weights.items() if v} == {"ce": 1, "dcm": 0.5, "l2_init": 2}
+    assert Objective(ce=2, lr=1e-3, weight_decay=0).weights["ce"] == 2
     with pytest.raises(ValidationError, match="ce"):
-        Objective(ce=2, lr=1e-3, weight_decay=0)  # type: ignore[call-arg]
+        Objective(ce=-2, lr=1e-3, weight_decay=0)
 
 
 # Files
@@ -224,7 +225,7 @@ def test_where_it_comes_from_is_no_part_of_a_run() -> None:
     ("text", "message"),
     [
         ("lr: 1e-3\nweight_decay: 0\nflypp: 1", r':3: unknown key "flypp" \(did you mean "flyp"'),
-        ("lr: 1e-3\nweight_decay: 0\nce: 2", r':3: unknown key "ce"'),
+        ("lr: 1e-3\nweight_decay: 0\nce: -2", ":3: ce: must be greater than or equal to 0"),
         ("lr: 1e-3\nweight_decay: 0\ndcm: -1", ":3: dcm: must be greater than or equal to 0"),
         ("lr: 1e-3\nweight_decay: 0\ndcm: a", ":3: dcm: must be a valid number"),
         ("lr: 1e-3\nweight_decay: 0\ndcm: .inf", ":3: dcm: must be a finite number"),

@@ -39,7 +39,7 @@ def test_defaults_are_those_of_autoft() -> None:
     ("settings", "message"),
     [
         ({"n_trials": -1}, "n_trials: must be greater than or equal to 0, got -1"),
-        ({"sampler": "grid"}, "sampler: must be 'tpe' or 'random', got \"grid\""),
+        ({"sampler": "grid"}, "sampler: must be 'tpe', 'tpe-independent' or 'random', got"),
         ({"reduction_factor": 1}, "reduction_factor: must be greater than or equal to 2, got 1"),
         ({"trials": 3}, 'unknown key "trials"'),
     ],

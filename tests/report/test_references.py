@@ -266,7 +266,8 @@ def test_runs_of_nine_shifts_are_of_the_builtin_tasks(tmp_path):
     assert {task for task, _, _ in seen} == builtin_tasks().keys()
     reference = row(0.65, method="zero-shot", label="zero-shot")
     found = compare(pa.concat_tables(tables), published(reference, row(0.652)))
-    assert {c.remark for c in found} == {None}
+    held = "of the training images are held out for validation"
+    assert {c.remark for c in found} == {None, f"2% {held}", f"10% {held}"}
     verdicts = [value.verdict for c in found for value in c.published]
     assert verdicts == ["reproduced", "reproduced"]
 
@@ -310,3 +311,13 @@ def test_means_over_shifts_are_compared_too():
     few = {name: ours[name] for name in ("imagenet-v2", "imagenet-r")}
     partly = compare(of_task("a", few), read_published(FOLDER))
     assert {c.evaluation_set for c in partly} == {*few}
+
+
+def test_training_images_that_are_held_out_are_told():
+    whole = of_task("a", {"imagenet-r": 0.65}, held_out=0.0, trains_on_id_val=True)
+    (found,) = compare(whole, published(row(0.656)))
+    less = of_task("a", {"imagenet-r": 0.65}, held_out=0.02)
+    (told,) = compare(less, published(row(0.656)))
+    line = "2% of the training images are held out for validation"
+    assert line in told.remark and line not in (found.remark or "")
+    assert told.published[0].verdict == found.published[0].verdict == "reproduced"

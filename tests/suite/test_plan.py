@@ -466,3 +466,51 @@ def test_the_label_of_a_wrapped_methods_parent_is_a_name_only(plan):
     one = plan(text.replace("PARENT", "linear-probe"))
     renamed = text.replace("linear-probe: {}", "probe: {method: linear-probe}")
     assert plan(renamed.replace("PARENT", "probe")).runs.keys() == one.runs.keys()
+
+
+# Training sets
+
+
+WHOLE = """\
+backbones: [openai/ViT-B-16]
+tasks:
+  cifar10:
+    id_val: {holdout: 0.1, withheld_from: selecting}
+methods:
+  zero-shot: {}
+  full: {}
+  wise-ft: {}
+  flyp: {checkpoint: id-val}
+  wise-ft-flyp: {method: wise-ft, parent: flyp}
+  soup: {parents: [full, flyp], kind: uniform}
+"""
+
+
+def test_methods_that_select_nothing_train_on_the_whole_training_set(plan):
+    runs = named(plan(WHOLE))
+    seen = {"full", "wise-ft", "soup"}  # or build on what has seen all of it
+    assert {label for label, run in runs.items() if run.whole} == seen
+    parts = {label: run.held_out for label, run in runs.items()}
+    assert parts == dict.fromkeys(seen, 0.0) | {
+        "zero-shot": None,
+        "flyp": 0.1,
+        "wise-ft-flyp": 0.1,
+    }
+
+
+def test_runs_from_which_all_is_withheld_are_those_of_the_plain_task(plan):
+    plain = named(plan(WHOLE, "tasks.cifar10.id_val.withheld_from=all"))
+    runs = named(plan(WHOLE))
+    same = {label for label, run in runs.items() if run.id == plain[label].id}
+    assert same == {"zero-shot", "flyp", "wise-ft-flyp"}
+    assert {run.task.model_dump_json() for run in runs.values()} == {
+        plain["full"].task.model_dump_json()
+    }
+
+
+def test_nothing_is_selected_on_images_that_were_trained_on(plan):
+    text = WHOLE.replace("uniform", "greedy")
+    message = r'soup: selects on ID validation images that its parent "full" trains on; leave'
+    with pytest.raises(InputError, match=message):
+        plan(text)
+    assert not named(plan(text, "tasks.cifar10.id_val.withheld_from=all"))["soup"].whole

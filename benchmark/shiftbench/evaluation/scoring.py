@@ -140,7 +140,7 @@ def best_variant(scores: Mapping[str, float], measured: Metric) -> str:
 def selections(
     variants: Sequence[str],
     fixed: str,
-    id_val: Mapping[str, float],
+    id_val: Mapping[str, float] | None,
     measured: Metric,
     *,
     searched: bool = False,
@@ -155,7 +155,8 @@ def selections(
     Args:
         variants: all of the run.
         fixed: the one that the method names.
-        id_val: headline score on the ID validation set, by variant.
+        id_val: headline score on the ID validation set, by variant; ``None`` where training saw
+            that set, so that nothing can be selected on it.
         measured: the metric of these scores.
         searched: whether the run, or one that it builds on, is the outcome of a search.
     """
@@ -163,6 +164,6 @@ def selections(
     chosen: list[tuple[str, Selection | None]] = [
         (variant, given if variant == fixed else None) for variant in variants
     ]
-    if len(variants) > 1:
+    if len(variants) > 1 and id_val is not None:
         chosen.append((best_variant({v: id_val[v] for v in variants}, measured), "id-val"))
     return chosen

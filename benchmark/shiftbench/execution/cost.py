@@ -168,7 +168,7 @@ def search_cost(run: Run, sizes: Sizes, speeds: Speeds) -> Cost:
     The time does not count the scoring on OOD validation.
     """
     method = run.create()
-    search, n = method.search(), sizes.training(run.task, run.shots)
+    search, n = method.search(), sizes.training(run.task, run.shots, run.whole)
     if search is None or not isinstance(method, TrainedMethod):
         return Cost()
     trials = search.config.n_trials
@@ -229,12 +229,12 @@ class Sizes:
         self._root = NOWHERE if root is None else root
         self._known: dict[str, int | None] = {}
 
-    def training(self, task: Task, shots: int | None) -> int | None:
-        """Training images, without those held out; up to rounding within classes."""
+    def training(self, task: Task, shots: int | None, whole: bool = False) -> int | None:
+        """Training images, up to rounding in classes; ``whole``: with those held out for others."""
         total = self._of(task.train.model_dump_json(), lambda: task.train.size(self._root))
         if total is None:
             return None
-        if isinstance(task.id_val, Holdout):
+        if isinstance(task.id_val, Holdout) and not whole:
             total -= round(task.id_val.holdout * total)
         if shots is None:
             return total
@@ -285,7 +285,7 @@ def _training(run: Run, sizes: Sizes) -> tuple[int | None, int | None]:
     method = run.create()
     if not isinstance(method, TrainedMethod):
         return 0, 0
-    n = sizes.training(run.task, run.shots)
+    n = sizes.training(run.task, run.shots, run.whole)
     if n is None:
         return None, None
     schedule = make_schedule(n, method.training, max_steps=run.budget.steps)

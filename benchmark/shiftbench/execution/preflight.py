@@ -333,14 +333,15 @@ def check_schedules(plan: Plan, root: str) -> None:
         InputError: a task cannot be opened, or a batch cannot be divided.
     """
     resources = plan.suite.resources
-    sizes: dict[tuple[str, int | None], int] = {}
+    sizes: dict[tuple[str, int | None, bool], int] = {}
     for run in plan.runs.values():
         method = run.create()
         if not isinstance(method, TrainedMethod) or method.inputs != "images":
             continue
-        key = (run.task.name, run.shots)
+        key = (run.task.name, run.shots, run.whole)
         if key not in sizes:
-            sizes[key] = len(open_task(run.task, root, run.shots, run.seed).train)
+            data = open_task(run.task, root, run.shots, run.seed, whole=run.whole)
+            sizes[key] = len(data.train)
         # The trials of a search run on one worker each.
         shared = {resources.workers} if method.search() is None else {1, resources.workers}
         try:

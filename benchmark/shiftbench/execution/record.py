@@ -84,6 +84,7 @@ def _as_json(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "shots": run.shots,
         "budget": run.budget.model_dump(mode="json"),
+        "whole": run.whole,
         "search": search
         and {
             "id": search.id,

@@ -57,6 +57,8 @@ def run_info(
         seeded=method.seeded,
         reference=method.reference,
         shots=run.shots,
+        held_out=run.held_out,
+        trains_on_id_val=run.whole,
         started=now if fit is None else datetime.fromisoformat(fit.started),
         finished=now,
         **vars(collect()),

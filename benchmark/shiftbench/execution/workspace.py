@@ -146,9 +146,14 @@ class Workspace:
         # Without shots nothing is drawn, so all seeds share what is opened.
         task, shots, seed = run.task.model_dump_json(), run.shots, run.seed if run.shots else 0
         return self._tasks.get(
-            (task, shots, seed),
+            (task, shots, seed, run.whole),
             lambda: open_task(
-                Task.model_validate_json(task), self._root, shots, seed, self._unreadable
+                Task.model_validate_json(task),
+                self._root,
+                shots,
+                seed,
+                self._unreadable,
+                whole=run.whole,
             ),
         )
 

@@ -91,6 +91,21 @@ class RunInfo:
     shots: Annotated[
         int | None, Column("training images of each class; null for all", "images per class")
     ]
+    held_out: Annotated[
+        float | None,
+        Column(
+            "part of the training set that is held out for ID validation and was not trained on; "
+            "0 for none, null where nothing was trained",
+            "fraction of the images of every class",
+        ),
+    ] = None
+    trains_on_id_val: Annotated[
+        bool,
+        Column(
+            "true if ID validation images are among those trained on: values on them are of seen "
+            "images, and no variant is selected on them"
+        ),
+    ] = False
     started: Annotated[datetime, Column("when the run began", "UTC")]
     finished: Annotated[datetime, Column("when the run was recorded", "UTC")]
     train_seconds: Annotated[

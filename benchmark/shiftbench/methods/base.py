@@ -119,6 +119,13 @@ class Method(ABC, Generic[C]):
         """The search that finds its settings, if it has one."""
         return None
 
+    def selects(self) -> bool:
+        """True if it looks at labelled ID validation images before it is evaluated.
+
+        Its run and those that it builds on then never train on them.
+        """
+        return self.kept
+
     def variants(self) -> tuple[str, ...]:
         """Names of the models that a run yields; ``""`` is the only one by default."""
         return ("",)
@@ -229,6 +236,10 @@ class TrainedMethod(Method[C]):
         """Facts about the training worth recording with the run, as JSON."""
         del model
         return {}
+
+    def selects(self) -> bool:
+        """True if it keeps the epoch that is best on ID validation."""
+        return self.training.checkpoint == "id-val"
 
     @property
     def training(self) -> TrainingConfig:

@@ -40,6 +40,7 @@ class ScoredMethod:
         parents: registered names of the methods that it builds on directly.
         members: the runs that the scores are averaged over, each with its variant.
         shared: whether no seed can change it, so that its one run stands for every seed.
+        held_out: part of the training set that its runs did not train on; ``None`` if not known.
         scores: by evaluation set, and the mean over shifts.
     """
 
@@ -50,6 +51,7 @@ class ScoredMethod:
     parents: tuple[str, ...]
     members: tuple[Member, ...]
     shared: bool
+    held_out: float | None
     scores: Scores
 
     @property
@@ -256,6 +258,7 @@ class _Scorer:
             "parents": self.runs.parent_methods(run.run_id),
             "members": key,
             "shared": not any(self.runs.varies(member.run_id) for member in members),
+            "held_out": run.held_out,
             "scores": self.scores[key],
         }
 

@@ -146,7 +146,7 @@ def compare(
                 published=tuple(
                     beside(estimate, row, tolerance, comparable=obstacle is None) for row in rows
                 ),
-                remark=obstacle or _definition(ranking),
+                remark=joined(obstacle or _definition(ranking), _held_out(method)),
             )
             # The zero-shot line stands beside every number of shots, but is compared once.
             place = (*_setting(ranking)[:-1], key.shots, method.label, comparison.variant, name)
@@ -300,6 +300,13 @@ def _definition(ranking: Ranking) -> str | None:
     if task is None or task_digest(task) == ranking.task_digest:
         return None
     return "the task is not defined as the built-in one"
+
+
+def _held_out(method: ScoredMethod) -> str | None:
+    """A line on training images that papers train on and ours did not."""
+    if not method.held_out:
+        return None
+    return f"{method.held_out:.0%} of the training images are held out for validation"
 
 
 def _published_interval(row: PublishedRow) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.errors import InputError
 from shiftbench.data.sources.registry import plugin_origins as source_origins
+from shiftbench.data.tasks.definition import Holdout
 from shiftbench.evaluation.metrics.registry import plugin_origins as metric_origins
 from shiftbench.methods.base import Parent, TrainedMethod
 from shiftbench.methods.registry import METHODS, plugin_origin
@@ -64,6 +65,8 @@ class Run:
         shots: training images per class; ``None`` for all, or where they cannot matter.
         budget: upper limits; those that cannot matter are ``None``.
         search: where its settings come from; ``None`` where they are given.
+        whole: true if it, or a run that it builds on, trains on the whole training set, the part
+            that is held out for ID validation included.
     """
 
     id: str
@@ -78,6 +81,15 @@ class Run:
     shots: int | None
     budget: Budget
     search: SearchRun | None = None
+    whole: bool = False
+
+    @property
+    def held_out(self) -> float | None:
+        """Part of the training set that it does not train on; ``None`` if it trains nothing."""
+        if self.create().reference:
+            return None
+        id_val = self.task.id_val
+        return id_val.holdout if isinstance(id_val, Holdout) and not self.whole else 0.0
 
     @property
     def searched(self) -> bool:
@@ -137,6 +149,7 @@ def identity(
     search: str | None = None,
     sources: Mapping[str, str] | None = None,
     metrics: Mapping[str, str] | None = None,
+    whole: bool = False,
 ) -> dict[str, Any]:
     """Everything that can change the outcome of a run, and nothing else, as JSON.
 
@@ -155,6 +168,7 @@ def identity(
         sources: distribution and version by kind of the sources that are not built in; a run
             without any has the identity that it would have without this key.
         metrics: the same of metrics, by name.
+        whole: whether it trains on what is held out for ID validation too.
     """
     return {
         "version": IDENTITY_VERSION,
@@ -171,6 +185,7 @@ def identity(
         "search": search,
         **({"sources": dict(sources)} if sources else {}),
         **({"metrics": dict(metrics)} if metrics else {}),
+        **({"whole": True} if whole else {}),
     }
 
 
@@ -208,6 +223,8 @@ class _Cell:
         self._suite = suite
         self._task = task.recorded()
         self._ood_val = task.ood_val
+        held = task.id_val
+        self._withheld_from = held.withheld_from if isinstance(held, Holdout) else "all"
         self._backbone = suite.backbones[position]
         self._shots = shots
         self._seed = seed
@@ -228,7 +245,7 @@ class _Cell:
             (parent, self._of_seed(parent.seed).add(parent.label, runs))
             for parent in method.parents()
         )
-        run = self._run(label, method, parents)
+        run = self._run(label, method, parents, self._whole(label, method, parents, runs))
         first = runs.setdefault(run.id, run).label
         if first != label:
             raise suite.error(f'the same as "{first}"; one of the two is enough', "methods", label)
@@ -241,7 +258,11 @@ class _Cell:
         return cell
 
     def _run(
-        self, label: str, method: Method[MethodConfig], parents: tuple[tuple[Parent, str], ...]
+        self,
+        label: str,
+        method: Method[MethodConfig],
+        parents: tuple[tuple[Parent, str], ...],
+        whole: bool,
     ) -> Run:
         suite, task = self._suite, self._task
         seed = self._seed if self._varies(label) else 0
@@ -249,8 +270,9 @@ class _Cell:
         budget = suite.budget
         if not isinstance(method, TrainedMethod):
             budget = budget.model_copy(update={"steps": None})
-        search = self._search(label, method, parents)
-        spec = self._spec(method, parents, seed, shots, budget, search.id if search else None)
+        search = self._search(label, method, parents, whole)
+        found = search.id if search else None
+        spec = self._spec(method, parents, seed, shots, budget, found, whole=whole)
         return Run(
             id=run_id(spec),
             task=task,
@@ -264,7 +286,30 @@ class _Cell:
             shots=shots,
             budget=budget,
             search=search,
+            whole=whole,
         )
+
+    def _whole(
+        self,
+        label: str,
+        method: Method[MethodConfig],
+        parents: tuple[tuple[Parent, str], ...],
+        runs: Mapping[str, Run],
+    ) -> bool:
+        """True if a run, or one that it builds on, trains on what is held out for ID validation.
+
+        Raises:
+            InputError: it selects on images that a run which it builds on trains on.
+        """
+        seen = next((parent.label for parent, run_id in parents if runs[run_id].whole), None)
+        if method.selects() and seen is not None:
+            raise self._suite.error(
+                f'selects on ID validation images that its parent "{seen}" trains on; leave it '
+                'out for this task, or have "id_val" withheld_from: all',
+                *("methods", label),
+            )
+        own = isinstance(method, TrainedMethod) and not method.selects()
+        return seen is not None or (own and self._withheld_from == "selecting")
 
     def _spec(
         self,
@@ -275,6 +320,8 @@ class _Cell:
         budget: Budget,
         search: str | None = None,
         seen: EvaluationSet | None = None,
+        *,
+        whole: bool,
     ) -> dict[str, Any]:
         """The identity of a run, or of a search, which alone has seen OOD validation data."""
         return identity(
@@ -291,10 +338,15 @@ class _Cell:
             search=search,
             sources=source_origins(self._task, seen),
             metrics=metric_origins(metrics_named(self._task, seen)),
+            whole=whole,
         )
 
     def _search(
-        self, label: str, method: Method[MethodConfig], parents: tuple[tuple[Parent, str], ...]
+        self,
+        label: str,
+        method: Method[MethodConfig],
+        parents: tuple[tuple[Parent, str], ...],
+        whole: bool,
     ) -> SearchRun | None:
         """The search of a method, one for all seeds unless its trials depend on the seed."""
         search = method.search()
@@ -310,7 +362,7 @@ class _Cell:
         own = search.config.per_seed or self._shots is not None or bool(parents)
         seed = self._seed if own else 0
         budget = self._suite.budget.model_copy(update={"steps": None})
-        spec = self._spec(method, parents, seed, self._shots, budget, seen=ood_val)
+        spec = self._spec(method, parents, seed, self._shots, budget, seen=ood_val, whole=whole)
         spec |= {"kind": "search", "ood_val": ood_val and ood_val.model_dump(mode="json")}
         return SearchRun(run_id(spec), seed, ood_val)
 

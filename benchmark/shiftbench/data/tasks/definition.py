@@ -98,6 +98,13 @@ class Holdout(Closed):
     holdout: Annotated[
         float, Field(gt=0, lt=1, description="fraction of the training images of every class")
     ]
+    withheld_from: Annotated[
+        Literal["all", "selecting"],
+        Field(
+            description="methods that do not train on it: all, or those that select something on "
+            "ID validation; the others have the whole training set, as papers do"
+        ),
+    ] = "all"
 
 
 def _source_or_holdout(value: object) -> str | None:
@@ -182,8 +189,14 @@ class Task(Closed):
         return sets | ({NEW: self.id_test} if self.class_split else self.shifts)
 
     def recorded(self) -> Task:
-        """Return the task as runs and their rows mean it: only a search looks at ``ood_val``."""
-        return self.model_copy(update={"ood_val": None})
+        """Return the task as runs and their rows mean it: only a search looks at ``ood_val``.
+
+        From which methods a part is withheld is a fact of each run.
+        """
+        id_val = self.id_val
+        if isinstance(id_val, Holdout):
+            id_val = Holdout(holdout=id_val.holdout)
+        return self.model_copy(update={"ood_val": None, "id_val": id_val})
 
     def sources(self) -> dict[str, Source]:
         """Return every source by its role: ``train``, ``id-val``, ``id-test``, …, the shifts."""

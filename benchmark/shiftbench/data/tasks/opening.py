@@ -74,7 +74,13 @@ class TaskData:
 
 
 def open_task(
-    task: Task, root: str, shots: int | None, seed: int, unreadable: Unreadable = NONE_UNREADABLE
+    task: Task,
+    root: str,
+    shots: int | None,
+    seed: int,
+    unreadable: Unreadable = NONE_UNREADABLE,
+    *,
+    whole: bool = False,
 ) -> TaskData:
     """Open every set of a task and bring all labels to the task's classes.
 
@@ -85,6 +91,7 @@ def open_task(
             same seed, fewer shots are a part of more. Validation has min(shots, 4).
         seed: of the few-shot draw.
         unreadable: images to leave out; what is held out does not depend on them.
+        whole: train on the whole training set, also on what is held out of it for ID validation.
 
     Raises:
         InputError: a set is absent or broken, or does not fit the task's classes.
@@ -97,7 +104,8 @@ def open_task(
     train = of_base_classes(task, open_aligned(task.train, "train", names, root), "train", classes)
     _check_classes(task, train, classes)
     if isinstance(task.id_val, Holdout):
-        train, id_val = split_holdout(train, task.id_val.holdout)
+        rest, id_val = split_holdout(train, task.id_val.holdout)
+        train = train if whole else rest
         held: Source = task.train
     else:
         held = task.id_val

@@ -35,7 +35,11 @@ def score(workspace: Workspace, run_id: str) -> None:
     searched = _searched(workspace, run)
     headline = metric(sets["id-val"])
     chosen = selections(
-        method.variants(), method.fixed_variant(), id_val, headline, searched=searched
+        method.variants(),
+        method.fixed_variant(),
+        None if run.whole else id_val,
+        headline,
+        searched=searched,
     )
     results = [
         replace(result, selection=selection)

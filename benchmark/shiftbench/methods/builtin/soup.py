@@ -83,6 +83,10 @@ class Soup(DerivedMethod[SoupConfig]):
         seeds = self.config.over_seeds or (None,)
         return tuple(Parent(label, seed) for label in self.config.parents for seed in seeds)
 
+    def selects(self) -> bool:
+        """True of the greedy soup, whose ingredients ID validation decides."""
+        return self.config.kind == "greedy"
+
     def derive(self, variant: str, derivation: Derivation) -> Weights:
         """The plain mean of all parents, or of the greedy soup's ingredients."""
         from shiftbench.models.weights import average
