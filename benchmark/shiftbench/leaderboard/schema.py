@@ -100,12 +100,12 @@ class RunInfo:
         ),
     ] = None
     trains_on_id_val: Annotated[
-        bool,
+        bool | None,
         Column(
             "true if ID validation images are among those trained on: values on them are of seen "
-            "images, and no variant is selected on them"
+            "images, and no variant is selected on them; null where that is not known"
         ),
-    ] = False
+    ] = None
     started: Annotated[datetime, Column("when the run began", "UTC")]
     finished: Annotated[datetime, Column("when the run was recorded", "UTC")]
     train_seconds: Annotated[
