@@ -194,10 +194,10 @@ class Leaderboard:
         Raises:
             InputError: there is no such ranking, or there are several.
         """
-        from shiftbench.report.ties import all_ties
+        from shiftbench.report.ties import compared
 
-        (ties,) = all_ties([self.ranking(task, backbone, shots)], self.folder)
-        return ties
+        (found,) = compared([self.ranking(task, backbone, shots)], self.folder)
+        return found.ties
 
     def report(
         self,

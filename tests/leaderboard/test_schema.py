@@ -5,6 +5,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shiftbench.data.tasks.registry import builtin_tasks
 from shiftbench.evaluation.results import Score, role_of
 from shiftbench.leaderboard.schema import (
     COLUMNS,
@@ -20,10 +21,19 @@ from shiftbench.leaderboard.schema import (
     failed,
     failures,
     rows,
+    shifts_of,
     to_table,
 )
 
 from tests.leaderboard.records import info, results
+
+
+def test_the_shifts_of_a_task_are_of_its_definition():
+    task = builtin_tasks()["imagenet"]
+    assert shifts_of(task) == tuple(task.shifts)
+    table = done(info(shifts=("b", "a")), results({"id-test": 0.5}))
+    assert rows(table)[0].shifts == ("b", "a")
+    assert rows(done(info(), results({"id-test": 0.5})))[0].shifts is None
 
 
 def test_columns_are_those_of_the_two_kinds_of_rows():

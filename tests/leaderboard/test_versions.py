@@ -61,7 +61,7 @@ def test_rows_of_version_2_are_read_unharmed(old):
             assert {renamed.get(name, name): value for name, value in before.items()} == {
                 name: value
                 for name, value in after.items()
-                if name not in ("reference", "error_file", "data_remark", "unchecked")
+                if name not in ("reference", "error_file", "shifts", "data_remark", "unchecked")
             }
             assert after["reference"] == (before["method"] == "zero-shot")
             assert after["error_file"] is None

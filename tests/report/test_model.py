@@ -21,14 +21,26 @@ from tests.report.page_records import (
     ALPHAS,
     EVIL,
     SETS,
+    N,
     curve_values,
     published,
     write_results,
 )
 
 
-def test_rankings_are_those_of_the_rows(report, table):
-    assert [of_ranking.ranking for of_ranking in report.rankings] == rankings(table)
+def test_rankings_are_those_of_the_rows(table):
+    assert [of_ranking.ranking for of_ranking in build(table).rankings] == rankings(table)
+
+
+def test_a_mean_of_one_seed_has_a_bootstrap_interval_where_predictions_are(cifar, table):
+    ranked = [method for method in cifar.ranking.methods if method.rank is not None]
+    of = {method.name: method.scores.mean_ood for method in ranked}
+    assert of["zero-shot"].interval == "bootstrap of examples, each set on its own"
+    assert of["full"].interval == "Student's t over seeds"
+    # Two independent proportions of 60 examples each.
+    shifts = [next(m for m in ranked if m.name == "zero-shot").scores.by_set[s] for s in SETS[1:]]
+    half = 1.96 * sum(p.mean * (1 - p.mean) / N for p in shifts) ** 0.5 / 2
+    assert of["zero-shot"].high - of["zero-shot"].low == pytest.approx(2 * half, rel=0.15)
 
 
 def test_every_method_knows_its_members(cifar):

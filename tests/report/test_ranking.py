@@ -53,9 +53,32 @@ def test_methods_rank_by_their_mean_over_the_shifts():
     assert ranking.metrics == dict.fromkeys(SETS, "accuracy")
 
 
-def test_equal_means_rank_by_id():
-    ranking = rank(run("a", values(80, 50, 50), label="a"), run("b", values(81, 50, 50), label="b"))
-    assert names(ranking) == [(1, "b", "fixed"), (2, "a", "fixed")]
+def test_equal_means_share_a_rank_and_are_in_the_order_of_id():
+    ranking = rank(
+        run("a", values(80, 50, 50), label="a"),
+        run("b", values(81, 50, 50), label="b"),
+        run("c", values(90, 40, 50), label="c"),
+    )
+    assert names(ranking) == [(1, "b", "fixed"), (1, "a", "fixed"), (3, "c", "fixed")]
+
+
+def test_one_shift_of_five_is_never_the_mean_over_all():
+    """Nothing was scored on the others, as after an import of predictions on one set."""
+    shifts = ("v2", "r", "sketch", "a", "objectnet")
+    (ranking,) = rankings(run("a", {"id-test": 0.8, "r": 0.9}, shifts=shifts))
+    (line,) = ranking.methods
+    assert ranking.shifts == shifts
+    assert (line.rank, line.scores.mean_ood) == (None, None)
+    assert line.scores.missing == ("v2", "sketch", "a", "objectnet")
+
+
+def test_rows_that_do_not_say_their_shifts_are_of_those_that_others_say():
+    ranking = rank(
+        run("a", {"id-test": 0.8, "r": 0.9}, label="a", seed=0),
+        run("b", {"id-test": 0.8, "v2": 0.7, "r": 0.9}, label="b", shifts=("v2", "r")),
+    )
+    assert ranking.shifts == ("v2", "r")
+    assert names(ranking) == [(1, "b", "fixed"), (None, "a", "fixed")]
 
 
 def test_a_line_is_the_mean_over_seeds_with_a_t_interval():
@@ -75,12 +98,19 @@ def test_a_line_is_the_mean_over_seeds_with_a_t_interval():
     assert line.scores.by_set["id-test"].sd == pytest.approx(0, abs=1e-12)
 
 
-def test_one_seed_has_the_interval_of_the_set_and_none_of_the_mean():
+def test_one_seed_has_the_interval_of_each_set_and_one_of_the_mean_that_follows():
     (line,) = rank(run("a", values(80, 50, 60))).methods
     cell = line.scores.by_set["imagenet-r"]
     assert (cell.low, cell.high, cell.sd) == (pytest.approx(0.59), pytest.approx(0.61), None)
     mean = line.scores.mean_ood
-    assert (mean.low, mean.high, mean.sd) == (None, None, None)
+    half = math.sqrt(0.01**2 + 0.01**2) / 2
+    assert (mean.low, mean.high) == (pytest.approx(0.55 - half), pytest.approx(0.55 + half))
+    assert (mean.interval, mean.sd) == ("from the intervals of the sets", None)
+
+
+def test_the_mean_over_a_single_shift_has_the_interval_of_the_shift():
+    (line,) = rank(run("a", {"id-test": 0.8, "imagenet-r": 0.6})).methods
+    assert line.scores.mean_ood == line.scores.by_set["imagenet-r"]
 
 
 def test_a_missing_shift_leaves_no_mean_and_no_rank():

@@ -1,10 +1,15 @@
+import csv
+import io
+
 import pyarrow as pa
 import pytest
 from shiftbench.leaderboard.published.schema import PUBLISHED_SCHEMA
 from shiftbench.leaderboard.schema import done, failed
+from shiftbench.report.html.page import render
 from shiftbench.report.markdown import write_markdown
 from shiftbench.report.model import build
 from shiftbench.report.scores import MEAN
+from shiftbench.report.tables import to_csv, to_latex
 from shiftbench.report.words import SHORT, TRADEOFFS, duration, title_of
 
 from tests.leaderboard.real_records import golden
@@ -42,14 +47,16 @@ def table():
 GOLDEN = """\
 ## imagenet · miniature · all training data
 
-accuracy: id-test, imagenet-v2, imagenet-r, imagenet-sketch, objectnet, imagenet-a
+accuracy: id-test, imagenet-v2, imagenet-r, imagenet-sketch, objectnet, imagenet-a; \
+OOD: mean over all 5 shifts (imagenet-v2, imagenet-r, imagenet-sketch, objectnet, imagenet-a)
 
 Ties are not known. There is no results folder.
 
 | # | tied | method | selection | seeds | ID | V2 | R | Sketch | ObjNet | A | OOD | 95 % of OOD \
 | cost |
 | --: | :-- | :-- | :-- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |
-| 1 | – | zero-shot | fixed | 1 | 68.3 | 61.9 | 77.7 | 48.2 | 53.0 | 49.8 | 58.1 | – | 0 s |
+| 1 | – | zero-shot | fixed | 1 | 68.3 | 61.9 | 77.7 | 48.2 | 53.0 | 49.8 \
+| 58.1 | 57.7 to 58.6 | 0 s |
 | 2 | – | full | fixed | 2 | 81.5 ±0.7 | 71.0 ±0.7 | 65.5 ±0.7 | 46.5 ±0.7 | 50.5 ±0.7 | 36.5 ±0.7 \
 | 54.0 ±0.7 | 47.6 to 60.4 | 60 s |
 |  | – | lp\\_ft | fixed | 1 | 80.0 | 70.0 | – | – | – | – | partial | – | 60 s |
@@ -109,7 +116,7 @@ def test_selections_and_variants_are_named():
     wise = done(info("w", label="wise-ft"), rows)
     text = markdown(wise)
     assert "| 1 | – | wise-ft | fixed alpha=0.5 |" in text
-    assert "| 2 | – | wise-ft | id-val alpha=0.5 |" in text
+    assert "| 1 | – | wise-ft | id-val alpha=0.5 |" in text
     assert "|  | – | wise-ft | oracle alpha=1.0 |" in text
     shown = printed(wise)
     assert "wise-ft · oracle" in shown
@@ -123,6 +130,33 @@ def test_incomplete_data_are_marked_and_explained():
     assert "incomplete* imagenet · objectnet: 9 of 10 files" in printed(table)
     assert "| 50.0\\* |" in markdown(table)
     assert "## Incomplete data\n\n- imagenet · id-test · 9 of 10 files\n" in markdown(table)
+
+
+def test_a_single_shift_with_incomplete_data_shows_its_value():
+    scores = {"id-test": 0.5, "iwildcam-ood": 0.25}
+    table = done(info(), results(scores, incomplete_reason="9 of 10 files"))
+    model = build(table)
+    assert "25.0*" in printed(table)
+    assert "| 25.0\\* | 24.0 to 26.0 |" in markdown(table)
+    assert "25.0*" in to_latex(model)
+    assert "partial" not in printed(table) + markdown(table) + to_latex(model)
+    (line,) = model.rankings[0].ranking.methods
+    assert line.rank is None
+
+
+def test_a_mean_that_lacks_a_shift_is_marked_in_every_printer():
+    table = run("a", {"id-test": 0.5, "r": 0.25}, shifts=("v2", "r"))
+    over = "OOD: mean over all 2 shifts (v2, r); nothing here has v2"
+    model = build(table)
+    for text in (printed(table, width=200), markdown(table), to_latex(model)):
+        assert over in text
+        assert "partial" in text
+    page = render(model)
+    assert over in page
+    assert ">partial</td>" in page
+    row = list(csv.DictReader(io.StringIO(to_csv(model))))[-1]
+    assert (row["evaluation_set"], row["shifts"], row["value"]) == ("mean OOD", "v2 r", "")
+    assert (row["complete"], row["remark"]) == ("false", "missing or incomplete: v2")
 
 
 def test_a_single_shift_is_the_mean_and_needs_no_column():

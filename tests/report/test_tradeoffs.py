@@ -4,6 +4,8 @@ from shiftbench.evaluation.robustness import AXES, baselines, standard_models
 from shiftbench.leaderboard.published.reading import read_published
 from shiftbench.report.cloud import applicable, shipped_baselines
 from shiftbench.report.curves import curve_points
+from shiftbench.report.html.page import render
+from shiftbench.report.model import build
 from shiftbench.report.tradeoffs import tradeoffs
 
 from tests.leaderboard.real_records import of_task, results, zero_shot
@@ -86,6 +88,30 @@ def test_effective_robustness_needs_the_accuracy_on_the_shifts_classes(table):
     assert (
         shipped_baselines(rankings(table.filter(pa.compute.field("task") == "x")), published) == {}
     )
+
+
+def test_effective_robustness_outside_of_the_fit_is_marked(table):
+    """The testbed's standard models end well below an ID accuracy of 99 %."""
+    published = read_published(FOLDER)
+    table = pa.concat_tables([table, of_task("high", cells(0.99, 0.9, 0.9), label="high")])
+    text = markdown(table, published=published)
+    (high,) = [line for line in text.splitlines() if line.startswith("| high | selected")]
+    assert high.count("†") == 1
+    assert "† outside of the ID accuracies" in text
+    right = baselines(standard_models(published))["imagenet-v2"]
+    assert not right.covers(0.99)
+    assert right.covers(0.8)
+    outside = {
+        t.method.label: t.outside for t in build(table, published=published).rankings[0].tradeoffs
+    }
+    assert outside["high"] == {"imagenet-v2"}
+    assert outside["full"] == frozenset()
+    assert "†" in render(build(table, published=published))
+
+
+def test_a_chart_says_which_values_a_trend_lacks(table):
+    page = render(build(table, published=read_published(FOLDER)))
+    assert f"No trend for imagenet-r: no run here has {AXES['imagenet-r']}." in page
 
 
 def test_reports_have_them(table):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -56,6 +58,26 @@ def student_t(values: npt.ArrayLike) -> tuple[Floats, Floats]:
     half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * each.std(axis=-1, ddof=1) / np.sqrt(n)
     mean = each.mean(axis=-1)
     return mean - half, mean + half
+
+
+def of_mean(
+    values: Sequence[float], low: Sequence[float], high: Sequence[float]
+) -> tuple[float, float]:
+    """Interval of the mean of independent numbers, from the interval of each.
+
+    How far each end lies from the value stands for its standard error on that side, and the squares
+    add up (Zou and Donner, 2008, doi 10.1002/sim.3095).
+
+    Args:
+        values: the numbers.
+        low: lower ends of their intervals.
+        high: upper ends.
+    """
+    numbers, n = np.asarray(values), len(values)
+    down = float(np.sqrt(np.sum((numbers - low) ** 2))) / n
+    up = float(np.sqrt(np.sum((high - numbers) ** 2))) / n
+    mean = float(numbers.mean())
+    return mean - down, mean + up
 
 
 def worst_of_groups(successes: Counts, trials: Counts) -> tuple[float, float]:

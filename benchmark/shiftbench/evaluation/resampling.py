@@ -54,7 +54,7 @@ def resampled_counts(
 
 
 def resampled_kinds(
-    kinds: Counts, resamples: int = RESAMPLES, seed: int = SEED
+    kinds: Counts, resamples: int = RESAMPLES, seed: int | Sequence[int] = SEED
 ) -> Iterator[Floats]:
     """Counts of each kind of example in each resample, where there are few kinds.
 

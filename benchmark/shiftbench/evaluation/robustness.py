@@ -89,6 +89,10 @@ class Baseline:
         expected: Floats = expit(slope * logit(x) + intercept)
         return expected
 
+    def covers(self, id_accuracy: float) -> bool:
+        """True inside the range of ID accuracies that it was fitted on; outside, ρ is a guess."""
+        return bool(self.ids.min() <= id_accuracy <= self.ids.max())
+
     def rho(self, ids: npt.ArrayLike, oods: npt.ArrayLike) -> Floats:
         """Effective robustness: OOD accuracy less what ID accuracy foretells, in (-1, 1)."""
         return np.asarray(oods, dtype=np.float64) - self(ids)

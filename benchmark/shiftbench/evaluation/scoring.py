@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shiftbench.evaluation.examples import Examples
-from shiftbench.evaluation.intervals import percentiles
+from shiftbench.evaluation.intervals import SEED, Floats, percentiles
 from shiftbench.evaluation.metrics.base import Metric
 from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.evaluation.predictions import examples_of
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 ALWAYS = ("accuracy",)
 """Metrics that are recorded beside every headline."""
+
+Interval = tuple[float, float]
+"""Low and high."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +69,52 @@ def score(measured: Metric, examples: Examples) -> Score:
     if exact := measured.exact_interval(examples):
         low, high, name = exact
         return Score(value, low, high, n, name)
-    clusters, kinds = examples.clusters, measured.kinds(examples)
-    if clusters is not None:
-        units = int(clusters.max()) + 1
-        name = f"bootstrap over {units} locations"
-        counts = resampled_kinds(np.ones(units, dtype=np.int64))
-        statistic = measured.statistic(examples, clusters)
-    elif kinds is not None:
-        name = "bootstrap over examples"
-        _, first, of_kind = np.unique(kinds, axis=0, return_index=True, return_counts=True)
-        counts = resampled_kinds(of_kind)
-        statistic = measured.statistic(examples.take(first))
-    else:
-        name = "bootstrap over examples"
-        counts = resampled_counts(n)
-        statistic = measured.statistic(examples)
-    draws = np.concatenate([statistic(block) for block in counts])
+    draws, name = _drawn(measured, examples, SEED)
     low, high = percentiles(measured.centred(draws, value))
     if measured.resamples_lie_beside:
         name += ", centred"
     return Score(value, low, high, n, name)
+
+
+def interval_of_mean(tables: Mapping[str, pa.Table], metrics: Mapping[str, str]) -> Interval:
+    """95 % interval of a metric's mean over evaluation sets: a percentile bootstrap.
+
+    The examples, or locations, of each set are resampled on their own.
+
+    Args:
+        tables: of ``predictions.to_table`` by evaluation set, of one variant.
+        metrics: by evaluation set.
+
+    Raises:
+        InputError: a metric is unknown, or a column or a field that it needs is empty.
+    """
+    of_sets = []
+    for name, table in tables.items():
+        measured, examples = metric(metrics[name]), examples_of(table)
+        value = measured.value(examples)
+        draws, _ = _drawn(measured, examples, (SEED, zlib.crc32(name.encode())))
+        of_sets.append(measured.centred(draws, value))
+    return percentiles(np.mean(of_sets, axis=0))
+
+
+def _drawn(measured: Metric, examples: Examples, seed: int | Sequence[int]) -> tuple[Floats, str]:
+    """The metric (resamples,) of resampled examples or locations, and what that is called."""
+    clusters, kinds = examples.clusters, measured.kinds(examples)
+    if clusters is not None:
+        units = int(clusters.max()) + 1
+        name = f"bootstrap over {units} locations"
+        counts = resampled_kinds(np.ones(units, dtype=np.int64), seed=seed)
+        statistic = measured.statistic(examples, clusters)
+    elif kinds is not None:
+        name = "bootstrap over examples"
+        _, first, of_kind = np.unique(kinds, axis=0, return_index=True, return_counts=True)
+        counts = resampled_kinds(of_kind, seed=seed)
+        statistic = measured.statistic(examples.take(first))
+    else:
+        name = "bootstrap over examples"
+        counts = resampled_counts(len(examples), seed=seed)
+        statistic = measured.statistic(examples)
+    return np.concatenate([statistic(block) for block in counts]), name
 
 
 def rescore(table: pa.Table, text: str) -> Score:

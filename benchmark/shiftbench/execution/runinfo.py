@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from shiftbench.core.provenance import collect, device_name
-from shiftbench.leaderboard.schema import Parent, RunInfo, task_digest
+from shiftbench.leaderboard.schema import Parent, RunInfo, shifts_of, task_digest
 from shiftbench.methods.registry import METHODS, plugin_origin
 from shiftbench.suite.plan import Run
 
@@ -45,6 +45,7 @@ def run_info(
         suite=suite,
         task=run.task.name,
         task_digest=task_digest(run.task),
+        shifts=shifts_of(run.task),
         data_kind=run.data_kind,
         backbone=run.backbone,
         method=run.method,

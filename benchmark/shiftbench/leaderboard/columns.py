@@ -60,7 +60,7 @@ class _Annotation(NamedTuple):
 
     Attributes:
         plain: its Python type; of ``Mapping[str, Any]`` and literals the type without arguments.
-        item: for lists, the named tuple of text that they are of.
+        item: for lists, the named tuple of text, or the text, that they are of.
         nullable: true if it may be null, or some kind of row lacks it.
         column: its documentation.
     """
@@ -73,14 +73,22 @@ class _Annotation(NamedTuple):
     @property
     def arrow(self) -> pa.DataType:
         """The Arrow type."""
+        if self.plain is tuple and self.item is str:
+            return pa.list_(pa.string())
         if self.plain is tuple:
             of = [pa.field(name, pa.string(), nullable=False) for name in self.item._fields]
             return pa.list_(pa.struct(of))
         return _ARROW[self.plain]
 
+    def item_of(self, stored: Any) -> Any:
+        """An item of a list, as rows have it."""
+        return stored if self.item is str else self.item(**stored)
+
     @property
     def words(self) -> str:
         """The type for people."""
+        if self.plain is tuple and self.item is str:
+            return "list of text"
         if self.plain is tuple:
             return f"list of ({', '.join(self.item._fields)})"
         return _WORDS[self.plain]
@@ -161,8 +169,11 @@ class Columns:
         of = self._annotations[name]
         if of.plain is tuple:
             known: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-            lists = (tuple(of.item(**item) for item in items) for items in column.to_pylist())
-            return [known.setdefault(items, items) for items in lists]
+            lists = (
+                None if items is None else tuple(map(of.item_of, items))
+                for items in column.to_pylist()
+            )
+            return [None if items is None else known.setdefault(items, items) for items in lists]
         encoded = column.combine_chunks().dictionary_encode()
         values = encoded.dictionary.to_pylist()
         if of.plain is Mapping:
@@ -200,7 +211,7 @@ def _stored(value: Any) -> Any:
     """A value as Arrow takes it."""
     match value:
         case tuple():
-            return [item._asdict() for item in value]
+            return [item if isinstance(item, str) else item._asdict() for item in value]
         case Mapping():
             return json_text(value)
         case _:

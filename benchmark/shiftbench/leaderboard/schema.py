@@ -65,6 +65,10 @@ class RunInfo:
     task_digest: Annotated[
         str, Column("digest of the task's full definition, since a name may mean several")
     ]
+    shifts: Annotated[
+        tuple[str, ...] | None,
+        Column("names of all shifts of the task's definition, whichever a row is of"),
+    ] = None
     data_kind: Annotated[
         str, Column("which data the task's names stand for: `real` or `miniature/<version>`")
     ]
@@ -345,6 +349,11 @@ def imported_from(run: RunInfo) -> str | None:
 def task_digest(task: Task) -> str:
     """The digest of a task's definition that rows carry, and by which tasks are compared."""
     return digest(task.recorded().model_dump(mode="json"))
+
+
+def shifts_of(task: Task) -> tuple[str, ...]:
+    """The shifts of a task that rows carry: those that a mean is over."""
+    return tuple(name for name in task.evaluation_sets() if role_of(name) == "shift")
 
 
 def _values_of(info: RunInfo) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def applicable(ranking: Ranking, baseline: Mapping[str, Baseline]) -> Mapping[st
     return {
         shift: line
         for shift, line in baseline.items()
-        if shift in ranking.shifts and ranking.metrics[shift] == "accuracy"
+        if shift in ranking.shifts and ranking.metrics.get(shift) == "accuracy"
     }
 
 
@@ -87,7 +87,7 @@ def axes(ranking: Ranking) -> dict[str, str]:
     return {
         shift: axis
         for shift, axis in AXES.items()
-        if shift in ranking.shifts and axis in known and ranking.metrics[shift] == "accuracy"
+        if shift in ranking.shifts and axis in known and ranking.metrics.get(shift) == "accuracy"
     }
 
 

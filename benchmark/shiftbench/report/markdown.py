@@ -91,7 +91,7 @@ def _ranking(of_ranking: RankingReport) -> list[str]:
 def _row(
     ranking: Ranking, method: RankedMethod, shifts: Sequence[str], letters: str | None
 ) -> list[str]:
-    mean = method.scores.mean_ood
+    mean = method.scores.get(MEAN)
     interval = "" if mean is None else ranking.scale_on(MEAN).interval(mean.low, mean.high)
     return [
         "" if method.rank is None else str(method.rank),

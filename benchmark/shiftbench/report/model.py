@@ -39,7 +39,7 @@ from shiftbench.report.references import Comparison, compare
 from shiftbench.report.reproduce import UNKNOWN, Find, Reproduction, reproductions
 from shiftbench.report.runs import provenance
 from shiftbench.report.searches import SearchReport, searches
-from shiftbench.report.ties import Ties, all_ties
+from shiftbench.report.ties import Ties, compared
 from shiftbench.report.tradeoffs import Tradeoff, tradeoffs
 
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ def build(
     return Report(
         title=title,
         rankings=tuple(
-            _ranking_report(ranking, ties, applicable(ranking, baselines))
-            for ranking, ties in zip(rankings, all_ties(rankings, results), strict=True)
+            _ranking_report(found.ranking, found.ties, applicable(found.ranking, baselines))
+            for found in compared(rankings, results)
         ),
         overall=tuple(overall(rankings)),
         base_to_new=tuple(base_to_new(rankings)),

@@ -11,7 +11,7 @@ from statistics import fmean
 import numpy as np
 
 from shiftbench.data.tasks.definition import ID_TEST, NEW
-from shiftbench.report.ranking import RankedMethod, Ranking, grouped, name_of
+from shiftbench.report.ranking import RankedMethod, Ranking, grouped, name_of, shared_ranks
 from shiftbench.report.scale import Scale
 from shiftbench.report.scores import Estimate
 
@@ -21,7 +21,7 @@ class OverallMethod:
     """A method over all tasks: means of the tasks' own means.
 
     Attributes:
-        rank: from 1.
+        rank: from 1, shared by equal means.
         label: what the suite calls it.
         selection: how its variants were chosen.
         id_test: mean over tasks.
@@ -124,7 +124,8 @@ def overall(rankings: Sequence[Ranking]) -> list[OverallRanking]:
         ]
         if common:
             common.sort(key=lambda m: (-scale.gain(m.mean_ood), -scale.gain(m.id_test), m.label))
-            ranked = (replace(method, rank=place) for place, method in enumerate(common, start=1))
+            places = shared_ranks([scale.gain(method.mean_ood) for method in common])
+            ranked = (replace(m, rank=place) for place, m in zip(places, common, strict=True))
             results.append(
                 OverallRanking(data_kind, backbone, shots, images, tasks, scale, tuple(ranked))
             )

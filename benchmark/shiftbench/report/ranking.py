@@ -77,7 +77,7 @@ class RankedMethod(ScoredMethod):
     """One line of a ranking: a method with the variants that were selected.
 
     Attributes:
-        rank: from 1; ``None`` for what does not rank: ``oracle``, and a partial mean.
+        rank: from 1, shared by equal scores; ``None`` for oracles and partial means.
         selection: how its variants were chosen.
         cost_seconds: mean device time to train it with its ancestors and to search for their
             settings, each counted once; ``None`` when an ancestor's is not known.
@@ -107,7 +107,7 @@ class Ranking:
         shots: training images per class; ``None`` for all.
         images: most images that a set was evaluated on; ``None`` for all.
         shifts: the task's shifts.
-        metrics: headline metric of each evaluation set.
+        metrics: headline metric of each evaluation set that some method was scored on.
         scale: of what ranks; ``None`` where the shifts' metrics have none in common.
         methods: ranked ones, then partial ones, then oracles.
         variants: every variant of every method, whoever chose it.
@@ -140,7 +140,8 @@ class Ranking:
 def rank(rows: Iterable[Row]) -> list[Ranking]:
     """Rank the methods of each task × backbone × shots.
 
-    A task's shifts are those that any of its rows names. What no seed can change, such as zero-shot
+    A task's shifts are those of its definition, as rows have recorded it; of rows that have not,
+    those that any of them names. What no seed can change, such as zero-shot
     with all its parents, is one run that stands for all seeds, and is shown beside every number of
     shots.
 
@@ -154,7 +155,7 @@ def rank(rows: Iterable[Row]) -> list[Ranking]:
     by_setting = grouped(by_run, lambda run_id: _setting_of(runs.by_id[run_id]))
     for (task, task_digest, data_kind, backbone, images), run_ids in by_setting.items():
         of_task = [*chain.from_iterable(by_run[run_id] for run_id in run_ids)]
-        shifts = tuple(dict.fromkeys(r.evaluation_set for r in of_task if r.role == "shift"))
+        shifts = _shifts(of_task)
         metrics = {row.evaluation_set: row.metric for row in of_task}
         scale = common_scale(metrics[name] for name in shifts or (ID_TEST,) if name in metrics)
         if scale is not None and scale.higher_is_better is None:
@@ -280,7 +281,8 @@ class _Scorer:
         """Ranked by mean OOD, or by ID where the task has no shift; the others below, by ID."""
         oracles, others = _split(methods, lambda method: method.selection == ORACLE)
         whole, partial = self._in_order(others, lambda method: method.selection)
-        ranked = [replace(method, rank=place) for place, method in enumerate(whole, start=1)]
+        places = shared_ranks([self._headline(method.scores) for method in whole])
+        ranked = [replace(method, rank=place) for place, method in zip(places, whole, strict=True)]
         last = chain(*self._in_order(oracles, lambda method: method.selection))
         return (*ranked, *partial, *last)
 
@@ -288,11 +290,14 @@ class _Scorer:
         """Those that have the score that ranks, best first, and the others."""
 
         def key(method: M) -> tuple[float, float, str, str]:
-            by_id = self._gain(method.scores, ID_TEST)
-            mean = by_id if method.scores.mean_ood is None else self._gain(method.scores, MEAN)
+            mean, by_id = self._headline(method.scores), self._gain(method.scores, ID_TEST)
             return -mean, -by_id, method.label, name(method)
 
         return _split(sorted(methods, key=key), self._has_headline)
+
+    def _headline(self, scores: Scores) -> float:
+        """What ranks: the mean over shifts, or in its absence the ID score; more is better."""
+        return self._gain(scores, ID_TEST if scores.mean_ood is None else MEAN)
 
     def _gain(self, scores: Scores, set_name: str) -> float:
         estimate = scores.get(set_name)
@@ -310,6 +315,25 @@ class _Scorer:
 
 
 M = TypeVar("M", bound=ScoredMethod)
+
+
+def shared_ranks(values: Sequence[float]) -> list[int]:
+    """Ranks from 1 of values in descending order: equal ones share a rank, as in 1, 1, 3.
+
+    Means of the same numbers may differ in their last digits, so those count as equal.
+    """
+    ranks: list[int] = []
+    for place, value in enumerate(values):
+        equal = place > 0 and math.isclose(value, values[place - 1], rel_tol=1e-12, abs_tol=1e-12)
+        ranks.append(ranks[-1] if equal else place + 1)
+    return ranks
+
+
+def _shifts(rows: Sequence[Row]) -> tuple[str, ...]:
+    """The shifts of the task that rows are of, in the order of its definition."""
+    recorded = dict.fromkeys(chain.from_iterable(row.shifts or () for row in rows))
+    named = dict.fromkeys(row.evaluation_set for row in rows if row.role == "shift")
+    return (*recorded, *(name for name in named if name not in recorded))
 
 
 def _setting_of(row: Row) -> tuple[str, str, str, str, int | None]:

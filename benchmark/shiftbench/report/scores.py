@@ -10,6 +10,8 @@ import numpy as np
 from shiftbench.leaderboard.schema import Row
 
 STUDENT = "Student's t over seeds"
+OF_SETS = "from the intervals of the sets"
+BOOTSTRAP = "bootstrap of examples, each set on its own"
 MEAN = "mean OOD"
 """Stands for the mean over shifts where names of evaluation sets are."""
 
@@ -30,8 +32,8 @@ class Estimate:
     Attributes:
         mean: in the unit of the metric; accuracies are in [0, 1].
         sd: standard deviation over seeds (n - 1); ``None`` for one seed.
-        low: lower end of the 95 % interval: Student's t over seeds, or with one seed the interval
-            of the evaluation set; ``None`` where neither exists.
+        low: lower end of the 95 % interval: Student's t over seeds, or with one seed that of the
+            examples; ``None`` where neither exists.
         high: upper end.
         seeds: those averaged.
         interval: which kind of interval it is; ``None`` where there is none.
@@ -60,15 +62,24 @@ class Scores:
         mean_ood: mean over all shifts of the task; ``None`` when one is missing or incomplete, or
             the shifts' metrics have no common scale.
         missing: the shifts that are missing or incomplete.
+        only: the task's shift, where it has just one.
     """
 
     by_set: Mapping[str, Estimate]
     mean_ood: Estimate | None
     missing: tuple[str, ...]
+    only: str | None = None
 
     def get(self, set_name: str) -> Estimate | None:
-        """The score on an evaluation set, or over all shifts for ``MEAN``."""
-        return self.mean_ood if set_name == MEAN else self.by_set.get(set_name)
+        """The score on an evaluation set, or over all shifts for ``MEAN``.
+
+        The score of a single shift is the mean, also where it has a remark and does not rank.
+        """
+        if set_name != MEAN:
+            return self.by_set.get(set_name)
+        if self.mean_ood is None and self.only is not None:
+            return self.by_set.get(self.only)
+        return self.mean_ood
 
     def with_mean(self) -> dict[str, Estimate]:
         """The scores by evaluation set, and by ``MEAN`` where there is one."""
@@ -99,7 +110,23 @@ def average(
             for rows in of_members.values()
         ]
         mean_ood = _over_seeds(means, [member.seed for member in of_members])
-    return Scores(by_set, mean_ood, missing)
+        if len(shifts) == 1:
+            mean_ood = by_set[shifts[0]]
+        elif len(means) == 1:
+            mean_ood = _with_interval(mean_ood, [by_set[name] for name in shifts])
+    return Scores(by_set, mean_ood, missing, shifts[0] if len(shifts) == 1 else None)
+
+
+def _with_interval(mean: Estimate, parts: Sequence[Estimate]) -> Estimate:
+    """The mean over independent sets with the interval that follows from those of the sets."""
+    from shiftbench.evaluation.intervals import of_mean
+
+    ends = [(part.mean, part.low, part.high) for part in parts]
+    known = [(mean, low, high) for mean, low, high in ends if low is not None and high is not None]
+    if len(known) < len(ends):
+        return mean
+    low, high = of_mean(*zip(*known, strict=True))
+    return replace(mean, low=low, high=high, interval=OF_SETS)
 
 
 def _of_set(rows: Sequence[Row], runs: int) -> Estimate:

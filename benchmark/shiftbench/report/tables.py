@@ -12,7 +12,14 @@ from shiftbench.report.model import RankingReport, Report
 from shiftbench.report.ranking import RankedMethod, Ranking
 from shiftbench.report.scale import NONE
 from shiftbench.report.scores import MEAN
-from shiftbench.report.words import duration, metrics_of, missing_text, short, title_of
+from shiftbench.report.words import (
+    duration,
+    metrics_of,
+    missing_text,
+    partial_text,
+    short,
+    title_of,
+)
 
 HEADER = (
     *("data_kind", "task", "task_digest", "backbone", "shots", "evaluation_images"),
@@ -103,8 +110,10 @@ def _csv_rows(of_ranking: RankingReport, method: RankedMethod) -> list[list[obje
 def _latex_table(of_ranking: RankingReport, label: str) -> str:
     ranking = of_ranking.ranking
     several = len(ranking.shifts) > 1
-    sets = [s for s in (ID_TEST, *ranking.shifts) if s in ranking.metrics] + [MEAN] * several
-    header = ["", "method", *map(short, sets), "tied", "cost"]
+    sets = [s for s in (ID_TEST,) if s in ranking.metrics]
+    sets += [*ranking.shifts, MEAN] if several else [MEAN] * len(ranking.shifts)
+    heads = [short(s) if several or s != MEAN else short(ranking.shifts[0]) for s in sets]
+    header = ["", "method", *heads, "tied", "cost"]
     best = {s: _best(ranking, s) for s in sets}
     body = [
         [
@@ -144,7 +153,7 @@ def _latex_table(of_ranking: RankingReport, label: str) -> str:
 def _latex_cell(ranking: Ranking, method: RankedMethod, set_name: str, best: float | None) -> str:
     estimate, scale = method.scores.get(set_name), ranking.scale_on(set_name)
     if estimate is None:
-        return escape_latex(NONE)
+        return escape_latex(partial_text(method, set_name))
     text = scale.text(estimate.mean)
     if method.rank is not None and estimate.mean == best:
         text = rf"\textbf{{{text}}}"

@@ -16,6 +16,7 @@ from shiftbench.report.words import (
     duration,
     failure_text,
     metrics_of,
+    partial_text,
     several_shifts,
     short,
     tasks_of,
@@ -119,7 +120,7 @@ def score_text(
     """
     estimate = method.scores.get(set_name)
     if estimate is None:
-        return "partial" if set_name == MEAN and method.scores.missing else NONE
+        return partial_text(method, set_name)
     scale = ranking.scale_on(set_name)
     sd = f" ±{scale.text(estimate.sd)}" if spread and estimate.sd is not None else ""
     return f"{scale.text(estimate.mean)}{sd}{'' if estimate.remark is None else MARK}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ import pyarrow as pa
 from shiftbench.core.errors import InputError
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.report.ranking import RankedMethod, Ranking
+from shiftbench.report.scores import BOOTSTRAP, OF_SETS
 
 if TYPE_CHECKING:
     from shiftbench.evaluation.comparison import Predictions, Seed
@@ -33,8 +34,21 @@ class Ties:
     known: bool
 
 
-def all_ties(rankings: Sequence[Ranking], results: Path | None) -> list[Ties]:
-    """The ties of each ranking. Each file of predictions is read once.
+@dataclass(frozen=True)
+class Compared:
+    """All that the predictions of a ranking tell.
+
+    Attributes:
+        ranking: with the intervals of means that predictions give.
+        ties: which of its methods tie.
+    """
+
+    ranking: Ranking
+    ties: Ties
+
+
+def compared(rankings: Sequence[Ranking], results: Path | None) -> list[Compared]:
+    """The ties of each ranking, and intervals of means. Each file of predictions is read once.
 
     Args:
         rankings: of a report.
@@ -43,9 +57,33 @@ def all_ties(rankings: Sequence[Ranking], results: Path | None) -> list[Ties]:
     reader = _Reader(rankings, results)
     found = []
     for ranking in rankings:
-        found.append(_ties(ranking, reader))
+        found.append(Compared(_with_intervals(ranking, reader), _ties(ranking, reader)))
         reader.forget(ranking)
     return found
+
+
+def _with_intervals(ranking: Ranking, reader: _Reader) -> Ranking:
+    """The ranking with bootstrap intervals of the means of one seed, where predictions are there.
+
+    Those of what has no predictions follow from the intervals of the sets.
+    """
+    from shiftbench.evaluation.scoring import interval_of_mean
+
+    metrics = {name: ranking.metrics[name] for name in ranking.by if name in ranking.metrics}
+    methods = []
+    for method in ranking.methods:
+        mean = method.scores.mean_ood
+        if method.rank is not None and mean is not None and mean.interval == OF_SETS:
+            (member,) = method.members
+            try:
+                tables = reader.read(member.run_id, member.variant, metrics)
+                low, high = interval_of_mean(tables, metrics)
+            except InputError:  # they are not there, or are classes only: the ties' note says so
+                pass
+            else:
+                mean = replace(mean, low=low, high=high, interval=BOOTSTRAP)
+        methods.append(replace(method, scores=replace(method.scores, mean_ood=mean)))
+    return replace(ranking, methods=tuple(methods))
 
 
 def _ties(ranking: Ranking, reader: _Reader) -> Ties:

@@ -34,6 +34,8 @@ class Tradeoff:
         gain_per_hour: the same for each hour of device time, searches included; ``None`` where
             nothing was spent or that is not known.
         rho: effective robustness by shift, in (-1, 1), where there is a published baseline.
+        outside: the shifts whose ρ extrapolates: the ID accuracy is not among those that the
+            baseline was fitted on.
     """
 
     method: RankedMethod
@@ -42,6 +44,7 @@ class Tradeoff:
     gain: float | None
     gain_per_hour: float | None
     rho: Mapping[str, float]
+    outside: frozenset[str]
 
 
 def tradeoffs(
@@ -87,6 +90,7 @@ def tradeoffs(
                 if gain is None
                 else gain_per_gpu_hour(gain, method.cost_seconds),
                 rho=_rho(method, baseline),
+                outside=_outside(method, baseline),
             )
         )
     return found
@@ -98,3 +102,13 @@ def _rho(method: RankedMethod, baseline: Mapping[str, Baseline]) -> dict[str, fl
     return {
         cell.evaluation_set: rho for cell, rho in zip(cells, values, strict=True) if rho is not None
     }
+
+
+def _outside(method: RankedMethod, baseline: Mapping[str, Baseline]) -> frozenset[str]:
+    """The shifts whose baseline was not fitted on ID accuracies like the method's."""
+    on_axis = {shift: method.scores.by_set.get(line.axis) for shift, line in baseline.items()}
+    return frozenset(
+        shift
+        for shift, score in on_axis.items()
+        if score is not None and not baseline[shift].covers(score.mean)
+    )

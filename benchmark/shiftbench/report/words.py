@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.leaderboard.schema import REAL, FailedRun
 from shiftbench.report.over_tasks import OverallRanking
-from shiftbench.report.ranking import Ranking
+from shiftbench.report.ranking import RankedMethod, Ranking
 from shiftbench.report.scale import ACCURACY, NONE, metric_title
 from shiftbench.report.scores import MEAN
 from shiftbench.report.tradeoffs import Tradeoff
@@ -27,6 +27,7 @@ SHORT = {
 }
 """Headings of columns."""
 MARK = "*"  # of a value from incomplete data
+OUTSIDE = "†"  # of an effective robustness that is extrapolated
 NOTE = (
     "Headline metric of each set, in percent unless it is a loss; mean over seeds ± standard "
     "deviation. OOD: mean over all shifts, which ranks. Cost: device time to train and to search, "
@@ -38,7 +39,8 @@ TRADEOFFS = (
     "accuracy and a higher mean OOD (numbers are alphas). Area: what the method's curve dominates "
     "beyond zero-shot, in points². Gain: mean OOD over zero-shot in points, and per hour of device "
     "time, searches included. ρ: effective robustness in points, accuracy above that of standard "
-    "ImageNet models of the same ID accuracy (arXiv 2007.00644)."
+    "ImageNet models of the same ID accuracy (arXiv 2007.00644); "
+    f"{OUTSIDE} outside of the ID accuracies that their line was fitted on, so extrapolated."
 )
 
 
@@ -55,12 +57,26 @@ def title_of(ranking: Ranking | OverallRanking) -> str:
 
 
 def metrics_of(ranking: Ranking) -> str:
-    """The title of each headline metric with the sets that it is of."""
+    """The title of each headline metric with the sets that it is of, and what OOD is over."""
     by_metric: dict[str, list[str]] = {}
     for name in (ID_TEST, *ranking.shifts):
         if name in ranking.metrics:
             by_metric.setdefault(metric_title(ranking.metrics[name]), []).append(name)
-    return "; ".join(f"{title}: {', '.join(sets)}" for title, sets in by_metric.items())
+    parts = [f"{title}: {', '.join(sets)}" for title, sets in by_metric.items()]
+    return "; ".join([*parts, *([of_mean] if (of_mean := ood_of(ranking)) else [])])
+
+
+def ood_of(ranking: Ranking) -> str | None:
+    """The shifts that the mean is over, and which of them no method was scored on."""
+    shifts = ranking.shifts
+    if not shifts:
+        return None
+    if len(shifts) == 1:
+        text = f"OOD: {shifts[0]}"
+    else:
+        text = f"OOD: mean over all {len(shifts)} shifts ({', '.join(shifts)})"
+    absent = [name for name in shifts if name not in ranking.metrics]
+    return f"{text}; nothing here has {', '.join(absent)}" if absent else text
 
 
 def tasks_of(ranking: OverallRanking) -> str:
@@ -105,6 +121,11 @@ def missing_text(missing: Sequence[str]) -> str | None:
     return f"missing or incomplete: {', '.join(missing)}" if missing else None
 
 
+def partial_text(method: RankedMethod, set_name: str) -> str:
+    """What stands where a method has no score."""
+    return "partial" if set_name == MEAN and method.scores.missing else NONE
+
+
 def tradeoff_header(found: Sequence[Tradeoff]) -> tuple[list[str], list[str]]:
     """The header of the table of trade-offs, and the shifts that have effective robustness."""
     shifts = list(dict.fromkeys(shift for tradeoff in found for shift in tradeoff.rho))
@@ -125,7 +146,11 @@ def tradeoff_cells(tradeoff: Tradeoff, shifts: Sequence[str]) -> list[str]:
         NONE if tradeoff.area is None else f"{1e4 * tradeoff.area:.1f}",
         ACCURACY.difference(tradeoff.gain),
         NONE if per_hour is None else f"{100 * per_hour:+,.0f}",
-        *(ACCURACY.difference(tradeoff.rho.get(shift)) for shift in shifts),
+        *(
+            ACCURACY.difference(tradeoff.rho.get(shift))
+            + (OUTSIDE if shift in tradeoff.outside and shift in tradeoff.rho else "")
+            for shift in shifts
+        ),
     ]
 
 

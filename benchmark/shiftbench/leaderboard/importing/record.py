@@ -22,7 +22,7 @@ from shiftbench.leaderboard.importing.answers import AnswerFile, Answers
 from shiftbench.leaderboard.importing.matching import VARIANT, order_of, predictions_table
 from shiftbench.leaderboard.importing.target import OpenedSet, Target, missing_files, open_set
 from shiftbench.leaderboard.runfolder import RunFolder
-from shiftbench.leaderboard.schema import IMPORTED, RunInfo, done, task_digest
+from shiftbench.leaderboard.schema import IMPORTED, RunInfo, done, shifts_of, task_digest
 from shiftbench.suite.plan import evaluation_metrics, run_id
 
 if TYPE_CHECKING:
@@ -207,6 +207,7 @@ def _info(target: Target, run: str, file: Path, content: str, sets: list[str]) -
         suite=target.suite,
         task=target.task.name,
         task_digest=task_digest(target.task),
+        shifts=shifts_of(target.task),
         data_kind=target.data_kind,
         backbone=target.backbone,
         method=target.label,

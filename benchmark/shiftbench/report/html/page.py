@@ -22,6 +22,7 @@ from shiftbench.report.ranking import RankedMethod, Ranking
 from shiftbench.report.scale import ACCURACY, NONE
 from shiftbench.report.scores import MEAN, Estimate
 from shiftbench.report.words import (
+    OUTSIDE,
     TRADEOFFS,
     duration,
     metrics_of,
@@ -154,16 +155,17 @@ def _script(text: str) -> Markup:
 
 def columns(ranking: Ranking) -> list[ScoreColumn]:
     """Evaluation sets of a ranking's table, in distribution first and the mean last."""
-    sets = [name for name in (ID_TEST, *ranking.shifts) if name in ranking.metrics]
+    sets = [*([ID_TEST] if ID_TEST in ranking.metrics else []), *ranking.shifts]
     of_sets = [ScoreColumn(name, short(name), _explained(ranking, name)) for name in sets]
     if len(ranking.shifts) == 1:  # it is the mean
         (shift,) = ranking.shifts
         only = ScoreColumn(MEAN, short(shift), f"{_explained(ranking, shift)}; ranks")
-        return [*of_sets[:-1], only]
+        return [*(column for column in of_sets if column.set_name != shift), only]
     if not ranking.shifts:
         return of_sets
     unit = _unit(ranking, MEAN)
-    return [*of_sets, ScoreColumn(MEAN, short(MEAN), f"mean over all shifts{unit}; ranks")]
+    over = f"mean over {', '.join(ranking.shifts)}{unit}; ranks"
+    return [*of_sets, ScoreColumn(MEAN, short(MEAN), over)]
 
 
 def interval(ranking: Ranking, set_name: str, estimate: Estimate | None) -> str:
@@ -183,7 +185,7 @@ def remark_of(method: RankedMethod, set_name: str) -> str | None:
 
 def order(text: str) -> str:
     """A key to sort numbers in words by, such as ``+1,234``; what is none comes last."""
-    return "-1e9" if text == NONE else text.replace(",", "").replace("+", "")
+    return "-1e9" if text == NONE else text.replace(",", "").replace("+", "").replace(OUTSIDE, "")
 
 
 def sort_value(ranking: Ranking, set_name: str, estimate: Estimate | None) -> str:

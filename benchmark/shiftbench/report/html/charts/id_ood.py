@@ -5,7 +5,9 @@ from __future__ import annotations
 import altair as alt
 
 from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.evaluation.robustness import AXES
 from shiftbench.leaderboard.schema import REAL
+from shiftbench.report.cloud import IMAGENET
 from shiftbench.report.html.charts.encodings import (
     PERCENT,
     colour,
@@ -47,9 +49,7 @@ def id_ood(records: RankingRecords, report: Report) -> Figure:
         )
     elif ranking.data_kind != REAL:
         text += " Published models are of real data, so none is here."
-    left = [s for s in shifts if s not in axes and ranking.task == "imagenet"]
-    if published and left:
-        text += f" No trend for {', '.join(left)}: our ID accuracy on their classes is not known."
+    text += _untrended(records, report)
     return Figure(
         name=f"{records.key}-id-ood",
         title=f"ID and OOD · {title_of(ranking)}",
@@ -57,6 +57,27 @@ def id_ood(records: RankingRecords, report: Report) -> Figure:
         chart=alt.concat(*(_panel(name, records, trend) for name in panels), columns=3),
         data={**records.data, "cloud": models, "baseline": trend, "equal": EQUAL},
     )
+
+
+def _untrended(records: RankingRecords, report: Report) -> str:
+    """Why shifts of the real ImageNet have no trend, each with what it lacks."""
+    ranking, axes = records.ranking, records.of_ranking.axes
+    if ranking.data_kind != REAL or ranking.task != IMAGENET:
+        return ""
+    if not report.cloud:
+        return " No trend: the published models are not there."
+    reasons: dict[str, list[str]] = {}
+    for shift in (shift for shift in ranking.shifts if shift not in axes):
+        if shift not in AXES:
+            why = "no published model has a value"
+        elif shift not in ranking.metrics:
+            why = "no run here has a value"
+        elif ranking.metrics[shift] != "accuracy":
+            why = f"the trend is of accuracy, and ours is {set_metric(ranking, shift)}"
+        else:
+            why = f"no run here has {AXES[shift]}"
+        reasons.setdefault(why, []).append(shift)
+    return "".join(f" No trend for {', '.join(of)}: {why}." for why, of in reasons.items())
 
 
 def _cloud_records(report: Report) -> Records:
