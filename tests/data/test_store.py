@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +83,22 @@ def expected(images: ImageSet) -> np.ndarray:
 def the_entry(root: Path) -> Path:
     (entry,) = (path for path in root.iterdir() if path.is_dir())
     return entry
+
+
+def test_processes_decode_the_same(tmp_path, files, monkeypatch):
+    monkeypatch.setattr(module, "MANY", 30)
+    monkeypatch.setattr(module, "_PART", 5)
+    seen: list[tuple[int, int]] = []
+    store = Store(tmp_path / "store", processes=2)
+    pixels = store.evaluation(files, PREPROCESSING, lambda done, n: seen.append((done, n)))
+    np.testing.assert_array_equal(pixels[:], expected(files))
+    assert seen == [(done, 37) for done in (5, 10, 15, 20, 25, 30, 35, 37)]
+    assert Store(tmp_path / "store").evaluation(files, PREPROCESSING).path == pixels.path
+
+    files.images.paths[20].write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"set/20\.png"):
+        store.evaluation(replace(files, fingerprint="f1"), PREPROCESSING)
+    the_entry(tmp_path / "store")  # the first alone: nothing half done is left beside it
 
 
 def test_pixels_are_those_of_the_preprocessing_and_decoded_once(tmp_path, files):

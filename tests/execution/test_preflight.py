@@ -78,7 +78,7 @@ def make_plan(root: Path, *overrides: str) -> Plan:
 def record(plan: Plan, results: Path, states: dict[tuple[str, str], SetState]) -> None:
     """Write rows of every run, as if it had just been done on the given files."""
     for run in plan.runs.values():
-        fit = Fit([1.0], {}, 12, 1.0, 1, 1, "2026-01-01T00:00:00+00:00", 1, 0.5, {})
+        fit = Fit([1.0], {}, 12, 1.0, 0.0, 1, 1, "2026-01-01T00:00:00+00:00", 1, 0.5, {})
         train = states["own", "id-test"].train_fingerprint
         info = run_info("own", run, torch.device("cpu"), fit, None, train)
         rows = [

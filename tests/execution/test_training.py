@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +128,26 @@ def test_training_in_pieces_equals_training_at_once() -> None:
     assert trainer.run().losses == expected.losses
     for ours, theirs in zip(pieces.parameters(), whole.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_training_in_pieces_opens_one_stream_and_says_how_long_it_waited() -> None:
+    model, method = make_model(), make_method("full")
+    schedule = make_schedule(EXAMPLES, method.config)
+    read = make_batches(method, model, schedule, WorkerPlace())
+    opened: list[range] = []
+
+    def batches(steps: range) -> Iterator[Batch]:
+        opened.append(steps)
+        for batch in read(steps):
+            time.sleep(0.01)
+            yield batch
+
+    trainer = Trainer(model, method, schedule, batches, seed=0)
+    first = replace(trainer.run(until=2))
+    whole = trainer.run()
+    assert opened == [range(schedule.steps)]
+    assert 0.02 <= first.waited < whole.waited <= whole.seconds
+    assert whole.waited >= 0.01 * schedule.steps
 
 
 def test_a_constant_schedule_keeps_the_peak() -> None:

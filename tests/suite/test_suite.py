@@ -405,7 +405,7 @@ BAD = {
     ),
     "unknown precision": (
         BASE.replace("max_grad_norm: 1.0", "precision: fp8"),
-        "x.yaml:7: methods.full.precision: must be 'fp32' or 'bf16', got \"fp8\"",
+        "x.yaml:7: methods.full.precision: must be 'fp32', 'tf32' or 'bf16', got \"fp8\"",
     ),
     "settings of a method that are none": (
         BASE.replace("{lr: 1e-4, max_grad_norm: 1.0}", "3"),

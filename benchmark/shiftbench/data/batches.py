@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 if TYPE_CHECKING:
-    from shiftbench.data.images import Images
-    from shiftbench.data.preprocessing import Preprocessing
+    from torch import Tensor
 
 Positions = npt.NDArray[np.int64]
 
@@ -64,66 +61,14 @@ def micro_batches(
             yield pairs[start : start + micro_batch]
 
 
-class AugmentedImages(Dataset[tuple[torch.Tensor, int, int]]):
-    """Training images, decoded and augmented on access.
-
-    An item is asked for by (position in the stream, index of the example). The augmentation is
-    drawn from the seed and the position, so it is the same whichever process decodes the image.
-    """
-
-    def __init__(
-        self,
-        images: Images,
-        labels: npt.NDArray[np.int64],
-        preprocessing: Preprocessing,
-        seed: int,
-    ) -> None:
-        self._images = images
-        self._labels = labels
-        self._preprocessing = preprocessing
-        self._seed = seed
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int, int]:
-        position, index = key
-        rng = np.random.default_rng([self._seed, position])
-        pixels = self._preprocessing.augment(self._images[index], rng)
-        return torch.from_numpy(pixels), int(self._labels[index]), position
-
-
-def image_batches(
-    dataset: AugmentedImages,
-    order: Iterable[list[tuple[int, int]]],
-    loader_workers: int,
-    pin_memory: bool,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Yield batches: uint8 pixels (m, size, size, 3), labels and positions (m,) int64.
-
-    Args:
-        dataset: the augmented training images.
-        order: the micro-batches, as ``micro_batches`` yields them.
-        loader_workers: processes that decode ahead of training; 0 decodes in this one.
-        pin_memory: put batches in page-locked memory, for faster copies to a GPU.
-    """
-    loader: DataLoader[tuple[torch.Tensor, int, int]] = DataLoader(
-        dataset,
-        batch_sampler=order,
-        num_workers=loader_workers,
-        # Forking a process that runs Ray's threads deadlocks.
-        multiprocessing_context="forkserver" if loader_workers else None,
-        pin_memory=pin_memory,
-    )
-    yield from loader
-
-
 def feature_batches(
     features: npt.NDArray[np.float32],
     labels: npt.NDArray[np.int64],
     order: Iterable[list[tuple[int, int]]],
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield batches of features (m, width) fp32 and labels (m,) int64, in the given order."""
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of features (m, width) fp32 and labels (m,) int64, in the given order."""
+    import torch
+
     for pairs in order:
         indices = np.array([index for _, index in pairs], dtype=np.int64)
         yield torch.from_numpy(features[indices]), torch.from_numpy(labels[indices])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,15 @@ class Images(Protocol):
 
     def __getitem__(self, index: int) -> Image:
         """Decode the image at ``index``; its mode is RGB."""
+        ...
+
+
+@runtime_checkable
+class EncodedImages(Images, Protocol):
+    """Images whose files can be had as they are, for decoders other than Pillow."""
+
+    def encoded(self, index: int) -> bytes | None:
+        """The file at ``index``; ``None`` where the image is not all of a file's pixels."""
         ...
 
 
@@ -106,3 +115,9 @@ class ImageSubset:
 
     def __getitem__(self, index: int) -> Image:
         return self.images[int(self.indices[index])]
+
+    def encoded(self, index: int) -> bytes | None:
+        """The file of the image at ``index``, if it is kept in one."""
+        if not isinstance(self.images, EncodedImages):
+            return None
+        return self.images.encoded(int(self.indices[index]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -19,6 +20,7 @@ from shiftbench.core.errors import InputError
 from shiftbench.data.rgb import as_rgb
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
     from torch import Tensor
 
@@ -118,14 +120,26 @@ class Preprocessing:
         crop = image.crop((left, top, left + width, top + height))
         return _rgb(crop.resize((self.size, self.size), Pillow.Resampling.BICUBIC))
 
+    def augment_fast(self, image: Tensor, rng: np.random.Generator) -> Tensor:
+        """``augment`` of uint8 (height, width, 3), up to the rounding of its weights.
+
+        No pixel differs by more than 3 from Pillow's (see ``shiftbench.data.decoding``).
+        """
+        from torch.nn.functional import interpolate
+
+        left, top, width, height = random_crop(image.shape[1], image.shape[0], rng)
+        crop = image[top : top + height, left : left + width].permute(2, 0, 1)[None]
+        size = (self.size, self.size)
+        resized = interpolate(crop, size, mode="bicubic", antialias=True)
+        return resized[0].permute(1, 2, 0).contiguous()
+
     def normalise(self, pixels: Tensor) -> Tensor:
         """Turn uint8 (n, h, w, 3) into the tower's input, fp32 (n, 3, h, w), on the same device."""
         import torch
 
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=pixels.device)
-        std = torch.tensor(self.std, dtype=torch.float32, device=pixels.device)
+        mean, std = _channel_statistics(self.mean, self.std, pixels.device)
         scaled = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        return scaled.div_(255).sub_(mean.view(3, 1, 1)).div_(std.view(3, 1, 1))
+        return scaled.div_(255).sub_(mean).div_(std)
 
     def _resized(self, image: Image, width: int, height: int) -> Image:
         from PIL import Image as Pillow
@@ -133,6 +147,20 @@ class Preprocessing:
         if image.size == (width, height):
             return image
         return image.resize((width, height), Pillow.Resampling[self.interpolation.upper()])
+
+
+@lru_cache(maxsize=16)
+def _channel_statistics(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Both as (3, 1, 1) fp32 on a device; kept, because making them there waits for it."""
+    import torch
+
+    def there(values: tuple[float, ...]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
+
+    with torch.inference_mode(False):
+        return there(mean), there(std)
 
 
 def random_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,14 +13,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from shiftbench.core.cpus import available_cpus
 from shiftbench.core.files import written_atomically
+from shiftbench.data.decoding import image_at
+from shiftbench.models.precision import autocast, matrix_precision
+from shiftbench.models.transfer import Upload, ahead
 
 if TYPE_CHECKING:
     from shiftbench.data.images import Images
     from shiftbench.data.preprocessing import Preprocessing
     from shiftbench.models.classifier import ImageClassifier
+    from shiftbench.models.precision import Precision
 
-BATCH = 256  # images; fixed, since it can change the last bit of a logit
+BATCH, GPU_BATCH = 256, 512  # images; fixed, since they can change the last bit of a logit
+AHEAD = 3  # batches read while one is computed
 
 Array = npt.NDArray[np.float32]
 
@@ -39,37 +45,40 @@ class DecodedOnAccess:
 
     images: Images
     preprocessing: Preprocessing
-    threads: int = 4
+    threads: int = field(default_factory=available_cpus)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, part: slice, /) -> npt.NDArray[np.uint8]:
-        indices = range(len(self))[part]
+        def read(index: int) -> npt.NDArray[np.uint8]:
+            return self.preprocessing.pixels(image_at(self.images, index))
+
         with ThreadPoolExecutor(self.threads) as pool:
-            decoded = pool.map(lambda i: self.preprocessing.pixels(self.images[i]), indices)
-        return np.stack(list(decoded))
+            return np.stack(list(pool.map(read, range(len(self))[part])))
 
 
 def image_features(
-    model: ImageClassifier, pixels: Pixels, preprocessing: Preprocessing, device: torch.device
+    model: ImageClassifier,
+    pixels: Pixels,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    precision: Precision = "fp32",
 ) -> Array:
-    """Normalised features (n, width) fp32 of ``pixels``."""
+    """Normalised features (n, width) fp32 of ``pixels``, the tower computed in ``precision``."""
 
-    def features(batch: slice) -> Tensor:
-        images = torch.from_numpy(np.array(pixels[batch])).to(device)
-        return model.features(preprocessing.normalise(images))
+    def features(batch: Tensor) -> Tensor:
+        return model.features(preprocessing.normalise(batch))
 
-    return _in_batches(len(pixels), features)
+    # Around all batches, so that the weights are cast once.
+    with matrix_precision(precision), autocast(precision, device):
+        return _in_batches(pixels, features, device)
 
 
 def head_logits(model: ImageClassifier, features: Array, device: torch.device) -> Array:
     """Logits (n, classes) fp32 of normalised features (n, width)."""
-
-    def logits(batch: slice) -> Tensor:
-        return model.classify(torch.from_numpy(np.array(features[batch])).to(device))
-
-    return _in_batches(len(features), logits)
+    with matrix_precision("fp32"):
+        return _in_batches(features, model.classify, device)
 
 
 def cached_features(file: Path, compute: Callable[[], Array]) -> Array:
@@ -86,7 +95,43 @@ def same_image_tower(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     return all(torch.equal(a[key], b[key]) for key in a if not key.startswith("head."))
 
 
-def _in_batches(n: int, compute: Callable[[slice], Tensor]) -> Array:
+def _in_batches(
+    source: Pixels | Array, compute: Callable[[Tensor], Tensor], device: torch.device
+) -> Array:
+    """``compute`` of all examples, fp32 (n, …), a batch at a time.
+
+    A GPU is waited for at the end only, and gets batches of one size, the last one filled up with
+    zeros: so no result depends on how many others there are, and nothing is compiled twice.
+
+    Args:
+        source: (n, …), read ahead by another thread.
+        compute: gets some of it on the device.
+        device: where to compute.
+    """
+    on_gpu = device.type == "cuda"
+    n, size = len(source), GPU_BATCH if on_gpu else BATCH
+    if n == 0:
+        raise ValueError("there are no examples")
+
+    def read(part: slice) -> Tensor:
+        values = np.asarray(source[part])
+        rows = size if on_gpu else len(values)
+        dtype = torch.uint8 if values.dtype == np.uint8 else torch.float32
+        # One copy, out of mapped pages into memory that a GPU can fetch from by itself.
+        batch = torch.empty((rows, *values.shape[1:]), dtype=dtype, pin_memory=on_gpu)
+        np.copyto(batch[: len(values)].numpy(), values)
+        batch[len(values) :] = 0
+        return batch
+
+    upload = Upload(device)
+    out = torch.empty(0)
+    parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
     with torch.inference_mode():
-        batches = (slice(start, start + BATCH) for start in range(0, n, BATCH))
-        return np.concatenate([compute(batch).float().cpu().numpy() for batch in batches])
+        for part, batch in zip(parts, ahead(read, parts, AHEAD), strict=True):
+            result = compute(*upload([batch]))[: part.stop - part.start]
+            if not len(out):
+                out = torch.empty((n, *result.shape[1:]), pin_memory=on_gpu)
+            out[part].copy_(result, non_blocking=True)
+    if on_gpu:
+        torch.cuda.synchronize(device)
+    return out.numpy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,19 +10,20 @@ import torch
 from torch import Tensor
 
 from shiftbench.data.batches import (
-    AugmentedImages,
     WorkerPlace,
     caption_templates,
     feature_batches,
-    image_batches,
     micro_batches,
 )
+from shiftbench.data.loading import ImageLoader
 from shiftbench.evaluation.inference import Array, DecodedOnAccess
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.variants import parents
 from shiftbench.methods.base import Batch, Context, TrainedMethod
+from shiftbench.models.transfer import Upload, ahead
 
 if TYPE_CHECKING:
+    from shiftbench.data.decoding import Decoder
     from shiftbench.execution.schedule import Schedule
     from shiftbench.execution.workspace import Workspace
     from shiftbench.methods.config import MethodConfig
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def fresh_model(workspace: Workspace, run: Run) -> ImageClassifier:
     """A pretrained model, ready for a method's ``prepare``, on the device."""
-    model = deepcopy(workspace.pretrained(run)).to(workspace.device)
+    model = workspace.copied(run)
     model.head.requires_grad_(workspace.architecture(run).head == "linear")
     model.chunk = workspace.resources.micro_batch
     return model
@@ -93,13 +93,13 @@ def _plain_batches(
     known: Array | None = None
     if method.inputs == "features":
         known = workspace.pretrained_features(run, examples, pixels)
-    for start in range(0, len(examples), size):
-        part = slice(start, start + size)
-        if known is not None:
-            inputs = torch.from_numpy(np.array(known[part])).to(device)
-        else:
-            raw = torch.from_numpy(np.array(pixels[part])).to(device)
-            inputs = preprocessing.normalise(raw)
+    source = pixels if known is None else known
+    parts = [slice(start, start + size) for start in range(0, len(examples), size)]
+    read = ahead(lambda part: torch.from_numpy(np.array(source[part])), parts, depth=2)
+    for part, values in zip(parts, read, strict=True):
+        inputs = values.to(device)
+        if known is None:
+            inputs = preprocessing.normalise(inputs)
         yield Batch(inputs, labels[part].to(device))
 
 
@@ -125,7 +125,7 @@ def batches(
     examples = workspace.data(run).train
     preprocessing = workspace.backbone(run).preprocessing
     prompts = workspace.pretrained(run).prompts
-    device, on_gpu = workspace.device, workspace.device.type == "cuda"
+    device = workspace.device
     accumulate = schedule.batch_size // place.size // schedule.micro_batch
 
     def order(steps: range) -> Iterator[list[tuple[int, int]]]:
@@ -136,18 +136,21 @@ def batches(
         if not method.captions or prompts is None:
             return None
         templates = caption_templates(positions.numpy(), len(prompts), seed)
-        return prompts[torch.from_numpy(templates), labels].to(device, non_blocking=True)
+        tokens = prompts[torch.from_numpy(templates), labels]
+        return tokens.pin_memory() if device.type == "cuda" else tokens
 
     def images(steps: range) -> Iterator[Batch]:
-        decoded = workspace.store.raw(examples, workspace.resources.limits.decoded_bytes)
-        dataset = AugmentedImages(decoded, examples.labels, preprocessing, seed)
-        loader_workers = workspace.resources.data_workers
-        parts = image_batches(dataset, order(steps), loader_workers, on_gpu)
-        for i, (pixels, labels, positions) in enumerate(parts):
+        upload = Upload(device)
+        stream = loader(workspace, run, method.training.decoder).stream(order(steps), seed)
+        for i, pieces in enumerate(stream):
+            pixels, labels, positions = zip(*pieces, strict=True)
+            tokens = captions(torch.cat(labels), torch.cat(positions))
+            on_cpu = [pixels, labels] if tokens is None else [pixels, labels, [tokens]]
+            moved = upload(*on_cpu)
             yield Batch(
-                preprocessing.normalise(pixels.to(device, non_blocking=True)),
-                labels.to(device, non_blocking=True),
-                captions(labels, positions),
+                preprocessing.normalise(moved[0]),
+                moved[1],
+                None if tokens is None else moved[2],
                 steps[i // accumulate],
             )
 
@@ -159,3 +162,22 @@ def batches(
             yield Batch(inputs.to(device), labels.to(device), None, steps[i // accumulate])
 
     return images if method.inputs == "images" else features
+
+
+def loader(workspace: Workspace, run: Run, decoder: Decoder) -> ImageLoader:
+    """What decodes the run's training images, kept for the next run, rung or trial on them."""
+    resources, preprocessing = workspace.resources, workspace.backbone(run).preprocessing
+
+    def make() -> ImageLoader:
+        examples = workspace.data(run).train
+        return ImageLoader(
+            workspace.store.raw(examples, resources.limits.decoded_bytes),
+            examples.labels,
+            preprocessing,
+            decoder,
+            workspace.data_workers,
+            pin_memory=workspace.device.type == "cuda",
+        )
+
+    key = (workspace.data_key(run), preprocessing.key(), decoder)
+    return workspace.loaders.get(key, make)

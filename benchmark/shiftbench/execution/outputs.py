@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shiftbench.core.errors import RunFailedError
-from shiftbench.evaluation.inference import Array, DecodedOnAccess, head_logits, image_features
+from shiftbench.evaluation.inference import Array, DecodedOnAccess, head_logits
 from shiftbench.execution.variants import model_of
 from shiftbench.methods.base import EnsembleMethod, Labelled, Members, Outputs
 from shiftbench.models.checkpoints import load
@@ -150,8 +150,7 @@ def _outputs_on(
     if tower_is_pretrained:
         features = workspace.pretrained_features(run, images, pixels)
     else:
-        preprocessing = workspace.backbone(run).preprocessing
-        features = image_features(model, pixels, preprocessing, workspace.device)
+        features = workspace.features(run, model, pixels)
     classifier = ImageClassifier(model.visual, head)
     return Outputs(features, head_logits(classifier, features, workspace.device))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.provenance import collect, device_name
 from shiftbench.leaderboard.schema import Parent, RunInfo, shifts_of, task_digest
@@ -73,7 +73,7 @@ def run_info(
         peak_memory_bytes=None if fit is None else fit.peak_memory_bytes,
         train_fingerprint=train_fingerprint,
         distance=None if fit is None else fit.distance,
-        details={} if fit is None else fit.details | {"step": fit.step},
+        details={} if fit is None else _details(fit),
         search_id=None if run.search is None else run.search.id,
         searched=None if found is None else dict(found.values),
         search_trials=None if found is None else found.n_trials,
@@ -82,3 +82,8 @@ def run_info(
         search_seconds=None if found is None else found.seconds,
         leakage=leakage,
     )
+
+
+def _details(fit: Fit) -> dict[str, Any]:
+    """What the method says of its training, the step of its weights, and how it was fed."""
+    return fit.details | {"step": fit.step, "share_waited": round(fit.share_waited, 4)}

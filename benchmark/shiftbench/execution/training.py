@@ -15,11 +15,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from shiftbench.core.errors import RunFailedError
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import Schedule
+from shiftbench.execution.watching import Idle, Norms
 from shiftbench.models.batch_norm import GlobalBatchNorm
 from shiftbench.models.checkpoints import load_state, save_state
+from shiftbench.models.precision import autocast, matrix_precision
 
 if TYPE_CHECKING:
     from shiftbench.methods.base import Batch, TrainedMethod
@@ -41,12 +42,14 @@ class Trained:
             at steps where it was absent or not finite.
         images: examples seen, repetitions included.
         seconds: wall time in the loop, interrupted attempts included up to their last saved state.
+        waited: of those, seconds in which there was nothing to compute because no batch was there.
     """
 
     losses: list[float] = field(default_factory=list)
     terms: dict[str, list[float | None]] = field(default_factory=dict)
     images: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
 
 
 class _Terms(nn.Module):
@@ -70,12 +73,16 @@ class Trainer:
     bit for bit. With several workers, ``torch.distributed`` must be initialised; gradients are
     averaged over them, so the result depends on their number only through rounding.
 
+    No step waits for a GPU: losses are fetched when a state is saved, and a gradient that is not
+    finite is noticed some steps later.
+
     Args:
         model: on its device, already prepared by the method.
         method: gives the loss and the settings.
         schedule: of ``make_schedule``.
         batches: this worker's micro-batches of a range of steps, on the model's device; inputs as
             the method's ``loss`` wants them, ``batch_size / place.size / micro_batch`` a step.
+            Called once, for all steps that are left.
         seed: of this run.
         place: this worker among those that share the run.
         state_file: where rank 0 saves, every ``schedule.save_every`` steps, what a resume needs.
@@ -118,9 +125,18 @@ class Trainer:
         self.unused = () if probe is None else freeze_unused(model, method, probe)
         follow = not model.frozen_statistics and place.size > 1
         self._statistics = GlobalBatchNorm() if follow else nullcontext()
+        self._device = self._parameters[0].device
+        self._accumulate = schedule.batch_size // place.size // schedule.micro_batch
         self._terms: nn.Module = _Terms(method, model)
         if place.size > 1:
-            self._terms = DistributedDataParallel(self._terms)
+            self._terms = DistributedDataParallel(
+                self._terms,
+                gradient_as_bucket_view=True,
+                static_graph=self._accumulate == 1,  # which no_sync would break
+            )
+        self._stream: Iterator[Batch] | None = None
+        self._norms = Norms()
+        self._idle = Idle(self._device)
 
     def run(self, until: int | None = None) -> Trained:
         """Train up to a number of steps in all; ``None``: to the end.
@@ -128,25 +144,31 @@ class Trainer:
         Raises:
             RunFailedError: when a loss or gradient is not finite.
         """
+        begin = len(self.done.losses)
         end = self._schedule.steps if until is None else min(until, self._schedule.steps)
-        steps = range(len(self.done.losses), end)
-        stream = self._batches(steps)
+        if self._stream is None:
+            self._stream = self._batches(range(begin, self._schedule.steps))
         pending: list[dict[str, Tensor]] = []
         started = time.monotonic()
         self._model.train()
-        for step in steps:
-            pending.append(self._step(step, stream, last=step + 1 == end))
-            self._on_step(step + 1)
-            if (step + 1) % self._schedule.save_every == 0 or step + 1 == end:
-                self._record(_mean_over_workers(pending, self._place))
-                self.done.images = len(self.done.losses) * self._schedule.batch_size
-                self.done.seconds += time.monotonic() - started
-                pending = []
-                self._model.eval()
-                self._on_save(step + 1)
-                self._save()
-                self._model.train()
-                started = time.monotonic()
+        with matrix_precision(self._method.training.precision):
+            for step in range(begin, end):
+                pending.append(self._step(step, self._stream))
+                self._on_step(step + 1)
+                if (step + 1) % self._schedule.save_every == 0 or step + 1 == end:
+                    self._norms.look()
+                    self._record(_mean_over_workers(pending, self._place))
+                    self.done.images = len(self.done.losses) * self._schedule.batch_size
+                    self.done.seconds += time.monotonic() - started
+                    self.done.waited += self._idle.seconds()
+                    pending = []
+                    self._model.eval()
+                    self._on_save(step + 1)
+                    self._save()
+                    self._model.train()
+                    started = time.monotonic()
+        if end == self._schedule.steps:
+            self._stream = None  # whatever reads ahead for it can stop
         self._model.eval()
         return self.done
 
@@ -161,27 +183,41 @@ class Trainer:
                 values.append(value if math.isfinite(value) else None)
             done.losses.append(terms[LOSS])
 
-    def _step(self, step: int, stream: Iterator[Batch], *, last: bool) -> dict[str, Tensor]:
+    def _step(self, step: int, stream: Iterator[Batch]) -> dict[str, Tensor]:
         """One optimizer step; this worker's mean of the loss and of every other term, detached."""
-        config, schedule = self._method.training, self._schedule
-        device = self._parameters[0].device.type
+        config = self._method.training
         torch.manual_seed(_step_seed(self._seed, step, self._place.rank))
         for group in self._optimizer.param_groups:
-            group["lr"] = schedule.learning_rate(step, config)
-        accumulate = schedule.batch_size // self._place.size // schedule.micro_batch
+            group["lr"] = self._schedule.learning_rate(step, config)
         with self._statistics:
-            terms = _backward(self._terms, stream, accumulate, device, config.precision)
+            terms = self._backward(stream)
         self._method.before_step(self._model)
-        norm = _clip(self._parameters, config.max_grad_norm)
-        # Looking at a value on a GPU waits for it, so there not at every step.
-        saving = last or (step + 1) % schedule.save_every == 0
-        if (saving or device == "cpu" or step % 50 == 0) and not torch.isfinite(norm):
-            raise RunFailedError(f"the loss or its gradient is not finite at step {step + 1}")
+        self._norms.put(step, _clip(self._parameters, config.max_grad_norm))
         self._optimizer.step()
-        self._optimizer.zero_grad()
-        self._model.zero_grad()
+        # The optimizer's parameters may be others than the model's.
+        for parameter in (*self._parameters, *self._model.parameters()):
+            parameter.grad = None
         self._method.after_step(self._model, step + 1)
+        self._idle.busy()
         return terms
+
+    def _backward(self, stream: Iterator[Batch]) -> dict[str, Tensor]:
+        """Accumulate the gradient of one step; this worker's mean of every term, detached, fp32."""
+        parts: dict[str, list[Tensor]] = {}
+        for part in range(self._accumulate):
+            batch = self._idle.until(lambda: next(stream))
+            local: AbstractContextManager[None] = nullcontext()
+            if isinstance(self._terms, DistributedDataParallel) and part < self._accumulate - 1:
+                local = self._terms.no_sync()  # averaged over workers once, in the last pass
+            with local:
+                with autocast(self._method.training.precision, self._device):
+                    of_batch = self._terms(batch).items()
+                    terms = {name: term / self._accumulate for name, term in of_batch}
+                terms[LOSS].backward()
+            for name, term in terms.items():
+                parts.setdefault(name, []).append(term.detach().float())
+            self._idle.busy()
+        return {name: torch.stack(values).sum() for name, values in parts.items()}
 
     def _save(self) -> None:
         if self._state_file is None or self._place.rank > 0:
@@ -223,9 +259,11 @@ def freeze_unused(
     mode = model.training
     model.eval()
     # A method may keep what it computes here, so the precision is that of the training.
-    with _autocast(next(iter(training.values())).device.type, method.training.precision):
-        loss = method.loss(model, probe)[LOSS]
-    gradients = torch.autograd.grad(loss, list(training.values()), allow_unused=True)
+    precision, device = method.training.precision, next(iter(training.values())).device
+    with matrix_precision(precision):
+        with autocast(precision, device):
+            loss = method.loss(model, probe)[LOSS]
+        gradients = torch.autograd.grad(loss, list(training.values()), allow_unused=True)
     model.train(mode)
     unused = tuple(
         name for name, gradient in zip(training, gradients, strict=True) if gradient is None
@@ -239,33 +277,12 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
     return (seed * 1_000_000_007 + step) * 65_537 + rank
 
 
-def _backward(
-    terms_of: nn.Module, stream: Iterator[Batch], accumulate: int, device: str, precision: str
-) -> dict[str, Tensor]:
-    """Accumulate the gradient of one step; this worker's mean of every term, detached, fp32."""
-    parts: dict[str, list[Tensor]] = {}
-    for part in range(accumulate):
-        batch = next(stream)
-        local: AbstractContextManager[None] = nullcontext()
-        if isinstance(terms_of, DistributedDataParallel) and part < accumulate - 1:
-            local = terms_of.no_sync()  # averaged over workers once, in the last backward pass
-        with local:
-            with _autocast(device, precision):
-                terms = {name: term / accumulate for name, term in terms_of(batch).items()}
-            terms[LOSS].backward()
-        for name, term in terms.items():
-            parts.setdefault(name, []).append(term.detach().float())
-    return {name: torch.stack(values).sum() for name, values in parts.items()}
-
-
-def _autocast(device: str, precision: str) -> torch.autocast:
-    """What a training of a precision computes its loss under."""
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
-
-
 def _clip(parameters: Sequence[nn.Parameter], limit: float | None) -> Tensor:
     """Clip to a global norm in place; the norm before clipping."""
-    return nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if limit is not None:
+        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return norm
 
 
 def _mean_over_workers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shiftbench.evaluation.examples import of_logits
-from shiftbench.evaluation.inference import head_logits, image_features
+from shiftbench.evaluation.inference import head_logits
 from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.models.classifier import ImageClassifier, text_head
 from shiftbench.suite.plan import evaluation_metrics
@@ -60,9 +60,8 @@ def score_of(
     Raises:
         RunFailedError: the model's logits are not finite.
     """
-    preprocessing = workspace.backbone(run).preprocessing
-    pixels = workspace.store.evaluation(images, preprocessing)
-    features = image_features(model, pixels, preprocessing, workspace.device)
+    pixels = workspace.store.evaluation(images, workspace.backbone(run).preprocessing)
+    features = workspace.features(run, model, pixels)
     logits = head_logits(model, features, workspace.device)
     if images.projection is not None:
         logits = images.projection(logits)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,8 +75,11 @@ def model_of(workspace: Workspace, run: Run, variant: str | None) -> tuple[Image
     def make() -> tuple[ImageClassifier, bool]:
         pretrained = workspace.pretrained(run)
         if variant is None:
-            return deepcopy(pretrained).to(workspace.device).eval(), True
+            return workspace.copied(run), True
         found = weights(workspace, run, variant)
-        return workspace.loaded(run, found), same_image_tower(found, pretrained.state_dict())
+        model = workspace.loaded(run, found)
+        images = sum(len(images) for _, images in workspace.data(run).evaluation.values())
+        workspace.compile(run, model, images * len(run.create().variants()))
+        return model, same_image_tower(found, pretrained.state_dict())
 
     return workspace.variants.get((run.id, variant), make)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from shiftbench.core.cpus import loader_processes
 from shiftbench.core.errors import RunFailedError
 from shiftbench.core.locations import cache_dir
+from shiftbench.data.loading import ImageLoader
 from shiftbench.data.roots import resolve
 from shiftbench.data.store import Store
 from shiftbench.data.subsets import draw
@@ -31,6 +33,8 @@ from shiftbench.methods.base import Architecture, DerivedMethod, Method, Outputs
 from shiftbench.models.backbones import Backbone, load_backbone
 from shiftbench.models.checkpoints import load
 from shiftbench.models.classifier import ImageClassifier, text_head, zero_shot_classifier
+from shiftbench.models.compiling import compile_blocks, compiling_pays, forward_operations
+from shiftbench.models.gpu import suit_gpu
 from shiftbench.models.weights import apply_sparse_delta, without_head
 
 if TYPE_CHECKING:
@@ -83,6 +87,7 @@ class Workspace:
         runs: the plan's runs by id.
         resources: that a run may use.
         store: decoded images.
+        loaders: what decodes training images ahead, by all that it depends on.
         outputs: of ensembles' members, by run id, variant (``None`` for the pretrained model) and
             evaluation set; logits before projection.
         variants: the model of a variant, and whether its image tower is the pretrained one, by run
@@ -94,7 +99,8 @@ class Workspace:
         self.device = device
         self.runs = setup.runs
         self.resources = setup.resources
-        self.store = Store(cache_dir() / "store")
+        self.store = Store(cache_dir() / "store", processes=self.data_workers)
+        self.loaders: Kept[ImageLoader] = Kept(1)
         self.outputs: Kept[Outputs] = Kept(4)
         self.variants: Kept[tuple[ImageClassifier, bool]] = Kept(1)
         self._root = resolve(setup.data)
@@ -102,6 +108,15 @@ class Workspace:
         self._tasks: Kept[TaskData] = Kept(4)
         self._zero_shot: Kept[ImageClassifier] = Kept(4)
         self._weights: Kept[Weights] = Kept(3)
+        self._operations: Kept[float] = Kept(2)
+
+    @property
+    def data_workers(self) -> int:
+        """Processes that decode for this one, as ``resources.data_workers`` says."""
+        if self.resources.data_workers is not None:
+            return self.resources.data_workers
+        on_gpu = self.device.type == "cuda"
+        return loader_processes(self.resources.gpus_per_worker or 1 if on_gpu else 0)
 
     # Runs and their methods
 
@@ -143,19 +158,25 @@ class Workspace:
 
     def data(self, run: Run) -> TaskData:
         """The run's task, opened."""
-        # Without shots nothing is drawn, so all seeds share what is opened.
-        task, shots, seed = run.task.model_dump_json(), run.shots, run.seed if run.shots else 0
+        task, shots, seed, whole = key = self.data_key(run)
         return self._tasks.get(
-            (task, shots, seed, run.whole),
+            key,
             lambda: open_task(
                 Task.model_validate_json(task),
                 self._root,
                 shots,
                 seed,
                 self._unreadable,
-                whole=run.whole,
+                whole=whole,
             ),
         )
+
+    def data_key(self, run: Run) -> tuple[str, int | None, int, bool]:
+        """Task as JSON, shots, seed, and whether validation data train too: runs of one key share.
+
+        Without shots nothing is drawn, so all seeds share what is opened.
+        """
+        return run.task.model_dump_json(), run.shots, run.seed if run.shots else 0, run.whole
 
     def evaluation_images(self, run: Run, evaluation_set: str) -> ImageSet:
         """An evaluation set of the run's task, within the run's budget."""
@@ -186,6 +207,13 @@ class Workspace:
         text = self.architecture(run).text
         return self.zero_shot(run, data.classes, data.templates, text=text)
 
+    def copied(self, run: Run) -> ImageClassifier:
+        """A copy of the pretrained model on the device, in eval mode, to do with as one likes."""
+        model = deepcopy(self.pretrained(run)).to(self.device)
+        if self.device.type == "cuda":  # on a CPU it saves nothing, and changes the last bits
+            suit_gpu(model)
+        return model.eval()
+
     def zero_shot(
         self, run: Run, classes: tuple[str, ...], templates: tuple[str, ...], *, text: bool = False
     ) -> ImageClassifier:
@@ -204,15 +232,39 @@ class Workspace:
 
     def pretrained_features(self, run: Run, images: ImageSet, pixels: Pixels) -> Array:
         """Features (n, width) of the pretrained image tower, computed once for all runs."""
-        backbone = self.backbone(run)
-        parts = [backbone.identity, backbone.preprocessing.key(), images.fingerprint, *images.ids]
+        backbone, precision = self.backbone(run), run.budget.evaluation_precision
+        parts = [backbone.identity, backbone.preprocessing.key(), precision]
+        parts += [images.fingerprint, *images.ids]
         name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
         def compute() -> Array:
-            model = deepcopy(self.pretrained(run)).to(self.device)
-            return image_features(model, pixels, backbone.preprocessing, self.device)
+            return self.features(run, self.copied(run), pixels)
 
         return cached_features(cache_dir() / "features" / f"{name}.npy", compute)
+
+    def features(self, run: Run, model: ImageClassifier, pixels: Pixels) -> Array:
+        """Features (n, width) of a model's image tower, in the precision that the run asks for."""
+        preprocessing, precision = self.backbone(run).preprocessing, run.budget.evaluation_precision
+        return image_features(model, pixels, preprocessing, self.device, precision)
+
+    def compile(self, run: Run, model: ImageClassifier, examples: int, passes: int = 1) -> bool:
+        """Compile a model's blocks in place, as ``resources.compile`` says; whether it was done.
+
+        Args:
+            run: of the model.
+            model: on the device, with frozen what will not be trained.
+            examples: images that will go through it, repetitions included.
+            passes: how much an image costs, in forward passes: 1 to evaluate, 3 to train.
+        """
+        setting, size = self.resources.compile, self.backbone(run).preprocessing.size
+        if setting == "off" or (setting == "auto" and self.device.type == "cpu"):
+            return False
+        operations = self._operations.get(
+            run.backbone, lambda: forward_operations(model.visual, size)
+        )
+        if setting == "auto" and not compiling_pays(model, examples * passes * operations):
+            return False
+        return compile_blocks(model) > 0
 
     # Weights
 
@@ -252,7 +304,7 @@ class Workspace:
 
     def loaded(self, run: Run, weights: Weights) -> ImageClassifier:
         """A model with some weights of a run, whose head is computed where it is not in them."""
-        model = deepcopy(self.pretrained(run)).to(self.device).eval()
+        model = self.copied(run)
         model.load_state_dict({**model.state_dict(), **weights})
         if self.architecture(run).head == "text":
             model.head = text_head(model).to(self.device)

@@ -22,6 +22,7 @@ class Fit:
             at steps where it was absent or not finite.
         images: examples seen, repetitions included.
         seconds: wall time of the training loop.
+        waited: of those, seconds without anything to compute, because no batch was there.
         peak_memory_bytes: of the process (on a CPU) or the device (on a GPU).
         world_size: workers that shared the run.
         started: UTC, ISO 8601.
@@ -34,12 +35,18 @@ class Fit:
     terms: dict[str, list[float | None]]
     images: int
     seconds: float
+    waited: float
     peak_memory_bytes: int
     world_size: int
     started: str
     step: int
     distance: float | None
     details: dict[str, Any]
+
+    @property
+    def share_waited(self) -> float:
+        """The part of the training's time in which it waited for data."""
+        return self.waited / self.seconds if self.seconds else 0.0
 
 
 @dataclass(frozen=True)

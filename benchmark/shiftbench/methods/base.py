@@ -213,7 +213,14 @@ class TrainedMethod(Method[C]):
         from torch.optim import AdamW
 
         settings = self.training
-        return AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+        on_gpu = parameters[0].is_cuda  # else over lists: the same bits in half the time
+        return AdamW(
+            parameters,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=on_gpu,
+            foreach=not on_gpu,
+        )
 
     def before_step(self, model: ImageClassifier) -> None:
         """Called when the gradient of a step is complete, before it is clipped."""

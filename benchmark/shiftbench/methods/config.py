@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shiftbench.models.precision import Precision
+
 
 class MethodConfig(BaseModel):
     """Settings of a method. Every field is part of a run's identity; unknown keys are refused."""
@@ -28,7 +30,8 @@ class TrainingConfig(MethodConfig):
     ] = 1.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Annotated[
-        Literal["fp32", "bf16"], Field(description="autocast; master weights are always fp32")
+        Precision,
+        Field(description="of matrix products; weights, head and loss are always fp32"),
     ] = "fp32"
     batch_norm: Annotated[
         Literal["frozen", "train"],
@@ -38,6 +41,10 @@ class TrainingConfig(MethodConfig):
             "and follows them, and takes no micro-batches"
         ),
     ] = "frozen"
+    decoder: Annotated[
+        Literal["pil", "turbo"],
+        Field(description="pil: as the papers' code; turbo: faster, pixels may differ by rounding"),
+    ] = "pil"
     checkpoint: Annotated[
         Literal["last", "id-val"],
         Field(description="the epoch whose weights are kept: the last, or the best on id-val"),

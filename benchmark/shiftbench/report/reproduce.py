@@ -69,9 +69,13 @@ def _of_suite(
 
     found: dict[str, Reproduction] = {}
     why = f'the suite file "{suite}" as it is now plans other runs'
+    try:
+        usual = Suite.load(find(suite)).budget.model_dump()
+    except InputError:  # of which the same is said below
+        usual = {}
     # Runs that do not train are not limited in steps, so a limit may be on their parents alone.
     for limits in {json.dumps(run.budget, sort_keys=True): run.budget for run in runs}.values():
-        given = _limits(limits)
+        given = _limits(limits, usual)
         wide = [
             *given,
             _list("seeds", sorted({run.seed for run in runs})),
@@ -115,9 +119,13 @@ def _reproduction(suite: str, plan: Plan, run: RunInfo, limits: Sequence[str]) -
     return Reproduction(shlex.join(words), f"the suite file plans this very run{where}")
 
 
-def _limits(budget: Mapping[str, Any]) -> list[str]:
-    """The limits on a run as settings of the suite."""
-    return [f"budget.{name}={value}" for name, value in budget.items() if value is not None]
+def _limits(budget: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    """The limits on a run as settings of the suite, without those that its file has anyway."""
+    return [
+        f"budget.{name}={value}"
+        for name, value in budget.items()
+        if value is not None and value != usual.get(name)
+    ]
 
 
 def _with_ancestors(plan: Plan, run_id: str, labels: dict[str, None]) -> None:

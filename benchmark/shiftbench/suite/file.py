@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from shiftbench.models.precision import Precision
+
 MINIATURE = "miniature"
 NAMED = frozenset({"tasks", "methods"})
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
@@ -26,7 +28,7 @@ class _Closed(BaseModel):
 
 
 class Budget(_Closed):
-    """Upper limits; part of a run's identity, since they change what comes out."""
+    """What a run may spend; part of its identity, since it changes what comes out."""
 
     steps: Annotated[
         int | None, Field(ge=1, description="most optimizer steps of a run; null: no limit")
@@ -34,6 +36,10 @@ class Budget(_Closed):
     evaluation_images: Annotated[
         int | None, Field(ge=1, description="most images of an evaluation set; null: all")
     ] = None
+    evaluation_precision: Annotated[
+        Precision,
+        Field(description="of the image tower when it is evaluated; the head is always fp32"),
+    ] = "fp32"
 
 
 class Limits(_Closed):
@@ -83,7 +89,18 @@ class Resources(_Closed):
     micro_batch: Annotated[
         int | None, Field(ge=1, description="images a worker holds at a time; null: its share")
     ] = None
-    data_workers: Annotated[int, Field(ge=0, description="loading processes of a worker")] = 0
+    data_workers: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="processes of a worker that decode training images ahead; 0: it does so "
+            "itself; null: the processors that its machine has for each GPU, 0 without GPUs",
+        ),
+    ] = None
+    compile: Annotated[
+        Literal["auto", "on", "off"],
+        Field(description="torch.compile; auto: on a GPU, where it saves more time than it takes"),
+    ] = "auto"
     max_trials: Annotated[
         int | None, Field(ge=1, description="most trials of a search at once; null: as many as fit")
     ] = None

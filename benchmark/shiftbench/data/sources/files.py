@@ -76,6 +76,10 @@ class FileImages:
             raise InputError(f"{location}: {width} × {height} pixels are too few to cut the border")
         return image.crop((b, b, width - b, height - b))
 
+    def encoded(self, index: int) -> bytes | None:
+        """The file at ``index``; ``None`` where a border is cut off."""
+        return None if self.border else locations.read(f"{self.folder}/{self.names[index]}")
+
 
 def read_json(location: str) -> dict[str, Any]:
     """Read a JSON file that holds an object.

@@ -105,11 +105,15 @@ class Trials:
         workspace, run = self._workspace, self._run
         self._begun = time.monotonic()
         self._method: TrainedMethod[TrainingConfig] = self.search.candidate(values)
-        self._model = model = self._reset()
+        before, model = self._model, self._reset()
         steps = self.search.config.inner_steps
         schedule = schedule_of(workspace, run, self._method)
         schedule = replace(schedule, steps=steps, save_every=steps, constant=True)
         self._method.prepare(model, context(workspace, run, self._method, schedule))
+        if model is not before:
+            images = steps * schedule.batch_size * self.search.config.n_trials
+            workspace.compile(run, model, images, passes=3)
+        self._model = model
         stream = batches(workspace, run, self._method, schedule, order_seed=seed)
         self._trainer = Trainer(model, self._method, schedule, stream, seed=seed)
         self._batch_size = schedule.batch_size

@@ -138,9 +138,12 @@ def _train(
         on_save=on_save,
         probe=probe(workspace, run, method),
     )
+    # Not before: the probe is a batch of another size.
+    images = schedule.steps * schedule.batch_size // place.size
+    compiled = workspace.compile(run, model, images, passes=3)
     trainer.done.seconds += time.monotonic() - begun
     trained = trainer.run()
-    details = method.details(model)
+    details = method.details(model) | ({"compiled": True} if compiled else {})
     if trainer.unused:
         details["not_in_the_loss"] = list(trainer.unused)
     if chosen and best is not None:

@@ -128,9 +128,12 @@ class FreezeEmbedding(Full):
         from torch.optim import SGD
 
         settings = self.config
+        on_gpu = parameters[0].is_cuda
         return SGD(
             parameters,
             lr=settings.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            fused=on_gpu,
+            foreach=not on_gpu,
         )

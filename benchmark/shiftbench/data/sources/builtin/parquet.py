@@ -318,6 +318,13 @@ class ParquetImages:
         return len(self.positions)
 
     def __getitem__(self, index: int) -> Image:
+        return decode(*self._bytes_and_name(index))
+
+    def encoded(self, index: int) -> bytes:
+        """The bytes of the image at ``index``, as they are in the file."""
+        return self._bytes_and_name(index)[0]
+
+    def _bytes_and_name(self, index: int) -> tuple[bytes, str]:
         position = int(self.positions[index])
         number = int(np.searchsorted(self.starts, position, side="right")) - 1
         file, digest = self.files[number], self.digests[number]
@@ -328,7 +335,7 @@ class ParquetImages:
         data: Any = _row_groups.get(file, digest, self.column, group)[row - first].as_py()
         if data is None:
             raise InputError(f"{file}: row {row} has no image")
-        return decode(data, f"{file}: row {row}")
+        return data, f"{file}: row {row}"
 
 
 @lru_cache(maxsize=64)

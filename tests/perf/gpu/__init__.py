@@ -1,0 +1,1 @@
+"""What training and evaluation reach on a GPU, against the papers' loops in the same run."""
