@@ -499,6 +499,8 @@ def test_the_same_import_twice_is_one_run(target, tmp_path):
 
 def test_seeds_are_averaged_and_files_of_other_sets_are_lines_of_their_own(target, tmp_path):
     file, results = whole_file(target, tmp_path), tmp_path / "results"
+    there = {name: of for name, of in target.task.shifts.items() if name != "absent"}
+    target = replace(target, task=target.task.model_copy(update={"shifts": there}))
     for seed in (0, 1):
         import_predictions(file, replace(target, seed=seed), results)
     import_predictions(file, replace(target, seed=0), results, "some")
@@ -509,6 +511,15 @@ def test_seeds_are_averaged_and_files_of_other_sets_are_lines_of_their_own(targe
     assert part.label == 'mine (sets=["some"]) (imported)'
     assert part.rank is None
     assert part.scores.missing == ("renamed",)
+
+
+def test_an_import_without_a_shift_of_the_task_has_no_mean_over_all(target, tmp_path):
+    file, results = whole_file(target, tmp_path), tmp_path / "results"
+    import_predictions(file, target, results)
+    (ranking,) = rank(rows(store.read(results)))
+    assert ranking.shifts == ("some", "renamed", "absent")
+    (line,) = ranking.methods
+    assert (line.rank, line.scores.mean_ood, line.scores.missing) == (None, None, ("absent",))
 
 
 def test_a_refused_file_leaves_nothing(target, tmp_path):
