@@ -50,6 +50,8 @@ def with_version(table, version):
 
 def test_rows_of_version_2_are_read_unharmed(old):
     renamed = {"world": "data_kind", "search_evaluations": "search_trials"}
+    new = {"reference", "error_file", "shifts", "data_remark", "unchecked"}
+    new |= {"held_out", "trains_on_id_val"}
     table = read(old)
 
     assert table.schema.equals(SCHEMA, check_metadata=True)
@@ -59,12 +61,11 @@ def test_rows_of_version_2_are_read_unharmed(old):
         assert len(now) == len(was) > 0
         for before, after in zip(was, now, strict=True):
             assert {renamed.get(name, name): value for name, value in before.items()} == {
-                name: value
-                for name, value in after.items()
-                if name not in ("reference", "error_file", "shifts", "data_remark", "unchecked")
+                name: value for name, value in after.items() if name not in new
             }
             assert after["reference"] == (before["method"] == "zero-shot")
             assert after["error_file"] is None
+            assert after["held_out"] is after["trains_on_id_val"] is None
 
 
 def test_every_kind_of_run_of_version_2_is_there(old):
