@@ -16,6 +16,7 @@ from shiftbench.evaluation.predictions import examples_of, read, table_of, write
 from shiftbench.evaluation.scoring import score as score_of
 
 from tests.evaluation.cases import TEXTS, case, models
+from tests.parity.wilds_metrics import REGIONS, worst_region
 
 OF_CLASSES = tuple(text for text in TEXTS if not metric(text).needs)
 IN_GROUPS = {"region", "year"}
@@ -86,53 +87,15 @@ def test_accuracy_equals_the_wilds_metric(case):
     assert ours.value == sum(labels == predictions) / len(labels)
 
 
-NAMES = np.array(["Asia", "Europe", "Africa", "Other", "Oceania", "Americas"])  # no Americas drawn
-
-
 @pytest.mark.parametrize("case", list(draws()), ids=lambda case: f"n={len(case[0])}")
-def test_worst_region_equals_the_wilds_evaluation(case, monkeypatch):
+def test_worst_region_equals_the_wilds_evaluation(case):
     labels, predictions, groups = case
-    ours = score("worst-region", labels, predictions, {"region": NAMES[groups]})
-    theirs = wilds_worst_region(labels, predictions, groups, monkeypatch)
-    slow = slow_worst_region(labels, predictions, NAMES[groups])
+    ours = score("worst-region", labels, predictions, {"region": REGIONS[groups]})
+    theirs = worst_region(labels, predictions, groups)
+    slow = slow_worst_region(labels, predictions, REGIONS[groups])
 
     assert ours.value == pytest.approx(theirs, abs=1e-6)  # wilds averages in float32
     assert ours.value == slow
-
-
-def wilds_worst_region(labels, predictions, groups, monkeypatch):
-    """``FMoWDataset.eval`` itself, on a data set that has nothing but its metadata."""
-    import sys
-    import types
-
-    import torch
-    from wilds.common.grouper import CombinatorialGrouper
-    from wilds.datasets.fmow_dataset import FMoWDataset
-
-    def scatter(src, index, dim_size, reduce):
-        assert reduce == "mean"
-        total = torch.zeros(dim_size).index_add(0, index, src)
-        return total / torch.bincount(index, minlength=dim_size).clamp(min=1)
-
-    stand_in = types.ModuleType("torch_scatter")
-    stand_in.scatter = scatter  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torch_scatter", stand_in)
-
-    dataset = FMoWDataset.__new__(FMoWDataset)
-    dataset._metadata_fields = ["region", "year"]
-    dataset._metadata_map = {"region": list(NAMES), "year": ["2016", "2017"]}
-    years = np.arange(len(groups)) % 2
-    # One example of the region that is not evaluated makes it known, and thus empty.
-    known = np.append(groups, len(NAMES) - 1)
-    dataset._metadata_array = torch.from_numpy(np.stack([known, np.append(years, 0)], axis=1))
-    dataset._eval_groupers = {
-        name: CombinatorialGrouper(dataset=dataset, groupby_fields=[name])
-        for name in ("region", "year")
-    }
-    results, _ = dataset.eval(
-        torch.from_numpy(predictions), torch.from_numpy(labels), dataset._metadata_array[:-1]
-    )
-    return float(results["acc_worst_region"])
 
 
 def test_by_hand():
