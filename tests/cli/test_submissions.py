@@ -107,6 +107,10 @@ def test_imported_rows_are_marked_in_every_printer(folder, capsys):
     for name in ("a.html", "a.csv", "a.tex", "a.md"):
         assert "mine (imported)" in (folder / name).read_text(), name
     assert source in (folder / "a.md").read_text()
+    (comment,) = [line for line in (folder / "a.tex").read_text().splitlines() if source in line]
+    assert comment == f"% animals · mine, seed 1: {source}"
+    for row in csv.DictReader((folder / "a.csv").read_text().splitlines()):
+        assert (row["imported_files"], row["imported_sha256"]) == ("mine.csv", digest)
     page = (folder / "a.html").read_text()
     assert source in page
     assert "no command is known" not in page

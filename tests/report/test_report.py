@@ -4,7 +4,7 @@ import io
 import pyarrow as pa
 import pytest
 from shiftbench.leaderboard.published.schema import PUBLISHED_SCHEMA
-from shiftbench.leaderboard.schema import done, failed
+from shiftbench.leaderboard.schema import LABELS_UNCHECKED, done, failed
 from shiftbench.report.html.page import render
 from shiftbench.report.markdown import write_markdown
 from shiftbench.report.model import build
@@ -130,6 +130,27 @@ def test_incomplete_data_are_marked_and_explained():
     assert "incomplete* imagenet · objectnet: 9 of 10 files" in printed(table)
     assert "| 50.0\\* |" in markdown(table)
     assert "## Incomplete data\n\n- imagenet · id-test · 9 of 10 files\n" in markdown(table)
+
+
+def test_remarks_on_files_and_unchecked_labels_are_in_every_report():
+    rows = results({"id-test": 0.5, "objectnet": 0.4}, data_remark="3 files of .avif not read")
+    table = done(info("a", label="mine"), rows)
+    told = pa.array([LABELS_UNCHECKED, None][: table.num_rows], pa.string())
+    position = table.schema.get_field_index("unchecked")
+    table = table.set_column(position, table.schema.field(position), told)
+    remarks = (
+        ("imagenet", "id-test", "3 files of .avif not read"),
+        ("imagenet", "objectnet", "3 files of .avif not read"),
+        ("imagenet", "id-test", "labels not checked of mine, seed 0 (a)"),
+    )
+    model = build(table)
+    assert model.data_remarks == remarks
+    page = render(model)
+    for task, evaluation_set, remark in remarks:
+        assert f"remark {task} · {evaluation_set}: {remark}" in printed(table)
+        assert f"- {task} · {evaluation_set} · {remark}" in markdown(table)
+        assert f"<li>{task} · {evaluation_set} · {remark}</li>" in page
+    assert '<a href="#remarks">' in page
 
 
 def test_a_single_shift_with_incomplete_data_shows_its_value():

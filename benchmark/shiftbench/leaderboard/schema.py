@@ -339,13 +339,6 @@ def digest(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(json_text(value).encode()).hexdigest()[:12]
 
 
-def imported_from(run: RunInfo) -> str | None:
-    """The file that an imported run's predictions come from, for people; ``None`` for others."""
-    if run.origin != IMPORTED:
-        return None
-    return f"imported from {run.details.get(IMPORTED)}, sha256 {run.details.get('sha256')}"
-
-
 def task_digest(task: Task) -> str:
     """The digest of a task's definition that rows carry, and by which tasks are compared."""
     return digest(task.recorded().model_dump(mode="json"))

@@ -47,13 +47,15 @@ def to_markdown(report: Report) -> str:
     if report.movements:
         parts += _movements(report.movements)
     if report.imports:
-        parts += ["## Imported", _list(map(": ".join, report.imports))]
+        parts += ["## Imported", _list(map(str, report.imports))]
     if report.leaks:
         parts += ["## Test images that methods saw", _list(map(" · ".join, report.leaks))]
     if report.golden_faults:
         parts += ["## Golden rows", _list(report.golden_faults)]
     if report.incomplete:
         parts += ["## Incomplete data", _list(map(" · ".join, report.incomplete))]
+    if report.data_remarks:
+        parts += ["## Remarks on data and labels", _list(map(" · ".join, report.data_remarks))]
     if report.failures:
         parts += ["## Failed runs", _list(map(failure_text, report.failures))]
     if not report.rankings and not report.failures:

@@ -19,7 +19,6 @@ from shiftbench.leaderboard.schema import (
     Row,
     RunInfo,
     failures,
-    imported_from,
     rows,
 )
 from shiftbench.report.cloud import (
@@ -37,7 +36,7 @@ from shiftbench.report.over_tasks import BaseToNew, OverallRanking, base_to_new,
 from shiftbench.report.ranking import Ranking, rank
 from shiftbench.report.references import Comparison, compare
 from shiftbench.report.reproduce import UNKNOWN, Find, Reproduction, reproductions
-from shiftbench.report.runs import provenance
+from shiftbench.report.runs import imported_file, provenance
 from shiftbench.report.searches import SearchReport, searches
 from shiftbench.report.ties import Ties, compared
 from shiftbench.report.tradeoffs import Tradeoff, tradeoffs
@@ -84,6 +83,28 @@ class RunReport:
 
 
 @dataclass(frozen=True)
+class ImportedRun:
+    """A run whose predictions were made elsewhere.
+
+    Attributes:
+        run_id: of the run.
+        name: task, label and seed, for people.
+        source: the file, for people.
+        file: its name.
+        sha256: its digest.
+    """
+
+    run_id: str
+    name: str
+    source: str
+    file: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.source}"
+
+
+@dataclass(frozen=True)
 class Report:
     """All that a report shows.
 
@@ -102,7 +123,8 @@ class Report:
         published_note: why there is no comparison; ``None`` when there is one.
         failures: runs that failed.
         incomplete: task, evaluation set and what is missing from it.
-        imports: what was not computed here: task, label and seed, and the file it is from.
+        data_remarks: task, evaluation set and what else to know of its data or labels.
+        imports: what was not computed here.
         leaks: task, test images that methods saw.
         runs: every run, and how to do it again.
         updated: when the last run finished, for people; ``None`` when none has.
@@ -122,7 +144,8 @@ class Report:
     published_note: str | None
     failures: tuple[FailedRun, ...]
     incomplete: tuple[tuple[str, str, str], ...]
-    imports: tuple[tuple[str, str], ...]
+    data_remarks: tuple[tuple[str, str, str], ...]
+    imports: tuple[ImportedRun, ...]
     leaks: tuple[tuple[str, str], ...]
     runs: tuple[RunReport, ...]
     updated: str | None
@@ -177,6 +200,7 @@ def build(
         published_note=_published_note(everything, missing),
         failures=tuple(failed),
         incomplete=incomplete_sets(headline),
+        data_remarks=data_remarks(headline),
         imports=_imports(everything),
         leaks=tuple(sorted({(run.task, run.leakage) for run in everything if run.leakage})),
         runs=_run_reports(everything, {} if find is None else reproductions(everything, find)),
@@ -192,6 +216,19 @@ def incomplete_sets(headline: Iterable[Row]) -> tuple[tuple[str, str, str], ...]
         if row.incomplete_reason is not None
     }
     return tuple(sorted(gaps))
+
+
+def data_remarks(headline: Iterable[Row]) -> tuple[tuple[str, str, str], ...]:
+    """Task, evaluation set and a remark: files that were not read, labels that nobody checked."""
+    of_files: set[tuple[str, str, str]] = set()
+    of_labels: set[tuple[str, str, str]] = set()
+    for row in headline:
+        if row.data_remark is not None:
+            of_files.add((row.task, row.evaluation_set, row.data_remark))
+        if row.unchecked is not None:
+            run = f"{row.label}, seed {row.seed} ({row.run_id})"
+            of_labels.add((row.task, row.evaluation_set, f"{row.unchecked} of {run}"))
+    return (*sorted(of_files), *sorted(of_labels))
 
 
 def _shipped() -> tuple[pa.Table | None, str | None]:
@@ -210,14 +247,14 @@ def _golden_faults(
     return () if published is None else tuple(golden_faults(headline, published))
 
 
-def _imports(runs: Iterable[RunInfo]) -> tuple[tuple[str, str], ...]:
-    """Imported runs for people, and the file of each."""
-    found = (
-        (f"{run.task} · {run.label}, seed {run.seed}", source)
-        for run in runs
-        if (source := imported_from(run)) is not None
-    )
-    return tuple(sorted(found))
+def _imports(runs: Iterable[RunInfo]) -> tuple[ImportedRun, ...]:
+    """Imported runs, by name."""
+    found = []
+    for run in runs:
+        if (named := imported_file(run)) is not None:
+            name = f"{run.task} · {run.label}, seed {run.seed}"
+            found.append(ImportedRun(run.run_id, name, provenance(run), *named))
+    return tuple(sorted(found, key=str))
 
 
 def _ranking_report(

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.errors import InputError
-from shiftbench.leaderboard.schema import REAL, RunInfo, imported_from
+from shiftbench.leaderboard.schema import REAL, RunInfo
 from shiftbench.report.ranking import grouped
+from shiftbench.report.runs import imported_from
 
 if TYPE_CHECKING:
     from shiftbench.suite.plan import Plan

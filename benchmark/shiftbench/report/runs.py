@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from shiftbench.core.plugins import BUILTIN
-from shiftbench.leaderboard.schema import Row, RunInfo, digest, imported_from
+from shiftbench.leaderboard.schema import IMPORTED, Row, RunInfo, digest
 
 UNKNOWN_METHOD = "?"
 """Stands for the method of a parent that is not in the table."""
@@ -96,3 +96,18 @@ def provenance(run: RunInfo) -> str:
     device = run.device or "unknown device"
     workers = f" × {run.world_size}" if (run.world_size or 1) > 1 else ""
     return f"shiftbench {run.shiftbench_version}, {commit}{dirty}, {device}{workers}"
+
+
+def imported_file(run: RunInfo) -> tuple[str, str] | None:
+    """Name and SHA-256 of the file that an imported run's predictions come from."""
+    if run.origin != IMPORTED:
+        return None
+    return str(run.details.get(IMPORTED)), str(run.details.get("sha256"))
+
+
+def imported_from(run: RunInfo) -> str | None:
+    """The file that an imported run's predictions come from, for people; ``None`` for others."""
+    if (found := imported_file(run)) is None:
+        return None
+    name, sha256 = found
+    return f"imported from {name}, sha256 {sha256}"

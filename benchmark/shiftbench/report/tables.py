@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 from shiftbench.core.files import written_atomically
 from shiftbench.data.tasks.definition import ID_TEST
-from shiftbench.report.model import RankingReport, Report
+from shiftbench.report.model import ImportedRun, RankingReport, Report
 from shiftbench.report.ranking import RankedMethod, Ranking
 from shiftbench.report.scale import NONE
 from shiftbench.report.scores import MEAN
@@ -26,12 +27,13 @@ HEADER = (
     *("rank", "tied", "method", "label", "origin", "selection", "variants"),
     *("evaluation_set", "shifts", "metric"),
     *("value", "sd", "low", "high", "interval", "n", "seeds", "seed_list", "complete", "remark"),
-    *("cost_seconds", "runs"),
+    *("cost_seconds", "runs", "imported_files", "imported_sha256"),
 )
 """Columns of the CSV. Accuracies are in [0, 1]; an empty cell is not known, or means all.
 
 ``shifts`` are those that a mean is over, ``n`` is the least where seeds had different numbers of
-images (the remark says so), ``seeds`` a count, and ``origin`` what provides the method.
+images (the remark says so), ``seeds`` a count, and ``origin`` what provides the method. The files
+that imported runs are from, and their digests, are in the order of the runs.
 """
 
 _SPECIAL = {
@@ -54,15 +56,20 @@ def to_csv(report: Report) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
+    imports = {imported.run_id: imported for imported in report.imports}
     for of_ranking in report.rankings:
         for method in of_ranking.ranking.methods:
-            writer.writerows(_csv_rows(of_ranking, method))
+            writer.writerows(_csv_rows(of_ranking, method, imports))
     return text.getvalue()
 
 
 def to_latex(report: Report) -> str:
-    """A table for each ranking, the best of each column that ranks in bold."""
+    """A table for each ranking, the best of each column that ranks in bold.
+
+    Comments above them name the files of imported predictions.
+    """
     parts = ["% Needs \\usepackage{booktabs}."]
+    parts += [f"% {' '.join(str(imported).split())}" for imported in report.imports]
     for number, of_ranking in enumerate(report.rankings, start=1):
         parts.append(_latex_table(of_ranking, f"tab:shiftbench-{number}"))
     return "\n\n".join(parts) + "\n"
@@ -79,8 +86,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _csv_rows(of_ranking: RankingReport, method: RankedMethod) -> list[list[object]]:
+def _csv_rows(
+    of_ranking: RankingReport, method: RankedMethod, imports: Mapping[str, ImportedRun]
+) -> list[list[object]]:
     ranking, scores = of_ranking.ranking, method.scores
+    run_ids = [member.run_id for member in method.members]
+    imported = [imports[run_id] for run_id in run_ids if run_id in imports]
     rows: list[list[object]] = []
     for set_name in (*scores.by_set, *([MEAN] if ranking.shifts else [])):
         estimate = scores.get(set_name)
@@ -101,7 +112,11 @@ def _csv_rows(of_ranking: RankingReport, method: RankedMethod) -> list[list[obje
                 *(ranking.metrics.get(set_name, "mean"), *numbers),
                 *(interval, n, len(seeds), " ".join(map(str, seeds))),
                 *(str(remark is None).lower(), remark),
-                *(method.cost_seconds, " ".join(member.run_id for member in method.members)),
+                *(method.cost_seconds, " ".join(run_ids)),
+                *(
+                    "; ".join(run.file for run in imported),
+                    " ".join(run.sha256 for run in imported),
+                ),
             ]
         )
     return rows

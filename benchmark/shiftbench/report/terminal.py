@@ -42,14 +42,17 @@ def print_report(console: Console, report: Report) -> None:
         console.print(f"[dim]{escape(NOTE)}[/dim]\n")
     for fault in report.golden_faults:
         console.print(f"[red]golden row[/red] {escape(fault)}", soft_wrap=True)
-    for run, source in report.imports:
-        console.print(f"[yellow]imported[/yellow] {escape(f'{run}: {source}')}", soft_wrap=True)
+    for imported in report.imports:
+        console.print(f"[yellow]imported[/yellow] {escape(str(imported))}", soft_wrap=True)
     for task, reason in report.leaks:
         where = escape(f"{task}: {reason}")
         console.print(f"[yellow]leakage[/yellow] {where}", soft_wrap=True)
     for task, evaluation_set, reason in report.incomplete:
         where = escape(f"{task} · {evaluation_set}: {reason}")
         console.print(f"[yellow]incomplete{MARK}[/yellow] {where}", soft_wrap=True)
+    for task, evaluation_set, remark in report.data_remarks:
+        where = escape(f"{task} · {evaluation_set}: {remark}")
+        console.print(f"[yellow]remark[/yellow] {where}", soft_wrap=True)
     for failure in report.failures:
         console.print(f"[red]failed[/red] {escape(failure_text(failure))}", soft_wrap=True)
     if not report.rankings and not report.failures:

@@ -258,6 +258,7 @@ def _counts(report: Report) -> dict[str, int]:
         "done": sum(run.status == "done" for run in report.runs),
         "failed": len(report.failures),
         "incomplete": len(report.incomplete),
+        "remarks": len(report.data_remarks),
         "leaks": len(report.leaks),
         "faults": len(report.golden_faults),
         "untied": sum(not of_ranking.ties.known for of_ranking in report.rankings),
