@@ -332,13 +332,44 @@ def test_other_tasks_worlds_and_backbones_are_ranked_apart(changes):
     assert all(len(line.seeds) == 1 for ranking in found for line in ranking.methods)
 
 
-def test_a_seed_counts_once():
-    """The same settings and seed under two identities: the run that finished last stands."""
-    newer = info().finished.replace(year=2031)
-    ranking = rank(run("z", values(80, 90, 90)), run("a", values(80, 50, 50), finished=newer))
+@pytest.mark.parametrize("newer", ["z", "a"])
+def test_no_clock_chooses_between_two_runs_of_a_seed(newer):
+    """The same settings and seed under two identities: both are shown, each with its id."""
+    later = info().finished.replace(year=2031)
+    clock = {run_id: {"finished": later} if run_id == newer else {} for run_id in "za"}
+    ranking = rank(
+        run("z", values(80, 90, 90), **clock["z"]), run("a", values(80, 50, 50), **clock["a"])
+    )
+    lines = [(line.label, line.members, line.scores.mean_ood.mean) for line in ranking.methods]
+    assert lines == [
+        ("full (#z)", (Member("z", "", 0),), 0.9),
+        ("full (#a)", (Member("a", "", 0),), 0.5),
+    ]
+
+
+def test_seeds_that_an_older_version_computed_are_a_line_of_their_own():
+    old = {"shiftbench_version": "0.9.0", "git_sha": "0" * 40, "git_dirty": False}
+    new = {"shiftbench_version": "1.0.0", "git_sha": "1" * 40, "git_dirty": False}
+    ranking = rank(
+        run("a", values(80, 50, 50), seed=0, **old),
+        run("b", values(80, 60, 60), seed=1, **old),
+        run("c", values(80, 70, 70), seed=0, **new),
+        run("d", values(80, 80, 80), seed=1, **new),
+    )
+    lines = {line.label: (line.seeds, line.scores.mean_ood.mean) for line in ranking.methods}
+    assert lines == {
+        "full (shiftbench 1.0.0, git 1111111)": ((0, 1), 0.75),
+        "full (shiftbench 0.9.0, git 0000000)": ((0, 1), 0.55),
+    }
+
+
+def test_seeds_of_different_versions_are_one_line():
+    ranking = rank(
+        run("a", values(80, 50, 50), seed=0, shiftbench_version="0.9.0"),
+        run("b", values(80, 60, 60), seed=1, shiftbench_version="1.0.0"),
+    )
     (line,) = ranking.methods
-    assert line.members == (Member("a", "", 0),)
-    assert line.scores.mean_ood.mean == 0.5
+    assert (line.label, line.seeds) == ("full", (0, 1))
 
 
 def test_failed_runs_are_listed_and_not_ranked():

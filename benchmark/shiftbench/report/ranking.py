@@ -1,6 +1,7 @@
 """Rankings of the methods of a task, from the leaderboard's rows.
 
-Like is compared with like: a line of a ranking averages runs that differ in nothing but their seed,
+Like is compared with like: a line of a ranking averages runs that differ in nothing but their seed
+(two runs of one seed, which differ in the code that computed them, are on lines of their own),
 a ranking is of one task, and a mean is only ever taken over the same evaluation sets. All that a
 report says of methods follows from one pass over the rows: who was selected, and every variant.
 """
@@ -13,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from shiftbench.report.scores import MEAN, Member, Scores, average
 ORACLE = "oracle"
 
 T = TypeVar("T")
+Configuration: TypeAlias = tuple[str, str, str | None]
+"""Of the runs of a line: label, digest of their settings, and mark (see ``Runs.mark``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,13 +202,7 @@ class _Scorer:
         # A variant that was selected in several ways has equal rows; any of them will do.
         for row in rows:
             self.rows[_member(row)].setdefault(row.evaluation_set, row)
-        by_seed: dict[tuple[str, str], dict[int, list[Row]]] = defaultdict(dict)
-        for run_id, of_run in grouped(rows, lambda row: row.run_id).items():
-            first = of_run[0]  # the run that finished last stands for its seed
-            by_seed[first.label, runs.configuration(run_id)][first.seed] = of_run
-        self.by_configuration = {
-            key: [*chain(*of_seed.values())] for key, of_seed in by_seed.items()
-        }
+        self.by_configuration: dict[Configuration, list[Row]] = grouped(rows, self._configuration)
         self.scores: dict[tuple[Member, ...], Scores] = {}
 
     def methods_and_variants(self) -> tuple[tuple[RankedMethod, ...], tuple[Variant, ...]]:
@@ -230,6 +227,9 @@ class _Scorer:
                 variants.append(Variant(variant=variant, **self._scored(labels[key], members)))
         ranked, others = self._in_order(variants, lambda variant: variant.variant)
         return self._ranked(methods), (*ranked, *others)
+
+    def _configuration(self, row: Row) -> Configuration:
+        return row.label, self.runs.configuration(row.run_id), self.runs.mark(row.run_id)
 
     def _ranked_method(self, label: str, selection: str, members: Sequence[Member]) -> RankedMethod:
         costs = [self.runs.cost_seconds(member.run_id) for member in members]
@@ -357,7 +357,7 @@ def _members(rows: Iterable[Row]) -> list[Member]:
     return list(dict.fromkeys(map(_member, rows)))
 
 
-def _labels(configurations: Mapping[tuple[str, str], Row]) -> dict[tuple[str, str], str]:
+def _labels(configurations: Mapping[Configuration, Row]) -> dict[Configuration, str]:
     """A name for each configuration: its label, and what tells it from others so called."""
     names = {}
     for label, group in grouped(configurations.items(), lambda item: item[0][0]).items():
@@ -372,7 +372,10 @@ def _labels(configurations: Mapping[tuple[str, str], Row]) -> dict[tuple[str, st
             }
         )
         suffixes = {
-            key: [f"{name}={json.dumps(each.get(name))}" for name in differing]
+            key: [
+                *(f"{name}={json.dumps(each.get(name))}" for name in differing),
+                *([] if key[2] is None else [key[2]]),
+            ]
             for key, each in values.items()
         }
         alike = len(set(map(tuple, suffixes.values()))) < len(suffixes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ class Runs:
         for row in rows:
             self.by_id.setdefault(row.run_id, row)
         self._configurations: dict[str, str] = {}
+        self._marks: dict[str, str] | None = None
 
     def varies(self, run_id: str) -> bool:
         """True if the seed can change the run: its method uses it, or that of an ancestor does."""
@@ -60,6 +62,18 @@ class Runs:
             )
         return self._configurations[run_id]
 
+    def mark(self, run_id: str) -> str | None:
+        """What tells a run from another of its label, configuration and seed.
+
+        Such runs differ in what computed them, which is a part of their identity. They are not
+        averaged, and none stands for the other: the mark is the code that computed them, or where
+        that does not tell them apart their id. ``None`` where each seed of the configuration has
+        one run.
+        """
+        if self._marks is None:
+            self._marks = self._marks_of_all()
+        return self._marks.get(run_id)
+
     def cost_seconds(self, run_id: str) -> float | None:
         """Device seconds to train a run and its ancestors, and of each of their searches once."""
         total = 0.0
@@ -72,6 +86,22 @@ class Runs:
             if row.search_id is not None:
                 searches[row.search_id] = row.search_seconds or 0.0
         return total + sum(searches.values())
+
+    def _marks_of_all(self) -> dict[str, str]:
+        alike: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+        for run_id, row in self.by_id.items():
+            alike[row.task, row.label, self.configuration(run_id)].append(row)
+        marks: dict[str, str] = {}
+        for rows in alike.values():
+            if not _repeats_a_seed(rows):
+                continue
+            by_code: dict[str, list[Row]] = defaultdict(list)
+            for row in rows:
+                by_code[_code(row)].append(row)
+            for code, of_code in by_code.items():
+                for row in of_code:
+                    marks[row.run_id] = f"#{row.run_id}" if _repeats_a_seed(of_code) else code
+        return marks
 
     def _parents(self, run_id: str) -> Sequence[str]:
         return [parent.run_id for parent in self.by_id[run_id].parents]
@@ -91,11 +121,9 @@ def provenance(run: RunInfo) -> str:
     """Version, commit and device that computed a run, or the file it is from, for people."""
     if (source := imported_from(run)) is not None:
         return source
-    commit = f"git {run.git_sha[:7]}" if run.git_sha else "no git commit"
-    dirty = " with changes" if run.git_dirty else ""
     device = run.device or "unknown device"
     workers = f" × {run.world_size}" if (run.world_size or 1) > 1 else ""
-    return f"shiftbench {run.shiftbench_version}, {commit}{dirty}, {device}{workers}"
+    return f"{_code(run)}, {device}{workers}"
 
 
 def imported_file(run: RunInfo) -> tuple[str, str] | None:
@@ -111,3 +139,13 @@ def imported_from(run: RunInfo) -> str | None:
         return None
     name, sha256 = found
     return f"imported from {name}, sha256 {sha256}"
+
+
+def _code(run: RunInfo) -> str:
+    commit = f"git {run.git_sha[:7]}" if run.git_sha else "no git commit"
+    dirty = " with changes" if run.git_dirty else ""
+    return f"shiftbench {run.shiftbench_version}, {commit}{dirty}"
+
+
+def _repeats_a_seed(rows: Sequence[Row]) -> bool:
+    return len({row.seed for row in rows}) < len(rows)
