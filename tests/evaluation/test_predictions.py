@@ -194,12 +194,12 @@ def test_class_only_predictions_have_classes_only(tmp_path, drawn):
     assert rescore(table, "accuracy") == score(metric("accuracy"), classes)
     with pytest.raises(InputError, match='"nll" needs logits'):
         rescore(table, "nll")
-    found = results_of(Prediction("", "a", "macro-f1", table, None, "", None, ["nll", "top-5"]))
+    found = results_of(Prediction("", "a", "macro-f1", table, None, "", also=["nll", "top-5"]))
     assert [result.metric for result in found] == ["macro-f1", "accuracy"]
     with pytest.raises(InputError, match='"top-5" needs logits'):
         results_of(Prediction("", "a", "top-5", table, None, ""))
     logits_too = read(path).slice(300).replace_schema_metadata(None)
-    found = results_of(Prediction("", "b", "top-5", logits_too, None, "", None, ["nll", "ece:5"]))
+    found = results_of(Prediction("", "b", "top-5", logits_too, None, "", also=["nll", "ece:5"]))
     assert [(result.metric, result.primary) for result in found] == [
         ("top-5", True),
         ("accuracy", False),
