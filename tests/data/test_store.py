@@ -19,8 +19,9 @@ from PIL import Image
 from shiftbench.core.errors import InputError
 from shiftbench.data import store as module
 from shiftbench.data.images import ImageSet
+from shiftbench.data.mapped import PixelFile, RawImages
 from shiftbench.data.preprocessing import Preprocessing
-from shiftbench.data.store import PixelFile, RawImages, Store
+from shiftbench.data.store import Store
 
 PREPROCESSING = Preprocessing(16)
 

@@ -57,7 +57,9 @@ def test_the_lowest_loss_ranks_first(losses):
     assert [(m.rank, m.label) for m in ranking.methods] == [(1, "a"), (2, "b")]
     assert score_text(ranking, ranking.methods[0], "x") == "1.500"
     text = markdown(losses)
-    assert "| 1 | – | a | fixed | 1 | 0.700 | 1.500 | 2.100 | 1.800 | 1.729 to 1.871 | 6 s |" in text
+    assert (
+        "| 1 | – | a | fixed | 1 | 0.700 | 1.500 | 2.100 | 1.800 | 1.729 to 1.871 | 6 s |" in text
+    )
     assert "NLL: id-test, x, y" in text
     assert "Frontier" not in text  # of accuracies only
     assert "1.500" in printed(losses)

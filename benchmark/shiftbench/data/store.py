@@ -27,18 +27,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from shiftbench.core.cpus import available_cpus
 from shiftbench.core.errors import InputError
 from shiftbench.core.processes import forkserver
 from shiftbench.data.decoding import image_at, simplejpeg_version
+from shiftbench.data.mapped import INDEX, RAW_PIXELS, PixelFile, RawImages
 from shiftbench.data.preprocessing import Pixels, Preprocessing
 from shiftbench.data.rgb import as_rgb
 from shiftbench.data.sources.files import DECODE_ERRORS
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from shiftbench.data.images import Images, ImageSet
 
 VERSION = 2
-MANIFEST, PIXELS, RAW_PIXELS, INDEX = "manifest.json", "pixels.npy", "pixels.bin", "index.npy"
+MANIFEST, PIXELS = "manifest.json", "pixels.npy"
 
 Progress = Callable[[int, int], None]
 Build = Callable[[Path], None]
@@ -61,70 +60,6 @@ _SAMPLE = 64  # images, or up to twice as many, decoded to estimate the size of 
 _BLOCKS, _BLOCK = 64, 4096  # how many places, of how many bytes, a checksum looks at
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PixelFile:
-    """An array of a .npy file in memory-mapped pages; pickles as its path.
-
-    Attributes:
-        path: of the file; uint8 (n, size, size, 3).
-    """
-
-    path: Path
-
-    @cached_property
-    def array(self) -> Pixels:
-        """Return the whole array, read-only; its pages are read when they are looked at."""
-        return np.asarray(np.load(self.path, mmap_mode="r"))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, size, size, 3)."""
-        return self.array.shape
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def __getitem__(self, index: int | slice | npt.NDArray[np.integer]) -> Pixels:
-        part: Pixels = self.array[index]
-        return part
-
-    def __reduce__(self) -> tuple[type[PixelFile], tuple[Path]]:
-        return PixelFile, (self.path,)
-
-
-@dataclass(frozen=True)
-class RawImages:
-    """Decoded images of any sizes in memory-mapped pages; pickles as its path.
-
-    Attributes:
-        directory: of a store entry, with ``pixels.bin`` and ``index.npy``.
-    """
-
-    directory: Path
-
-    @cached_property
-    def _index(self) -> npt.NDArray[np.int64]:
-        index: npt.NDArray[np.int64] = np.load(self.directory / INDEX)
-        return index
-
-    @cached_property
-    def _bytes(self) -> Pixels:
-        return np.asarray(np.memmap(self.directory / RAW_PIXELS, np.uint8, mode="r"))
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __getitem__(self, index: int) -> Image:
-        from PIL import Image as Pillow
-
-        start, height, width = (int(v) for v in self._index[index])
-        pixels = self._bytes[start : start + height * width * 3]
-        return Pillow.fromarray(pixels.reshape(height, width, 3))
-
-    def __reduce__(self) -> tuple[type[RawImages], tuple[Path]]:
-        return RawImages, (self.directory,)
 
 
 class Store:
