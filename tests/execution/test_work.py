@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from shiftbench.execution.jobs import Job
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.work import Work
-from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.runfolder import Fit, RunFolder
 from shiftbench.leaderboard.schema import failures
 from shiftbench.leaderboard.store import read
 from shiftbench.suite.plan import Plan
@@ -92,3 +93,32 @@ def test_a_run_that_is_done_stays_so_when_it_cannot_be_fitted_again(
     work.settle(fit, RunFailedError("the loss is not finite"))
     assert work.failures.keys() == {child}
     assert [run.run_id for run in failures(read(tmp_path))] == [child]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "waited", "expected"),
+    [
+        ([], 2.0, "full · seed 0 waited for data 20% of its training; methods.full.decoder=turbo"),
+        (["methods.full.decoder=turbo", "resources.data_workers=2"], 2.0, "data_workers=null"),
+        (["methods.full.decoder=turbo"], 2.0, "more processors for each GPU"),
+        ([], 0.4, ""),
+        (["resources.gpus_per_worker=0"], 2.0, ""),
+    ],
+)
+def test_a_gpu_that_waited_for_data_is_told_with_the_setting_that_helps(
+    overrides: list[str], waited: float, expected: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(SUITE)
+    suite = Suite.load(file, ["resources.gpus_per_worker=1", *overrides])
+    work = make_work(Plan.build(suite), tmp_path)
+    stream = io.StringIO()
+    work.display = Display(Console(file=stream, width=200), work.setup.runs, [])
+    (fit,) = work.ready()
+    RunFolder.of(tmp_path, fit.run_id).write_fit(
+        Fit([1.0], {}, 12, 10.0, waited, 1, 1, "2026-01-01T00:00:00+00:00", 1, 0.5, {})
+    )
+    work.settle(fit)
+    said = stream.getvalue()
+    assert expected in said
+    assert ("waited" in said) == bool(expected)

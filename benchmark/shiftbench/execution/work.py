@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 
 from shiftbench.core.errors import last_line, whole_text
 from shiftbench.core.files import written_atomically
+from shiftbench.execution.display import name_of
 from shiftbench.execution.jobs import Agenda
 from shiftbench.execution.runinfo import run_info
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.golden import golden_faults
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import failed, rows
+from shiftbench.methods.config import TrainingConfig
+
+MUCH_WAITED = 0.05
+"""The part of a training's time that a GPU may wait for data without a word."""
 
 if TYPE_CHECKING:
     from shiftbench.execution.display import Display
@@ -65,6 +70,8 @@ class Work:
         if error is None:
             self._agenda.done(job)
             self.display.done(job)
+            if job.stage == "fit":
+                self._check_waits(job.run_id)
             if job.stage == "score":
                 RunFolder.of(self.setup.results, job.run_id).error.unlink(missing_ok=True)
                 self._check_golden(job.run_id)
@@ -86,6 +93,23 @@ class Work:
         with written_atomically(file) as temporary:
             temporary.write_text(whole_text(error), encoding="utf-8")
         return file.relative_to(self.setup.results).as_posix()
+
+    def _check_waits(self, run_id: str) -> None:
+        """Say so where a GPU waited for its data, and which setting helps."""
+        run, folder = self.setup.runs[run_id], RunFolder.of(self.setup.results, run_id)
+        if not self.setup.resources.gpus_per_worker or not folder.fitted:
+            return
+        share = folder.read_fit().share_waited
+        if share <= MUCH_WAITED:
+            return
+        config = run.config
+        if isinstance(config, TrainingConfig) and config.decoder == "pil":
+            helps = f"methods.{run.label}.decoder=turbo decodes several times as fast"
+        elif self.setup.resources.data_workers is not None:
+            helps = "resources.data_workers=null decodes on all processors that there are"
+        else:
+            helps = "more processors for each GPU, or images shrunk beforehand, would help"
+        self.display.warn(f"{name_of(run)} waited for data {share:.0%} of its training; {helps}")
 
     def _check_golden(self, run_id: str) -> None:
         if self.setup.runs[run_id].create().reference:  # now, not when all GPU days are spent
