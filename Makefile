@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 quickstart: $(VENV)/.installed  ## fine-tune, evaluate and rank on the miniature world
 	$(BIN)/shiftbench run suites/quickstart.yaml
 
-test: $(VENV)/.tested  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(VENV)/.tested  ## the whole test suite, on two cores
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 example: $(VENV)/.tested  ## the miniature suite's leaderboard and report, in results/example
 	$(BIN)/shiftbench run suites/miniature.yaml --results results/example
