@@ -8,7 +8,7 @@ quickstart: $(VENV)/.installed  ## fine-tune, evaluate and rank on the miniature
 	$(BIN)/shiftbench run suites/quickstart.yaml
 
 test: $(VENV)/.tested  ## the whole test suite, on two cores
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 example: $(VENV)/.tested  ## the miniature suite's leaderboard and report, in results/example
 	$(BIN)/shiftbench run suites/miniature.yaml --results results/example

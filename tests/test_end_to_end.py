@@ -164,6 +164,8 @@ WITHOUT_RAY = """
 import sys
 from shiftbench.cli import main
 
+pytestmark = pytest.mark.slow
+
 class Forbidden:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] == "ray":

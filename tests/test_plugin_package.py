@@ -14,6 +14,8 @@ from shiftbench.leaderboard.store import read
 
 from tests.test_end_to_end import shiftbench
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(__file__).parent / "fixtures" / "mylab"
 SUITE = """
 data: miniature

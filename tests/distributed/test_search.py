@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import pyarrow.parquet as pq
+import pytest
 from optuna.trial import TrialState
 from shiftbench.distributed.tuning import asha
 from shiftbench.evaluation.metrics.registry import metric
@@ -21,6 +22,8 @@ from shiftbench.methods.search import SearchConfig
 
 from tests.execution.search.test_finalists import trial
 from tests.test_end_to_end import command, shiftbench
+
+pytestmark = pytest.mark.slow
 
 SUITE = """
 data: miniature
