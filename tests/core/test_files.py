@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from shiftbench.core.files import file_name, written_atomically
 from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.models.checkpoints import save
 
 ODD = (
     *("../../esc", "..", ".", "", "/etc/x", "a/b", "a\\b", "x" * 300, "é" * 300, ".hidden"),
@@ -69,3 +72,16 @@ def test_what_killed_processes_left_half_written_goes_when_a_run_is_begun_again(
     os.utime(elsewhere, (0, 0))
     folder.claim({"train": "x"})
     assert not elsewhere.exists() and file.exists()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_files_have_the_permissions_that_the_umask_gives(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        save(tmp_path / "weights.safetensors", {"weight": torch.zeros(2)}, {})
+        with written_atomically(tmp_path / "fit.json") as temporary:
+            temporary.write_text("{}")
+    finally:
+        os.umask(before)
+    for name in ("weights.safetensors", "fit.json"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o666 & ~umask

@@ -26,12 +26,18 @@ def written_atomically(path: Path) -> Iterator[Path]:
 
     The name is unique, so several processes may write the same file; it ends in ``.tmp``, so no
     reader takes it for a result. When the block raises, nothing remains.
+
+    The file has the permissions that the process gives new files (its umask), so that a group that
+    shares a results folder can read it; some libraries write files for their owner alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unique = f"{_MACHINE}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     temporary = path.with_name(f".{path.name}.{unique}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

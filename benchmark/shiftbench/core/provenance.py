@@ -26,6 +26,7 @@ PACKAGES = (
     *("numpy", "scipy", "pillow", "pyarrow", "safetensors"),
 )
 GIT_TIMEOUT_S = 10
+PREFIX = "SHIFTBENCH_"
 SUBMITTED = "SHIFTBENCH_GIT_SHA"
 """Environment variable with the commit of the code, for jobs that run outside their checkout.
 
@@ -82,6 +83,21 @@ def submitted() -> tuple[str, bool] | None:
             "with -dirty after them where files differ from it"
         )
     return found[1], found[2] is not None
+
+
+def submission() -> dict[str, str]:
+    """The environment with which the same code computes the same elsewhere.
+
+    Returns:
+        every variable ``SHIFTBENCH_…`` of this process, and ``SUBMITTED`` where it is not set but a
+        commit is checked out.
+
+    Raises:
+        InputError: ``SUBMITTED`` is set, and is no commit.
+    """
+    settings = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    sha, dirty = submitted() or git_state(Path(__file__).parent)
+    return settings if sha is None else settings | {SUBMITTED: sha + "-dirty" * bool(dirty)}
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from shiftbench.core.errors import InputError
+from shiftbench.core.provenance import submission
 from shiftbench.suite.file import Resources
 
 # Ray reads these when it is imported, and passes the RAY_TRAIN_ ones on to its workers.
@@ -48,7 +50,7 @@ def session(address: str | None, resources: Resources) -> Iterator[None]:
     if address:
         _check_listening(address, resources.limits.connect_timeout_s)
         try:
-            ray.init(address=address, **quiet)
+            ray.init(address=address, runtime_env={"env_vars": environment()}, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"--address {address}: no Ray cluster answers ({error})") from error
     else:
@@ -65,6 +67,19 @@ def session(address: str | None, resources: Resources) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def environment() -> dict[str, str]:
+    """The variables of this process that those on other nodes need too.
+
+    They are the settings ``SHIFTBENCH_…``, the commit of the code among them, and what Ray reads in
+    its workers. A submitted job's own variables are left out: they reach its workers anyway, and
+    Ray refuses to be told twice.
+    """
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    told = (job.get("runtime_env") or {}).get("env_vars") or {}
+    found = {name: os.environ[name] for name in _DEFAULTS if name in os.environ} | submission()
+    return {name: value for name, value in found.items() if name not in told}
 
 
 def _check_listening(address: str, timeout_s: float) -> None:

@@ -1,0 +1,44 @@
+"""What a connection to a cluster takes with it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from shiftbench.core.provenance import SUBMITTED
+from shiftbench.distributed.session import environment
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("SHIFTBENCH_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    monkeypatch.setenv(SUBMITTED, "abcdef0")
+
+
+def test_settings_and_the_commit_go_to_every_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIFTBENCH_CACHE", "/local/cache")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not ours to send")
+    found = environment()
+    assert found["SHIFTBENCH_CACHE"] == "/local/cache"
+    assert found[SUBMITTED] == "abcdef0"
+    assert not [name for name in found if not name.startswith(("SHIFTBENCH_", "RAY_", "TUNE_"))]
+
+
+def test_the_commit_is_that_of_the_checkout_where_none_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(SUBMITTED)
+    monkeypatch.setattr("shiftbench.core.provenance.git_state", lambda folder: ("c0ffee0", True))
+    assert environment()[SUBMITTED] == "c0ffee0-dirty"
+    monkeypatch.setattr("shiftbench.core.provenance.git_state", lambda folder: (None, None))
+    assert SUBMITTED not in environment()
+
+
+def test_what_a_submitted_job_was_told_is_not_told_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIFTBENCH_CACHE", "/local/cache")
+    job = {"runtime_env": {"env_vars": {SUBMITTED: "abcdef0"}}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    assert environment().keys() & {SUBMITTED, "SHIFTBENCH_CACHE"} == {"SHIFTBENCH_CACHE"}
