@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 from shiftbench.core.errors import InputError
 from shiftbench.data.prompts import resolve_classes
 from shiftbench.data.sources.builtin.image_folder import ImageFolder
+from shiftbench.data.sources.builtin.parquet import Parquet
 from shiftbench.data.tasks.alignment import open_aligned
 from shiftbench.data.tasks.definition import Task
 from shiftbench.data.tasks.opening import open_task
@@ -86,6 +91,37 @@ def test_composed_and_decomposed_names_are_the_same_class(tmp_path: Path) -> Non
     data = open_task(task(), str(tmp_path), None, 0)
     assert data.classes == ("caf\u00e9", "square")
     assert data.evaluation["s"][1].labels.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("names", [("caf\u00e9", "cafz", "square"), ("\u00e9t\u00e9", "e", "z")])
+def test_a_folder_copied_by_macos_is_the_same_set_to_the_digit(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    """Order of classes, ids, and so draws and splits, whichever Unicode form the folders have."""
+    opened = []
+    for form in ("NFC", "NFD"):
+        for k, name in enumerate(names):
+            for i in range(9):
+                path = tmp_path / form / "train" / name / f"\u00e9{i}.png"
+                layouts.write_image(Path(unicodedata.normalize(form, str(path))), 9 * k + i)
+        layouts.class_folders(tmp_path / form / "shift", names[:2], 2, ".png")
+        opened.append(open_task(task(id_val={"holdout": 0.3}), str(tmp_path / form), 2, 0))
+    composed, decomposed = opened
+    assert decomposed.classes == composed.classes == tuple(sorted(names))
+    for part in ("train", "id_val"):
+        one, other = getattr(composed, part), getattr(decomposed, part)
+        assert one.ids.tolist() == other.ids.tolist()
+        assert one.fingerprint == other.fingerprint
+        assert np.array_equal(np.asarray(one.images[3]), np.asarray(other.images[3]))
+
+
+def test_texts_of_a_label_column_are_one_label_in_either_form(tmp_path: Path) -> None:
+    texts = ["cafe\u0301", "cafz", "caf\u00e9"]
+    images = [{"bytes": layouts.encoded(k), "path": ""} for k in range(3)]
+    pq.write_table(pa.table({"image": images, "label": texts}), tmp_path / "a.parquet")
+    source = Parquet(path="a.parquet")
+    assert source.label_names(str(tmp_path)) == ("cafz", "caf\u00e9")
+    assert source.open(str(tmp_path)).labels.tolist() == [1, 0, 1]
 
 
 def test_two_shifts_of_one_name_are_refused() -> None:

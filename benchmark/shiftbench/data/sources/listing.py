@@ -75,9 +75,12 @@ class Listing:
     unread: Counter[str] = field(default_factory=Counter)
 
     def image_set(self, labels: Labels, border: int = 0) -> ImageSet:
-        """Return the images with these labels (n,) int64, and what is to say about the files."""
+        """Return the images with these labels (n,) int64, and what is to say about the files.
+
+        Ids are the paths in composed form (NFC), since draws and splits follow them.
+        """
         return ImageSet(
-            ids=self.paths,
+            ids=np.array([_composed(path) for path in self.paths.tolist()], np.str_),
             labels=labels,
             images=FileImages(self.location, self.paths, border),
             fingerprint=self.fingerprint,
@@ -87,12 +90,13 @@ class Listing:
 
 
 def entries(location: str) -> list[DirectoryEntry]:
-    """Return what a person put into a folder, sorted by name; leftovers are left out.
+    """Return what a person put into a folder, sorted by composed name; leftovers are left out.
 
     Raises:
         InputError: the folder cannot be read.
     """
-    return [entry for entry in locations.entries(location) if not is_leftover(entry.name)]
+    found = [entry for entry in locations.entries(location) if not is_leftover(entry.name)]
+    return sorted(found, key=lambda entry: _composed(entry.name))
 
 
 def is_leftover(name: str) -> bool:
@@ -107,7 +111,7 @@ def is_image(name: str) -> bool:
 
 
 def folders(location: str) -> list[str]:
-    """Return the names of the folders in a folder, sorted.
+    """Return the names of the folders in a folder, sorted as ``entries`` are.
 
     Raises:
         InputError: the folder cannot be read, or a folder's name is not UTF-8.
@@ -122,6 +126,8 @@ def folders(location: str) -> list[str]:
 def list_images(location: str, names: Sequence[str]) -> Listing:
     """Return the images in some folders of ``location``, in this order, nested ones included.
 
+    The same names in another Unicode form, as macOS writes them, give the same fingerprint.
+
     Raises:
         InputError: a folder cannot be read.
     """
@@ -129,7 +135,7 @@ def list_images(location: str, names: Sequence[str]) -> Listing:
         walks = list(pool.map(partial(_walk, location), names))
     files = [file for walk in walks for file in walk.files]
     groups = np.repeat(np.arange(len(names), dtype=np.int64), [len(walk.files) for walk in walks])
-    listing = "\n".join(f"{path}\t{size}" for path, size in files)
+    listing = "\n".join(f"{_composed(path)}\t{size}" for path, size in files)
     # Two sets may have files of the same names and sizes, so a sample of the contents tells them.
     sample = np.unique(np.linspace(0, len(files) - 1, _SAMPLED).astype(int)) if files else ()
     contents = [_content(f"{location}/{files[i][0]}") for i in sample]
@@ -189,7 +195,7 @@ def _descend(walk: _Walk, location: str, folder: str, above: tuple[str, ...]) ->
     for entry in entries(f"{location}/{folder}"):
         path = f"{folder}/{entry.name}"
         where = f"{location}/{path}"
-        twin = seen.setdefault(unicodedata.normalize("NFC", entry.name), entry.name)
+        twin = seen.setdefault(_composed(entry.name), entry.name)
         if twin != entry.name and (entry.is_folder or is_image(entry.name)):
             fault = f"its name is the same text as that of {twin!a}, in another Unicode form"
             walk.faults.append(f"{location}/{folder}/{entry.name!a}: {fault}")
@@ -216,6 +222,10 @@ def _take(walk: _Walk, where: str, path: str, entry: DirectoryEntry) -> None:
         walk.faults.append(f"{shown(where)}: is empty")
     else:
         walk.files.append((path, entry.size))
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _content(location: str) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from unicodedata import normalize
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,7 @@ class Parquet(CustomSource):
     """One Parquet file or several, in the order of their names.
 
     Labels are whole numbers, named in the schema's ``huggingface`` metadata or not at all, or
-    texts, whose sorted distinct values are the names.
+    texts, whose sorted distinct values, composed (NFC), are the names.
     """
 
     kind: Literal["parquet"] = "parquet"
@@ -131,7 +132,8 @@ class Parquet(CustomSource):
         if column.null_count:
             raise InputError(f'{self.title}: column "{self.label}" has {column.null_count} nulls')
         if types.is_string(column.type) or types.is_large_string(column.type):
-            names, codes = np.unique(np.array(column.to_pylist(), np.str_), return_inverse=True)
+            texts = [normalize("NFC", text) for text in column.to_pylist()]
+            names, codes = np.unique(np.array(texts, np.str_), return_inverse=True)
             return codes.astype(np.int64), tuple(names.tolist())
         if not types.is_integer(column.type):
             raise InputError(
