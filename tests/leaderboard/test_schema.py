@@ -5,6 +5,8 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shiftbench.core.plugins import VARIABLE
+from shiftbench.data.tasks.definition import Task
 from shiftbench.data.tasks.registry import builtin_tasks
 from shiftbench.evaluation.results import Score, role_of
 from shiftbench.leaderboard.schema import (
@@ -22,6 +24,7 @@ from shiftbench.leaderboard.schema import (
     failures,
     rows,
     shifts_of,
+    task_digest,
     to_table,
 )
 
@@ -34,6 +37,46 @@ def test_the_shifts_of_a_task_are_of_its_definition():
     table = done(info(shifts=("b", "a")), results({"id-test": 0.5}))
     assert rows(table)[0].shifts == ("b", "a")
     assert rows(done(info(), results({"id-test": 0.5})))[0].shifts is None
+
+
+SOURCE = """
+from typing import Literal
+from shiftbench.data.sources.base import Source
+class Plain(Source):
+    kind: Literal["plain"] = "plain"
+    def read(self, root):
+        raise NotImplementedError
+"""
+METRIC = """
+from shiftbench.evaluation.metrics.base import MeanMetric
+class Doubt(MeanMetric):
+    name = title = "doubt"
+    higher_is_better = False
+    needs = frozenset({"top_logits", "log_sum_exp"})
+    def per_example(self, examples):
+        return 1 - examples.confidence
+"""
+
+
+def test_a_task_whose_plugin_was_edited_is_another(tmp_path, monkeypatch):
+    """Its rows stand apart: other images may be read, and other numbers computed from them."""
+    files = {"plain_reader.py": SOURCE, "doubting.py": METRIC}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(VARIABLE, "sources/plain=plain_reader:Plain,metrics/doubt=doubting:Doubt")
+    task = builtin_tasks()["cifar10"]
+    assert task_digest(task) == digest(task.recorded().model_dump(mode="json"))
+    shift = {"source": {"kind": "plain"}}
+    of_source = Task.model_validate(task.model_dump() | {"shifts": {"s": shift}})
+    of_metric = task.model_copy(update={"also_metrics": ("doubt",)})
+    before = [task_digest(each) for each in (task, of_source, of_metric)]
+    for position, (name, text) in enumerate(files.items(), start=1):
+        (tmp_path / name).write_text(text + "# edited\n")
+        after = [task_digest(each) for each in (task, of_source, of_metric)]
+        changed = [i for i in range(3) if after[i] != before[i]]
+        assert changed == [position]
+        before = after
 
 
 def test_columns_are_those_of_the_two_kinds_of_rows():

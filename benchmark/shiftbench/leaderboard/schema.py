@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shiftbench.data.sources.registry import plugin_origins as source_origins
 from shiftbench.evaluation.metrics.registry import metric
+from shiftbench.evaluation.metrics.registry import plugin_origins as metric_origins
 from shiftbench.evaluation.results import Result, Role, Selection, role_of
 from shiftbench.leaderboard.columns import Column, Columns, json_text
+from shiftbench.suite.task_metrics import metrics_named
 
 if TYPE_CHECKING:
     from shiftbench.data.tasks.definition import Task
@@ -63,7 +66,7 @@ class RunInfo:
     suite: Annotated[str, Column("name of the suite that asked for the run first", cleaned=True)]
     task: Annotated[str, Column("name of the task")]
     task_digest: Annotated[
-        str, Column("digest of the task's full definition, since a name may mean several")
+        str, Column("digest of the task's full definition and its plugins' code: a name may recur")
     ]
     shifts: Annotated[
         tuple[str, ...] | None,
@@ -340,8 +343,14 @@ def digest(value: Mapping[str, Any]) -> str:
 
 
 def task_digest(task: Task) -> str:
-    """The digest of a task's definition that rows carry, and by which tasks are compared."""
-    return digest(task.recorded().model_dump(mode="json"))
+    """The digest of a task's definition that rows carry, and by which tasks are compared.
+
+    The code of plugins that read its images or score on them is a part of the definition.
+    """
+    recorded = task.recorded()
+    sources, metrics = source_origins(recorded), metric_origins(metrics_named(recorded, None))
+    code = ({"sources": sources} if sources else {}) | ({"metrics": metrics} if metrics else {})
+    return digest(recorded.model_dump(mode="json") | code)
 
 
 def shifts_of(task: Task) -> tuple[str, ...]:
