@@ -19,8 +19,9 @@ from PIL import Image
 from shiftbench.core.errors import InputError
 from shiftbench.data import store as module
 from shiftbench.data.images import ImageSet
-from shiftbench.data.mapped import PixelFile, RawImages
+from shiftbench.data.mapped import PixelFile
 from shiftbench.data.preprocessing import Preprocessing
+from shiftbench.data.shards import Form, ShardedImages
 from shiftbench.data.store import Store
 
 PREPROCESSING = Preprocessing(16)
@@ -102,11 +103,23 @@ def test_processes_decode_the_same(tmp_path, files, monkeypatch):
     the_entry(tmp_path / "store")  # the first alone: nothing half done is left beside it
 
 
+def test_processes_write_the_same_shards(tmp_path):
+    files, form = image_set(Slow(tmp_path / "log", 40)), Form(12)
+    alone = Store(tmp_path / "one", threads=1, per_shard=10).shrunk(files, form)
+    seen: list[tuple[int, int]] = []
+    store = Store(tmp_path / "two", processes=2, per_shard=10)
+    kept = store.shrunk(files, form, lambda done, n: seen.append((done, n)))
+    assert [kept.path(i).read_bytes() for i in kept.shards] == [
+        alone.path(i).read_bytes() for i in alone.shards
+    ]
+    assert seen == [(10, 40), (20, 40), (30, 40), (40, 40)]
+
+
 def test_pixels_are_those_of_the_preprocessing_and_decoded_once(tmp_path, files):
     store, seen = Store(tmp_path / "store", threads=3), []
     pixels = store.evaluation(files, PREPROCESSING, lambda done, n: seen.append((done, n)))
     assert set(files.images.opened.values()) == {1}
-    assert seen == sorted(seen) and seen[-1] == (37, 37)
+    assert seen == [(done, 37) for done in range(1, 38)]
     again = Store(tmp_path / "store").evaluation(files, PREPROCESSING)
     assert set(files.images.opened.values()) == {1}
     assert len(pixels) == 37 and pixels.shape == (37, 16, 16, 3)
@@ -137,7 +150,7 @@ def test_entries_differ_by_all_that_decides_their_content(tmp_path, files):
 
 def test_results_pickle_as_paths(tmp_path, files):
     store = Store(tmp_path / "store")
-    pixels, raw = store.evaluation(files, PREPROCESSING), store.raw(files, 2**30)
+    pixels, raw = store.evaluation(files, PREPROCESSING), store.decoded(files, 2**30)
     assert pixels[0] is not None and raw[0] is not None
     for result in (pixels, raw):
         data = pickle.dumps(result)
@@ -146,30 +159,30 @@ def test_results_pickle_as_paths(tmp_path, files):
 
 
 def test_raw_images_are_the_decoded_ones(tmp_path, files):
-    raw = Store(tmp_path / "store").raw(files, 2**30)
-    assert isinstance(raw, RawImages) and len(raw) == len(files)
+    raw = Store(tmp_path / "store").decoded(files, 2**30)
+    assert isinstance(raw, ShardedImages) and len(raw) == len(files)
     files.images.opened.clear()
     for index in (0, 36, 5, 5):
         image = raw[index]
         assert image.mode == "RGB"
         truth = np.asarray(Image.open(files.images.paths[index]).convert("RGB"))
         np.testing.assert_array_equal(np.asarray(image), truth)
-    assert Store(tmp_path / "store").raw(files, 0) == raw
+    assert Store(tmp_path / "store").decoded(files, 0) == raw
     assert not files.images.opened
 
 
 def test_raw_images_beyond_the_limit_stay_as_they_are(tmp_path, files):
     size = sum(np.asarray(image.convert("RGB")).nbytes for image in files.images)
     store = Store(tmp_path / "store")
-    assert store.raw(files, size - 1) is files.images
+    assert store.decoded(files, size - 1) is files.images
     assert not (tmp_path / "store").exists()
-    assert isinstance(store.raw(files, size), RawImages)
+    assert isinstance(store.decoded(files, size), ShardedImages)
 
 
 def test_the_size_of_a_large_set_is_estimated_from_few_images(tmp_path):
     log = tmp_path / "log"
     images = image_set(Slow(log, 5000))
-    assert Store(tmp_path / "store").raw(images, 20 * 20 * 3 * 5000 - 1) is images.images
+    assert Store(tmp_path / "store").decoded(images, 20 * 20 * 3 * 5000 - 1) is images.images
     assert len(log.read_text()) < 130
 
 
@@ -201,14 +214,11 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-@pytest.mark.parametrize("name", ["pixels.npy", "pixels.bin", "index.npy"])
-def test_damaged_and_stale_entries_are_made_again(tmp_path, files, damage, name, caplog):
-    root = tmp_path / "store"
+def test_damaged_and_stale_entries_are_made_again(tmp_path, files, damage, caplog):
+    root, name = tmp_path / "store", "pixels.npy"
 
     def read() -> list[np.ndarray]:
-        if name == "pixels.npy":
-            return list(Store(root).evaluation(files, PREPROCESSING)[:].copy())
-        return [np.asarray(image) for image in Store(root).raw(files, 2**30)]
+        return list(Store(root).evaluation(files, PREPROCESSING)[:].copy())
 
     before = read()
     damage(the_entry(root), name)
@@ -221,7 +231,7 @@ def test_damaged_and_stale_entries_are_made_again(tmp_path, files, damage, name,
     files.images.opened.clear()
     read()
     assert not files.images.opened
-    assert sorted(path.name[:3] for path in root.iterdir()) in (["eva", "eva"], ["raw", "raw"])
+    assert sorted(path.name[:3] for path in root.iterdir()) == ["eva", "eva"]
 
 
 def test_an_open_entry_survives_its_replacement(tmp_path, files):
@@ -309,7 +319,7 @@ def test_only_a_few_images_are_in_memory_at_once(tmp_path):
     def written(done: int, n: int) -> None:
         nonlocal alive
         with lock:
-            alive -= 8
+            alive -= 1
 
     Store(tmp_path / "store", threads=2).evaluation(image_set(Tracked()), PREPROCESSING, written)
     assert alive == 0 and peak <= (2 * 2 + 2) * 8
@@ -335,7 +345,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("spoil", BROKEN.values(), ids=BROKEN)
-@pytest.mark.parametrize("kind", ["evaluation", "raw"])
+@pytest.mark.parametrize("kind", ["evaluation", "training"])
 def test_an_undecodable_image_is_named(tmp_path, files, spoil, kind):
     spoil(files.images.paths[23])
     store = Store(tmp_path / "store")
@@ -343,7 +353,7 @@ def test_an_undecodable_image_is_named(tmp_path, files, spoil, kind):
         if kind == "evaluation":
             store.evaluation(files, PREPROCESSING)
         else:
-            store.raw(files, 2**30)
+            store.decoded(files, 2**30)
     assert "\n" not in str(raised.value)
     root = tmp_path / "store"
     assert not root.exists() or not any(path.is_dir() for path in root.iterdir())
@@ -367,7 +377,7 @@ def test_too_little_space_is_said_before_decoding(tmp_path, files, monkeypatch):
         Store(tmp_path / "store").evaluation(files, PREPROCESSING)
     assert not files.images.opened
     with pytest.raises(InputError, match="37 decoded images need"):
-        Store(tmp_path / "store").raw(files, 2**30)
+        Store(tmp_path / "store").decoded(files, 2**30)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path, files):
@@ -393,7 +403,7 @@ def test_a_set_without_images_is_refused(tmp_path, files):
     nothing = files.subset(np.array([], dtype=np.int64))
     for read in (
         lambda: Store(tmp_path).evaluation(nothing, PREPROCESSING),
-        lambda: Store(tmp_path).raw(nothing, 1),
+        lambda: Store(tmp_path).decoded(nothing, 1),
     ):
         with pytest.raises(InputError, match="without images"):
             read()

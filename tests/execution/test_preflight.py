@@ -12,11 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from shiftbench.core.errors import InputError
+from rich.console import Console
+from shiftbench.cli.plan import show_stores
+from shiftbench.core.errors import InputError, RunFailedError
+from shiftbench.data.shards import Form
 from shiftbench.data.sources.builtin.parquet import ParquetImages
 from shiftbench.data.tasks.definition import whole_set
 from shiftbench.data.tasks.opening import open_task
 from shiftbench.evaluation.results import Result, Score
+from shiftbench.execution import training_stores as module
 from shiftbench.execution.model_checks import check_backbones
 from shiftbench.execution.preflight import (
     SetState,
@@ -28,7 +32,15 @@ from shiftbench.execution.preflight import (
     preflight,
     problems,
 )
+from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.runinfo import run_info
+from shiftbench.execution.setup import Setup
+from shiftbench.execution.training_stores import (
+    TrainingStore,
+    check_training_stores,
+    training_stores,
+)
+from shiftbench.execution.workspace import Workspace
 from shiftbench.leaderboard.runfolder import Fit, RunFolder
 from shiftbench.leaderboard.schema import done
 from shiftbench.leaderboard.store import write_run
@@ -125,6 +137,53 @@ def test_data_that_were_completed_make_their_runs_outdated(root: Path) -> None:
     before = {key: replace_reason(state, "a file was missing") for key, state in states.items()}
     record(plan, root / "results", before)
     assert outdated(plan, root / "results", states) == set(plan.runs)
+
+
+STORE = ("methods.full.store={side: 32}",)
+HELD = 36 * 8 * 8 * 3  # bytes: a tenth of 40 images is for validation, and none has 32 pixels
+
+
+def test_a_training_store_is_estimated_and_limited(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHIFTBENCH_CACHE", str(root / "cache"))
+    assert training_stores(make_plan(root), str(root)) == []
+    plan = make_plan(root, *STORE)
+    (store,) = training_stores(plan, str(root))
+    assert store == TrainingStore("own", Form(32), 36, HELD, there=False)
+    check_training_stores(
+        make_plan(root, *STORE, f"resources.limits.store_bytes={HELD}"), str(root)
+    )
+    small = make_plan(root, *STORE, f"resources.limits.store_bytes={HELD - 1}")
+    message = r"resources\.limits: store_bytes is 6,911, but .* take about 6,912 bytes"
+    with pytest.raises(InputError, match=message):
+        preflight(small, str(root))
+    assert any("store_bytes" in line for line in problems(small, str(root)))
+    monkeypatch.setattr(module, "free_bytes", lambda: HELD - 1)
+    with pytest.raises(InputError, match=r"0\.0 GiB are free; SHIFTBENCH_CACHE"):
+        check_training_stores(plan, str(root))
+
+    (run,) = (run for run in plan.runs.values() if run.label == "full")
+    setup = Setup("own", plan.runs, root / "results", str(root), plan.suite.resources, Remarks())
+    images = Workspace(setup, torch.device("cpu")).training_images(run, run.create())
+    assert len(images) == 36 and np.asarray(images.images[0]).shape == (8, 8, 3)
+    assert images.fingerprint != Workspace(setup, torch.device("cpu")).data(run).train.fingerprint
+    check_training_stores(plan, str(root))  # it is there, so it needs no room
+    shown = Console(record=True, width=200, quiet=False, file=io.StringIO())
+    show_stores(shown, plan, str(root))
+    assert "own, 36 images, shorter side 32, uint8: about 0.0 MiB, made already." in (
+        shown.export_text()
+    )
+
+
+def test_a_training_store_has_no_fewer_pixels_than_the_backbone_takes(root: Path) -> None:
+    plan = make_plan(root, "methods.full.store={side: 16}")
+    (run,) = (run for run in plan.runs.values() if run.label == "full")
+    setup = Setup("own", plan.runs, root / "results", str(root), plan.suite.resources, Remarks())
+    with pytest.raises(
+        RunFailedError, match=r"store\.side is 16, but miniature takes .* 32 pixels"
+    ):
+        Workspace(setup, torch.device("cpu")).training_images(run, run.create())
 
 
 def replace_reason(state: SetState, reason: str) -> SetState:

@@ -90,8 +90,8 @@ def main() -> None:
             ),
             "training": (
                 seconds(lambda: augment(photos.images)),
-                seconds(lambda: store.raw(photos, 2**40)),
-                seconds(lambda: augment(store.raw(photos, 2**40))),
+                seconds(lambda: store.decoded(photos, 2**40)),
+                seconds(lambda: augment(store.decoded(photos, 2**40))),
             ),
         }
     n = arguments.images

@@ -14,7 +14,7 @@ from shiftbench.core.errors import InputError
 from shiftbench.data.tasks.registry import builtin_tasks
 from shiftbench.methods.base import DerivedMethod, Parent
 from shiftbench.methods.builtin.full import Full
-from shiftbench.methods.config import MethodConfig
+from shiftbench.methods.config import MethodConfig, StoreConfig, TrainingConfig
 from shiftbench.methods.registry import METHODS
 from shiftbench.suite.file import Budget
 from shiftbench.suite.plan import IDENTITY_VERSION, Plan, Run, evaluation_metrics, identity, run_id
@@ -250,6 +250,22 @@ def test_the_identity_is_the_golden_one():
     }
     assert run_id(frozen) == "795af8a6c95586c8"
     assert IDENTITY_VERSION == 4
+
+
+def test_a_store_is_part_of_the_identity_where_it_is_asked_for():
+    """Runs without one keep the identity that they had before there were any."""
+    config = TrainingConfig()
+    assert "store" not in spec(config=config)["config"]
+    ids = {
+        run_id(spec(config=config.model_copy(update={"store": store})))
+        for store in (
+            None,
+            StoreConfig(side=256),
+            StoreConfig(side=288),
+            StoreConfig(side=256, format="jpeg"),
+        )
+    }
+    assert len(ids) == 4
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

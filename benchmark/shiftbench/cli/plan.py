@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from shiftbench.execution.cost import Cost, PlanState
+    from shiftbench.suite.plan import Plan
     from shiftbench.suite.suite import Suite
 
 EPILOG = """[bold]Examples[/bold]
@@ -44,7 +45,8 @@ def plan(
 ) -> None:
     """Show what a suite asks for, what of it is done, and what the rest will cost.
 
-    Exit code 2 where shiftbench run would refuse the data or a backbone; no image is decoded.
+    Exit code 2 where shiftbench run would refuse the data or a backbone. No image is decoded but
+    the few that tell how much disk a method's store takes.
     """
     from rich.console import Console
 
@@ -61,6 +63,8 @@ def plan(
     planned = Plan.build(loaded)
     root = data_root(loaded)
     show(Console(), loaded, plan_state(planned, results, root))
+    if root is not None:
+        show_stores(Console(), planned, root)
     found = problems(planned, root, allow_incomplete=allow_incomplete)
     for problem in found:
         typer.echo(f"error: {problem}", err=True)
@@ -105,6 +109,35 @@ def show(console: Console, suite: Suite, state: PlanState) -> None:
     table.add_row("all", *totals, *cells(state.cost), style="bold")
     console.print(table)
     console.print(_remark(suite, state), style="dim", highlight=False)
+
+
+def show_stores(console: Console, planned: Plan, root: str) -> None:
+    """Print a line for each training set that is kept shrunk; nothing where none can be read."""
+    from shiftbench.core.errors import InputError
+    from shiftbench.core.locations import cache_dir
+    from shiftbench.execution.training_stores import free_bytes, training_stores
+
+    try:
+        stores = training_stores(planned, root)
+    except InputError:  # said below, as a problem
+        return
+    for store in stores:
+        console.print(
+            f"Training store: {store.task}, {store.images:,} images, shorter side "
+            f"{store.form.side}, {store.form.format}: about {size(store.bytes)}"
+            + (", made already." if store.there else "."),
+            style="dim",
+            highlight=False,
+        )
+    if stores:
+        console.print(
+            f"{size(free_bytes())} are free in {cache_dir()}.", style="dim", highlight=False
+        )
+
+
+def size(count: int) -> str:
+    """Bytes for people, such as ``3.1 GiB``."""
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**29 else f"{count / 2**20:,.1f} MiB"
 
 
 def cells(cost: Cost) -> tuple[str, str, str, str]:

@@ -5,17 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from shiftbench.data.preprocessing import Pixels
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-RAW_PIXELS, INDEX = "pixels.bin", "index.npy"
 
 
 @dataclass(frozen=True)
@@ -47,36 +41,3 @@ class PixelFile:
 
     def __reduce__(self) -> tuple[type[PixelFile], tuple[Path]]:
         return PixelFile, (self.path,)
-
-
-@dataclass(frozen=True)
-class RawImages:
-    """Decoded images of any sizes in memory-mapped pages; pickles as its path.
-
-    Attributes:
-        directory: of a store entry, with ``pixels.bin`` and ``index.npy``.
-    """
-
-    directory: Path
-
-    @cached_property
-    def _index(self) -> npt.NDArray[np.int64]:
-        index: npt.NDArray[np.int64] = np.load(self.directory / INDEX)
-        return index
-
-    @cached_property
-    def _bytes(self) -> Pixels:
-        return np.asarray(np.memmap(self.directory / RAW_PIXELS, np.uint8, mode="r"))
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __getitem__(self, index: int) -> Image:
-        from PIL import Image as Pillow
-
-        start, height, width = (int(v) for v in self._index[index])
-        pixels = self._bytes[start : start + height * width * 3]
-        return Pillow.fromarray(pixels.reshape(height, width, 3))
-
-    def __reduce__(self) -> tuple[type[RawImages], tuple[Path]]:
-        return RawImages, (self.directory,)

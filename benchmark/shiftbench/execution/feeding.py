@@ -23,7 +23,6 @@ from shiftbench.methods.base import Batch, Context, TrainedMethod
 from shiftbench.models.transfer import Upload, ahead
 
 if TYPE_CHECKING:
-    from shiftbench.data.decoding import Decoder
     from shiftbench.execution.schedule import Schedule
     from shiftbench.execution.workspace import Workspace
     from shiftbench.methods.config import MethodConfig
@@ -85,7 +84,7 @@ def _plain_batches(
     workspace: Workspace, run: Run, method: TrainedMethod[MethodConfig], size: int
 ) -> Iterator[Batch]:
     """The training set once, in its order, un-augmented, in batches of ``size`` examples."""
-    examples = workspace.data(run).train
+    examples = workspace.training_images(run, method)
     preprocessing = workspace.backbone(run).preprocessing
     device = workspace.device
     pixels = DecodedOnAccess(examples.images, preprocessing)
@@ -122,7 +121,7 @@ def batches(
         order_seed: of order, augmentation and captions; ``None`` for the run's.
     """
     seed = run.seed if order_seed is None else order_seed
-    examples = workspace.data(run).train
+    examples = workspace.training_images(run, method)
     preprocessing = workspace.backbone(run).preprocessing
     prompts = workspace.pretrained(run).prompts
     device = workspace.device
@@ -141,7 +140,7 @@ def batches(
 
     def images(steps: range) -> Iterator[Batch]:
         upload = Upload(device)
-        stream = loader(workspace, run, method.training.decoder).stream(order(steps), seed)
+        stream = loader(workspace, run, method).stream(order(steps), seed)
         for i, pieces in enumerate(stream):
             pixels, labels, positions = zip(*pieces, strict=True)
             tokens = captions(torch.cat(labels), torch.cat(positions))
@@ -164,20 +163,24 @@ def batches(
     return images if method.inputs == "images" else features
 
 
-def loader(workspace: Workspace, run: Run, decoder: Decoder) -> ImageLoader:
+def loader(workspace: Workspace, run: Run, method: TrainedMethod[MethodConfig]) -> ImageLoader:
     """What decodes the run's training images, kept for the next run, rung or trial on them."""
-    resources, preprocessing = workspace.resources, workspace.backbone(run).preprocessing
+    preprocessing, settings = workspace.backbone(run).preprocessing, method.training
 
     def make() -> ImageLoader:
-        examples = workspace.data(run).train
+        examples = workspace.training_images(run, method)
+        images = examples.images
+        if settings.store is None:
+            limit = workspace.resources.limits.decoded_bytes
+            images = workspace.store.decoded(examples, limit)
         return ImageLoader(
-            workspace.store.raw(examples, resources.limits.decoded_bytes),
+            images,
             examples.labels,
             preprocessing,
-            decoder,
+            settings.decoder,
             workspace.data_workers,
             pin_memory=workspace.device.type == "cuda",
         )
 
-    key = (workspace.data_key(run), preprocessing.key(), decoder)
+    key = (workspace.data_key(run), preprocessing.key(), settings.decoder, settings.store)
     return workspace.loaders.get(key, make)

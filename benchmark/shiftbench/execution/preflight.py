@@ -22,6 +22,7 @@ from shiftbench.data.verify import check
 from shiftbench.execution.model_checks import check_backbones
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.schedule import make_schedule
+from shiftbench.execution.training_stores import check_training_stores
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.schema import rows
 from shiftbench.methods.base import TrainedMethod
@@ -113,11 +114,12 @@ def preflight(plan: Plan, root: str, *, allow_incomplete: bool = False) -> Check
     sets = check_data(plan, root, allow_incomplete)
     check_schedules(plan, root)
     unreadable, reasons = check_images(plan, root, allow_incomplete)
+    check_training_stores(plan, root, unreadable)
     return Checked(root, _with(sets, reasons), check_leakage(plan, root, unreadable), unreadable)
 
 
 def problems(plan: Plan, root: str | None, *, allow_incomplete: bool = False) -> list[str]:
-    """A line for each thing that ``preflight`` refuses, as far as no image has to be decoded.
+    """A line for each thing that ``preflight`` refuses without decoding more than a few images.
 
     Args:
         plan: the runs.
@@ -133,7 +135,8 @@ def problems(plan: Plan, root: str | None, *, allow_incomplete: bool = False) ->
         for line in _refused(check_sets, task, root, allow_incomplete)
         or _refused(check_task, task, root)
     ]
-    return found + (of_data or _refused(check_schedules, plan, root))
+    of_data = of_data or _refused(check_schedules, plan, root)
+    return found + (of_data or _refused(check_training_stores, plan, root))
 
 
 def task_problems(task: Task, root: str, *, deep: bool = False) -> list[str]:

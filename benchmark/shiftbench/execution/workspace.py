@@ -6,6 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from copy import deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
@@ -29,7 +30,12 @@ from shiftbench.evaluation.inference import (
 from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.execution.setup import Setup
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
-from shiftbench.methods.base import Architecture, DerivedMethod, Method, Outputs
+from shiftbench.methods.base import (
+    Architecture,
+    DerivedMethod,
+    Method,
+    Outputs,
+)
 from shiftbench.models.backbones import Backbone, load_backbone
 from shiftbench.models.checkpoints import load
 from shiftbench.models.classifier import ImageClassifier, text_head, zero_shot_classifier
@@ -42,7 +48,7 @@ if TYPE_CHECKING:
     from shiftbench.data.tasks.definition import EvaluationSet
     from shiftbench.data.tasks.opening import TaskData
     from shiftbench.evaluation.metrics.base import Metric
-    from shiftbench.methods.base import Weights
+    from shiftbench.methods.base import TrainedMethod, Weights
     from shiftbench.methods.config import MethodConfig
     from shiftbench.suite.plan import Run
 
@@ -106,6 +112,7 @@ class Workspace:
         self._root = resolve(setup.data)
         self._backbones: Kept[Backbone] = Kept(2)
         self._tasks: Kept[TaskData] = Kept(4)
+        self._shrunk: Kept[ImageSet] = Kept(2)
         self._zero_shot: Kept[ImageClassifier] = Kept(4)
         self._weights: Kept[Weights] = Kept(3)
         self._operations: Kept[float] = Kept(2)
@@ -177,6 +184,28 @@ class Workspace:
         Without shots nothing is drawn, so all seeds share what is opened.
         """
         return run.task.model_dump_json(), run.shots, run.seed if run.shots else 0, run.whole
+
+    def training_images(self, run: Run, method: TrainedMethod[MethodConfig]) -> ImageSet:
+        """The training set as a method reads it: of its files, or shrunk once and kept.
+
+        Raises:
+            RunFailedError: images would be smaller than what the backbone takes.
+        """
+        examples, store = self.data(run).train, method.training.store
+        if store is None:
+            return examples
+        size, form = self.backbone(run).preprocessing.size, store.form
+        if store.side < size:
+            raise RunFailedError(
+                f"{run.label}: store.side is {store.side}, but {run.backbone} takes images of "
+                f"{size} pixels"
+            )
+
+        def shrunk() -> ImageSet:
+            name = f"{examples.fingerprint}-{form.key()}"
+            return replace(examples, images=self.store.shrunk(examples, form), fingerprint=name)
+
+        return self._shrunk.get((self.data_key(run), form), shrunk)
 
     def evaluation_images(self, run: Run, evaluation_set: str) -> ImageSet:
         """An evaluation set of the run's task, within the run's budget."""

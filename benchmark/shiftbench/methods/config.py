@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shiftbench.data.shards import Form
 from shiftbench.models.precision import Precision
 
 
@@ -15,6 +16,24 @@ class MethodConfig(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
     )
+
+
+class StoreConfig(MethodConfig):
+    """Training images that are shrunk once and kept, as FFCV does (arXiv 2306.12517)."""
+
+    side: Annotated[
+        int,
+        Field(ge=16, description="pixels of the shorter side; images that are smaller stay so"),
+    ]
+    format: Annotated[
+        Literal["uint8", "jpeg"],
+        Field(description="uint8: pixels, nothing to decode; jpeg: quality 95, a sixth as large"),
+    ] = "uint8"
+
+    @property
+    def form(self) -> Form:
+        """The same, for the store."""
+        return Form(self.side, self.format)
 
 
 class TrainingConfig(MethodConfig):
@@ -45,6 +64,15 @@ class TrainingConfig(MethodConfig):
         Literal["pil", "turbo"],
         Field(description="pil: as the papers' code; turbo: faster, pixels may differ by rounding"),
     ] = "pil"
+    store: Annotated[
+        StoreConfig | None,
+        Field(
+            # Absent from the identity of runs that do not ask for it, as before it was there.
+            exclude_if=lambda value: value is None,
+            description="training images shrunk once to {side, format} and kept, which changes "
+            "their pixels; null: those of the files",
+        ),
+    ] = None
     checkpoint: Annotated[
         Literal["last", "id-val"],
         Field(description="the epoch whose weights are kept: the last, or the best on id-val"),

@@ -78,6 +78,14 @@ class Limits(_Closed):
         int,
         Field(ge=0, description="most bytes of a task's training images that are kept decoded"),
     ] = 2 * 2**30
+    store_bytes: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="most bytes of all images that methods' store keeps shrunk; null: as many "
+            "as are free in the cache's folder",
+        ),
+    ] = None
 
 
 class Resources(_Closed):
