@@ -23,6 +23,7 @@ from shiftbench.methods.search import Choice, Domain, SearchConfig
         ({"inner_steps": 2}, (1, 2)),  # a rung of no step, or twice the same, is none
         ({"inner_steps": 1}, (1,)),
         ({"inner_steps": 10, "rungs": 1}, (10,)),
+        ({"inner_steps": 10, "scheduler": "none"}, (10,)),  # nobody looks before
     ],
 )
 def test_milestones(settings: dict[str, Any], steps: tuple[int, ...]) -> None:

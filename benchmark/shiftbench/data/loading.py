@@ -69,8 +69,9 @@ class ImageLoader:
     ) -> None:
         self._order = _Order()
         self._piece = PIECE if processes else None
+        self._items = _Augmented(images, labels, preprocessing, decoder)
         self._loader: DataLoader[Any] = DataLoader(  # of pieces, which are collated items
-            _Augmented(images, labels, preprocessing, decoder),
+            self._items,
             batch_sampler=self._order,
             num_workers=processes,
             multiprocessing_context=forkserver() if processes else None,
@@ -104,6 +105,10 @@ class ImageLoader:
         loaded = iter(self._loader)
         for first in loaded:
             yield (first, *islice(loaded, pieces_of.popleft() - 1))
+
+    def decoded(self, pairs: list[tuple[int, int]], seed: int) -> Piece:
+        """One batch, decoded in this process; a stream that is being read goes on."""
+        return _collate([self._items[(seed, *pair)] for pair in pairs])
 
 
 class _Order:

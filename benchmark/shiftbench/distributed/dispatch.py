@@ -11,6 +11,7 @@ from ray.exceptions import RayError
 from ray.tune import TuneError
 
 from shiftbench.core.errors import InputError, RunFailedError
+from shiftbench.data.shared import remove_unused
 from shiftbench.distributed.groups import fit_group
 from shiftbench.distributed.pool import Pool, WorkerLostError
 from shiftbench.distributed.progress import ProgressActor
@@ -18,8 +19,10 @@ from shiftbench.distributed.session import pool_size
 from shiftbench.distributed.tuning import run_trials
 from shiftbench.execution.display import name_of
 from shiftbench.execution.jobs import Job, Queue
+from shiftbench.execution.search.record import account
 from shiftbench.execution.search.search import search
-from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.execution.search.trial import shared_folder
+from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.methods.base import TrainedMethod
 
 if TYPE_CHECKING:
@@ -96,6 +99,11 @@ def _search(work: Work, run_id: str) -> BaseException | None:
         search(setup, run, lambda study: run_trials(setup, run, study, show), display.warn)
     except (RunFailedError, InputError, RayError, TuneError) as error:
         return error
+    finally:
+        remove_unused(shared_folder())  # where no process of a trial did so
+    if run.search is not None and run.searched:
+        found = SearchFolder.of(setup.results, run.search.id).read_found()
+        display.note(f"{name_of(run)}: {account(found)}")
     return None
 
 

@@ -54,6 +54,8 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
             "steps": report.steps,
             "images": report.images,
             "seconds": report.seconds,
+            "waited": report.waited,
+            "computed": report.computed,
             "error": report.error,
             "seed": self._settings.seed,
             "milestones": list(milestones),
@@ -65,6 +67,10 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
         """Start another trial in the same process."""
         self._begin(new_config)
         return True
+
+    def cleanup(self) -> None:
+        """The search ends, or this process is not needed any more."""
+        self._trials.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Nothing: a trial is short, and one that was interrupted starts again."""

@@ -59,7 +59,7 @@ def _run_round(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
     config, resources = asked.config, setup.resources
     ended = study.trials()
     scheduler: TrialScheduler = FIFOScheduler()
-    if study.points is None and config.scheduler == "asha" and len(config.milestones()) > 1:
+    if study.points is None and len(config.milestones()) > 1:
         scheduler = asha(config, ended, study.measured)
     concurrent = pool_size(ray.cluster_resources(), resources)
     trainable = tune.with_parameters(SearchTrial, setup=setup, run=run, points=study.points)

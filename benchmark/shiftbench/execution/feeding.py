@@ -23,9 +23,10 @@ from shiftbench.methods.base import Batch, Context, TrainedMethod
 from shiftbench.models.transfer import Upload, ahead
 
 if TYPE_CHECKING:
+    from shiftbench.data.shared import SharedBatches
     from shiftbench.execution.schedule import Schedule
     from shiftbench.execution.workspace import Workspace
-    from shiftbench.methods.config import MethodConfig
+    from shiftbench.methods.config import MethodConfig, TrainingConfig
     from shiftbench.models.classifier import ImageClassifier
     from shiftbench.suite.plan import Run
 
@@ -109,6 +110,7 @@ def batches(
     schedule: Schedule,
     place: WorkerPlace = WorkerPlace(),
     order_seed: int | None = None,
+    shared: SharedBatches | None = None,
 ) -> Callable[[range], Iterator[Batch]]:
     """This worker's micro-batches of a range of steps, on the device.
 
@@ -119,6 +121,7 @@ def batches(
         schedule: how steps are cut up.
         place: this worker among those that share the run.
         order_seed: of order, augmentation and captions; ``None`` for the run's.
+        shared: images that others have decoded already, and may want from this process.
     """
     seed = run.seed if order_seed is None else order_seed
     examples = workspace.training_images(run, method)
@@ -140,7 +143,10 @@ def batches(
 
     def images(steps: range) -> Iterator[Batch]:
         upload = Upload(device)
-        stream = loader(workspace, run, method).stream(order(steps), seed)
+        decoding, read = loader(workspace, run, method), order(steps)
+        stream = decoding.stream(read, seed)
+        if shared is not None:
+            stream = shared.stream(decoding, _form(method.training), read, seed)
         for i, pieces in enumerate(stream):
             pixels, labels, positions = zip(*pieces, strict=True)
             tokens = captions(torch.cat(labels), torch.cat(positions))
@@ -161,6 +167,12 @@ def batches(
             yield Batch(inputs.to(device), labels.to(device), None, steps[i // accumulate])
 
     return images if method.inputs == "images" else features
+
+
+def _form(training: TrainingConfig) -> str:
+    """What of a training's settings its pixels depend on, as a part of a file's name."""
+    kept = "files" if training.store is None else training.store.form.key()
+    return f"{training.decoder}-{kept}"
 
 
 def loader(workspace: Workspace, run: Run, method: TrainedMethod[MethodConfig]) -> ImageLoader:

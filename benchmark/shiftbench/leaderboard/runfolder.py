@@ -61,6 +61,8 @@ class Found:
         steps: optimizer steps of all trials.
         images: examples trained on in all trials.
         seconds: time of all trials, training and scoring, interrupted ones not included.
+        waited: of those, seconds without a batch to compute on; ``None`` in older records.
+        computed: of those, seconds of training steps and of scoring; ``None`` in older records.
     """
 
     values: dict[str, Any]
@@ -69,6 +71,8 @@ class Found:
     steps: int
     images: int
     seconds: float
+    waited: float | None = None
+    computed: float | None = None
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,9 @@ class SearchConfig(MethodConfig):
         Literal["asha", "none"],
         Field(description="asha stops bad trials early; none trains all to the end"),
     ] = "asha"
-    rungs: Annotated[int, Field(ge=1, description="most times that a trial is scored")] = 3
+    rungs: Annotated[
+        int, Field(ge=1, description="most times that asha scores a trial; none does so once")
+    ] = 3
     reduction_factor: Annotated[
         int,
         Field(
@@ -54,7 +56,12 @@ class SearchConfig(MethodConfig):
     ] = False
 
     def milestones(self) -> tuple[int, ...]:
-        """Training steps after which a trial is scored: ⌈S / ηᵏ⌉ for k = rungs - 1, …, 0."""
+        """Training steps after which a trial is scored: ⌈S / ηᵏ⌉ for k = rungs - 1, …, 0.
+
+        Without a scheduler nobody looks before the end, so that is the only one.
+        """
+        if self.scheduler == "none":
+            return (self.inner_steps,)
         steps = (
             math.ceil(self.inner_steps / self.reduction_factor**k)
             for k in reversed(range(self.rungs))

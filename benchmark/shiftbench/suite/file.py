@@ -86,6 +86,14 @@ class Limits(_Closed):
             "as are free in the cache's folder",
         ),
     ] = None
+    shared_batches_bytes: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="most bytes of decoded and augmented batches, in files under the cache, "
+            "that the trials of a search on one machine share; 0: none are shared",
+        ),
+    ] = 4 * 2**30
 
 
 class Resources(_Closed):

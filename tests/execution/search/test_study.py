@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -16,6 +17,7 @@ from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.execution.search import record
 from shiftbench.execution.search.finalists import best_finalist, finalists
 from shiftbench.execution.search.study import Study, open_journal
+from shiftbench.leaderboard.runfolder import Found
 from shiftbench.methods.search import SearchConfig
 
 SPACE = {"lr": FloatDistribution(0, 1)}
@@ -104,3 +106,12 @@ def test_a_journal_without_its_last_bytes_is_repaired_and_the_search_goes_on(
     open_journal(file, 5, lines.append)
     assert not lines
     assert optuna.load_study(study_name="search", storage=journal).best_value == 0.5
+
+
+def test_a_search_says_what_its_time_went_to() -> None:
+    found = Found({}, 0.5, n_trials=100, steps=9, images=9, seconds=50.0, waited=1.0, computed=48.0)
+    assert record.account(found) == (
+        "100 trials and the finalists' took 50 s: 96% of it arithmetic, 2% waiting for images"
+    )
+    older = replace(found, waited=None, computed=None)
+    assert record.account(older) == "100 trials and the finalists' took 50 s"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from shiftbench.execution.remarks import Remarks
-from shiftbench.execution.search.trial import Trials
+from shiftbench.execution.search.trial import Trials, shared_folder
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.workspace import Workspace
 from shiftbench.suite.plan import Plan, Run
@@ -20,6 +20,7 @@ tasks: [cifar10]
 methods:
   {method}
 budget: {{evaluation_images: 40}}
+resources: {{limits: {{shared_batches_bytes: {shared}}}}}
 """
 AUTOFT = "autoft: {batch_size: 12, search: {n_trials: 2, inner_steps: 3}}"
 LORA = (
@@ -30,15 +31,20 @@ WEIGHTS = ("dcm", "entropy", "flyp", "hinge", "l1_init", "l1_zero", "l2_init", "
 
 @pytest.fixture
 def make_trials(tmp_path: Path, world: Path):  # type: ignore[no-untyped-def]
-    def make(method: str) -> tuple[Trials, Run]:
+    made = []
+
+    def make(method: str, shared: int = 2**30) -> tuple[Trials, Run]:
         file = tmp_path / "suite.yaml"
-        file.write_text(SUITE.format(method=method))
+        file.write_text(SUITE.format(method=method, shared=shared))
         plan = Plan.build(Suite.load(file))
         (run,) = plan.runs.values()
         setup = Setup("s", plan.runs, tmp_path, "miniature", plan.suite.resources, Remarks())
-        return Trials(Workspace(setup, torch.device("cpu")), run), run
+        made.append(Trials(Workspace(setup, torch.device("cpu")), run))
+        return made[-1], run
 
-    return make
+    yield make
+    for trials in made:
+        trials.close()
 
 
 def test_every_trial_starts_from_the_pretrained_weights(make_trials) -> None:  # type: ignore[no-untyped-def]
@@ -90,3 +96,37 @@ def test_a_method_that_changes_the_model_gets_a_new_one(make_trials) -> None:  #
         trials.start({"lr": 1e-3, "weight_decay": 0.1}, seed=0)
         scores.append(trials.advance(2).score)
     assert scores[0] == scores[1] > 0.5
+
+
+def test_shared_batches_change_no_number_and_go_with_the_search(make_trials) -> None:  # type: ignore[no-untyped-def]
+    values = dict.fromkeys(WEIGHTS, 1e-3) | {"lr": 3e-4, "weight_decay": 0.25}
+
+    def course(trials: Trials) -> tuple[list[float], float]:
+        trials.start(values, seed=5)
+        trials.advance(1)
+        report = trials.advance(3)
+        return trials._trainer.done.losses, report.score
+
+    plain, _ = make_trials(AUTOFT, shared=0)
+    expected = course(plain)
+    assert not shared_folder().exists() or not list(shared_folder().iterdir())
+    one, _ = make_trials(AUTOFT)
+    assert course(one) == expected
+    other, _ = make_trials(AUTOFT)  # as another process would
+    assert course(other) == expected
+    assert len(list(shared_folder().glob("*/*.bin"))) == 3
+    for trials in (one, other):
+        trials.close()
+    assert not list(shared_folder().iterdir())
+
+
+def test_a_trial_says_what_of_its_time_was_arithmetic(make_trials) -> None:  # type: ignore[no-untyped-def]
+    trials, _ = make_trials(AUTOFT)
+    trials.start(dict.fromkeys(WEIGHTS, 1e-3) | {"lr": 3e-4, "weight_decay": 0.25}, seed=0)
+    first, last = trials.advance(1), trials.advance(3)
+    done = trials._trainer.done
+    assert 0 < last.waited == done.waited
+    # Scoring is arithmetic too, and that of every rung counts.
+    assert last.computed > first.computed > 0
+    assert last.computed > done.seconds - done.waited
+    assert last.computed + last.waited < last.seconds

@@ -37,13 +37,15 @@ TRIALS = pa.schema(
         pa.field("steps", pa.int64(), nullable=False),
         pa.field("images", pa.int64(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("waited", pa.float64(), nullable=False),
+        pa.field("computed", pa.float64(), nullable=False),
         pa.field("error", pa.string(), nullable=False),
         pa.field("started", pa.timestamp("ms")),
     ]
 )
 """Columns of ``trials.parquet``."""
 
-FACTS = ("steps", "images", "seconds", "seed", "error", "milestones")
+FACTS = ("steps", "images", "seconds", "waited", "computed", "seed", "error", "milestones")
 """Attributes that the journal keeps of a trial besides its scores."""
 
 
@@ -79,8 +81,19 @@ def write(
             steps=sum(trial.user_attrs.get("steps", 0) for trial in tried),
             images=sum(trial.user_attrs.get("images", 0) for trial in tried),
             seconds=sum(trial.user_attrs.get("seconds", 0.0) for trial in tried),
+            waited=sum(trial.user_attrs.get("waited", 0.0) for trial in tried),
+            computed=sum(trial.user_attrs.get("computed", 0.0) for trial in tried),
         )
     )
+
+
+def account(found: Found) -> str:
+    """One line: how many trials there were, and what their time went to."""
+    line = f"{found.n_trials} trials and the finalists' took {found.seconds:.0f} s"
+    if not found.seconds or found.computed is None or found.waited is None:
+        return line
+    computed, waited = found.computed / found.seconds, found.waited / found.seconds
+    return f"{line}: {computed:.0%} of it arithmetic, {waited:.0%} waiting for images"
 
 
 def _rows(search_id: str, study: Study) -> Iterator[dict[str, Any]]:
@@ -101,6 +114,8 @@ def _rows(search_id: str, study: Study) -> Iterator[dict[str, Any]]:
             "steps": facts.get("steps", 0),
             "images": facts.get("images", 0),
             "seconds": facts.get("seconds", 0.0),
+            "waited": facts.get("waited", 0.0),
+            "computed": facts.get("computed", 0.0),
             "error": facts.get("error", ""),
             "started": trial.datetime_start,
         }

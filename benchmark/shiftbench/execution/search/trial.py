@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.errors import RunFailedError
+from shiftbench.core.locations import cache_dir
+from shiftbench.data.shared import SharedBatches
 from shiftbench.execution.feeding import batches, context, fresh_model, schedule_of
 from shiftbench.execution.training import Trainer
 from shiftbench.execution.validation import score_in_training
@@ -33,6 +36,8 @@ class TrialReport:
         steps: optimizer steps done.
         images: examples trained on.
         seconds: training and scoring, since the trial began.
+        waited: of those, seconds without a batch to compute on.
+        computed: of those, seconds of training steps and of scoring: its arithmetic.
         error: why it failed; empty when it did not.
     """
 
@@ -40,6 +45,8 @@ class TrialReport:
     steps: int
     images: int
     seconds: float
+    waited: float
+    computed: float
     error: str = ""
 
 
@@ -81,7 +88,8 @@ class TrialSettings:
 class Trials:
     """Trains candidates from the same start and scores them on OOD validation.
 
-    Backbone, data and decoded images are loaded once. The model is reset in place: a new one is
+    Backbone, data and decoded images are loaded once; batches of a seed that comes again are shared
+    with the trials of other processes (``data.shared``). The model is reset in place: a new one is
     made only when a method has changed the model's structure. The learning rate of a trial is
     constant: a warm-up or decay made for the whole training would say little of a few steps of it.
 
@@ -99,11 +107,13 @@ class Trials:
         self._run = replace(run, seed=run.search.seed)
         self._metric, self._images = workspace.ood_val(run, run.search.ood_val)
         self._model: ImageClassifier | None = None
+        self._shared = _shared_batches(workspace, run)
 
     def start(self, values: Values, seed: int) -> None:
         """Begin a trial of some values, with the data order of a seed."""
         workspace, run = self._workspace, self._run
         self._begun = time.monotonic()
+        self._scoring = 0.0
         self._method: TrainedMethod[TrainingConfig] = self.search.candidate(values)
         before, model = self._model, self._reset()
         steps = self.search.config.inner_steps
@@ -114,7 +124,9 @@ class Trials:
             images = steps * schedule.batch_size * self.search.config.n_trials
             workspace.compile(run, model, images, passes=3)
         self._model = model
-        stream = batches(workspace, run, self._method, schedule, order_seed=seed)
+        stream = batches(
+            workspace, run, self._method, schedule, order_seed=seed, shared=self._shared
+        )
         self._trainer = Trainer(model, self._method, schedule, stream, seed=seed)
         self._batch_size = schedule.batch_size
 
@@ -125,14 +137,29 @@ class Trials:
         error, score = "", self._metric.worst
         try:
             self._trainer.run(until=steps)
+            trained = time.monotonic()
             score = score_in_training(
                 self._workspace, self._run, self._method, self._model, self._metric, self._images
             )
+            self._scoring += time.monotonic() - trained
         except RunFailedError as failure:
             error = str(failure)
-        done = len(self._trainer.done.losses)
-        seconds = time.monotonic() - self._begun
-        return TrialReport(score, done, done * self._batch_size, seconds, error)
+        done = self._trainer.done
+        steps = len(done.losses)
+        return TrialReport(
+            score=score,
+            steps=steps,
+            images=steps * self._batch_size,
+            seconds=time.monotonic() - self._begun,
+            waited=done.waited,
+            computed=done.seconds - done.waited + self._scoring,
+            error=error,
+        )
+
+    def close(self) -> None:
+        """Delete what only trials wanted, unless others are still at it."""
+        if self._shared is not None:
+            self._shared.close()
 
     def _reset(self) -> ImageClassifier:
         """A model as it was before any trial."""
@@ -144,3 +171,16 @@ class Trials:
         model.requires_grad_(True).zero_grad()
         model.head.requires_grad_(self._workspace.architecture(run).head == "linear")
         return model.eval()
+
+
+def shared_folder() -> Path:
+    """Where batches are that the trials on this machine share."""
+    return cache_dir() / "batches"
+
+
+def _shared_batches(workspace: Workspace, run: Run) -> SharedBatches | None:
+    limit = workspace.resources.limits.shared_batches_bytes
+    if not limit:
+        return None
+    images, preprocessing = workspace.data(run).train, workspace.backbone(run).preprocessing
+    return SharedBatches(shared_folder(), images, preprocessing, limit)
