@@ -28,6 +28,25 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def hub_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the Hugging Face Hub, where CLIP's weights seem to be: an empty file each.
+
+    So planning what needs them asks nobody, with a network and without.
+    """
+    folder = tmp_path_factory.mktemp("hub")
+    for patches in ("16", "32"):
+        repository = folder / f"models--timm--vit_base_patch{patches}_clip_224.openai"
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text("0" * 40)
+        (repository / "snapshots" / ("0" * 40)).mkdir(parents=True)
+        (repository / "snapshots" / ("0" * 40) / "open_clip_model.safetensors").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_CACHE", str(folder))
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def world(cache: Path) -> Path:
     """The miniature world, drawn once."""

@@ -91,7 +91,11 @@ def test_planning_and_listing_import_neither_torch_nor_ray():
 # Help
 
 
-@pytest.mark.parametrize("words", [[], *([verb] for verb in VERBS if verb != "data")])
+GROUPS = {"data": ("verify", "fetch", "miniature"), "backbone": ("fetch", "check", "list")}
+ALONE = [[], *([verb] for verb in VERBS if verb not in GROUPS)]
+
+
+@pytest.mark.parametrize("words", ALONE + [[g, verb] for g in GROUPS for verb in GROUPS[g]])
 def test_every_help_has_worked_examples(words, capsys):
     assert main([*words, "--help"]) == 0
     shown = capsys.readouterr().out

@@ -4,23 +4,28 @@ import json
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from shiftbench.core.errors import InputError
 from shiftbench.data.preprocessing import Preprocessing
-from shiftbench.models import backbones
-from shiftbench.models.backbones import (
-    backbone_identity,
-    check_backbone,
-    find_pretrained,
-    load_backbone,
-    names_in_table,
-)
+from shiftbench.models import hub, names
+from shiftbench.models.backbones import backbone_identity, check_backbone, load_backbone
+from shiftbench.models.published import Pretrained, sources_in_table
+from shiftbench.models.published import find_pretrained as find
 
 from tests.models.tiny import RESNET, config, save_backbone
+
+
+def find_pretrained(name: str) -> Pretrained:
+    """The entry that a name means."""
+    place = names.meaning(name)
+    assert isinstance(place, names.Published)
+    return find(place.tag, place.model)
 
 
 @pytest.fixture
@@ -158,28 +163,108 @@ def test_names_that_mean_nothing_say_what_would(name, words):
     assert all(word in message for word in words), message
 
 
-def test_a_failed_download_says_what_to_do_offline(monkeypatch):
-    def fails(*args, **kwargs):
-        raise OSError("no route\nto host")
+COMMIT = "c0ffee" * 6 + "c0ff"
 
-    monkeypatch.setattr("open_clip.factory.download_pretrained", fails)
+
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty cache, and a Hub that nobody answers at."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+        "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}",
+    )
+
+
+@pytest.mark.parametrize("use", [load_backbone, check_backbone])
+def test_without_a_network_it_stops_at_once_and_says_what_to_do(monkeypatch, tmp_path, use):
+    no_network(monkeypatch, tmp_path)
+    asked = []
+    monkeypatch.setattr("open_clip.pretrained.download_pretrained", asked.append)
     with pytest.raises(InputError) as raised:
-        load_backbone("openai/ViT-B-16")
+        use("openai/ViT-B-16")
     message = str(raised.value)
-    assert "\n" not in message
-    for word in ("no route to host", "timm/vit_base_patch16_clip_224.openai", "HF_HUB_OFFLINE"):
+    assert "\n" not in message and not asked
+    for word in ("timm/vit_base_patch16_clip_224.openai", "backbone fetch", "HF_HUB_OFFLINE"):
         assert word in message
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE is set"):
+        use("openai/ViT-B-16")
 
 
-@pytest.mark.parametrize("file", ["open_clip_pytorch_model.bin", "model.pt", "model.pth"])
-def test_pickled_weights_in_a_directory_are_refused(directory, file):
+def test_what_is_in_the_cache_needs_no_network(monkeypatch, tmp_path):
+    no_network(monkeypatch, tmp_path)
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny", config()["model_cfg"])
+    entry = {"url": "", "hf_hub": "lab/tiny/", "quick_gelu": True, "mean": (0.1, 0.2, 0.3)}
+    monkeypatch.setattr("open_clip.pretrained._PRETRAINED", {"Tiny": {"lab": entry}})
+    weights = cached_repository(tmp_path / "hub", "lab/tiny", {})
+    backbone = load_backbone("lab/Tiny")
+    assert backbone.config["quick_gelu"] and backbone.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert torch.equal(backbone.clip.state_dict()["visual.proj"], weights["visual.proj"])
+
+
+def cached_repository(cache: Path, repo: str, document: dict) -> dict[str, torch.Tensor]:
+    """A repository as the Hub's clients keep it in their cache."""
+    folder = cache / f"models--{repo.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(COMMIT)
+    snapshot = folder / "snapshots" / (COMMIT)
+    weights = save_backbone(snapshot, document or None)
+    if not document:
+        (snapshot / "open_clip_config.json").unlink()
+    return weights
+
+
+def test_a_repository_of_the_hub_is_read_from_the_cache(monkeypatch, tmp_path):
+    no_network(monkeypatch, tmp_path)
+    name = "hf-hub:lab/tiny"
+    for use in (load_backbone, check_backbone, backbone_identity):
+        with pytest.raises(InputError, match="shiftbench backbone fetch hf-hub:lab/tiny"):
+            use(name)
+    weights = cached_repository(tmp_path / "hub", "lab/tiny", config())
+    check_backbone(name)
+    backbone = load_backbone(name)
+    assert torch.equal(backbone.clip.state_dict()["visual.proj"], weights["visual.proj"])
+    assert backbone.identity == backbone_identity(name) == "hf-hub@c0ffeec0ffeec0ff"
+    assert load_backbone(f"{name}@{COMMIT}").identity == backbone.identity
+    with pytest.raises(InputError, match="fetch"):
+        backbone_identity(f"{name}@other")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ViT-B-32/openai", "ViT-B/32/openai", "ViT-B-32:openai", "openai:ViT-B-32", "openai vit-b-32"],
+)
+def test_a_pair_in_another_order_is_understood_but_not_taken(name):
+    for use in (load_backbone, check_backbone):
+        with pytest.raises(InputError, match=r"did you mean openai/ViT-B-32\?"):
+            use(name)
+
+
+@pytest.mark.parametrize("file", ["open_clip_pytorch_model.bin", "model.pth"])
+def test_pytorchs_own_files_are_read_without_their_code(directory, file, capfd):
     weights = directory / "open_clip_model.safetensors"
-    weights.rename(directory / file)
-    for use in (load_backbone, backbone_identity):
-        with pytest.raises(InputError, match=rf"{file}: pickled weights .*convert them once"):
-            use(str(directory))
-    (directory / file).rename(weights)
-    torch.save({"w": torch.ones(1)}, weights)
+    kept = load_file(weights)
+    weights.unlink()
+    torch.save(kept, directory / file)
+    check_backbone(str(directory))
+    backbone = load_backbone(str(directory))
+    assert torch.equal(backbone.clip.state_dict()["visual.proj"], kept["visual.proj"])
+    torch.save({**kept, "code": Harmful()}, directory / file)
+    with pytest.raises(InputError, match=rf"{file}: .*not read: a pickle can run any code"):
+        load_backbone(str(directory))
+    assert not capfd.readouterr().out
+
+
+class Harmful:
+    """Would run code if it were unpickled."""
+
+    def __reduce__(self):
+        return (print, ("harm",))
+
+
+def test_a_pickle_called_safetensors_is_refused(directory):
+    torch.save({"w": torch.ones(1)}, directory / "open_clip_model.safetensors")
     with pytest.raises(InputError, match="a pickle"):
         load_backbone(str(directory))
 
@@ -225,8 +310,6 @@ def test_damaged_files_are_named(directory):
 
 
 def test_weights_that_are_not_finite_are_refused(directory):
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(directory / "open_clip_model.safetensors")
     weights["visual.proj"][3, 2] = float("nan")
     save_file(weights, directory / "open_clip_model.safetensors")
@@ -271,7 +354,7 @@ def test_coca_is_refused(tmp_path):
 def test_the_names_of_files_are_open_clips():
     from open_clip.constants import HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME
 
-    assert (backbones.CONFIG, backbones.WEIGHTS) == (HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME)
+    assert (names.CONFIG, hub.WEIGHTS[0]) == (HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME)
 
 
 def test_another_package_names_a_directory(monkeypatch, directory):
@@ -293,6 +376,76 @@ def test_the_table_that_is_read_from_source_is_open_clips_own() -> None:
     import open_clip
 
     own = {(tag, model) for model, tag in open_clip.list_pretrained()}
-    missing = own - names_in_table()
-    assert names_in_table() <= own
+    missing = own - sources_in_table().keys()
+    assert sources_in_table().keys() <= own
     assert all(model.endswith("-quickgelu") for _, model in missing)
+    for (tag, model), source in sources_in_table().items():
+        assert source == find(tag, model).source and (source.repo or source.url)
+
+
+def training_checkpoint(folder: Path, prefix: str = "module.") -> dict[str, torch.Tensor]:
+    """``checkpoints/epoch_3.pt`` as open_clip's training leaves it, and a folder ``clip``."""
+    weights = save_backbone(folder / "clip")
+    (folder / "checkpoints").mkdir()
+    state = {prefix + name: tensor for name, tensor in weights.items()}
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))]).state_dict()
+    content = {"epoch": 3, "name": "run", "state_dict": state, "optimizer": optimizer}
+    torch.save(content, folder / "checkpoints" / "epoch_3.pt")
+    return weights
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """An architecture of open_clip called Tiny."""
+    model = config()["model_cfg"]
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny", model)
+    monkeypatch.setattr(
+        "shiftbench.models.local.model_config",
+        lambda name: json.loads(json.dumps(model)) if name == "Tiny" else None,
+    )
+
+
+@pytest.mark.parametrize("prefix", ["module.", ""])
+def test_a_checkpoint_of_training_is_read(tmp_path, tiny, prefix):
+    weights = training_checkpoint(tmp_path, prefix)
+    file = tmp_path / "checkpoints" / "epoch_3.pt"
+    name = f"{file}/Tiny"
+    check_backbone(name)
+    backbone = load_backbone(name)
+    state = backbone.clip.state_dict()
+    assert all(torch.equal(state[key], tensor) for key, tensor in weights.items())
+    assert backbone.identity == backbone_identity(name)
+    assert backbone.identity.startswith("file@")
+    assert backbone.preprocessing == Preprocessing(16)
+    with pytest.raises(InputError, match=rf"which architecture it has; name both, .*{file}/ViT"):
+        check_backbone(str(file))
+    with pytest.raises(InputError, match=r"no architecture 'Tinny'"):
+        check_backbone(f"{file}/Tinny")
+    (tmp_path / "params.txt").write_text(
+        "model: Tiny\nforce_quick_gelu: True\nimage_mean: (0.1, 0.2, 0.3)\nname: a: b\n"
+    )
+    said = load_backbone(str(file))
+    assert said.config["quick_gelu"] and said.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert said.identity != backbone.identity
+    # A bare safetensors file is the same, and one beside a configuration needs no name.
+    save_file(weights, tmp_path / "model.safetensors")
+    assert torch.equal(
+        load_backbone(f"{tmp_path / 'model.safetensors'}/Tiny").clip.state_dict()["visual.proj"],
+        weights["visual.proj"],
+    )
+    beside = load_backbone(str(tmp_path / "clip" / "open_clip_model.safetensors"))
+    assert beside.preprocessing.interpolation == "bilinear"
+
+
+def test_a_checkpoint_of_another_architecture_is_named(tmp_path, tiny):
+    save_backbone(tmp_path, config(**RESNET))
+    name = f"{tmp_path / 'open_clip_model.safetensors'}/Tiny"
+    with pytest.raises(InputError, match=r"does not load into the model of .*Missing key"):
+        load_backbone(name)
+
+
+def test_open_clips_spelling_of_a_directory(directory):
+    assert backbone_identity(f"local-dir:{directory}") == backbone_identity(str(directory))
+    check_backbone(f"local-dir:{directory}")
+    with pytest.raises(InputError, match="no such file or folder"):
+        check_backbone(f"local-dir:{directory}/nothing")

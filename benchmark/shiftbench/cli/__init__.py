@@ -18,6 +18,7 @@ VERBS = {
     "report": "report",
     "compare": "compare",
     "list": "list_registered",
+    "backbone": "app",
     "data": "app",
     "import": "app",
     "verify": "verify",

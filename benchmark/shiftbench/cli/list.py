@@ -45,8 +45,8 @@ def list_registered(
     console.print(table)
     if what == "backbones":
         console.print(
-            "Also any pretrained/model of open_clip, such as openai/ViT-B-16, and any folder with "
-            "open_clip_config.json and open_clip_model.safetensors.",
+            "Also any pretrained/model of open_clip, such as openai/ViT-B-16: shiftbench backbone "
+            "list; hf-hub:org/name; and any folder or file of weights.",
             highlight=False,
         )
 

@@ -149,8 +149,10 @@ class SuiteFile(_Closed):
         AfterValidator(_all_differ),
         Field(
             min_length=1,
-            description="'miniature', pretrained/model of open_clip such as openai/ViT-B-16, the "
-            "name of a plugin's, or a folder starting with ./, ../, ~ or / (relative to this file)",
+            description="'miniature', pretrained/model of open_clip such as openai/ViT-B-16, "
+            "hf-hub:org/name, the name of a plugin's, or a folder or a file of weights, starting "
+            "with ./, ../, ~ or / (relative to this file); after a bare file its model, such as "
+            "./epoch_3.pt/ViT-B-16",
         ),
     ]
     methods: Annotated[dict[Label, dict[str, Any] | None], Field(min_length=1)]

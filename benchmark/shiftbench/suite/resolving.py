@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from shiftbench.core import document
-from shiftbench.core.document import Key, Node
+from shiftbench.core.document import Key, Node, Place
 from shiftbench.core.errors import InputError
 from shiftbench.core.validation import validate
 from shiftbench.core.words import nearest
@@ -15,6 +15,7 @@ from shiftbench.data.tasks.registry import TASKS
 from shiftbench.methods.base import EnsembleMethod, Method
 from shiftbench.methods.config import MethodConfig
 from shiftbench.methods.registry import METHODS
+from shiftbench.models.names import LOCAL
 from shiftbench.suite.file import MINIATURE
 from shiftbench.suite.task_metrics import faults
 
@@ -28,13 +29,14 @@ def resolve_data(node: Node) -> str:
 
 
 def resolve_backbones(node: Node) -> tuple[str, ...]:
-    """Names of backbones; folders as seen from the working directory."""
-    return tuple(
-        document.relative(item.place, item.value)
-        if item.value.startswith(("./", "../", "~", "/"))
-        else str(item.value)
-        for item in node.value
-    )
+    """Names of backbones; folders and files as seen from the working directory."""
+    return tuple(_backbone(item.place, str(item.value)) for item in node.value)
+
+
+def _backbone(place: Place, name: str) -> str:
+    path = name.removeprefix(LOCAL)
+    is_path = path != name or path.startswith(("./", "../", "~", "/"))
+    return document.relative(place, path) if is_path else name
 
 
 def resolve_task(name: str, entry: Node, *, miniature: bool) -> Task:

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.workspace import Workspace
-from shiftbench.models.backbones import CONFIG, WEIGHTS
+from shiftbench.models.hub import WEIGHTS
+from shiftbench.models.names import CONFIG
 from shiftbench.suite.plan import Plan, Run
 from shiftbench.suite.suite import Suite
 
@@ -133,7 +134,7 @@ def write_backbone(folder: Path, name: str, device: torch.device) -> None:
         )
     )
     weights = {k: v.cpu().contiguous() for k, v in clip.state_dict().items() if k != "attn_mask"}
-    save_file(weights, folder / WEIGHTS)
+    save_file(weights, folder / WEIGHTS[0])
 
 
 @cache
