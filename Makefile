@@ -32,7 +32,7 @@ lint: docs $(VENV)/.tested  ## style, types, layers and documentation
 schema: $(VENV)/.installed  ## the JSON schema that editors use for suites
 	$(BIN)/python -m shiftbench.suite.json_schema
 
-$(VENV)/.installed: pyproject.toml setup.py constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@

@@ -1,4 +1,4 @@
-"""What an installed wheel holds: everything, used far from the repository."""
+"""What an installed wheel holds, and what Ray uploads of a checkout: everything, used far from it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,28 @@ from sysconfig import get_path
 import pytest
 from shiftbench.leaderboard.store import read, write_run
 
-from tests.leaderboard.records import run as rows
+from tests.leaderboard.real_records import golden
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("benchmark", "suites", "results/published", "LICENSE", "README.md")
-BUILD = ("pyproject.toml", "setup.py")
+BUILD = ("pyproject.toml",)
 pytestmark = pytest.mark.slow
 # Names that code which looks for modules in the working directory would take for ours.
+WRONG = {"imagenet-r": 0.65}  # zero-shot CLIP has 0.777
+AGAINST_PUBLISHED = """
+from shiftbench.core.shipped import shipped
+from shiftbench.leaderboard.store import read
+from shiftbench.report.model import build
+report = build(read("results"))
+assert [fault.partition(":")[0] for fault in report.golden_faults] == [
+    "zero-shot openai/ViT-B-16 on imagenet-r"
+], report.golden_faults
+(tradeoff,) = report.rankings[0].tradeoffs
+assert tradeoff.rho.keys() == {"imagenet-v2", "imagenet-sketch"}, report.trend_note
+verdicts = {value.verdict for line in report.comparisons for value in line.published}
+assert verdicts >= {"reproduced", "differs"}, verdicts
+assert (shipped("suites") / "quickstart.yaml").is_file()
+"""
 LURES = ("benchmark.py", "suite.py", "methods/__init__.py", "data/__init__.py", "core/__init__.py")
 
 
@@ -31,7 +46,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source, target = ROOT / name, folder / "source" / name
         if source.is_dir():
             ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-            shutil.copytree(source, target, ignore=ignore)
+            shutil.copytree(source, target, symlinks=True, ignore=ignore)
         else:
             shutil.copy(source, target)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
@@ -75,8 +90,7 @@ def python(
 
 
 def test_a_wheel_lists_plans_compares_and_reports(site: Path, elsewhere: Path, world: Path) -> None:
-    ours = {"backbone": "openai/ViT-B-16", "method": "zero-shot", "label": "zero-shot"}
-    write_run(elsewhere / "results", "a", rows("a", {"imagenet-r": 0.65}, **ours))
+    write_run(elsewhere / "results", "zs", golden("imagenet", WRONG))
     code = f"""
 import sys
 from pathlib import Path
@@ -92,14 +106,34 @@ for line in ("list suites", "plan quickstart", "report --html page.html", "compa
     assert main(line.split()) == 0, line
 from shiftbench.suite.json_schema import SCHEMA_FILE, schema_text
 assert SCHEMA_FILE.read_text() == schema_text()
-"""
+{AGAINST_PUBLISHED}"""
     done = python(site, elsewhere, ["-c", code])
     assert done.returncode == 0, done.stderr
     for suite in (ROOT / "suites").glob("*.yaml"):
         assert f"{suite.stem} " in done.stdout
     assert "zero-shot" in done.stdout
     assert "open_clip zero-shot table" in done.stdout  # a source of published rows
+    assert done.stdout.count("golden row zero-shot openai/ViT-B-16 on imagenet-r: 65.00 %") == 2
     assert "Leaderboard" in (elsewhere / "page.html").read_text()
+
+
+def test_what_ray_uploads_for_a_job_has_suites_and_published_values(
+    tmp_path: Path, elsewhere: Path
+) -> None:
+    """As ``py_modules`` the package alone, as ``working_dir`` the checkout, less what git ignores."""
+    from ray._private.runtime_env.packaging import create_package
+
+    write_run(elsewhere / "results", "zs", golden("imagenet", WRONG))
+    for folder, parent in ((ROOT / "benchmark/shiftbench", True), (ROOT / "benchmark", False)):
+        archive = tmp_path / f"{folder.name}.zip"
+        create_package(str(folder), archive, include_gitignore=True, include_parent_dir=parent)
+        shutil.unpack_archive(archive, tmp_path / folder.name)
+        done = python(tmp_path / folder.name, elsewhere, ["-c", AGAINST_PUBLISHED])
+        assert done.returncode == 0, done.stderr
+    shutil.rmtree(tmp_path / folder.name / "shiftbench/published")
+    without = python(tmp_path / folder.name, elsewhere, ["-m", "shiftbench", "report"])
+    assert without.returncode == 0, without.stderr
+    assert "golden row not checked, and neither ρ nor comparisons are shown: " in without.stdout
 
 
 def test_the_command_and_the_module_of_a_wheel(site: Path, elsewhere: Path) -> None:

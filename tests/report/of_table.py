@@ -22,7 +22,7 @@ def markdown(table: pa.Table, **options: Any) -> str:
     return to_markdown(build(table, **options))
 
 
-def printed(table: pa.Table, width: int = 100) -> str:
+def printed(table: pa.Table, width: int = 100, **options: Any) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    print_report(console, build(table))
+    print_report(console, build(table, **options))
     return console.file.getvalue()

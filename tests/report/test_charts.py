@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from shiftbench.leaderboard.published.schema import PUBLISHED_SCHEMA
 from shiftbench.report.html import assets
 from shiftbench.report.html.charts import drawn
 from shiftbench.report.html.charts.figure import COLOURS, NEUTRAL
 from shiftbench.report.html.charts.records import logit_of
 from shiftbench.report.html.charts.trainings import STATES
 from shiftbench.report.html.figures import write_figures
+from shiftbench.report.html.page import render
+from shiftbench.report.model import build
 from shiftbench.report.scores import MEAN
+
+from tests.leaderboard.records import run
 
 
 def test_logits():
@@ -33,6 +40,55 @@ def test_charts_are_valid_and_their_data_are_there(figures, report):
         assert asked
         assert asked <= figure.data.keys()
         assert "datasets" not in text
+
+
+def undrawn(*tables, **options):
+    """Why charts of a report on these runs are not drawn, by the kind of the chart."""
+    report = build(pa.concat_tables(tables), published=PUBLISHED_SCHEMA.empty_table(), **options)
+    page = unescape(render(report))
+    found = {lack.title.partition(" · ")[0]: lack.reason for lack in drawn.all_undrawn(report)}
+    assert all(reason in page for reason in found.values())
+    return found, {figure.name: figure.text for figure in drawn.all_figures(report)}
+
+
+def test_a_chart_that_is_not_drawn_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr("shiftbench.report.html.assets.vega", lambda: "")
+    two = {"shifts": ("a", "b"), "task": "pets"}
+    plain, figures = undrawn(run("x", {"id-test": 0.8, "a": 0.6, "b": 0.5}, label="x", **two))
+    assert plain == {
+        "Alpha curves": "no method here has variants along alpha",
+        "Cost and accuracy": "it compares methods, and 1 here has mean over shifts and a cost",
+        "Where the masks are": "no run here trained under a mask",
+        "What the searches found": "no run here searched its settings",
+    }
+    assert figures.keys() == {"r1-id-ood", "r1-sets"}
+    bare, figures = undrawn(
+        run("x", {"id-test": 0.8}, label="x", task="pets", shifts=()),
+        run("y", {"id-test": 0.7}, label="y", task="pets", shifts=(), train_seconds=None),
+    )
+    assert bare["ID and OOD"] == "the task has no shift"
+    assert "1 here has id-test and a cost; the cost of y is not known" in bare["Cost and accuracy"]
+    lost, figures = undrawn(
+        *(run(r, {"a": 0.6}, label=r, **two) for r in "xy"),
+        run("s", {"a": 0.6}, label="s", search_id="f00d", searched={"seed": 1}, **two),
+    )
+    assert "no point on a: no method has id-test" in lost["ID and OOD"]
+    assert "no point on mean over shifts: no method has all shifts" in lost["ID and OOD"]
+    assert "no point on b: no method has a value" in lost["ID and OOD"]
+    assert lost["Search f00d"] == "There is no results folder"
+    assert lost["What the searches found"].startswith("no setting that was found")
+    assert figures["r1-sets"].endswith("Nothing here has a value on mean over shifts, id-test, b.")
+    nothing, figures = undrawn(run("x", {"id-val": 0.8}, label="x", **two))
+    assert nothing["Charts"] == "no method here has a value on the ID test set or a shift"
+
+
+def test_a_panel_that_would_be_empty_is_left_out_and_named(monkeypatch):
+    monkeypatch.setattr("shiftbench.report.html.assets.vega", lambda: "")
+    task = {"shifts": ("a", "b"), "task": "pets"}
+    tables = [run(r, {"id-test": 0.8, "a": 0.6}, label=r, **task) for r in "xy"]
+    _, figures = undrawn(*tables, run("z", {"id-test": 0.8}, label="z", **task))
+    assert "No panel for mean over shifts: no method has all shifts" in figures["r1-id-ood"]
+    assert "No panel for b: no method has a value" in figures["r1-id-ood"]
 
 
 def test_equal_names_of_data_mean_equal_data(figures):

@@ -90,7 +90,11 @@ def test_tables_and_charts_of_losses(losses):
     assert "percent" not in latex
     assert "nll,1.5," in to_csv(report)
     figures = {figure.name: figure for figure in drawn.all_figures(report)}
-    assert figures.keys() == {"r1-sets", "r1-cost"}  # logits are of fractions
+    assert figures.keys() == {"r1-sets", "r1-cost"}
+    (lack,) = [lack for lack in drawn.all_undrawn(report) if lack.title.startswith("ID and OOD")]
+    assert (
+        lack.reason == "its axes are of fractions, and NLL of id-test, NLL of x, NLL of y is none"
+    )
     (point,) = figures["r1-cost"].data["r1-frontier"]  # A is cheaper, and better
     assert point == {"cost": 6.0, "value": 1.8}
     for figure in figures.values():

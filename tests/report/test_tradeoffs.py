@@ -1,3 +1,6 @@
+import re
+from html import unescape
+
 import pyarrow as pa
 import pytest
 from shiftbench.evaluation.robustness import AXES, baselines, standard_models
@@ -5,12 +8,13 @@ from shiftbench.leaderboard.published.reading import read_published
 from shiftbench.report.cloud import applicable, shipped_baselines
 from shiftbench.report.curves import curve_points
 from shiftbench.report.html.page import render
+from shiftbench.report.markdown import to_markdown
 from shiftbench.report.model import build
 from shiftbench.report.tradeoffs import tradeoffs
 
 from tests.leaderboard.real_records import of_task, results, zero_shot
 from tests.leaderboard.test_published import FOLDER
-from tests.report.of_table import markdown, rankings
+from tests.report.of_table import markdown, printed, rankings
 
 SHIFTS = ("imagenet-v2", "imagenet-r")
 
@@ -75,7 +79,7 @@ def test_what_a_gain_costs(table):
 def test_effective_robustness_needs_the_accuracy_on_the_shifts_classes(table):
     published = read_published(FOLDER)
     (ranking,) = rankings(table)
-    beta = applicable(ranking, shipped_baselines([ranking], published))
+    beta = applicable(ranking, shipped_baselines([ranking], published)[0])
     assert set(beta) == set(SHIFTS)
     right = baselines(standard_models(published))["imagenet-v2"]
     robust = found(table, beta)["full"].rho
@@ -85,9 +89,8 @@ def test_effective_robustness_needs_the_accuracy_on_the_shifts_classes(table):
     robust = found(pa.concat_tables([table, of_task("c", more, label="c")]), beta)["c"].rho
     right = baselines(standard_models(published))["imagenet-r"]
     assert robust["imagenet-r"] == pytest.approx(float(right.rho(0.93, 0.6)))
-    assert (
-        shipped_baselines(rankings(table.filter(pa.compute.field("task") == "x")), published) == {}
-    )
+    others = rankings(table.filter(pa.compute.field("task") == "x"))
+    assert shipped_baselines(others, published) == ({}, None)
 
 
 def test_effective_robustness_outside_of_the_fit_is_marked(table):
@@ -107,6 +110,26 @@ def test_effective_robustness_outside_of_the_fit_is_marked(table):
     assert outside["high"] == {"imagenet-v2"}
     assert outside["full"] == frozenset()
     assert "†" in render(build(table, published=published))
+
+
+@pytest.mark.parametrize(
+    ("kept", "reason"),
+    [
+        (pa.compute.field("collection") == "papers", "imagenet-testbed, with its standard models"),
+        (pa.compute.field("backbone") != "resnet50", 'the fit for imagenet-a needs.*"resnet50"'),
+        (pa.compute.field("evaluation_set") != "imagenet-v2", "needs three models"),
+    ],
+)
+def test_why_there_is_no_effective_robustness_is_told_in_every_printer(table, kept, reason):
+    published = read_published(FOLDER).filter(kept)
+    report = build(table, published=published)
+    assert report.baselines == ()
+    for text in (to_markdown(report), printed(table, 200, published=published)):
+        (line,) = [line for line in text.splitlines() if line.lower().startswith("no ρ")]
+        assert re.search(reason, line)
+    page = unescape(render(report))
+    assert re.search(rf"No effective robustness \(ρ\): [^<]*{reason}", page)
+    assert re.search(rf"No trend: [^<]*{reason}", page)
 
 
 def test_a_chart_says_which_values_a_trend_lacks(table):

@@ -146,10 +146,13 @@ def _write_more(wanted: Mapping[str, Path | None], model: Report) -> list[Path]:
         with _written(latex):
             write_text(latex, to_latex(model))
     if figures := wanted["figures"]:
+        from shiftbench.report.html.charts.drawn import all_undrawn
         from shiftbench.report.html.figures import write_figures
 
         with _written(figures):
             write_figures(figures, model)
+        for lack in all_undrawn(model):
+            typer.echo(f"not drawn: {lack}", err=True)
     return [path for path in wanted.values() if path is not None]
 
 

@@ -53,19 +53,25 @@ class BaselinePoint:
 
 def shipped_baselines(
     rankings: Iterable[Ranking], published: pa.Table | None
-) -> Mapping[str, Baseline]:
-    """β of each shift, where a ranking is of the real ImageNet; else empty.
+) -> tuple[Mapping[str, Baseline], str | None]:
+    """β of each shift, where a ranking is of the real ImageNet, and why there is none.
 
     Args:
         rankings: of a report.
-        published: as ``read_published`` gives it; ``None`` when nothing is published.
+        published: as ``read_published`` gives it; ``None`` or empty when nothing is published.
+
+    Returns:
+        β by shift, empty where nothing is of ImageNet; and the reason why it cannot be had, else
+        ``None``.
     """
-    if published is None or not any(map(_of_imagenet, rankings)):
-        return {}
+    if published is None or not len(published) or not any(map(_of_imagenet, rankings)):
+        return {}, None
+    if COLLECTION not in published["collection"].unique().to_pylist():
+        return {}, f"{COLLECTION}, with its standard models, is not among the published results"
     try:
-        return baselines(standard_models(published))
-    except (InputError, ValueError):  # the testbed is not among what is published
-        return {}
+        return baselines(standard_models(published)), None
+    except (InputError, ValueError) as error:
+        return {}, f"the standard models of {COLLECTION} give no line: {error}"
 
 
 def applicable(ranking: Ranking, baseline: Mapping[str, Baseline]) -> Mapping[str, Baseline]:

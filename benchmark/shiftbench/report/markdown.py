@@ -52,6 +52,8 @@ def to_markdown(report: Report) -> str:
         parts += ["## Test images that methods saw", _list(map(" · ".join, report.leaks))]
     if report.golden_faults:
         parts += ["## Golden rows", _list(report.golden_faults)]
+    if report.trend_note:
+        parts += ["## Effective robustness", f"No ρ: {escaped(report.trend_note)}."]
     if report.incomplete:
         parts += ["## Incomplete data", _list(map(" · ".join, report.incomplete))]
     if report.data_remarks:

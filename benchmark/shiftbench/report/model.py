@@ -121,6 +121,8 @@ class Report:
         comparisons: with published values.
         golden_faults: zero-shot rows that are not as published, or why they are not checked.
         published_note: why there is no comparison; ``None`` when there is one.
+        trend_note: why published results give no baselines; ``None`` where they do, or none is
+            needed.
         failures: runs that failed.
         incomplete: task, evaluation set and what is missing from it.
         data_remarks: task, evaluation set and what else to know of its data or labels.
@@ -142,6 +144,7 @@ class Report:
     comparisons: tuple[Comparison, ...]
     golden_faults: tuple[str, ...]
     published_note: str | None
+    trend_note: str | None
     failures: tuple[FailedRun, ...]
     incomplete: tuple[tuple[str, str, str], ...]
     data_remarks: tuple[tuple[str, str, str], ...]
@@ -176,7 +179,7 @@ def build(
     if published is None and any(row.data_kind == REAL for row in headline):
         published, missing = _shipped()
     rankings = rank(headline)
-    baselines = shipped_baselines(rankings, published)
+    baselines, trend_note = shipped_baselines(rankings, published)
     first: dict[str, Row] = {}
     for row in headline:
         first.setdefault(row.run_id, row)
@@ -198,6 +201,7 @@ def build(
         comparisons=() if published is None else tuple(compare(rankings, published)),
         golden_faults=_golden_faults(headline, published, missing),
         published_note=_published_note(everything, missing),
+        trend_note=trend_note,
         failures=tuple(failed),
         incomplete=incomplete_sets(headline),
         data_remarks=data_remarks(headline),

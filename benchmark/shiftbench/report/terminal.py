@@ -42,6 +42,8 @@ def print_report(console: Console, report: Report) -> None:
         console.print(f"[dim]{escape(NOTE)}[/dim]\n")
     for fault in report.golden_faults:
         console.print(f"[red]golden row[/red] {escape(fault)}", soft_wrap=True)
+    if report.trend_note:
+        console.print(f"[yellow]no ρ[/yellow] {escape(report.trend_note)}", soft_wrap=True)
     for imported in report.imports:
         console.print(f"[yellow]imported[/yellow] {escape(str(imported))}", soft_wrap=True)
     for task, reason in report.leaks:

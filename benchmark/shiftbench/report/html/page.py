@@ -15,8 +15,8 @@ from markupsafe import Markup
 from shiftbench.core.files import written_atomically
 from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.report.html import assets
-from shiftbench.report.html.charts.drawn import ranking_figures, report_figures
-from shiftbench.report.html.charts.figure import Figure, Style, styles
+from shiftbench.report.html.charts.drawn import ranking_charts, report_charts
+from shiftbench.report.html.charts.figure import Figure, Style, Undrawn, styles
 from shiftbench.report.model import Report
 from shiftbench.report.ranking import RankedMethod, Ranking
 from shiftbench.report.scale import ACCURACY, NONE
@@ -61,10 +61,10 @@ def render(report: Report) -> str:
     figures: list[Figure] = []
     for number, of_ranking in enumerate(report.rankings, start=1):
         key = f"r{number}"
-        drawn = ranking_figures(of_ranking, report, style, key)
+        drawn, undrawn = _parted(ranking_charts(of_ranking, report, style, key))
         figures += drawn
-        rankings.append({"key": key, "report": of_ranking, "figures": drawn})
-    others = report_figures(report)
+        rankings.append({"key": key, "report": of_ranking, "figures": drawn, "undrawn": undrawn})
+    others, undrawn = _parted(report_charts(report))
     figures += others
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("shiftbench.report.html"),
@@ -102,6 +102,7 @@ def render(report: Report) -> str:
         rankings=rankings,
         search_figures={f.name: f for f in others},
         other_figures=[f for f in others if not f.name.startswith("search-")],
+        undrawn=undrawn,
         filters=_filters(report),
         counts=_counts(report),
         css=_own("page.css"),
@@ -241,6 +242,12 @@ def _explained(ranking: Ranking, set_name: str) -> str:
 
 def _unit(ranking: Ranking, set_name: str) -> str:
     return ", percent" if ranking.scale_on(set_name).percent else ""
+
+
+def _parted(charts: Sequence[Figure | Undrawn]) -> tuple[list[Figure], list[Undrawn]]:
+    """The charts that are drawn, and those that are not."""
+    drawn = [chart for chart in charts if isinstance(chart, Figure)]
+    return drawn, [chart for chart in charts if isinstance(chart, Undrawn)]
 
 
 def _filters(report: Report) -> dict[str, Sequence[str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import altair as alt
 
 from shiftbench.data.tasks.definition import ID_TEST
@@ -18,7 +16,7 @@ from shiftbench.report.html.charts.encodings import (
     score_scale,
     shape,
 )
-from shiftbench.report.html.charts.figure import NEUTRAL, Figure
+from shiftbench.report.html.charts.figure import NEUTRAL, Figure, Undrawn
 from shiftbench.report.html.charts.records import RankingRecords
 from shiftbench.report.scores import MEAN
 from shiftbench.report.words import title_of
@@ -30,21 +28,28 @@ _OF_SECONDS = (
 )
 
 
-def cost_chart(records: RankingRecords) -> Figure:
+def cost_chart(records: RankingRecords) -> Figure | Undrawn:
     """Cost and score of each method, and the frontier of those that no other beats in both."""
     ranking, key = records.ranking, records.key
     shifts = ranking.shifts
     target = shifts[0] if len(shifts) == 1 else MEAN if shifts else ID_TEST
     of_scores = ranking.scale_on(target)
-    points = [r for r in records.points if r["set"] == target and r["cost"] is not None]
+    title = f"Cost and accuracy · {title_of(ranking)}"
+    of_target = [r for r in records.points if r["set"] == target]
+    points = [r for r in of_target if r["cost"] is not None]
+    unknown = [r["method"] for r in of_target if r["cost"] is None]
+    without = f"the cost of {', '.join(unknown)} is not known" if unknown else ""
+    if len(points) < 2:
+        found = f"it compares methods, and {len(points)} here has {heading(target)} and a cost"
+        return Undrawn(title, "; ".join(filter(None, (found, without))))
     pairs = [(-r["cost"], of_scores.gain(r["value"])) for r in points]
-    best: Iterable[bool] = pareto(pairs) if points else []
+    best = pareto(pairs)
     frontier = [
         {"cost": r["cost"], "value": r["value"]}
         for r, on_it in zip(points, best, strict=True)
         if on_it
     ]
-    most = max((r["cost"] for r in points), default=0.0) * 1.3 + 1
+    most = max(r["cost"] for r in points) * 1.3 + 1
     names, styles = records.names, records.styles
     scale = score_scale(points, of_scores)
     x = alt.X(
@@ -82,8 +87,9 @@ def cost_chart(records: RankingRecords) -> Figure:
     )
     return Figure(
         name=f"{key}-cost",
-        title=f"Cost and accuracy · {title_of(ranking)}",
-        text="Dashed: the frontier that no method beats in both cost and accuracy.",
+        title=title,
+        text="Dashed: the frontier that no method beats in both cost and accuracy."
+        + (f" Not shown: {without}." if without else ""),
         chart=alt.layer(line, rules, marks).properties(width=640, height=340),
         data={**records.data, f"{key}-frontier": frontier},
     )

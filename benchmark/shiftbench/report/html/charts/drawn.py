@@ -6,26 +6,24 @@ from collections.abc import Mapping
 
 from altair.utils.schemapi import debug_mode
 
-from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.report.html.charts.cost import cost_chart
-from shiftbench.report.html.charts.figure import Figure, Style, styles
+from shiftbench.report.html.charts.figure import Figure, Style, Undrawn, styles
 from shiftbench.report.html.charts.id_ood import id_ood
 from shiftbench.report.html.charts.records import ranking_records
 from shiftbench.report.html.charts.sets import alpha_curves, sets_chart
 from shiftbench.report.html.charts.trainings import (
     learned_weights,
     mask_shares,
-    positive_settings,
     search_history,
 )
 from shiftbench.report.model import RankingReport, Report
-from shiftbench.report.scores import MEAN
+from shiftbench.report.words import title_of
 
 
-def ranking_figures(
+def ranking_charts(
     of_ranking: RankingReport, report: Report, style: Mapping[str, Style], key: str
-) -> list[Figure]:
-    """The charts of one ranking.
+) -> list[Figure | Undrawn]:
+    """The charts of one ranking, and why others cannot be drawn.
 
     Args:
         of_ranking: the ranking.
@@ -33,48 +31,44 @@ def ranking_figures(
         style: of ``styles``.
         key: tells the names of its data from those of others.
     """
+    records = ranking_records(of_ranking, style, key)
+    if not records.points:
+        reason = "no method here has a value on the ID test set or a shift"
+        return [Undrawn(f"Charts · {title_of(of_ranking.ranking)}", reason)]
     with debug_mode(False):  # without validating each piece; the tests do
-        return _ranking_figures(of_ranking, report, style, key)
+        return [
+            id_ood(records, report),
+            sets_chart(records),
+            alpha_curves(records),
+            cost_chart(records),
+        ]
 
 
-def report_figures(report: Report) -> list[Figure]:
-    """The charts of a report that are of no single ranking."""
-    figures = []
+def report_charts(report: Report) -> list[Figure | Undrawn]:
+    """The charts of a report that are of no single ranking, and why others cannot be drawn."""
     with debug_mode(False):
-        if report.layer_shares:
-            figures.append(mask_shares(report.layer_shares))
-        figures += [search_history(search) for search in report.searches if search.trials]
-        if any(positive_settings(search) for search in report.searches):
-            figures.append(learned_weights(report.searches))
-    return figures
+        return [
+            mask_shares(report.layer_shares),
+            *map(search_history, report.searches),
+            learned_weights(report.searches),
+        ]
 
 
 def all_figures(report: Report) -> list[Figure]:
-    """Every chart of a report, with unique names."""
+    """Every chart of a report that can be drawn, with unique names."""
+    return [chart for chart in _all_charts(report) if isinstance(chart, Figure)]
+
+
+def all_undrawn(report: Report) -> list[Undrawn]:
+    """Every chart of a report that cannot be drawn, with what is missing for it."""
+    return [chart for chart in _all_charts(report) if isinstance(chart, Undrawn)]
+
+
+def _all_charts(report: Report) -> list[Figure | Undrawn]:
     style = styles(report)
-    figures = [
-        figure
+    of_rankings = [
+        chart
         for number, of_ranking in enumerate(report.rankings, start=1)
-        for figure in ranking_figures(of_ranking, report, style, f"r{number}")
+        for chart in ranking_charts(of_ranking, report, style, f"r{number}")
     ]
-    return [*figures, *report_figures(report)]
-
-
-def _ranking_figures(
-    of_ranking: RankingReport, report: Report, style: Mapping[str, Style], key: str
-) -> list[Figure]:
-    ranking = of_ranking.ranking
-    records = ranking_records(of_ranking, style, key)
-    if not records.points:
-        return []
-    figures = []
-    # Both axes of this chart are logits of fractions.
-    fractions = all(ranking.scale_on(name).percent for name in (ID_TEST, MEAN, *ranking.shifts))
-    if ranking.shifts and fractions:
-        figures.append(id_ood(records, report))
-    figures.append(sets_chart(records))
-    if records.curve:
-        figures.append(alpha_curves(records))
-    if len({p["method"] for p in records.points if p["cost"] is not None}) > 1:
-        figures.append(cost_chart(records))
-    return figures
+    return [*of_rankings, *report_charts(report)]

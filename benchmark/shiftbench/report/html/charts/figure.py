@@ -61,6 +61,22 @@ class Figure:
         return spec
 
 
+@dataclass(frozen=True)
+class Undrawn:
+    """A chart that cannot be drawn.
+
+    Attributes:
+        title: of the chart, for people.
+        reason: what is missing for it.
+    """
+
+    title: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.reason}."
+
+
 def styles(report: Report) -> dict[str, Style]:
     """A style for every method of a report."""
     methods = (method for of in report.rankings for method in of.ranking.methods)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import altair as alt
 
 from shiftbench.data.tasks.definition import ID_TEST
@@ -18,7 +20,14 @@ from shiftbench.report.html.charts.encodings import (
     heading,
     shape,
 )
-from shiftbench.report.html.charts.figure import MUTED, NEUTRAL, Chart, Figure, Records
+from shiftbench.report.html.charts.figure import (
+    MUTED,
+    NEUTRAL,
+    Chart,
+    Figure,
+    Records,
+    Undrawn,
+)
 from shiftbench.report.html.charts.records import RankingRecords, logit_of, rounded
 from shiftbench.report.model import Report
 from shiftbench.report.scores import MEAN
@@ -31,11 +40,19 @@ EQUAL = [{"x": end, "y": end} for end in (-10.0, 10.0)]
 _OF_LOGIT = "format(1 / (1 + exp(-datum.value)), '.3~%')"
 
 
-def id_ood(records: RankingRecords, report: Report) -> Figure:
+def id_ood(records: RankingRecords, report: Report) -> Figure | Undrawn:
     """A panel for each shift and for their mean, both axes in logits."""
     ranking, axes = records.ranking, records.of_ranking.axes
     shifts = ranking.shifts
-    panels = [MEAN, *shifts] if len(shifts) > 1 else [*shifts]
+    title = f"ID and OOD · {title_of(ranking)}"
+    if not shifts:
+        return Undrawn(title, "the task has no shift")
+    if fault := _no_fractions(records):
+        return Undrawn(title, fault)
+    lacking = {name: _lacking(name, records) for name in ([MEAN] * (len(shifts) > 1) + [*shifts])}
+    panels = [name for name, reason in lacking.items() if not reason]
+    if not panels:
+        return Undrawn(title, _listed(lacking, "no point on"))
     models, trend = _cloud_records(report), _trend_records(report)
     published = [shift for shift in shifts if shift in axes and models]
     text = (
@@ -50,13 +67,47 @@ def id_ood(records: RankingRecords, report: Report) -> Figure:
     elif ranking.data_kind != REAL:
         text += " Published models are of real data, so none is here."
     text += _untrended(records, report)
+    if absent := {name: reason for name, reason in lacking.items() if reason}:
+        text += f" {_listed(absent, 'No panel for')}."
     return Figure(
         name=f"{records.key}-id-ood",
-        title=f"ID and OOD · {title_of(ranking)}",
+        title=title,
         text=text,
         chart=alt.concat(*(_panel(name, records, trend) for name in panels), columns=3),
         data={**records.data, "cloud": models, "baseline": trend, "equal": EQUAL},
     )
+
+
+def _no_fractions(records: RankingRecords) -> str:
+    """Why scores cannot be put on axes in logits of fractions; "" if they can."""
+    ranking = records.ranking
+    others = [
+        f"{set_metric(ranking, name)} of {name}"
+        for name in (ID_TEST, *ranking.shifts)
+        if name in ranking.metrics and not ranking.scale_on(name).percent
+    ]
+    if others:
+        return f"its axes are of fractions, and {', '.join(others)} is none"
+    if not ranking.scale_on(MEAN).percent:
+        return "the metrics of the shifts have no mean"
+    return ""
+
+
+def _lacking(set_name: str, records: RankingRecords) -> str:
+    """Why a panel would have no point; "" if it has one."""
+    points = [r for r in (*records.points, *records.curve) if r["set"] == set_name]
+    if not points:
+        return "no method has all shifts" if set_name == MEAN else "no method has a value"
+    id_name = records.of_ranking.axes.get(set_name, ID_TEST)
+    return "" if any(r["x"] is not None for r in points) else f"no method has {id_name}"
+
+
+def _listed(reasons: Mapping[str, str], begins: str) -> str:
+    """Reasons, each with the sets that it is of."""
+    sets: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        sets.setdefault(reason, []).append(heading(name))
+    return "; ".join(f"{begins} {', '.join(of)}: {reason}" for reason, of in sets.items())
 
 
 def _untrended(records: RankingRecords, report: Report) -> str:
@@ -65,7 +116,8 @@ def _untrended(records: RankingRecords, report: Report) -> str:
     if ranking.data_kind != REAL or ranking.task != IMAGENET:
         return ""
     if not report.cloud:
-        return " No trend: the published models are not there."
+        why = report.trend_note or report.published_note or "the published models are not there"
+        return f" No trend: {why}."
     reasons: dict[str, list[str]] = {}
     for shift in (shift for shift in ranking.shifts if shift not in axes):
         if shift not in AXES:

@@ -17,7 +17,7 @@ from shiftbench.report.html.charts.encodings import (
     score_scale,
     shape,
 )
-from shiftbench.report.html.charts.figure import Chart, Figure
+from shiftbench.report.html.charts.figure import Chart, Figure, Undrawn
 from shiftbench.report.html.charts.records import RankingRecords
 from shiftbench.report.ranking import ORACLE
 from shiftbench.report.scores import MEAN
@@ -41,30 +41,40 @@ def sets_chart(records: RankingRecords) -> Figure:
             "Methods in the order of the ranking; bars: 95 % intervals, over seeds where there "
             "are several, else over the set's images. Each panel has its own axis, at whose ends "
             "long bars are cut."
-        ),
+        )
+        + _absent([name for name in sets if name not in present]),
         chart=alt.concat(*panels, columns=4),
         data=records.data,
     )
 
 
-def alpha_curves(records: RankingRecords) -> Figure:
+def alpha_curves(records: RankingRecords) -> Figure | Undrawn:
     """Scores along every curve, in distribution and under shift."""
     ranking = records.ranking
+    title = f"Alpha curves · {title_of(ranking)}"
+    if not records.curve:
+        return Undrawn(title, "no method here has variants along alpha")
     present = {r["set"] for r in records.curve}
     names = list(dict.fromkeys(r["method"] for r in records.curve))
     sets = [ID_TEST, *([MEAN] if len(ranking.shifts) > 1 else []), *ranking.shifts]
     return Figure(
         name=f"{records.key}-alpha",
-        title=f"Alpha curves · {title_of(ranking)}",
+        title=title,
         text=(
             "From the pretrained weights or outputs (alpha 0) to the fine-tuned ones (alpha 1), "
             "mean over seeds. Each panel has its own axis."
-        ),
+        )
+        + _absent([name for name in sets if name not in present]),
         chart=alt.concat(
             *(_alpha_panel(name, records, names) for name in sets if name in present), columns=4
         ),
         data=records.data,
     )
+
+
+def _absent(sets: list[str]) -> str:
+    """A sentence on the sets that have no panel."""
+    return f" Nothing here has a value on {', '.join(map(heading, sets))}." if sets else ""
 
 
 def _panel(set_name: str, records: RankingRecords, names: list[str], *, labels: bool) -> Chart:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from shiftbench.report.html.charts.encodings import PERCENT
-from shiftbench.report.html.charts.figure import COLOURS, NEUTRAL, Figure, Records
+from shiftbench.report.html.charts.figure import COLOURS, NEUTRAL, Figure, Records, Undrawn
 from shiftbench.report.html.charts.records import rounded
 from shiftbench.report.movements import LayerShare, layer_order
 from shiftbench.report.searches import SearchReport
@@ -17,8 +17,11 @@ STATES = {"complete": "#0072b2", "stopped": "#d55e00", "failed": "#c2435a"}
 STATE_SHAPES = ("circle", "cross", "triangle-down")
 
 
-def mask_shares(shares: Sequence[LayerShare]) -> Figure:
+def mask_shares(shares: Sequence[LayerShare]) -> Figure | Undrawn:
     """The share of every mask in every layer."""
+    title = "Where the masks are"
+    if not shares:
+        return Undrawn(title, "no run here trained under a mask")
     records: Records = [
         {
             "mask": _mask_name(share),
@@ -56,16 +59,22 @@ def mask_shares(shares: Sequence[LayerShare]) -> Figure:
     )
     return Figure(
         name="mask-shares",
-        title="Where the masks are",
+        title=title,
         text="Share of all trained scalars that is in each layer, mean over seeds.",
         chart=(rectangles + numbers).properties(width=alt.Step(46), height=alt.Step(18)),
         data={"shares": records},
     )
 
 
-def search_history(search: SearchReport) -> Figure:
+def search_history(search: SearchReport) -> Figure | Undrawn:
     """The score of every trial of a search, in order, and the best so far."""
     key = f"search-{search.search_id}"
+    shots = "" if search.shots is None else f" · {search.shots} shots"
+    where = f"{search.label} · {search.task} · {search.backbone}{shots}"
+    title = f"Search {search.search_id} · {where}"
+    if all(trial.score is None for trial in search.trials):
+        nothing = f"none of its {len(search.trials)} trials has a score"
+        return Undrawn(title, search.note.rstrip(".") if search.note else nothing)
     first = 1 + max((t.number for t in search.trials if t.study == "search"), default=0)
     records: Records = [
         {
@@ -109,11 +118,9 @@ def search_history(search: SearchReport) -> Figure:
             alt.Tooltip("error:N"),
         ],
     )
-    shots = "" if search.shots is None else f" · {search.shots} shots"
-    where = f"{search.label} · {search.task} · {search.backbone}{shots}"
     return Figure(
         name=key,
-        title=f"Search {search.search_id} · {where}",
+        title=title,
         text=(
             "Score on OOD validation by trial; crosses were stopped at a rung, pale ones repeat "
             "the best on fresh seeds, the line is the best so far."
@@ -123,8 +130,11 @@ def search_history(search: SearchReport) -> Figure:
     )
 
 
-def learned_weights(found: Sequence[SearchReport]) -> Figure:
+def learned_weights(found: Sequence[SearchReport]) -> Figure | Undrawn:
     """The values that the searches found, a row for each setting."""
+    title = "What the searches found"
+    if not found:
+        return Undrawn(title, "no run here searched its settings")
     records: Records = [
         {
             "setting": name,
@@ -136,6 +146,8 @@ def learned_weights(found: Sequence[SearchReport]) -> Figure:
         for search in found
         for name, value in positive_settings(search).items()
     ]
+    if not records:
+        return Undrawn(title, "no setting that was found is a positive number with a point")
     labels = list(dict.fromkeys(r["method"] for r in records))
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(labels))]
     chart = (
@@ -160,7 +172,7 @@ def learned_weights(found: Sequence[SearchReport]) -> Figure:
     )
     return Figure(
         name="learned-weights",
-        title="What the searches found",
+        title=title,
         text="Each mark is a search: the weights of its losses, and its other positive settings.",
         chart=chart,
         data={"learned": records},
