@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 from shiftbench.core.errors import RunFailedError
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import Schedule, learning_rate, make_schedule
-from shiftbench.execution.training import Trained, Trainer
+from shiftbench.execution.training import Trained, Trainer, _seed
 from shiftbench.methods.base import Batch, TrainedMethod
 from shiftbench.methods.config import TrainingConfig
 from shiftbench.models.classifier import ImageClassifier
@@ -231,3 +231,12 @@ def test_a_parameter_outside_of_the_loss_is_frozen_and_breaks_no_group(tmp_path:
         unused, weights = torch.load(tmp_path / f"{rank}.pt")
         assert unused == trainer.unused
         torch.testing.assert_close(weights, model.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_is_seeded_as_by_pytorch_which_keeps_notes_of_it() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    noted = len(torch.cuda._queued_calls)
+    _seed(7, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
+    assert len(torch.cuda._queued_calls) == noted

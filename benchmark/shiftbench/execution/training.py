@@ -186,7 +186,7 @@ class Trainer:
     def _step(self, step: int, stream: Iterator[Batch]) -> dict[str, Tensor]:
         """One optimizer step; this worker's mean of the loss and of every other term, detached."""
         config = self._method.training
-        torch.manual_seed(_step_seed(self._seed, step, self._place.rank))
+        _seed(_step_seed(self._seed, step, self._place.rank), self._device)
         for group in self._optimizer.param_groups:
             group["lr"] = self._schedule.learning_rate(step, config)
         with self._statistics:
@@ -271,6 +271,16 @@ def freeze_unused(
     for name in unused:
         training[name].requires_grad_(False)
     return unused
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed what a device and the CPU draw from, as ``torch.manual_seed`` does for all devices.
+
+    That one keeps a note of every call, with a traceback, for each kind of device not yet used.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

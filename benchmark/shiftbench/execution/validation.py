@@ -12,6 +12,7 @@ from shiftbench.suite.plan import evaluation_metrics
 
 if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet
+    from shiftbench.evaluation.inference import Array, Pixels
     from shiftbench.evaluation.metrics.base import Metric
     from shiftbench.execution.workspace import Workspace
     from shiftbench.methods.base import TrainedMethod, Weights
@@ -43,12 +44,18 @@ def score_in_training(
     measured: Metric,
     images: ImageSet,
 ) -> float:
-    """A metric of the weights that training would end with now; ``model`` is left as it is."""
+    """A metric of the weights that training would end with now; ``model`` is left as it is.
+
+    Where a method trains on features, those of ``images`` are computed once, too.
+    """
     weights = method.weights(model)
     if not _are_those_of(model, weights):
         model = workspace.loaded(run, workspace.plain(run, weights))
     elif workspace.architecture(run).head == "text":
         model = ImageClassifier(model.visual, text_head(model).to(workspace.device))
+    if method.inputs == "features":
+        features = workspace.pretrained_features(run, images, _pixels(workspace, run, images))
+        return _value(workspace, model, features, measured, images)
     return score_of(workspace, run, model, measured, images)
 
 
@@ -60,8 +67,21 @@ def score_of(
     Raises:
         RunFailedError: the model's logits are not finite.
     """
-    pixels = workspace.store.evaluation(images, workspace.backbone(run).preprocessing)
-    features = workspace.features(run, model, pixels)
+    features = workspace.features(run, model, _pixels(workspace, run, images))
+    return _value(workspace, model, features, measured, images)
+
+
+def _pixels(workspace: Workspace, run: Run, images: ImageSet) -> Pixels:
+    return workspace.store.evaluation(images, workspace.backbone(run).preprocessing)
+
+
+def _value(
+    workspace: Workspace,
+    model: ImageClassifier,
+    features: Array,
+    measured: Metric,
+    images: ImageSet,
+) -> float:
     logits = head_logits(model, features, workspace.device)
     if images.projection is not None:
         logits = images.projection(logits)

@@ -165,7 +165,7 @@ class TrainedMethod(Method[C]):
 
     Attributes:
         inputs: kind of training inputs: augmented ``images``, or cached ``features`` of the
-            pretrained image tower.
+            pretrained image tower, un-augmented; the method then leaves that tower as it is.
         captions: true if ``loss`` needs captions.
         whole_batch: true if ``loss`` must see all of a worker's examples at once, because it is no
             mean over examples; memory is then bounded by recomputing activations.

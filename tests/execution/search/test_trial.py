@@ -9,6 +9,7 @@ import torch
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.search.trial import Trials, shared_folder
 from shiftbench.execution.setup import Setup
+from shiftbench.execution.validation import score_of
 from shiftbench.execution.workspace import Workspace
 from shiftbench.suite.plan import Plan, Run
 from shiftbench.suite.suite import Suite
@@ -25,6 +26,9 @@ resources: {{limits: {{shared_batches_bytes: {shared}}}}}
 AUTOFT = "autoft: {batch_size: 12, search: {n_trials: 2, inner_steps: 3}}"
 LORA = (
     "tuned: {of: lora, settings: {lr: 1e-2, batch_size: 12}, search: {n_trials: 2, inner_steps: 3}}"
+)
+PROBE = (
+    "tuned: {of: linear-probe, settings: {batch_size: 12}, search: {n_trials: 2, inner_steps: 3}}"
 )
 WEIGHTS = ("dcm", "entropy", "flyp", "hinge", "l1_init", "l1_zero", "l2_init", "l2_zero")
 
@@ -130,3 +134,26 @@ def test_a_trial_says_what_of_its_time_was_arithmetic(make_trials) -> None:  # t
     assert last.computed > first.computed > 0
     assert last.computed > done.seconds - done.waited
     assert last.computed + last.waited < last.seconds
+
+
+def test_trials_of_a_linear_probe_share_one_pass_over_the_images(  # type: ignore[no-untyped-def]
+    make_trials, monkeypatch
+) -> None:
+    trials, run = make_trials(PROBE)
+    workspace = trials._workspace
+
+    def of(lr: float) -> float:
+        trials.start({"lr": lr, "weight_decay": 0.1}, seed=0)
+        return trials.advance(3).score
+
+    scores = []
+    for lr in (1e-3, 0.1):
+        scores.append(of(lr))
+        assert scores[-1] == score_of(workspace, run, trials._model, trials._metric, trials._images)
+    assert scores[0] != scores[1]
+
+    def pass_again(self: Workspace, *_: object) -> None:
+        raise AssertionError("the images go through the frozen tower again")
+
+    monkeypatch.setattr(Workspace, "features", pass_again)
+    assert of(0.1) == scores[1]
