@@ -19,8 +19,9 @@ from shiftbench.execution.launch import Outcome, launch
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import failures, rows
 from shiftbench.leaderboard.store import read
-from shiftbench.methods.base import Context
+from shiftbench.methods.base import Batch, Context
 from shiftbench.methods.builtin.full import Full
+from shiftbench.models.classifier import ImageClassifier
 from shiftbench.suite.suite import Suite
 
 from tests.test_end_to_end import command, values
@@ -120,6 +121,35 @@ def test_preparing_is_shown_and_counted_and_holds_no_more_than_a_batch(
     assert max(sizes) == most
     assert shown[0].endswith("full · 8-shot · seed 0 preparing")
     assert " 1/" in shown[1]
+
+
+def test_a_run_that_does_not_fit_the_memory_says_what_it_held(
+    undisturbed: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[int] = []
+    original = Full.loss
+
+    def prepare(method: Full, model: object, context: Context) -> None:
+        prepared.append(len(next(context.examples()).labels))
+        if prepared[-1] > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def loss(method: Full, model: ImageClassifier, batch: Batch) -> dict[str, torch.Tensor]:
+        if len(batch.labels) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(method, model, batch)
+
+    monkeypatch.setattr(Full, "prepare", prepare)
+    monkeypatch.setattr(Full, "loss", loss)
+    suite = load(tmp_path, "methods.wise-ft=null", "methods.zero-shot=null")
+    assert launch(suite, tmp_path / "results", InProcess(), QUIET).failed == {}
+    assert prepared == [32, 16]
+    details = {row.details["micro_batch"] for row in rows(read(tmp_path / "results"))}
+    assert details == {8}
+    found, expected = (
+        full(results).read_fit().losses for results in (tmp_path / "results", undisturbed)
+    )
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_killed_process_goes_on_to_the_same_rows(undisturbed: Path, tmp_path: Path) -> None:

@@ -255,6 +255,9 @@ def test_a_batch_that_cannot_be_divided_is_refused(root: Path) -> None:
     check_schedules(make_plan(root, "resources.workers=3"), str(root))
     with pytest.raises(InputError, match=r"full on own: a global batch of 12.*5 workers"):
         check_schedules(make_plan(root, "resources.workers=5"), str(root))
+    twice = ("resources.activation_checkpointing=on", "methods.full.batch_norm=train")
+    with pytest.raises(InputError, match="statistics would follow every batch twice"):
+        check_schedules(make_plan(root, *twice), str(root))
     with pytest.raises(InputError, match="micro_batch 5 does not divide"):
         check_schedules(make_plan(root, "resources.micro_batch=5"), str(root))
 

@@ -17,6 +17,7 @@ from shiftbench.data.batches import (
 )
 from shiftbench.data.loading import ImageLoader
 from shiftbench.evaluation.inference import Array, DecodedOnAccess
+from shiftbench.execution.memory import Memory
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.variants import parents
 from shiftbench.methods.base import Batch, Context, TrainedMethod
@@ -53,18 +54,26 @@ def schedule_of(
     )
 
 
+def memory_of(workspace: Workspace) -> Memory:
+    """What a training may hold of a step, before anything is known of the memory."""
+    resources = workspace.resources
+    return Memory(resources.activation_checkpointing, given=resources.micro_batch is not None)
+
+
 def context(
     workspace: Workspace,
     run: Run,
     method: TrainedMethod[MethodConfig],
     schedule: Schedule,
     place: WorkerPlace = WorkerPlace(),
+    held: int | None = None,
 ) -> Context:
     """The context that a method's ``prepare`` is given.
 
-    Its examples come in batches as large as a worker holds in the training.
+    Its examples come in batches as large as a worker holds in the training: ``held`` where that was
+    found, else what the suite says, else a worker's share.
     """
-    batch = workspace.resources.micro_batch or schedule.batch_size // place.size
+    batch = held or workspace.resources.micro_batch or schedule.batch_size // place.size
 
     def examples() -> Iterator[Batch]:
         return _plain_batches(workspace, run, method, batch)

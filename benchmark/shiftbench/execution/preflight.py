@@ -346,6 +346,12 @@ def check_schedules(plan: Plan, root: str) -> None:
             data = open_task(run.task, root, run.shots, run.seed, whole=run.whole)
             sizes[key] = len(data.train)
         # The trials of a search run on one worker each.
+        if method.training.batch_norm == "train" and resources.activation_checkpointing == "on":
+            raise plan.suite.error(
+                f"{run.label} has batch_norm: train, whose statistics would follow every batch "
+                "twice; set auto, or batch_norm: frozen",
+                *("resources", "activation_checkpointing"),
+            )
         shared = {resources.workers} if method.search() is None else {1, resources.workers}
         try:
             for workers in sorted(shared):

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,20 +17,28 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from shiftbench.data.batches import WorkerPlace
+from shiftbench.execution.memory import Memory
 from shiftbench.execution.schedule import Schedule
 from shiftbench.execution.watching import Idle, Norms
+from shiftbench.methods.base import Batch
 from shiftbench.models.batch_norm import GlobalBatchNorm
 from shiftbench.models.checkpoints import load_state, save_state
 from shiftbench.models.precision import autocast, matrix_precision
 
 if TYPE_CHECKING:
-    from shiftbench.methods.base import Batch, TrainedMethod
+    from shiftbench.methods.base import TrainedMethod
     from shiftbench.methods.config import MethodConfig
     from shiftbench.models.classifier import ImageClassifier
 
 
+T = TypeVar("T")
+
 LOSS = "loss"
 """The term of a method's ``loss`` that is minimised."""
+OUT_OF_MEMORY = (
+    "a step does not fit the memory: set resources.micro_batch lower, more resources.workers, "
+    "or resources.activation_checkpointing: on"
+)
 
 
 @dataclass
@@ -73,6 +82,9 @@ class Trainer:
     bit for bit. With several workers, ``torch.distributed`` must be initialised; gradients are
     averaged over them, so the result depends on their number only through rounding.
 
+    Where the memory does not hold a step, less of it is held at a time (``execution.memory``). Of
+    several workers that is found out before the first step, since they must all do the same.
+
     No step waits for a GPU: losses are fetched when a state is saved, and a gradient that is not
     finite is noticed some steps later.
 
@@ -88,11 +100,14 @@ class Trainer:
         state_file: where rank 0 saves, every ``schedule.save_every`` steps, what a resume needs.
         on_step: called with the number of steps done.
         on_save: called with the number of steps done before a state is saved, in eval mode.
-        probe: a few examples; parameters that have no part in their loss are frozen.
+        probe: a few examples; parameters that have no part in their loss are frozen. On a GPU,
+            it is tried on as many as a step has whether they fit the memory.
+        memory: what may be held at a time.
 
     Attributes:
         done: what was trained so far, up to the last saved state.
         unused: names of the parameters that the probe found to have no part in the loss.
+        memory: what is held at a time.
     """
 
     def __init__(
@@ -108,6 +123,7 @@ class Trainer:
         on_step: Callable[[int], None] = lambda step: None,
         on_save: Callable[[int], None] = lambda step: None,
         probe: Batch | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._model = model
         self._method = method
@@ -122,17 +138,25 @@ class Trainer:
         self._optimizer = method.optimizer(self._parameters)
         model.frozen_statistics = method.training.batch_norm == "frozen"
         self.done = self._resume()
-        self.unused = () if probe is None else freeze_unused(model, method, probe)
+        self.memory = Memory() if memory is None else memory
+        self.memory.apply(model)
         follow = not model.frozen_statistics and place.size > 1
         self._statistics = GlobalBatchNorm() if follow else nullcontext()
         self._device = self._parameters[0].device
         self._accumulate = schedule.batch_size // place.size // schedule.micro_batch
+        self._seed_of_step = seed
         self._terms: nn.Module = _Terms(method, model)
+        self.unused: tuple[str, ...] = ()
+        if probe is not None:
+            self.unused = self._fitting(partial(freeze_unused, model, method, probe))
+            if self._device.type == "cuda" and model.frozen_statistics:
+                self.find_room(probe)
         if place.size > 1:
             self._terms = DistributedDataParallel(
                 self._terms,
                 gradient_as_bucket_view=True,
-                static_graph=self._accumulate == 1,  # which no_sync would break
+                # Which no_sync would break.
+                static_graph=self._accumulate == 1 and self.memory.micro_batch is None,
             )
         self._stream: Iterator[Batch] | None = None
         self._norms = Norms()
@@ -186,7 +210,8 @@ class Trainer:
     def _step(self, step: int, stream: Iterator[Batch]) -> dict[str, Tensor]:
         """One optimizer step; this worker's mean of the loss and of every other term, detached."""
         config = self._method.training
-        _seed(_step_seed(self._seed, step, self._place.rank), self._device)
+        self._seed_of_step = _step_seed(self._seed, step, self._place.rank)
+        _seed(self._seed_of_step, self._device)
         for group in self._optimizer.param_groups:
             group["lr"] = self._schedule.learning_rate(step, config)
         with self._statistics:
@@ -194,9 +219,7 @@ class Trainer:
         self._method.before_step(self._model)
         self._norms.put(step, _clip(self._parameters, config.max_grad_norm))
         self._optimizer.step()
-        # The optimizer's parameters may be others than the model's.
-        for parameter in (*self._parameters, *self._model.parameters()):
-            parameter.grad = None
+        self._clear_gradients()
         self._method.after_step(self._model, step + 1)
         self._idle.busy()
         return terms
@@ -206,18 +229,88 @@ class Trainer:
         parts: dict[str, list[Tensor]] = {}
         for part in range(self._accumulate):
             batch = self._idle.until(lambda: next(stream))
+            gradient = partial(self._add_gradient, batch, part)
+            for name, values in self._fitting(gradient, again=part == 0).items():
+                parts.setdefault(name, []).extend(values)
+            self._idle.busy()
+        return {name: torch.stack(values).sum() for name, values in parts.items()}
+
+    def _fitting(self, attempt: Callable[[], T], *, again: bool = True) -> T:
+        """What ``attempt`` returns, with less of a step in memory if it runs out of that.
+
+        Args:
+            attempt: computes a loss, and perhaps its gradient.
+            again: whether there is no other gradient yet, so that it can be cleared.
+        """
+        while True:
+            try:
+                return attempt()
+            except torch.OutOfMemoryError as error:
+                reason = str(error)
+            # Not in the handler, where the error's traceback holds what is to be given back.
+            share = self._schedule.batch_size // self._place.size
+            together = isinstance(self._terms, DistributedDataParallel)  # all must do the same
+            if together or not again or not self.memory.less(self._method, share):
+                raise torch.OutOfMemoryError(f"{OUT_OF_MEMORY} ({reason})")
+            self._clear_gradients()
+            self.memory.apply(self._model)
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            _seed(self._seed_of_step, self._device)
+
+    def _add_gradient(self, batch: Batch, part: int) -> dict[str, list[Tensor]]:
+        """Add a batch's part of a step's gradient; its parts of every term, detached, fp32."""
+        pieces = self.memory.pieces(batch, self._method)
+        parts: dict[str, list[Tensor]] = {}
+        for i, piece in enumerate(pieces):
+            last = part == self._accumulate - 1 and i == len(pieces) - 1
             local: AbstractContextManager[None] = nullcontext()
-            if isinstance(self._terms, DistributedDataParallel) and part < self._accumulate - 1:
+            if isinstance(self._terms, DistributedDataParallel) and not last:
                 local = self._terms.no_sync()  # averaged over workers once, in the last pass
             with local:
                 with autocast(self._method.training.precision, self._device):
-                    of_batch = self._terms(batch).items()
-                    terms = {name: term / self._accumulate for name, term in of_batch}
+                    of_piece = self._terms(piece).items()
+                    share = self._accumulate * len(pieces)
+                    terms = {name: term / share for name, term in of_piece}
                 terms[LOSS].backward()
             for name, term in terms.items():
                 parts.setdefault(name, []).append(term.detach().float())
-            self._idle.busy()
-        return {name: torch.stack(values).sum() for name, values in parts.items()}
+        return parts
+
+    def find_room(self, probe: Batch) -> None:
+        """Try a step's forward and backward pass beside what the optimizer will hold.
+
+        All workers then hold what the one with the least room can.
+        """
+        share = self._schedule.batch_size // self._place.size // self._accumulate
+        repeats = math.ceil(share / len(probe.labels))
+
+        def repeated(values: Tensor) -> Tensor:
+            return values.repeat(repeats, *[1] * (values.ndim - 1))[:share]
+
+        captions = None if probe.captions is None else repeated(probe.captions)
+        batch = Batch(repeated(probe.inputs), repeated(probe.labels), captions, probe.step)
+        moments = 2 * sum(p.numel() * p.element_size() for p in self._parameters)
+        held = torch.empty(moments, dtype=torch.uint8, device=self._device)
+        self._model.train()
+        with matrix_precision(self._method.training.precision):
+            self._fitting(partial(self._add_gradient, batch, 0))
+        self._model.eval()
+        self._clear_gradients()
+        del held
+        if self._place.size > 1:
+            found = (self.memory.micro_batch or share, self.memory.checkpointing != "on")
+            least = torch.tensor(found, dtype=torch.int64, device=self._device)
+            dist.all_reduce(least, dist.ReduceOp.MIN)
+            micro_batch, kept = (int(value) for value in least)
+            self.memory.micro_batch = micro_batch if micro_batch < share else None
+            self.memory.checkpointing = self.memory.checkpointing if kept else "on"
+            self.memory.apply(self._model)
+
+    def _clear_gradients(self) -> None:
+        # The optimizer's parameters may be others than the model's.
+        for parameter in (*self._parameters, *self._model.parameters()):
+            parameter.grad = None
 
     def _save(self) -> None:
         if self._state_file is None or self._place.rank > 0:

@@ -103,8 +103,20 @@ class Resources(_Closed):
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1
     micro_batch: Annotated[
-        int | None, Field(ge=1, description="images a worker holds at a time; null: its share")
+        int | None,
+        Field(
+            ge=1,
+            description="images a worker holds at a time; null: its share of a batch, or on a GPU "
+            "as much of it as fits the memory",
+        ),
     ] = None
+    activation_checkpointing: Annotated[
+        Literal["auto", "on", "off"],
+        Field(
+            description="compute activations of a tower's blocks again instead of keeping them; "
+            "auto: where the memory has no room for a few images otherwise"
+        ),
+    ] = "auto"
     data_workers: Annotated[
         int | None,
         Field(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shiftbench.core.errors import RunFailedError
 from shiftbench.core.locations import cache_dir
 from shiftbench.data.shared import SharedBatches
-from shiftbench.execution.feeding import batches, context, fresh_model, schedule_of
+from shiftbench.execution.feeding import batches, context, fresh_model, memory_of, schedule_of
 from shiftbench.execution.training import Trainer
 from shiftbench.execution.validation import score_in_training
 
@@ -108,6 +108,7 @@ class Trials:
         self._metric, self._images = workspace.ood_val(run, run.search.ood_val)
         self._model: ImageClassifier | None = None
         self._shared = _shared_batches(workspace, run)
+        self._memory = memory_of(workspace)  # what one trial finds out of it holds for the next
 
     def start(self, values: Values, seed: int) -> None:
         """Begin a trial of some values, with the data order of a seed."""
@@ -127,7 +128,9 @@ class Trials:
         stream = batches(
             workspace, run, self._method, schedule, order_seed=seed, shared=self._shared
         )
-        self._trainer = Trainer(model, self._method, schedule, stream, seed=seed)
+        self._trainer = Trainer(
+            model, self._method, schedule, stream, seed=seed, memory=self._memory
+        )
         self._batch_size = schedule.batch_size
 
     def advance(self, steps: int) -> TrialReport:

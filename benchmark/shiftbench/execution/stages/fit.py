@@ -14,7 +14,14 @@ import torch
 
 from shiftbench.core.provenance import peak_memory_bytes
 from shiftbench.data.batches import WorkerPlace
-from shiftbench.execution.feeding import batches, context, fresh_model, probe, schedule_of
+from shiftbench.execution.feeding import (
+    batches,
+    context,
+    fresh_model,
+    memory_of,
+    probe,
+    schedule_of,
+)
 from shiftbench.execution.outputs import fit_ensemble
 from shiftbench.execution.training import Trained, Trainer
 from shiftbench.execution.validation import id_val, score_in_training
@@ -26,10 +33,13 @@ from shiftbench.models.weights import distance, size_in_bytes, sparse_delta
 
 if TYPE_CHECKING:
     from shiftbench.evaluation.inference import Array
+    from shiftbench.execution.memory import Memory
+    from shiftbench.execution.schedule import Schedule
     from shiftbench.execution.workspace import Workspace
     from shiftbench.leaderboard.runfolder import RunFolder
     from shiftbench.methods.base import Weights
     from shiftbench.methods.config import MethodConfig
+    from shiftbench.models.classifier import ImageClassifier
     from shiftbench.suite.plan import Run
 
 
@@ -109,10 +119,9 @@ def _train(
     """The weights, what the training did, the step that they are of, and the method's details."""
     begun = time.monotonic()
     folder = workspace.folder(run)
-    model = fresh_model(workspace, run)
-    schedule = schedule_of(workspace, run, method, place.size)
+    schedule, memory = schedule_of(workspace, run, method, place.size), memory_of(workspace)
     on_step(0, schedule.steps)
-    method.prepare(model, context(workspace, run, method, schedule, place))
+    model = _prepared(workspace, run, method, schedule, place, memory)
     best = _Best.read(folder.best)
     chosen = method.training.checkpoint == "id-val"
 
@@ -137,18 +146,42 @@ def _train(
         on_step=lambda step: on_step(step, schedule.steps),
         on_save=on_save,
         probe=probe(workspace, run, method),
+        memory=memory,
     )
     # Not before: the probe is a batch of another size.
     images = schedule.steps * schedule.batch_size // place.size
     compiled = workspace.compile(run, model, images, passes=3)
     trainer.done.seconds += time.monotonic() - begun
     trained = trainer.run()
-    details = method.details(model) | ({"compiled": True} if compiled else {})
+    details = method.details(model) | memory.details() | ({"compiled": True} if compiled else {})
     if trainer.unused:
         details["not_in_the_loss"] = list(trainer.unused)
     if chosen and best is not None:
         return load(folder.best)[0], trained, best.step, details
     return workspace.plain(run, method.weights(model)), trained, schedule.steps, details
+
+
+def _prepared(
+    workspace: Workspace,
+    run: Run,
+    method: TrainedMethod[MethodConfig],
+    schedule: Schedule,
+    place: WorkerPlace,
+    memory: Memory,
+) -> ImageClassifier:
+    """A model that the method has made ready, which may look at many examples with gradient."""
+    while True:
+        model = fresh_model(workspace, run)
+        memory.apply(model)
+        examples = context(workspace, run, method, schedule, place, memory.micro_batch)
+        try:
+            method.prepare(model, examples)
+        except torch.OutOfMemoryError:
+            # Workers that share a training may wait for each other here.
+            if place.size > 1 or not memory.less(method, schedule.batch_size):
+                raise
+        else:
+            return model
 
 
 def _distance(workspace: Workspace, run: Run, weights: Weights) -> float:
