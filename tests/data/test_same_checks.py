@@ -11,6 +11,7 @@ import pytest
 from shiftbench.cli import main
 from shiftbench.data.sources.files import FileImages
 from shiftbench.execution.preflight import preflight
+from shiftbench.leaderboard.store import read
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
@@ -114,3 +115,20 @@ def test_plan_names_an_unknown_backbone(world: Path, capsys: pytest.CaptureFixtu
     (world / "x.yaml").write_text(text)
     assert main(["plan", "x.yaml"]) == 2
     assert "unknown backbone 'openai/ViT-B-99'" in capsys.readouterr().err
+
+
+def test_fewer_images_than_shots_are_told_by_plan_and_in_every_row_of_them(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = "{zero-shot: {}, full: {epochs: 1, batch_size: 4, warmup_steps: 0}}"
+    text = SUITE.replace("{zero-shot: {}}", methods) + "shots: [2, 16]\ndata: .\n"
+    (world / "x.yaml").write_text(text)
+    assert main(["plan", "x.yaml"]) == 0
+    few = "2 of 2 classes have fewer than 16 images (circle 5, square 5)"
+    of_val = "2 of 2 classes have fewer than 4 ID validation images (circle 1, square 1)"
+    assert f"remark: task t, 16 shots: {few}; {of_val}\n" in capsys.readouterr().out
+    assert main(["run", "x.yaml", "--executor", "in-process", "--results", "out"]) == 0
+    found = {(row["shots"], row["data_remark"]) for row in read(world / "out").to_pylist()}
+    of_two = of_val.replace("than 4", "than 2")
+    assert found == {(None, None), (2, of_two), (16, f"{few}; {of_val}")}
+    assert f"t · id-test: {few}; {of_val}" in " ".join(capsys.readouterr().out.split())

@@ -484,6 +484,17 @@ def test_zero_shots_are_refused(root: str, shots: int) -> None:
         open_task(pets(), root, shots, 0)
 
 
+def test_classes_with_fewer_images_than_the_shots_are_named(root: str) -> None:
+    for i in range(3):
+        (Path(root) / f"train/bee/bee_{i}.png").unlink()
+    of_val = "3 of 3 classes have fewer than 4 ID validation images (ant 2, bee 1, sea_cow 2)"
+    assert open_task(pets(), root, 4, 0).shortage == of_val
+    few = "1 of 3 classes have fewer than 6 images (bee 4)"
+    assert open_task(pets(), root, 6, 0).shortage == f"{few}; {of_val}"
+    assert open_task(pets(), root, 1, 0).shortage is None
+    assert open_task(pets(), root, None, 0).shortage is None
+
+
 def test_validation_has_at_most_four_shots(root: str) -> None:
     data = open_task(pets(id_val={"holdout": 0.75}), root, 5, 0)
     assert np.bincount(data.id_val.labels).tolist() == [4, 4, 4]

@@ -57,7 +57,7 @@ def plan(
         typer.echo(dump(loaded), nl=False)
         return
     from shiftbench.execution.cost import plan_state
-    from shiftbench.execution.preflight import problems
+    from shiftbench.execution.preflight import problems, shortages
     from shiftbench.suite.plan import Plan
 
     planned = Plan.build(loaded)
@@ -70,6 +70,8 @@ def plan(
         typer.echo(f"error: {problem}", err=True)
     if found:
         raise typer.Exit(2)
+    for line in shortages(planned, root) if root else []:
+        typer.echo(f"remark: {line}")
 
 
 def data_root(suite: Suite) -> str | None:

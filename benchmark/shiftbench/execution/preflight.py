@@ -368,6 +368,16 @@ def check_schedules(plan: Plan, root: str) -> None:
             ) from error
 
 
+def shortages(plan: Plan, root: str) -> list[str]:
+    """A line for each task and number of shots of which some classes have fewer images."""
+    cells = {(run.task.name, run.shots): run.task for run in plan.runs.values() if run.shots}
+    found = []
+    for (name, shots), task in cells.items():
+        short = open_task(task, root, shots, 0).shortage
+        found += [] if short is None else [f"task {name}, {shots} shots: {short}"]
+    return found
+
+
 def outdated(plan: Plan, results: Path, states: Mapping[SetKey, SetState]) -> set[str]:
     """Ids of the runs that were done on other data files than there are now."""
     found = set()

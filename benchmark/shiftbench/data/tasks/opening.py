@@ -26,6 +26,9 @@ from shiftbench.data.tasks.definition import (
 )
 
 
+_NAMED = 5  # classes that a message names
+
+
 @dataclass(frozen=True)
 class TaskData:
     """An opened task: labels and ids are in memory, images are decoded on access.
@@ -38,6 +41,8 @@ class TaskData:
         evaluation: every set to score on, ``id-val`` included.
         vocabularies: class names and templates of the evaluation sets that have their own; labels
             and projections of such a set are positions in those names.
+        shortage: classes with fewer images than the shots that were asked for, for people;
+            ``None`` where there are none.
     """
 
     classes: tuple[str, ...]
@@ -46,6 +51,7 @@ class TaskData:
     id_val: ImageSet
     evaluation: dict[str, tuple[EvaluationSet, ImageSet]]
     vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
+    shortage: str | None = None
 
     def on_classes_of_shifts(
         self, images: ImageSet
@@ -111,9 +117,12 @@ def open_task(
         held = task.id_val
         id_val = of_base_classes(task, open_aligned(held, "id-val", names, root), "id-val", classes)
     train, id_val = train.without(unreadable), id_val.without(unreadable)
+    shortage = None
     if shots is not None:
-        train = few_shot(train, shots, seed)
-        id_val = few_shot(id_val, min(shots, MOST_VALIDATION_SHOTS), seed)
+        of_val = min(shots, MOST_VALIDATION_SHOTS)
+        train, id_val = few_shot(train, shots, seed), few_shot(id_val, of_val, seed)
+        found = (_short(train, shots, classes), _short(id_val, of_val, classes, "ID validation "))
+        shortage = "; ".join(filter(None, found)) or None
     if not len(train) or not len(id_val):
         raise InputError(f"task {task.name}: no images are left for training or ID validation")
     evaluation = {"id-val": (EvaluationSet(source=held, metric=task.id_test.metric), id_val)}
@@ -131,7 +140,7 @@ def open_task(
         else:
             images = of_base_classes(task, open_scored(item, name, names, root), name, classes)
         evaluation[name] = (item, _readable(images, unreadable, f"task {task.name}: {name}"))
-    return TaskData(classes, templates, train, id_val, evaluation, vocabularies)
+    return TaskData(classes, templates, train, id_val, evaluation, vocabularies, shortage)
 
 
 def open_ood_val(
@@ -153,6 +162,16 @@ def open_ood_val(
         task, open_scored(item, "ood-val", classes + new, root), "ood-val", classes
     )
     return item, _readable(images, unreadable, f"task {task.name}: ood-val")
+
+
+def _short(images: ImageSet, shots: int, classes: tuple[str, ...], of: str = "") -> str:
+    """Return which classes have fewer images than a few-shot draw asks for, "" if none has."""
+    counts = np.bincount(images.labels, minlength=len(classes))
+    short = [f"{name} {n}" for name, n in zip(classes, counts, strict=True) if n < shots]
+    if not short:
+        return ""
+    listed = ", ".join(short[:_NAMED]) + (", …" if len(short) > _NAMED else "")
+    return f"{len(short)} of {len(classes)} classes have fewer than {shots} {of}images ({listed})"
 
 
 def _readable(images: ImageSet, unreadable: Unreadable, owner: str) -> ImageSet:

@@ -78,6 +78,10 @@ def _read_part(
     facts = table.schema.metadata
     seconds = facts.get(b"seconds")  # none of its own, where it is a part of another set
     remarks = workspace.setup.remarks
+    of_data = (
+        remarks.files.get((run.task.name, whole_set(name))),
+        workspace.data(run).shortage if run.shots else None,
+    )
     return Prediction(
         variant=variant,
         evaluation_set=name,
@@ -86,7 +90,7 @@ def _read_part(
         seconds=None if seconds is None else float(seconds),
         fingerprint=facts[b"fingerprint"].decode(),
         incomplete_reason=remarks.incomplete.get((run.task.name, whole_set(name))),
-        data_remark=remarks.files.get((run.task.name, whole_set(name))),
+        data_remark="; ".join(filter(None, of_data)) or None,
         also=run.task.also_metrics,
     )
 
