@@ -16,6 +16,7 @@ from shiftbench.execution.stages import score as scoring
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.suite.suite import Suite
 
+from tests.methods.contract import PLUGINS
 from tests.test_end_to_end import values
 
 SUITE = """
@@ -29,10 +30,21 @@ budget: {evaluation_images: 40}
 """
 
 
-def run(results: Path) -> str:
-    """Run the suite in this process; what it showed, on one line."""
+OF_ENSEMBLE = """
+data: miniature
+backbones: [miniature]
+tasks: [cifar10]
+methods:
+  full: {lr: 5e-4, batch_size: 32, warmup_steps: 0}
+  nearness: {}
+budget: {steps: 1, evaluation_images: 20}
+"""
+
+
+def run(results: Path, suite: str = SUITE) -> str:
+    """Run a suite in this process; what it showed, on one line."""
     file = results.parent / "small.yaml"
-    file.write_text(SUITE)
+    file.write_text(suite)
     shown = StringIO()
     outcome = launch(Suite.load(file), results, InProcess(), Console(file=shown, width=400))
     assert outcome.failed == {}
@@ -109,3 +121,20 @@ def test_a_done_run_whose_predictions_are_cut_short_is_predicted_and_scored_agai
     assert "predictions.parquet.damaged, predicted again" in shown and "1 to do" in shown
     assert folder.predictions.exists() and values(undisturbed) == before
     assert "0 to do" in run(undisturbed)  # what was set aside is not looked at again
+
+
+def test_an_ensemble_that_is_cut_short_with_its_predictions_is_made_again(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHIFTBENCH_PLUGINS", PLUGINS)
+    results = tmp_path / "results"
+    run(results, OF_ENSEMBLE)
+    before = values(results)
+    (file,) = results.glob("runs/*/ensemble.safetensors")
+    folder = RunFolder(file.parent)
+    for damaged in (folder.ensemble, folder.predictions):
+        cut(damaged)
+    shown = run(results, OF_ENSEMBLE)
+    assert "ensemble.safetensors.damaged, made again when it is needed" in shown
+    assert "predictions.parquet.damaged, predicted again" in shown and "1 to do" in shown
+    assert folder.ensemble.exists() and values(results) == before
