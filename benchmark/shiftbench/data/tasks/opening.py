@@ -25,7 +25,6 @@ from shiftbench.data.tasks.definition import (
     Vocabulary,
 )
 
-
 _NAMED = 5  # classes that a message names
 
 
