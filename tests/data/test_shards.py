@@ -77,8 +77,14 @@ def test_a_save_to_disk_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "saved").mkdir()
     for name in ("state.json", "dataset_info.json", "data-00000-of-00001.arrow"):
         (tmp_path / "saved" / name).write_text("{}")
-    with pytest.raises(InputError, match=r"saved was written by save_to_disk.*to_parquet"):
-        Parquet(path="saved").open(str(tmp_path))
+    file = "data-00000-of-00001.arrow"
+    (tmp_path / "dictionary").mkdir()
+    (tmp_path / "dictionary/dataset_dict.json").write_text('{"splits": ["train"]}')
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / file).write_text("{}")
+    for path in ("saved", "dictionary", "cache", f"saved/{file}"):
+        with pytest.raises(InputError, match=rf"{path} was written by save_to_disk.*to_parquet"):
+            Parquet(path=path, split="train").open(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -93,6 +99,23 @@ def test_labels_in_dictionaries_and_views_are_read(tmp_path: Path, kind: pa.Data
     found = source.open(str(tmp_path))
     assert found.ids.tolist() == ["a.parquet/0", "a.parquet/2"]
     assert np.array_equal(np.asarray(found.images[1]), layouts.pixels(2))
+
+
+@pytest.mark.parametrize(
+    ("regions", "message"),
+    [([["a"], ["b"]], "is of type list"), (["a", None], "has 1 nulls"), (["a", "b"], "")],
+)
+def test_a_region_is_one_text_for_each_image(
+    tmp_path: Path, regions: list[object], message: str
+) -> None:
+    columns = {"image": [layouts.encoded(k) for k in range(2)], "label": [0, 1], "r": regions}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    source = Parquet(path="a.parquet", region="r")
+    if message:
+        with pytest.raises(InputError, match=f'column "r" {message}'):
+            source.open(str(tmp_path))
+    else:
+        assert source.open(str(tmp_path)).metadata["region"].tolist() == regions
 
 
 def test_lists_are_one_line(tmp_path: Path) -> None:

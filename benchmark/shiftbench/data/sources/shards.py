@@ -19,6 +19,7 @@ from shiftbench.data.sources.base import AbsentError
 from shiftbench.data.sources.listing import entries
 
 ENDING = ".parquet"
+_ARROW = ".arrow"
 
 _SHARD = re.compile(r"(?P<split>.+?)[-_.]\d+-of-\d+([-_.][0-9a-f]+)?\.parquet")
 _WORDS = {
@@ -93,6 +94,8 @@ def _files_of(root: str, path: str, title: str) -> list[str]:
     location = locations.join(root, path)
     kind = locations.kind_of(location)
     if kind == "file":
+        if location.endswith(_ARROW):
+            raise _of_arrow(location, title)
         return [location]
     if kind == "folder":
         found = _in_folder(location, title)
@@ -112,15 +115,21 @@ def _in_folder(location: str, title: str) -> list[str]:
     held = entries(location)
     names = {entry.name for entry in held}
     if names & {"dataset_dict.json", "state.json"}:
-        raise InputError(
-            f"{title}: {shown(location)} was written by save_to_disk, in Arrow files; "
-            f"write it with Dataset.to_parquet and name that file"
-        )
+        raise _of_arrow(location, title)
     files = [entry for entry in held if not entry.is_folder and entry.name.endswith(ENDING)]
     for entry in files:
         if entry.fault:
             raise InputError(f"{shown(f'{location}/{entry.name}')}: {entry.fault}")
+    if not files and any(name.endswith(_ARROW) for name in names):
+        raise _of_arrow(location, title)
     return [f"{location}/{entry.name}" for entry in files]
+
+
+def _of_arrow(location: str, title: str) -> InputError:
+    return InputError(
+        f"{title}: {shown(location)} was written by save_to_disk or is of a cache, in Arrow files; "
+        "write each split with Dataset.to_parquet, and name those files"
+    )
 
 
 def _has_pattern(path: str) -> bool:

@@ -87,8 +87,8 @@ class Parquet(CustomSource):
         )
         metadata: dict[str, npt.NDArray[np.generic]] = {}
         if self.region is not None:
-            regions = [str(value) for t in tables for value in t.column(self.region).to_pylist()]
-            metadata["region"] = np.array(regions, np.str_)[positions]
+            regions = np.concatenate([_texts(self.title, t, self.region) for t in tables])
+            metadata["region"] = regions[positions]
         digests = [locations.file_digest(file) for file in files]
         return ImageSet(
             ids=np.array(ids, np.str_),
@@ -168,6 +168,18 @@ def _names_in(file: str, schema: pa.Schema, label: str) -> tuple[str, ...] | Non
             f'{file}: its "huggingface" metadata cannot be read: {first_line(error)}'
         ) from error
     return None if names is None else tuple(str(name) for name in names)
+
+
+def _texts(title: str, table: pa.Table, column: str) -> npt.NDArray[np.str_]:
+    """Return the values of a column as texts."""
+    from pyarrow import types
+
+    values = table[column]
+    if types.is_nested(values.type):
+        raise InputError(f'{title}: column "{column}" is of type {values.type}, not single values')
+    if values.null_count:
+        raise InputError(f'{title}: column "{column}" has {values.null_count} nulls')
+    return np.array([str(value) for value in values.to_pylist()], np.str_)
 
 
 def _kept(file: str, table: pa.Table, where: Filter) -> npt.NDArray[np.int64]:
