@@ -100,6 +100,19 @@ def test_files_that_cannot_be_used_are_named_and_the_others_read(folder: Path) -
     assert finding.detail.isprintable()
 
 
+def test_two_class_folders_that_are_one_by_a_link_are_a_fault(folder: Path) -> None:
+    """Else every image would have two labels."""
+    (folder / "disc").symlink_to("circle")
+    images = ImageFolder(path="set").open(str(folder.parent))
+    assert len(images.faults) == 1 and images.faults[0].endswith(
+        "disc: is the same folder as circle"
+    )
+    (folder / "disc").unlink()
+    shutil.move(folder / "circle", folder.parent / "elsewhere")
+    (folder / "circle").symlink_to("../elsewhere")
+    assert len(ids_of(folder)) == 9
+
+
 def test_a_class_folder_whose_name_is_not_utf8_is_one_line(folder: Path) -> None:
     os.rename(folder / "circle", os.fsencode(folder) + b"/caf\xe9")  # noqa: PTH104
     with pytest.raises(InputError, match=r"caf\\xe9: its name is not UTF-8"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from shiftbench.core.errors import InputError
 from shiftbench.data.images import ImageSet, Projection
+from shiftbench.data.sources.builtin.image_folder import ImageFolder
 from shiftbench.data.tasks.definition import EvaluationSet, Holdout, Task
 from shiftbench.data.tasks.opening import open_task
 from shiftbench.evaluation import predictions
@@ -336,6 +338,49 @@ def test_labels_that_agree_are_taken_in_every_form(target, tmp_path):
         import_predictions(tmp_path / "x.npz", target, tmp_path / "r", "some")
 
 
+def test_answers_are_in_the_form_of_the_labels_where_both_forms_fit(tmp_path):
+    """Positions 1 and 2 of the task are 0 and 1 of the set; 1 is a position in both."""
+    layouts.class_folders(tmp_path / "train", ["ant", "bee", "cow"], 4, ".png")
+    layouts.class_folders(tmp_path / "some", ["bee", "cow"], 2, ".png")
+    train = ImageFolder(path="train")
+    some = EvaluationSet(source=ImageFolder(path="some"), scored_on="own")
+    task = Task(
+        name="t",
+        classes="from-data",
+        train=train,
+        id_test=EvaluationSet(source=train),
+        shifts={"some": some},
+    )
+    target = Target(
+        task=task, data_kind="real", root=str(tmp_path), suite="x", label="m", backbone="miniature"
+    )
+    np.savez(tmp_path / "a.npz", index=np.arange(4), prediction=[1] * 4, label=[1, 1, 2, 2])
+    (imported,) = import_predictions(tmp_path / "a.npz", target, tmp_path / "r", "some")
+    (path,) = (tmp_path / "r").rglob("predictions.parquet")
+    assert pq.read_table(path)["prediction"].to_pylist() == [0] * 4  # bee, as the first labels are
+    assert rows(imported.table)[0].value == 0.5
+
+
+def test_probabilities_are_not_taken_for_logits(target, tmp_path):
+    """Their accuracy would be right, and their calibration and loss another model's."""
+    logits = logits_for(open_set(target, "id-test").images)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.savez(tmp_path / "a.npz", index=np.arange(12), logits=probabilities.round(3))
+    with pytest.raises(InputError, match=r'"logits" holds probabilities.*logarithms'):
+        import_predictions(tmp_path / "a.npz", target, tmp_path / "r", "id-test")
+
+
+def test_names_in_another_unicode_form_are_the_same():
+    images = ImageSet(np.array(["café/0.png", "thé/1.png"]), np.array([0, 1]), [], "f")
+    opened = OpenedSet(images, ("café", "thé"))
+    ids, classes = (
+        np.array([unicodedata.normalize("NFD", text) for text in texts])
+        for texts in (["thé/1.png", "café/0.png"], ["thé", "café"])
+    )
+    table = predictions_table("x", opened, Answers(ids, classes, None), "x")
+    assert table["prediction"].to_pylist() == [0, 1]
+
+
 def test_without_labels_the_order_that_is_taken_is_told(target, tmp_path):
     np.savez(tmp_path / "a.npz", index=np.arange(12), prediction=np.zeros(12, int))
     (imported,) = import_predictions(tmp_path / "a.npz", target, tmp_path / "r", "id-test")
@@ -383,6 +428,9 @@ def test_a_file_of_nobody_is_refused(target, tmp_path):
     file = write_csv(tmp_path / "a.csv", index=[0], prediction=[0])
     with pytest.raises(InputError, match=r'whose predictions\? add --method, or a column "method"'):
         import_predictions(file, replace(target, label=""), tmp_path / "r", "id-test")
+    for name in (" ", "a\nb"):
+        with pytest.raises(InputError, match=r"--method '.*' is no name"):
+            import_predictions(file, replace(target, label=name), tmp_path / "r", "id-test")
 
 
 def test_classes_alone_do_not_give_calibration(target, tmp_path):

@@ -133,6 +133,7 @@ def list_images(location: str, names: Sequence[str]) -> Listing:
     """
     with ThreadPoolExecutor(16) as pool:
         walks = list(pool.map(partial(_walk, location), names))
+    twice = _linked_twice(location, names)
     files = [file for walk in walks for file in walk.files]
     groups = np.repeat(np.arange(len(names), dtype=np.int64), [len(walk.files) for walk in walks])
     listing = "\n".join(f"{_composed(path)}\t{size}" for path, size in files)
@@ -144,9 +145,20 @@ def list_images(location: str, names: Sequence[str]) -> Listing:
         paths=np.array([path for path, _ in files], dtype=np.str_),
         folders=groups,
         fingerprint=fingerprint(listing, *contents),
-        faults=tuple(fault for walk in walks for fault in walk.faults),
+        faults=(*twice, *(fault for walk in walks for fault in walk.faults)),
         unread=sum((walk.unread for walk in walks), Counter()),
     )
+
+
+def _linked_twice(location: str, names: Sequence[str]) -> list[str]:
+    """Return a line for each folder that is, by a link, the same as one before it."""
+    first: dict[str, str] = {}
+    faults = []
+    for name in names if not locations.is_remote(location) else ():
+        other = first.setdefault(os.path.realpath(f"{location}/{name}"), name)
+        if other != name:
+            faults.append(f"{shown(f'{location}/{name}')}: is the same folder as {shown(other)}")
+    return faults
 
 
 def list_outside(location: str) -> tuple[tuple[str, ...], Counter[str]]:

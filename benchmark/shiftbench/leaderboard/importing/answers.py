@@ -119,6 +119,8 @@ class AnswerFile:
                 raise InputError(
                     f'{self.file}: whose predictions? add --method, or a column "method"'
                 )
+            if not method.strip() or not method.isprintable():
+                raise InputError(f"--method {method!r} is no name")
             return (method,)
         names = tuple(dict.fromkeys(self.of_methods.tolist()))
         for name in names:
@@ -178,6 +180,7 @@ def read_columns(file: Path) -> dict[str, Array]:
         ) from error
 
 
+_OF_ONE = 1e-2  # how far probabilities that were rounded may be from summing to one
 _NAMES = ("id", "index", "prediction", "label", "set", "method")
 _LOGIT = re.compile(r"logit_(\d+)")
 
@@ -301,4 +304,9 @@ def _logits(file: Path, logits: Array) -> Array:
         logits = logits.astype(np.float64)
     if not np.isfinite(logits).all():
         raise InputError(f"{file}: {int((~np.isfinite(logits)).sum())} logits are not finite")
+    if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, rtol=0, atol=_OF_ONE):
+        raise InputError(
+            f'{file}: "logits" holds probabilities, whose softmax is another model\'s; give their '
+            "logarithms"
+        )
     return logits

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.words import nearest, shortened, some
+from shiftbench.data.tasks.names import composed
 from shiftbench.evaluation import predictions
 from shiftbench.evaluation.examples import Examples
 from shiftbench.leaderboard.importing.answers import Answers, Array, Integers
@@ -34,15 +35,18 @@ def predictions_table(name: str, opened: OpenedSet, answers: Answers, where: str
     """
     images = opened.images
     rows = rows_in_order(answers.keys, images.ids, where)
-    if answers.labels is not None:
-        check_labels(opened, answers.labels[rows], where)
+    of_task = answers.labels is not None and check_labels(opened, answers.labels[rows], where)
     if answers.logits is not None:
         return predictions.to_table(
             name, VARIANT, images, _projected(opened, answers.logits[rows], where)
         )
     if answers.classes is None:
         raise ValueError("neither classes nor logits")
-    classes = class_positions(opened, answers.classes[rows], where).astype(np.int32)
+    given = answers.classes[rows]
+    if of_task and given.dtype.kind != "U":  # in the form of the labels, where they can be
+        in_set = _positions_in_set(opened, given)
+        given = in_set if (in_set >= 0).all() else given
+    classes = class_positions(opened, given, where).astype(np.int32)
     examples = Examples(images.labels, classes, images.metadata)
     return predictions.table_of(name, VARIANT, images.ids, examples)
 
@@ -59,6 +63,8 @@ def rows_in_order(keys: Array, ids: npt.NDArray[np.str_], where: str) -> Integer
         InputError: an example is missing, unknown, or there twice.
     """
     by_id = keys.dtype.kind == "U"
+    if by_id:  # a file system may have another Unicode form
+        keys, ids = (np.array([*map(composed, names.tolist())], np.str_) for names in (keys, ids))
     what = "ids" if by_id else "indices"
     wanted = ids if by_id else np.arange(len(ids), dtype=np.int64)
     found, first, counts = np.unique(keys, return_index=True, return_counts=True)
@@ -78,7 +84,7 @@ def rows_in_order(keys: Array, ids: npt.NDArray[np.str_], where: str) -> Integer
     return first[np.searchsorted(found, wanted)].astype(np.int64)
 
 
-def check_labels(opened: OpenedSet, given: Array, where: str) -> None:
+def check_labels(opened: OpenedSet, given: Array, where: str) -> bool:
     """See that labels of a file are the set's.
 
     Args:
@@ -87,24 +93,25 @@ def check_labels(opened: OpenedSet, given: Array, where: str) -> None:
             among all classes of the task.
         where: begins the messages.
 
+    Returns:
+        True if they are positions among all classes of the task, and not of the set.
+
     Raises:
         InputError: they are not, so that the rows are probably in another order.
     """
     images, names, groups = opened.images, opened.names, opened.groups
+    of_task = False
     if given.dtype.kind == "U" and np.char.isdigit(given).all() and not {*given} & {*names}:
         given = given.astype(np.int64)
     if given.dtype.kind == "U":
         wrong = np.flatnonzero(class_positions(opened, given, where) != images.labels)
     else:
-        position = np.full(len(names) + 1, -1)  # in the set, of the task's classes and of others
-        for k, group in enumerate(groups):
-            position[list(group)] = k
-        known = (given >= 0) & (given < len(names))
-        of_task = position[np.where(known, given, len(names))]
-        either = [np.flatnonzero(found != images.labels) for found in (given, of_task)]
-        wrong = min(either, key=len)
+        in_set = _positions_in_set(opened, given)
+        of_set, wrong = (np.flatnonzero(found != images.labels) for found in (given, in_set))
+        of_task = len(wrong) < len(of_set)
+        wrong = wrong if of_task else of_set
     if not len(wrong):
-        return
+        return of_task
     i = int(wrong[0])
     right = opened.names[groups[images.labels[i]][0]]
     raise InputError(
@@ -112,6 +119,16 @@ def check_labels(opened: OpenedSet, given: Array, where: str) -> None:
         f"({shortened(str(images.ids[i]), 60)}) is {shortened(right, 60)}, not "
         f"{shortened(str(given[i]), 60)}. The order of the set is {order_of(images.ids)}"
     )
+
+
+def _positions_in_set(opened: OpenedSet, of_task: Integers) -> Integers:
+    """Positions (n,) of the task's classes among those that a set is scored on, -1 for others."""
+    size = len(opened.names)
+    position = np.full(size + 1, -1)
+    for k, group in enumerate(opened.groups):
+        position[list(group)] = k
+    known = (of_task >= 0) & (of_task < size)
+    return position[np.where(known, of_task, size)].astype(np.int64)
 
 
 def order_of(ids: npt.NDArray[np.str_]) -> str:
@@ -145,7 +162,8 @@ def class_positions(opened: OpenedSet, given: Array, where: str) -> Integers:
     for position, group in enumerate(groups):
         for k in group:
             means.setdefault(opened.names[k], set()).add(position)
-    names, of_row = np.unique(given, return_inverse=True)
+    composed_names = np.array([*map(composed, given.tolist())], np.str_)
+    names, of_row = np.unique(composed_names, return_inverse=True)
     positions = np.empty(len(names), np.int64)
     for i, name in enumerate(names.tolist()):
         meant = means.get(name, set())
