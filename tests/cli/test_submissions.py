@@ -89,7 +89,7 @@ def test_predictions_are_scored_and_reported(folder, capsys):
     shown = capsys.readouterr().out
     assert re.search(r"1 +mine \(imported\) +1 +77\.8 +66\.7", shown)
     digest = hashlib.sha256((folder / "mine.csv").read_bytes()).hexdigest()
-    assert f"imported animals · mine, seed 1: imported from mine.csv, sha256 {digest}" in shown
+    assert f"not from here animals · mine, seed 1: imported from mine.csv, sha256 {digest}" in shown
     assert imports(folder, "--seed", "1") == 0
     assert f"run {run_id} was in results already" in capsys.readouterr().out
     assert len(store.statuses(folder / "results")) == 1

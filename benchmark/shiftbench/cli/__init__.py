@@ -23,6 +23,8 @@ VERBS = {
     "import": "app",
     "verify": "verify",
     "export": "export",
+    "export-model": "export_model",
+    "predict": "predict",
     "compact": "compact",
 }
 """Verbs in the order of the help, each with the name of its function, or app, in its module.
@@ -42,7 +44,7 @@ class _Verbs(TyperGroup):
         """The command of one verb."""
         if cmd_name not in VERBS:
             return None
-        module_name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        module_name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name.replace("-", "_")
         module = importlib.import_module(f"shiftbench.cli.{module_name}")
         found = getattr(module, VERBS[cmd_name])
         if not isinstance(found, typer.Typer):

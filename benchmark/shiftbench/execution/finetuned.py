@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (its name everywhere)
@@ -43,6 +43,7 @@ class FineTuned:
         clip: the open_clip model, fp32, in eval mode. Its image tower has the variant's weights,
             and its text tower too where the method trains that; it is a plain ``open_clip.CLIP``
             that ``encode_image``, ``encode_text`` and ``state_dict`` work on as always.
+        config: open_clip's ``model_cfg``.
         head: linear, embedding width to classes, with bias.
         classes: names of the classes, in the order of the logits.
         tokenizer: texts to token ids (n, context length) int64, for ``clip.encode_text``.
@@ -52,6 +53,7 @@ class FineTuned:
     run_id: str
     variant: str
     clip: CLIP
+    config: Mapping[str, Any]
     head: nn.Linear
     classes: tuple[str, ...]
     tokenizer: Callable[[Sequence[str]], Tensor]
@@ -115,6 +117,7 @@ def load(results: Path, run_id: str, variant: str | None = None) -> FineTuned:
         run_id=run_id,
         variant=variant,
         clip=_as_clip(backbone, model),
+        config=backbone.config,
         head=model.head.requires_grad_(False),
         classes=workspace.data(run).classes,
         tokenizer=backbone.tokenizer,

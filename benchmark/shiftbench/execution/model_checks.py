@@ -34,13 +34,13 @@ def check_backbones(plan: Plan) -> None:
 
 
 def _check_method(plan: Plan, run: Run) -> None:
-    """Refuse a method that cannot train its run's backbone."""
+    """Refuse a method that cannot work with its run's backbone."""
     method = run.create()
-    if _is_known(run) or not isinstance(method, TrainedMethod):
+    if isinstance(method, TrainedMethod) and _is_known(run):
         return
     try:
         method.check(lambda: image_tower(run.backbone))
-    except RunFailedError as error:
+    except (RunFailedError, InputError) as error:
         message = f"{run.label} on {run.backbone}: {error}"
         raise plan.suite.error(message, "methods", run.label) from error
 

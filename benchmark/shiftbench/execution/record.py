@@ -85,6 +85,8 @@ def _as_json(run: Run) -> dict[str, Any]:
         "shots": run.shots,
         "budget": run.budget.model_dump(mode="json"),
         "whole": run.whole,
+        "files": [*run.files],
+        "elsewhere": run.elsewhere,
         "search": search
         and {
             "id": search.id,
@@ -102,6 +104,7 @@ def _from_json(content: dict[str, Any]) -> Run:
     values["parents"] = tuple(
         (Parent(label, seed), run_id) for label, seed, run_id in content["parents"]
     )
+    values["files"] = tuple((name, digest) for name, digest in content.get("files", ()))
     values["budget"] = Budget.model_validate(content["budget"])
     values["search"] = search and SearchRun(
         search["id"], search["seed"], ood_val and EvaluationSet.model_validate(ood_val)

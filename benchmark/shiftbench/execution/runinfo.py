@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.provenance import collect, device_name
-from shiftbench.leaderboard.schema import Parent, RunInfo, shifts_of, task_digest
+from shiftbench.leaderboard.schema import ELSEWHERE, Parent, RunInfo, shifts_of, task_digest
 from shiftbench.methods.registry import METHODS, plugin_origin
 from shiftbench.suite.plan import Run
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
 
     from shiftbench.leaderboard.runfolder import Fit, Found
+    from shiftbench.methods.base import Method
+    from shiftbench.methods.config import MethodConfig
 
 
 def run_info(
@@ -37,9 +39,10 @@ def run_info(
         leakage: test images that the method has seen.
     """
     now = datetime.now(UTC)
-    untrained = None if device is None else 0
     settings = run.config.model_dump(mode="json")
     method = run.create()
+    known = fit if not method.elsewhere else None
+    untrained = None if device is None or method.elsewhere else 0
     return RunInfo(
         run_id=run.id,
         suite=suite,
@@ -50,7 +53,7 @@ def run_info(
         backbone=run.backbone,
         method=run.method,
         label=run.label,
-        origin=plugin_origin(method) or METHODS.entry(run.method).origin,
+        origin=_origin(method),
         config=settings,
         budget=run.budget.model_dump(mode="json"),
         parents=tuple(Parent(parent.label, run_id) for parent, run_id in run.parents),
@@ -59,14 +62,14 @@ def run_info(
         reference=method.reference,
         shots=run.shots,
         held_out=run.held_out,
-        trains_on_id_val=run.whole,
+        trains_on_id_val=None if run.elsewhere else run.whole,
         started=now if fit is None else datetime.fromisoformat(fit.started),
         finished=now,
         **vars(collect()),
         device=None if device is None else device_name(device),
-        train_seconds=untrained if fit is None else fit.seconds,
-        train_images=untrained if fit is None else fit.images,
-        train_steps=untrained if fit is None else len(fit.losses),
+        train_seconds=untrained if known is None else known.seconds,
+        train_images=untrained if known is None else known.images,
+        train_steps=untrained if known is None else len(known.losses),
         world_size=None if fit is None else fit.world_size,
         precision=settings.get("precision", "fp32"),
         batch_size=settings.get("batch_size"),
@@ -82,6 +85,13 @@ def run_info(
         search_seconds=None if found is None else found.seconds,
         leakage=leakage,
     )
+
+
+def _origin(method: Method[MethodConfig]) -> str:
+    """The ``origin`` of a method's rows."""
+    if method.elsewhere:
+        return ELSEWHERE
+    return plugin_origin(method) or METHODS.entry(method.name).origin
 
 
 def _details(fit: Fit) -> dict[str, Any]:

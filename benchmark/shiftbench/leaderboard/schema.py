@@ -36,6 +36,9 @@ VERSION_KEY = b"shiftbench.leaderboard"
 IMPORTED = "imported"
 """The ``origin`` of runs whose predictions were made elsewhere."""
 
+ELSEWHERE = "made elsewhere"
+"""The ``origin`` of runs whose weights were trained elsewhere."""
+
 LABELS_UNCHECKED = "labels not checked"
 
 REAL = "real"

@@ -91,6 +91,8 @@ class Method(ABC, Generic[C]):
         name: registered name, by which suites refer to it.
         Config: the pydantic model of its settings.
         reference: true for the one that others are compared with: the pretrained model as it is.
+        elsewhere: true if its weights were trained elsewhere: rows are marked, and what the weights
+            have been trained on is not known.
         kept: true if a run stores weights, or what an ensemble fitted, before it is evaluated.
         seeded: true if the seed can change the outcome; if not, all seeds (and shots) share a run
             unless a parent's run depends on them.
@@ -100,6 +102,7 @@ class Method(ABC, Generic[C]):
     name: ClassVar[str]
     Config: ClassVar[type[MethodConfig]]
     reference: ClassVar[bool] = False
+    elsewhere: ClassVar[bool] = False
     kept: bool
     seeded: bool = True
     wraps: tuple[str, ...] = ()
@@ -118,6 +121,17 @@ class Method(ABC, Generic[C]):
     def search(self) -> Search[TrainedMethod[TrainingConfig]] | None:
         """The search that finds its settings, if it has one."""
         return None
+
+    def check(self, tower: Callable[[], nn.Module]) -> None:
+        """Refuse an image tower that the method cannot work with, before anything is spent.
+
+        Args:
+            tower: gives the tower without its weights, on PyTorch's meta device; building it takes
+                a second, so methods that take any tower do not ask for it.
+
+        Raises:
+            RunFailedError: one line that says what the method looks for.
+        """
 
     def selects(self) -> bool:
         """True if it looks at labelled ID validation images before it is evaluated.
@@ -175,17 +189,6 @@ class TrainedMethod(Method[C]):
     inputs: Inputs = "images"
     captions: bool = False
     whole_batch: bool = False
-
-    def check(self, tower: Callable[[], nn.Module]) -> None:
-        """Refuse an image tower that the method cannot train, before anything is spent.
-
-        Args:
-            tower: gives the tower without its weights, on PyTorch's meta device; building it takes
-                a second, so methods that train any tower do not ask for it.
-
-        Raises:
-            RunFailedError: one line that says what the method looks for.
-        """
 
     def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Make ``model`` ready to train: load a parent's weights, freeze, attach frozen copies.

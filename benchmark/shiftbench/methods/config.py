@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +37,38 @@ class StoreConfig(MethodConfig):
     def form(self) -> Form:
         """The same, for the store."""
         return Form(self.side, self.format)
+
+
+class _IsFile:
+    """Marks settings that are a file or folder of the user's."""
+
+
+FileOfSuite = Annotated[str, _IsFile()]
+"""A path relative to the suite's file; of a run's identity is not the path but what is there."""
+
+
+@functools.cache
+def file_settings(config: type[MethodConfig]) -> frozenset[str]:
+    """Names of the settings that are files or folders."""
+    return frozenset(
+        name
+        for name, field in config.model_fields.items()
+        if any(isinstance(mark, _IsFile) for mark in field.metadata)
+    )
+
+
+def file_digests(config: MethodConfig) -> Mapping[str, str]:
+    """The SHA-256 of every file or folder that settings name, by the name of the setting.
+
+    Raises:
+        InputError: one is not there.
+    """
+    names = sorted(file_settings(type(config)))
+    if not names:
+        return {}
+    from shiftbench.models.foreign import digest
+
+    return {name: digest(Path(getattr(config, name))) for name in names}
 
 
 class TrainingConfig(MethodConfig):

@@ -6,6 +6,8 @@ torch.
 
 from __future__ import annotations
 
+import os
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,6 +155,43 @@ def fetch_snapshot(name: str) -> Path:
     # The Hub's clients share no base class for "could not be fetched".
     except Exception as error:
         raise InputError(f"hf-hub:{name}: cannot be downloaded ({one_line(error)})") from error
+
+
+def push(folder: Path, repo: str, *, private: bool = False) -> str:
+    """Upload a folder to a model repository of the Hub, which is made where there is none.
+
+    Whoever is logged in (``hf auth login``, or ``HF_TOKEN``) needs to be allowed to write there.
+
+    Args:
+        folder: whose files to upload.
+        repo: ``org/name``.
+        private: whether a repository that is made is private.
+
+    Returns:
+        the address of the commit.
+
+    Raises:
+        InputError: it cannot be reached, or refuses.
+    """
+    from huggingface_hub import HfApi, constants
+
+    endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
+    try:
+        urllib.request.urlopen(endpoint, timeout=PATIENCE).close()  # noqa: S310
+    except urllib.error.HTTPError:
+        pass  # somebody is there
+    except OSError as error:
+        raise InputError(f"{repo}: {endpoint} cannot be reached ({one_line(error)})") from error
+    api = HfApi(endpoint=endpoint)
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repo, folder_path=folder, commit_message="Model exported by ShiftBench"
+        )
+    # The Hub's clients share no base class for "refused".
+    except Exception as error:
+        raise InputError(f"{repo}: not uploaded: {one_line(error)}") from error
+    return str(done.commit_url)
 
 
 def _weights_among(files: Sequence[str]) -> list[str]:

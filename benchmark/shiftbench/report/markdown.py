@@ -47,7 +47,7 @@ def to_markdown(report: Report) -> str:
     if report.movements:
         parts += _movements(report.movements)
     if report.imports:
-        parts += ["## Imported", _list(map(str, report.imports))]
+        parts += ["## Not from here", _list(map(str, report.imports))]
     if report.leaks:
         parts += ["## Test images that methods saw", _list(map(" · ".join, report.leaks))]
     if report.golden_faults:

@@ -19,8 +19,8 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from shiftbench.data.tasks.definition import ID_TEST
-from shiftbench.leaderboard.schema import IMPORTED, Row
-from shiftbench.report.runs import Runs, provenance, settings
+from shiftbench.leaderboard.schema import Row
+from shiftbench.report.runs import NOT_RUN, Runs, provenance, settings
 from shiftbench.report.scale import Scale, common_scale, scale_of
 from shiftbench.report.scores import MEAN, Member, Scores, average
 
@@ -38,7 +38,8 @@ class ScoredMethod:
     Attributes:
         label: what the suite calls it, with the settings that tell it from a namesake.
         method: registered name.
-        origin: the distribution and version that provide it; ``imported`` for what was not run.
+        origin: the distribution and version that provide it; ``imported`` for what
+            was not run, ``made elsewhere`` for weights that were not trained here.
         reference: whether it is the method that others are compared with, such as zero-shot.
         parents: registered names of the methods that it builds on directly.
         members: the runs that the scores are averaged over, each with its variant.
@@ -209,7 +210,7 @@ class _Scorer:
         """All methods: selections that were made, and an oracle of what has variants."""
         firsts = {key: rows[0] for key, rows in self.by_configuration.items()}
         labels = {
-            key: f"{label} ({IMPORTED})" if firsts[key].origin == IMPORTED else label
+            key: f"{label} ({origin})" if (origin := firsts[key].origin) in NOT_RUN else label
             for key, label in _labels(firsts).items()
         }
         methods, variants = [], []

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.errors import InputError
-from shiftbench.leaderboard.schema import REAL, RunInfo
+from shiftbench.leaderboard.schema import IMPORTED, REAL, RunInfo
 from shiftbench.report.ranking import grouped
 from shiftbench.report.runs import imported_from
 
@@ -52,7 +52,8 @@ def reproductions(runs: Iterable[RunInfo], find: Find) -> dict[str, Reproduction
         find: the file of a suite.
     """
     by_id = {run.run_id: run for run in runs}
-    sources = {run_id: imported_from(run) for run_id, run in by_id.items()}
+    imported = {run_id: run for run_id, run in by_id.items() if run.origin == IMPORTED}
+    sources = {run_id: imported_from(run) for run_id, run in imported.items()}
     found = {r: Reproduction(None, source) for r, source in sources.items() if source is not None}
     computed = [run for run in by_id.values() if run.run_id not in found]
     groups = grouped(computed, lambda run: (run.suite, run.data_kind))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from shiftbench.core.plugins import BUILTIN
-from shiftbench.leaderboard.schema import IMPORTED, Row, RunInfo, digest
+from shiftbench.leaderboard.schema import ELSEWHERE, IMPORTED, Row, RunInfo, digest
 
 UNKNOWN_METHOD = "?"
 """Stands for the method of a parent that is not in the table."""
@@ -117,6 +117,10 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in ("parent", "parents")}
 
 
+NOT_RUN = (IMPORTED, ELSEWHERE)
+"""Origins that printers mark: what was not trained here."""
+
+
 def provenance(run: RunInfo) -> str:
     """Version, commit and device that computed a run, or the file it is from, for people."""
     if (source := imported_from(run)) is not None:
@@ -127,18 +131,23 @@ def provenance(run: RunInfo) -> str:
 
 
 def imported_file(run: RunInfo) -> tuple[str, str] | None:
-    """Name and SHA-256 of the file that an imported run's predictions come from."""
+    """Name and SHA-256 of the file that a run's predictions, or its weights, come from."""
+    if run.origin == ELSEWHERE:
+        files = run.details.get("files") or {None: None}  # a run that has failed has none
+        ((name, sha256),) = files.items()
+        return str(name), str(sha256)
     if run.origin != IMPORTED:
         return None
     return str(run.details.get(IMPORTED)), str(run.details.get("sha256"))
 
 
 def imported_from(run: RunInfo) -> str | None:
-    """The file that an imported run's predictions come from, for people; ``None`` for others."""
+    """The file that a run's predictions or weights come from, for people; ``None`` for others."""
     if (found := imported_file(run)) is None:
         return None
     name, sha256 = found
-    return f"imported from {name}, sha256 {sha256}"
+    what = "imported" if run.origin == IMPORTED else "weights made elsewhere,"
+    return f"{what} from {name}, sha256 {sha256}"
 
 
 def _code(run: RunInfo) -> str:

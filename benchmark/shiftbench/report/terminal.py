@@ -45,7 +45,7 @@ def print_report(console: Console, report: Report) -> None:
     if report.trend_note:
         console.print(f"[yellow]no ρ[/yellow] {escape(report.trend_note)}", soft_wrap=True)
     for imported in report.imports:
-        console.print(f"[yellow]imported[/yellow] {escape(str(imported))}", soft_wrap=True)
+        console.print(f"[yellow]not from here[/yellow] {escape(str(imported))}", soft_wrap=True)
     for task, reason in report.leaks:
         where = escape(f"{task}: {reason}")
         console.print(f"[yellow]leakage[/yellow] {where}", soft_wrap=True)

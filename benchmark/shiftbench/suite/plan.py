@@ -15,6 +15,7 @@ from shiftbench.data.sources.registry import plugin_origins as source_origins
 from shiftbench.data.tasks.definition import Holdout
 from shiftbench.evaluation.metrics.registry import plugin_origins as metric_origins
 from shiftbench.methods.base import Parent, TrainedMethod
+from shiftbench.methods.config import file_digests
 from shiftbench.methods.registry import METHODS, plugin_origin
 from shiftbench.models.backbones import backbone_identity
 from shiftbench.suite.task_metrics import metrics_named
@@ -67,6 +68,8 @@ class Run:
         search: where its settings come from; ``None`` where they are given.
         whole: true if it, or a run that it builds on, trains on the whole training set, the part
             that is held out for ID validation included.
+        files: the SHA-256 of every file that its settings name, by the name of the setting.
+        elsewhere: true if its weights, or those of a run that it builds on, were trained elsewhere.
     """
 
     id: str
@@ -82,11 +85,16 @@ class Run:
     budget: Budget
     search: SearchRun | None = None
     whole: bool = False
+    files: tuple[tuple[str, str], ...] = ()
+    elsewhere: bool = False
 
     @property
     def held_out(self) -> float | None:
-        """Part of the training set that it does not train on; ``None`` if it trains nothing."""
-        if self.create().reference:
+        """Part of the training set that it does not train on.
+
+        ``None`` if it trains nothing, or that is not known.
+        """
+        if self.create().reference or self.elsewhere:
             return None
         id_val = self.task.id_val
         return id_val.holdout if isinstance(id_val, Holdout) and not self.whole else 0.0
@@ -150,6 +158,7 @@ def identity(
     sources: Mapping[str, str] | None = None,
     metrics: Mapping[str, str] | None = None,
     whole: bool = False,
+    files: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Everything that can change the outcome of a run, and nothing else, as JSON.
 
@@ -169,7 +178,9 @@ def identity(
             without any has the identity that it would have without this key.
         metrics: the same of metrics, by name.
         whole: whether it trains on what is held out for ID validation too.
+        files: the digest of what each setting names that is a file; in place of its path.
     """
+    left_out = LABELS | dict.fromkeys(files or (), True)
     return {
         "version": IDENTITY_VERSION,
         "task": task.model_dump(mode="json"),
@@ -177,7 +188,7 @@ def identity(
         "backbone": backbone,
         "method": method,
         "plugin": plugin,
-        "config": config.model_dump(mode="json", exclude=LABELS),
+        "config": config.model_dump(mode="json", exclude=left_out),
         "parents": parents,
         "seed": seed,
         "shots": shots,
@@ -186,6 +197,7 @@ def identity(
         **({"sources": dict(sources)} if sources else {}),
         **({"metrics": dict(metrics)} if metrics else {}),
         **({"whole": True} if whole else {}),
+        **({"files": dict(files)} if files else {}),
     }
 
 
@@ -245,7 +257,9 @@ class _Cell:
             (parent, self._of_seed(parent.seed).add(parent.label, runs))
             for parent in method.parents()
         )
-        run = self._run(label, method, parents, self._whole(label, method, parents, runs))
+        elsewhere = method.elsewhere or any(runs[run_id].elsewhere for _, run_id in parents)
+        whole = self._whole(label, method, parents, runs)
+        run = self._run(label, method, parents, whole, elsewhere)
         first = runs.setdefault(run.id, run).label
         if first != label:
             raise suite.error(f'the same as "{first}"; one of the two is enough', "methods", label)
@@ -263,6 +277,7 @@ class _Cell:
         method: Method[MethodConfig],
         parents: tuple[tuple[Parent, str], ...],
         whole: bool,
+        elsewhere: bool,
     ) -> Run:
         suite, task = self._suite, self._task
         seed = self._seed if self._varies(label) else 0
@@ -272,7 +287,8 @@ class _Cell:
             budget = budget.model_copy(update={"steps": None})
         search = self._search(label, method, parents, whole)
         found = search.id if search else None
-        spec = self._spec(method, parents, seed, shots, budget, found, whole=whole)
+        files = file_digests(method.config)
+        spec = self._spec(method, parents, seed, shots, budget, found, whole=whole, files=files)
         return Run(
             id=run_id(spec),
             task=task,
@@ -287,6 +303,8 @@ class _Cell:
             budget=budget,
             search=search,
             whole=whole,
+            files=tuple(files.items()),
+            elsewhere=elsewhere,
         )
 
     def _whole(
@@ -322,6 +340,7 @@ class _Cell:
         seen: EvaluationSet | None = None,
         *,
         whole: bool,
+        files: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """The identity of a run, or of a search, which alone has seen OOD validation data."""
         return identity(
@@ -339,6 +358,7 @@ class _Cell:
             sources=source_origins(self._task, seen),
             metrics=metric_origins(metrics_named(self._task, seen)),
             whole=whole,
+            files=files,
         )
 
     def _search(

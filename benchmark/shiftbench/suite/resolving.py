@@ -13,7 +13,7 @@ from shiftbench.core.words import nearest
 from shiftbench.data.tasks.definition import Task
 from shiftbench.data.tasks.registry import TASKS
 from shiftbench.methods.base import EnsembleMethod, Method
-from shiftbench.methods.config import MethodConfig
+from shiftbench.methods.config import MethodConfig, file_settings
 from shiftbench.methods.registry import METHODS
 from shiftbench.models.names import LOCAL
 from shiftbench.suite.file import MINIATURE
@@ -158,7 +158,21 @@ def _resolve_method(label: str, entry: Node) -> Method[MethodConfig]:
     except InputError as error:
         hint = "" if named is not None else '; "method:" says which one a label of your own means'
         raise (named or entry).error(f"{error}{hint}") from error
-    return kind(validate(kind.Config, entry.without("method")))
+    config = validate(kind.Config, _with_paths(entry.without("method"), kind.Config))
+    try:
+        return kind(config)
+    except InputError as error:
+        raise entry.error(str(error)) from error
+
+
+def _with_paths(entry: Node, config: type[MethodConfig]) -> Node:
+    """Settings whose files are seen from the working directory, and not from the suite's file."""
+    settings = dict(entry.children)
+    for name in file_settings(config) & settings.keys():
+        node = settings[name]
+        if isinstance(node.value, str) and node.value:
+            settings[name] = Node(document.relative(node.place, node.value), node.place, node.path)
+    return Node(settings, entry.place, entry.path) if settings else entry
 
 
 def _check_parents(node: Node, task: str, methods: Mapping[str, Method[MethodConfig]]) -> None:

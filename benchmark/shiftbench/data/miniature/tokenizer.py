@@ -49,6 +49,10 @@ class CompactTokenizer:
         config = json.loads((folder / "open_clip_config.json").read_text())
         return cls(vocabulary, config["model_cfg"]["text_cfg"]["context_length"])
 
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write `vocabulary.json`, from which `load` makes it again."""
+        (Path(directory) / "vocabulary.json").write_text(json.dumps(sorted(self._compact)))
+
     @property
     def vocab_size(self) -> int:
         """Number of ids, the size of the text tower's embedding table."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from shiftbench.core.errors import RunFailedError
 from shiftbench.core.provenance import peak_memory_bytes
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.feeding import (
@@ -28,6 +29,7 @@ from shiftbench.execution.validation import id_val, score_in_training
 from shiftbench.execution.variants import derivation
 from shiftbench.leaderboard.runfolder import Fit
 from shiftbench.methods.base import DerivedMethod, EnsembleMethod, TrainedMethod
+from shiftbench.methods.config import file_digests
 from shiftbench.models.checkpoints import load, save
 from shiftbench.models.weights import distance, size_in_bytes, sparse_delta
 
@@ -74,6 +76,7 @@ def fit(
         case TrainedMethod():
             weights, trained, step, details = _train(workspace, run, method, place, on_step)
         case DerivedMethod():
+            details = _files(run)
             weights = method.derive(method.fixed_variant(), derivation(workspace, run))
             trained.seconds = time.monotonic() - begun
         case EnsembleMethod():
@@ -182,6 +185,19 @@ def _prepared(
                 raise
         else:
             return model
+
+
+def _files(run: Run) -> dict[str, Any]:
+    """For the row, the files that a run's settings name, and their SHA-256.
+
+    Raises:
+        RunFailedError: one is no longer what it was when the run was planned.
+    """
+    digests = file_digests(run.config)
+    if digests != dict(run.files):
+        raise RunFailedError(f"{run.label}: its file has changed since the run was planned")
+    names = {name: Path(str(getattr(run.config, name))).name for name in digests}
+    return {"files": {names[name]: digests[name] for name in digests}} if digests else {}
 
 
 def _distance(workspace: Workspace, run: Run, weights: Weights) -> float:
