@@ -70,7 +70,7 @@ def local_hub(token: str) -> Iterator[Hub]:
             elif self.path == "/api/repos/create":
                 said = json.loads(body)
                 name = "/".join(filter(None, (said.get("organization"), said["name"])))
-                hub.private[name] = bool(said.get("private"))
+                hub.private[name] = said.get("visibility") == "private"
                 self._answer({"url": f"{hub.url}/{name}"})
             elif self.path.startswith("/api/validate-yaml"):
                 self._answer({"errors": [], "warnings": []})
@@ -83,7 +83,8 @@ def local_hub(token: str) -> Iterator[Hub]:
             elif "/commit/" in self.path:
                 for line in body.splitlines():
                     self._take(json.loads(line))
-                address = f"{hub.url}/commit/{'1' * 40}"
+                repo = self.path.removeprefix("/api/models/").partition("/commit/")[0]
+                address = f"{hub.url}/{repo}/commit/{'1' * 40}"
                 self._answer({"success": True, "commitOid": "1" * 40, "commitUrl": address})
             else:
                 self._answer({"error": "not found"}, 404)

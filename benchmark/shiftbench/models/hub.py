@@ -184,7 +184,7 @@ def push(folder: Path, repo: str, *, private: bool = False) -> str:
         raise InputError(f"{repo}: {endpoint} cannot be reached ({one_line(error)})") from error
     api = HfApi(endpoint=endpoint)
     try:
-        api.create_repo(repo, private=private, exist_ok=True)
+        api.create_repo(repo, private=private or None, exist_ok=True)
         done = api.upload_folder(
             repo_id=repo, folder_path=folder, commit_message="Model exported by ShiftBench"
         )
