@@ -1,127 +1,209 @@
-"""The order of work on a cluster: single jobs on warm workers, then searches, then groups."""
+"""The jobs of a launch on a cluster: all at once, as far as it has room."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayError
-from ray.tune import TuneError
 
-from shiftbench.core.errors import InputError, RunFailedError
+from shiftbench.core.errors import InputError
 from shiftbench.data.shared import remove_unused
-from shiftbench.distributed.groups import fit_group
-from shiftbench.distributed.pool import Pool, WorkerLostError
+from shiftbench.distributed.cluster import Cluster, beside_the_driver
+from shiftbench.distributed.groups import Group
+from shiftbench.distributed.pool import Events, Pool, WorkerLostError
 from shiftbench.distributed.progress import ProgressActor
-from shiftbench.distributed.session import pool_size
-from shiftbench.distributed.tuning import run_trials
+from shiftbench.distributed.tuning import Slots, run_trials
 from shiftbench.execution.display import name_of
-from shiftbench.execution.jobs import Job, Queue
+from shiftbench.execution.jobs import Job
+from shiftbench.execution.scheduler import Room, Scheduler, priorities
 from shiftbench.execution.search.record import account
 from shiftbench.execution.search.search import search
 from shiftbench.execution.search.trial import shared_folder
-from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
+from shiftbench.leaderboard.runfolder import SearchFolder
 from shiftbench.methods.base import TrainedMethod
 
 if TYPE_CHECKING:
-    from shiftbench.execution.setup import Setup
+    from shiftbench.execution.search.study import Study
     from shiftbench.execution.work import Work
 
-_POLL_S = 0.5
+_TICK_S = 0.5
+_SAY_EVERY_S = 60.0
 
 
 def dispatch(work: Work) -> None:
-    """Do all jobs. Single jobs fill the cluster; searches and groups have it to themselves.
+    """Do all jobs, side by side. Needs a connection to Ray (``session``).
 
-    Needs a connection to Ray (``session``).
+    Raises:
+        InputError: the cluster stays too small for a job for ``limits.cluster_wait_s``.
     """
-    setup = work.setup
-    progress = ray.remote(num_cpus=0)(ProgressActor).remote()
-    pool = Pool(setup, progress, pool_size(ray.cluster_resources(), setup.resources))
-    queue = Queue(setup.runs)
-    for_group: list[Job] = []
-    searches: list[Job] = []
-    losses: Counter[Job] = Counter()
-    while True:
-        for job in work.ready():
-            if job.stage == "fit" and _in_group(setup, job.run_id):
-                for_group.append(job)
-            elif job.stage == "search":
-                searches.append(job)
-            else:
-                queue.add(job)
-        while queue and pool.free():
-            job = queue.take()
-            if work.needed(job):
-                pool.start(job)
-        if pool.busy:
-            for job, error in pool.finished():
-                lost = isinstance(error, WorkerLostError)
-                if lost and losses[job] < setup.resources.limits.job_retries:
-                    losses[job] += 1
-                    queue.add(job)
-                else:
-                    work.settle(job, error)
-            work.display.steps(ray.get(progress.get.remote()))
-        elif searches:
-            pool.close()
-            for job in searches:
-                if work.needed(job):
-                    work.settle(job, _search(work, job.run_id))
-            searches = []
-        elif for_group:
-            pool.close()
-            for_group = _fit_in_group(work, for_group, progress)
-        elif not queue:
-            break
-    pool.close()
+    Dispatcher(work).run()
 
 
-def _in_group(setup: Setup, run_id: str) -> bool:
-    """True if a run is trained by a group of workers rather than by one."""
-    method = setup.runs[run_id].create()
-    many = setup.resources.workers > 1
-    return many and isinstance(method, TrainedMethod) and method.inputs == "images"
+class Dispatcher:
+    """Starts what the scheduler says, and settles what has ended.
 
+    Workers, groups and searches report by putting calls into one queue, which the loop makes; so
+    nothing here is shared between threads.
+    """
 
-def _search(work: Work, run_id: str) -> BaseException | None:
-    """Search for the settings of a run on all workers; what went wrong, if anything."""
-    setup, display = work.setup, work.display
-    run = setup.runs[run_id]
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._setup = work.setup
+        self._events: Events = SimpleQueue()
+        self._cluster = Cluster(self._setup.resources)
+        self._progress = ray.remote(**beside_the_driver())(ProgressActor).remote()
+        self._pool = Pool(self._setup, self._progress, self._events, self._ended)
+        self._groups: list[Group] = []
+        self._losses: Counter[Job] = Counter()
+        self._scheduler = Scheduler(priorities(self._setup.runs), self._room, work.needed)
+        self._searching: set[Job] = set()
+        self._in_group: set[Job] = set()
+        self._waits_since: float | None = None
+        self._said = float("-inf")
 
-    def show(study: str, ended: int, wanted: int, best: float) -> None:
-        display.busy(f"{name_of(run)}: {study} {ended}/{wanted}, best {best:.3f}")
+    def run(self) -> None:
+        """Do all jobs."""
+        scheduler = self._scheduler
+        while True:
+            for job in self._work.ready():
+                scheduler.add(job)
+            scheduler.resize(self._cluster.slots())
+            for job in scheduler.start():
+                self._start(job)
+            if not scheduler.running and not scheduler.waiting:
+                break
+            self._make_room()
+            self._tell_what_waits()
+            self._await_events()
+            self._work.display.steps(ray.get(self._progress.changed.remote()))
+        for group in self._groups:
+            group.close()
+        self._pool.close()
 
-    display.note(f"searching on OOD validation data for {name_of(run)}")
-    try:
-        search(setup, run, lambda study: run_trials(setup, run, study, show), display.warn)
-    except (RunFailedError, InputError, RayError, TuneError) as error:
-        return error
-    finally:
-        remove_unused(shared_folder())  # where no process of a trial did so
-    if run.search is not None and run.searched:
-        found = SearchFolder.of(setup.results, run.search.id).read_found()
-        display.note(f"{name_of(run)}: {account(found)}")
-    return None
+    def _room(self, job: Job) -> Room:
+        """The slots that a job can use."""
+        resources = self._setup.resources
+        if job.stage in ("predict", "score"):
+            return Room(brief=True)
+        if job.stage == "search":
+            return Room(most=resources.max_trials or 10**9)
+        return Room(resources.workers, resources.workers) if self._shared(job) else Room()
 
+    def _shared(self, job: Job) -> bool:
+        """True if a group of workers trains the job's run rather than one."""
+        method = self._setup.runs[job.run_id].create()
+        trained = isinstance(method, TrainedMethod) and method.inputs == "images"
+        return trained and job.stage == "fit" and self._setup.resources.workers > 1
 
-def _fit_in_group(work: Work, jobs: list[Job], progress: Any) -> list[Job]:
-    """Fit runs in one group of workers; the jobs that are left after a run broke the group."""
-    setup, display = work.setup, work.display
-    display.note(f"starting {setup.resources.workers} training workers for {len(jobs)} runs")
-    with ThreadPoolExecutor(1) as thread:
-        group = thread.submit(fit_group, setup, [job.run_id for job in jobs], progress)
-        while not wait([group], timeout=_POLL_S).done:
-            display.steps(ray.get(progress.get.remote()))
-    failures = group.result()
-    left = []
-    for job in jobs:
-        if job.run_id in failures:
-            work.settle(job, failures[job.run_id])
-        elif RunFolder.of(setup.results, job.run_id).fitted:
-            work.settle(job)
+    def _start(self, job: Job) -> None:
+        if job.stage == "search":
+            self._searching.add(job)
+            # A thread that is no daemon would keep an interrupted driver alive.
+            Thread(target=self._search, args=(job,), daemon=True).start()
+        elif self._shared(job):
+            self._in_group.add(job)
+            group = next((group for group in self._groups if group.idle), None)
+            if group is None:
+                workers = self._setup.resources.workers
+                self._work.display.note(f"starting a group of {workers} training workers")
+                group = Group(
+                    self._setup, self._progress, self._events, self._ended, self._groups.remove
+                )
+                self._groups.append(group)
+            group.submit(job)
         else:
-            left.append(job)
-    return left
+            self._pool.submit(job)
+
+    def _ended(self, job: Job, error: BaseException | None) -> None:
+        """A job has ended; one whose worker was lost is done again.
+
+        A node that went away is no fault of the job, so any number of those may; of workers that
+        died on a node that is still there, ``limits.job_retries``.
+        """
+        self._scheduler.ended(job)
+        self._in_group.discard(job)
+        self._searching.discard(job)
+        if isinstance(error, WorkerLostError):
+            self._losses[job] += self._cluster.has(error.node)
+            if self._losses[job] <= self._setup.resources.limits.job_retries:
+                self._scheduler.add(job)
+                return
+        self._work.settle(job, error)
+
+    def _make_room(self) -> None:
+        """Let go of idle groups and workers where a job that was started needs their place."""
+        each, scheduler = self._setup.resources.workers, self._scheduler
+        idle = [group for group in self._groups if group.idle]
+        while idle and len(idle) * each > scheduler.free:
+            idle.pop().close()
+        elsewhere = len(self._groups) * each + sum(map(scheduler.held, self._searching))
+        self._pool.resize(scheduler.slots - elsewhere)
+        self._pool.release_idle(self._setup.resources.limits.idle_worker_s)
+
+    def _await_events(self) -> None:
+        """Wait until something happens, for half a second at most, and deal with all that has."""
+        try:
+            self._events.get(timeout=_TICK_S)()
+            while True:
+                self._events.get_nowait()()
+        except Empty:
+            pass
+
+    def _tell_what_waits(self) -> None:
+        """Say what the cluster has no room for, and give up where that does not change."""
+        room, now = self._scheduler.starved, time.monotonic()
+        unplaced = self._pool.unplaced(_SAY_EVERY_S)
+        if room is None:
+            self._waits_since = None
+        elif self._waits_since is None:
+            self._waits_since = now
+        resources = self._setup.resources
+        worker = f"{resources.cpus_per_worker:g} CPUs and {resources.gpus_per_worker:g} GPUs"
+        if (room or unplaced) and now - self._said > _SAY_EVERY_S:
+            self._said = now
+            wanted = unplaced if room is None else room.least
+            there = f"{self._scheduler.slots} fit on it" if room else "others may hold them"
+            self._work.display.note(
+                f"waiting for the cluster: {wanted} workers of {worker} each; {there}"
+            )
+        limit = resources.limits.cluster_wait_s
+        if room and self._waits_since is not None and now - self._waits_since > limit:
+            raise InputError(
+                f"resources: {room.least} workers of {worker} each do not fit on the cluster, "
+                f"which has had room for {self._scheduler.slots} for {limit:g} s"
+            )
+
+    def _search(self, job: Job) -> None:
+        """Search for the settings of a run, in a thread of its own."""
+        run, display = self._setup.runs[job.run_id], self._work.display
+
+        def tell(what: Any, text: str) -> None:
+            self._events.put(partial(what, text))
+
+        def show(study: str, ended: int, wanted: int, best: float) -> None:
+            tell(display.busy, f"{name_of(run)}: {study} {ended}/{wanted}, best {best:.3f}")
+
+        def trials(study: Study) -> None:
+            run_trials(self._setup, run, study, slots, show)
+
+        slots = Slots(
+            granted=lambda: self._scheduler.granted(job),
+            taken=lambda n: self._events.put(partial(self._scheduler.takes, job, n)),
+        )
+        tell(display.note, f"searching on OOD validation data for {name_of(run)}")
+        error: Exception | None = None
+        try:
+            search(self._setup, run, trials, partial(tell, display.warn))
+        except Exception as caught:  # recorded with the run
+            error = caught
+        finally:
+            remove_unused(shared_folder())  # where no process of a trial did so
+        if error is None and run.search is not None and run.searched:
+            found = SearchFolder.of(self._setup.results, run.search.id).read_found()
+            tell(display.note, f"{name_of(run)}: {account(found)}")
+        self._events.put(partial(self._ended, job, error))

@@ -1,35 +1,157 @@
 """Groups of Ray Train workers that share the training of a run.
 
-Starting a group takes over ten seconds, so runs share one, one after the other.
+Starting a group takes over ten seconds, so a group trains one run after the other, each when the
+scheduler says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from tempfile import TemporaryDirectory
-from typing import Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
+import ray
 import ray.train
 import torch
-from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.exceptions import RayError
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from shiftbench.core.errors import RunFailedError, last_line, whole_text
 from shiftbench.data.batches import WorkerPlace
+from shiftbench.distributed.cluster import beside_the_driver
 from shiftbench.distributed.workers import reporter
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.stages.fit import fit
 from shiftbench.execution.workspace import Workspace
-from shiftbench.leaderboard.runfolder import RunFolder
+
+if TYPE_CHECKING:
+    from shiftbench.distributed.pool import Ended, Events
+    from shiftbench.execution.jobs import Job
 
 
-def fit_group(setup: Setup, run_ids: Sequence[str], progress: Any) -> dict[str, RunFailedError]:
-    """Train runs one after the other in one group of ``resources.workers`` workers.
+class Feed:
+    """The runs of a group in an actor: the driver puts them in, and all workers get each.
 
-    Returns:
-        errors of the runs that failed, by id; a run that is not among them and not fitted was
-        not tried.
+    A group that was started again goes on with the run that it was at.
     """
+
+    def __init__(self) -> None:
+        self._runs: list[str] = []
+        self._outcomes: list[RunFailedError | None] = []
+        self._closed = False
+        self._changed = asyncio.Condition()
+
+    async def put(self, run_id: str) -> RunFailedError | None:
+        """Have a run trained, and wait for it; what went wrong, if anything."""
+        async with self._changed:
+            index = len(self._runs)
+            self._runs.append(run_id)
+            self._changed.notify_all()
+            await self._changed.wait_for(lambda: len(self._outcomes) > index)
+            return self._outcomes[index]
+
+    async def first(self) -> int:
+        """Index of the first run that has not ended."""
+        return len(self._outcomes)
+
+    async def get(self, index: int) -> str | None:
+        """The run at an index, once there is one; ``None`` if there will be none."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._runs) > index or self._closed)
+            return self._runs[index] if len(self._runs) > index else None
+
+    async def ended(self, index: int, error: RunFailedError | None) -> None:
+        """The run at an index has ended."""
+        async with self._changed:
+            if index == len(self._outcomes):
+                self._outcomes.append(error)
+                self._changed.notify_all()
+
+    async def close(self) -> None:
+        """There will be no more runs."""
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class Group:
+    """A group of ``resources.workers`` workers, started at once.
+
+    All methods are for the thread that makes the calls of ``events``.
+
+    Args:
+        setup: for the workers.
+        progress: handle of the ``ProgressActor``.
+        events: gets a call for whatever happens to the group.
+        ended: called with each job that has ended and what it raised.
+        over: called when the group has ended.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        progress: Any,
+        events: Events,
+        ended: Ended,
+        over: Callable[[Group], None],
+    ) -> None:
+        self._events = events
+        self._settle = ended
+        self._over = over
+        self._feed = ray.remote(**beside_the_driver())(Feed).remote()
+        self._job: Job | None = None
+        # A thread that is no daemon would keep an interrupted driver alive.
+        Thread(target=self._train, args=(setup, progress), daemon=True).start()
+
+    @property
+    def idle(self) -> bool:
+        """True while the group has no run to train."""
+        return self._job is None
+
+    def submit(self, job: Job) -> None:
+        """Train a run; only while ``idle``."""
+        self._job = job
+        reference = self._feed.put.remote(job.run_id)
+        reference.future().add_done_callback(
+            lambda future: self._events.put(partial(self._trained, future))
+        )
+
+    def close(self) -> None:
+        """Let the workers go when they have trained what they were given."""
+        self._feed.close.remote()
+
+    def _train(self, setup: Setup, progress: Any) -> None:
+        """The life of the group, in a thread of its own."""
+        error: Exception | None = None
+        try:
+            _trainer_fit(setup, self._feed, progress)
+        except Exception as caught:  # recorded with the run that the group was at
+            error = caught
+        self._events.put(partial(self._ended, error))
+
+    def _trained(self, future: Future[RunFailedError | None]) -> None:
+        """The workers are done with a run; or the feed is gone, and the group's end says why."""
+        if isinstance(future.exception(), RayError) or self._job is None:
+            return
+        job, self._job = self._job, None
+        self._settle(job, future.result())
+
+    def _ended(self, error: Exception | None) -> None:
+        ray.kill(self._feed)
+        self._over(self)
+        if self._job is not None:
+            why = error or RunFailedError("the group of workers ended before its run did")
+            job, self._job = self._job, None
+            self._settle(job, sendable(why))
+
+
+def _trainer_fit(setup: Setup, feed: Any, progress: Any) -> None:
+    """Have a group of workers train what the feed gives, until it is closed."""
     resources, limits = setup.resources, setup.resources.limits
     per_worker = {"CPU": resources.cpus_per_worker}
     if resources.gpus_per_worker:
@@ -37,9 +159,9 @@ def fit_group(setup: Setup, run_ids: Sequence[str], progress: Any) -> dict[str, 
     with TemporaryDirectory(
         prefix="train-", dir=setup.results, ignore_cleanup_errors=True
     ) as folder:
-        trainer = TorchTrainer(
+        TorchTrainer(
             _group_loop,
-            train_loop_config={"setup": setup, "run_ids": list(run_ids), "progress": progress},
+            train_loop_config={"setup": setup, "feed": feed, "progress": progress},
             torch_config=TorchConfig(timeout_s=limits.collective_timeout_s),
             scaling_config=ScalingConfig(
                 num_workers=resources.workers,
@@ -55,29 +177,27 @@ def fit_group(setup: Setup, run_ids: Sequence[str], progress: Any) -> dict[str, 
                 ),
                 logging_config=LoggingConfig(log_level="WARNING"),
             ),
-        )
-        try:
-            failures: dict[str, RunFailedError] = trainer.fit().return_value
-        except TrainingFailedError as error:
-            at_fault = next(i for i in run_ids if not RunFolder.of(setup.results, i).fitted)
-            return {at_fault: sendable(error)}
-    return failures
+        ).fit()
 
 
-def _group_loop(config: dict[str, Any]) -> dict[str, RunFailedError]:
-    """The loop of each worker of a group; errors of the runs that failed, by id."""
+def _group_loop(config: dict[str, Any]) -> None:
+    """The loop of each worker of a group."""
     setup: Setup = config["setup"]
+    feed = config["feed"]
     context = ray.train.get_context()
     place = WorkerPlace(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(max(1, int(setup.resources.cpus_per_worker)))
     workspace = Workspace(setup, get_device())
-    failures = {}
-    for run_id in config["run_ids"]:
+    index = ray.get(feed.first.remote())
+    while (run_id := ray.get(feed.get.remote(index))) is not None:
+        error = None
         try:
             fit(workspace, run_id, place, reporter(config["progress"], run_id))
-        except RunFailedError as error:  # the gradient is averaged, so all workers get here at once
-            failures[run_id] = sendable(error)
-    return failures
+        except RunFailedError as caught:  # gradients are averaged, so all workers get here at once
+            error = sendable(caught)
+        if place.rank == 0:
+            ray.get(feed.ended.remote(index, error))
+        index += 1
 
 
 def sendable(error: Exception) -> RunFailedError:

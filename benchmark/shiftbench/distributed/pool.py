@@ -2,89 +2,180 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayTaskError
 
-from shiftbench.core.errors import first_line
+from shiftbench.core.errors import last_line
 from shiftbench.distributed.workers import WarmWorker
 
 if TYPE_CHECKING:
     from shiftbench.execution.jobs import Job
     from shiftbench.execution.setup import Setup
 
-_POLL_S = 0.5
+Events = SimpleQueue[Callable[[], None]]
+"""What has happened, as calls for the driver's one loop to make."""
+
+Ended = Callable[["Job", BaseException | None], None]
 
 
 class WorkerLostError(RuntimeError):
-    """A job ended because its worker did; it may well succeed on another one."""
+    """A job ended because its worker did; it may well succeed on another one.
+
+    Args:
+        message: what Ray said.
+        node: id of the node that the worker was on.
+    """
+
+    def __init__(self, message: str, node: str) -> None:
+        super().__init__(message)
+        self.node = node
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A process; ``node`` is empty until it is ready."""
+
+    actor: Any
+    node: str = ""
+    last_run: str = ""
+    since: float = field(default_factory=time.monotonic)
 
 
 class Pool:
     """Warm workers, and the jobs they are at.
 
+    A job is bound to a worker that is ready, never to one that Ray may not be able to place. All
+    methods are for the thread that makes the calls of ``events``.
+
     Args:
         setup: for the workers.
         progress: handle of the ``ProgressActor``.
-        size: how many workers there may be.
+        events: gets a call for whatever happens to a worker.
+        ended: called with each job that has ended and what it raised.
     """
 
-    def __init__(self, setup: Setup, progress: Any, size: int) -> None:
+    def __init__(self, setup: Setup, progress: Any, events: Events, ended: Ended) -> None:
         self._setup = setup
         self._progress = progress
-        self._size = size
-        self._idle: list[Any] = []
-        self._busy: dict[Any, tuple[Job, Any]] = {}
+        self._events = events
+        self._settle = ended
+        self._most = 0
+        self._queue: deque[Job] = deque()
+        self._starting: list[_Worker] = []
+        self._idle: list[_Worker] = []
+        self._busy: dict[_Worker, Job] = {}
+        self._lost_starts = 0
 
     @property
-    def busy(self) -> bool:
-        """True while a worker is at a job."""
-        return bool(self._busy)
+    def size(self) -> int:
+        """Number of workers, those that are starting included."""
+        return len(self._starting) + len(self._idle) + len(self._busy)
 
-    def free(self) -> bool:
-        """True if a worker could take a job now."""
-        return len(self._busy) < self._size
+    def unplaced(self, seconds: float) -> int:
+        """Workers that jobs wait for and that have not been ready for so long."""
+        before = time.monotonic() - seconds
+        return sum(worker.since < before for worker in self._starting) if self._queue else 0
 
-    def start(self, job: Job) -> None:
-        """Give a job to a worker; one is started if none is idle."""
-        worker = self._idle.pop() if self._idle else self._worker()
-        method = getattr(worker, job.stage)
-        arguments = job[1:] if job.stage == "predict" else (job.run_id,)
-        self._busy[method.remote(*arguments)] = (job, worker)
+    def submit(self, job: Job) -> None:
+        """Have a job done by the next worker that is ready."""
+        self._queue.append(job)
+        self._fill()
 
-    def finished(self) -> list[tuple[Job, BaseException | None]]:
-        """Jobs that have ended since the last call, with what they raised."""
-        references, _ = ray.wait(list(self._busy), num_returns=len(self._busy), timeout=0)
-        if not references:
-            references, _ = ray.wait(list(self._busy), timeout=_POLL_S)
-        ended: list[tuple[Job, BaseException | None]] = []
-        for reference in references:
-            job, worker = self._busy.pop(reference)
-            try:
-                ray.get(reference)
-            except RayTaskError as error:  # what the job raised
-                ended.append((job, _of_the_job(error)))
-            except RayError as error:  # the worker or its node is gone
-                ended.append((job, WorkerLostError(first_line(error))))
-                continue
-            else:
-                ended.append((job, None))
-            self._idle.append(worker)
-        return ended
+    def resize(self, most: int) -> None:
+        """From now on have at most so many workers; those at a job leave when it is done."""
+        self._most = most
+        for spare in (self._idle, self._starting):
+            while spare and self.size > most:
+                ray.kill(spare.pop(0).actor)
+        self._fill()
+
+    def release_idle(self, seconds: float) -> None:
+        """End workers that have had nothing to do for so long: others may need their place."""
+        before = time.monotonic() - seconds
+        for worker in [worker for worker in self._idle if worker.since < before]:
+            self._idle.remove(worker)
+            ray.kill(worker.actor)
 
     def close(self) -> None:
-        """End the idle workers, which gives their CPUs and GPUs back."""
-        for worker in self._idle:
-            ray.kill(worker)
-        self._idle.clear()
+        """End the workers that are at no job, which gives their CPUs and GPUs back."""
+        self._queue.clear()
+        self.resize(0)
 
-    def _worker(self) -> Any:
+    def _fill(self) -> None:
+        """Give waiting jobs to idle workers, and start workers for the rest."""
+        while self._queue and self._idle:
+            self._give(self._queue.popleft())
+        wanted = min(len(self._queue) - len(self._starting), self._most - self.size)
+        for _ in range(wanted):
+            self._start()
+
+    def _give(self, job: Job) -> None:
+        """Give a job to an idle worker, one that has the run's weights already if there is one."""
+        worker = next((w for w in self._idle if w.last_run == job.run_id), self._idle[-1])
+        self._idle.remove(worker)
+        self._busy[worker] = job
+        worker.last_run = job.run_id
+        arguments = job[1:] if job.stage == "predict" else (job.run_id,)
+        reference = getattr(worker.actor, job.stage).remote(*arguments)
+        self._when_done(reference, partial(self._ended, worker))
+
+    def _start(self) -> None:
         resources = self._setup.resources
         actor = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
             WarmWorker
+        ).remote(self._setup, self._progress)
+        worker = _Worker(actor)
+        self._starting.append(worker)
+        self._when_done(actor.node.remote(), partial(self._ready, worker))
+
+    def _ready(self, worker: _Worker, future: Future[str]) -> None:
+        """A worker is ready for jobs, or could not be started."""
+        if worker not in self._starting:  # it was not wanted any more
+            return
+        self._starting.remove(worker)
+        if error := future.exception():
+            self._lost_starts += 1
+            if self._lost_starts > self._setup.resources.limits.job_retries and self._queue:
+                self._settle(self._queue.popleft(), error)
+        else:
+            self._lost_starts = 0
+            self._rest(worker, future.result())
+        self._fill()
+
+    def _ended(self, worker: _Worker, future: Future[None]) -> None:
+        """A worker's job has ended."""
+        job, error = self._busy.pop(worker), future.exception()
+        if error is None:
+            self._rest(worker, worker.node)
+        elif isinstance(error, RayTaskError):  # what the job raised
+            error = _of_the_job(error)
+            self._rest(worker, worker.node)
+        else:  # the worker or its node is gone
+            error = WorkerLostError(last_line(error), worker.node)
+        self._settle(job, error)
+        self._fill()
+
+    def _rest(self, worker: _Worker, node: str) -> None:
+        """A worker has nothing to do."""
+        if self.size >= self._most:
+            ray.kill(worker.actor)
+            return
+        worker.node, worker.since = node, time.monotonic()
+        self._idle.append(worker)
+
+    def _when_done(self, reference: Any, then: Callable[[Future[Any]], None]) -> None:
+        reference.future().add_done_callback(
+            lambda future: self._events.put(partial(then, future))
         )
-        return actor.remote(self._setup, self._progress)
 
 
 def _of_the_job(error: RayTaskError) -> BaseException:

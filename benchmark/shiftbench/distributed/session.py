@@ -106,11 +106,3 @@ def check_resources(available: dict[str, float], resources: Resources) -> None:
                 f"resources: {resources.workers} workers with {each:g} {kind}s each are "
                 f"{asked:g} {kind}s, but the cluster has {there:g}"
             )
-
-
-def pool_size(available: dict[str, float], resources: Resources) -> int:
-    """Number of single workers that fit on the cluster at once, at least one."""
-    fits = [available.get("CPU", 1.0) / resources.cpus_per_worker]
-    if resources.gpus_per_worker:
-        fits.append(available.get("GPU", 0.0) / resources.gpus_per_worker)
-    return max(1, int(min(fits)))

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import ray
 from optuna.trial import FrozenTrial, TrialState
 from ray import tune
 from ray.exceptions import RayTaskError
@@ -20,7 +20,6 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from shiftbench.core.errors import last_line
-from shiftbench.distributed.session import pool_size
 from shiftbench.distributed.trainable import RESOURCE, SCORE, SearchTrial
 from shiftbench.execution.search.record import FACTS
 from shiftbench.execution.search.space import sampler
@@ -36,22 +35,36 @@ if TYPE_CHECKING:
 OnTrial = Callable[[str, int, int, float], None]
 
 
-def run_trials(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
+@dataclass(frozen=True)
+class Slots:
+    """The part of the cluster that a search may use, which changes as it runs.
+
+    Attributes:
+        granted: the trials that may run at once now.
+        taken: told how many do, whenever that changes.
+    """
+
+    granted: Callable[[], int]
+    taken: Callable[[int], None]
+
+
+def run_trials(setup: Setup, run: Run, study: Study, slots: Slots, on_trial: OnTrial) -> None:
     """Run what is left of a study's trials, those again whose processes or nodes died.
 
     Args:
         setup: for the processes that run trials.
         run: one of those that share the search.
         study: which trials, and where they are kept.
+        slots: for the trials.
         on_trial: called with the study's name, the trials ended, the trials in all and the best
             score, whenever a trial has ended.
     """
     study.propose_interrupted()
     while len(study.trials()) < study.wanted:
-        _run_round(setup, run, study, on_trial)
+        _run_round(setup, run, study, slots, on_trial)
 
 
-def _run_round(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
+def _run_round(setup: Setup, run: Run, study: Study, slots: Slots, on_trial: OnTrial) -> None:
     """Run as many trials as are left; of those that die, none ends."""
     asked = run.create().search()
     if asked is None or run.search is None:
@@ -61,12 +74,12 @@ def _run_round(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
     scheduler: TrialScheduler = FIFOScheduler()
     if study.points is None and len(config.milestones()) > 1:
         scheduler = asha(config, ended, study.measured)
-    concurrent = pool_size(ray.cluster_resources(), resources)
     trainable = tune.with_parameters(SearchTrial, setup=setup, run=run, points=study.points)
     bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     mode = "max" if study.measured.higher_is_better else "min"
     proposals = Proposals(
         study,
+        slots,
         retries=resources.limits.job_retries,
         metric=SCORE,
         mode=mode,
@@ -83,7 +96,6 @@ def _run_round(setup: Setup, run: Run, study: Study, on_trial: OnTrial) -> None:
                 metric=SCORE,
                 mode=mode,
                 num_samples=study.wanted - len(ended),
-                max_concurrent_trials=min(concurrent, resources.max_trials or concurrent),
                 reuse_actors=True,
                 search_alg=proposals,
                 scheduler=scheduler,
@@ -124,13 +136,30 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
 
     Args:
         study: whose space is searched, and which keeps the trials.
+        slots: for the trials.
         retries: deaths after which the same values are tried again.
         options: those of ``OptunaSearch``.
     """
 
-    def __init__(self, study: Study, *, retries: int, **options: Any) -> None:
+    def __init__(self, study: Study, slots: Slots, *, retries: int, **options: Any) -> None:
         super().__init__(study.space, study_name=study.name, storage=study.storage, **options)
-        self._kept, self._retries = study, retries
+        self._kept, self._slots, self._retries = study, slots, retries
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The next trial; ``None``, which makes Tune ask again later, while no slot is free."""
+        if self._running >= self._slots.granted():
+            return None
+        suggested: dict[str, Any] | None = super().suggest(trial_id)
+        self._slots.taken(self._running)
+        return suggested
+
+    @property
+    def _running(self) -> int:
+        return len(self._ot_trials) - len(self._completed_trials)
+
+    def _completed(self, trial_id: str) -> None:
+        self._completed_trials.add(trial_id)
+        self._slots.taken(self._running)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Note the score at a rung."""
@@ -145,7 +174,7 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
         """Tell the sampler how a trial with a result ended; see ``without_result`` for others."""
         if error or not result or trial_id in self._completed_trials:
             return
-        self._completed_trials.add(trial_id)
+        self._completed(trial_id)
         trial = self._ot_trials[trial_id]
         self.on_trial_result(trial_id, result)
         if result["error"] or result["last"]:
@@ -157,7 +186,7 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
         """Tell the sampler that a trial raised an error, or that its process or node died."""
         if trial_id in self._completed_trials:
             return
-        self._completed_trials.add(trial_id)
+        self._completed(trial_id)
         trial = self._ot_trials[trial_id]
         if isinstance(error, RayTaskError):
             trial.set_user_attr("error", last_line(error.cause or error))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ray
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 
@@ -26,6 +27,11 @@ class WarmWorker:
     def __init__(self, setup: Setup, progress: Any) -> None:
         self._workspace = workspace_here(setup)
         self._progress = progress
+
+    def node(self) -> str:
+        """Id of the node that this process is on; it answers once the process is ready."""
+        node: str = ray.get_runtime_context().get_node_id()
+        return node
 
     def fit(self, run_id: str) -> None:
         """Train a run as Ray Train's only worker."""

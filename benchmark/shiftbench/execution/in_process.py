@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from shiftbench.execution.jobs import Queue
+from shiftbench.execution.scheduler import Scheduler, priorities
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ class InProcess:
                 raise plan.suite.error(message, "resources", "gpus_per_worker")
 
     def execute(self, work: Work) -> None:
-        """Do all jobs in the order of the plan, so that runs finish one after the other."""
+        """Do all jobs one after the other."""
         import torch
 
         from shiftbench.execution.workspace import Workspace
@@ -52,16 +52,18 @@ class InProcess:
         if resources.workers > 1:
             work.display.note(f"one worker trains, not {resources.workers}: all is in this process")
         workspace = Workspace(work.setup, device)
-        queue = Queue(work.setup.runs)
+        scheduler = Scheduler(priorities(work.setup.runs), needed=work.needed)
+        scheduler.resize(1)
         with _as_a_worker(max(1, int(resources.cpus_per_worker)), device):
             while True:
                 for job in work.ready():
-                    queue.add(job)
-                if not queue:
+                    scheduler.add(job)
+                started = scheduler.start()
+                if not started:
                     break
-                job = queue.take()
-                if work.needed(job):
+                for job in started:
                     work.settle(job, _error_of(job, workspace, work))
+                    scheduler.ended(job)
 
 
 def _error_of(job: Job, workspace: Workspace, work: Work) -> Exception | None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from graphlib import TopologicalSorter
-from heapq import heappop, heappush
-from itertools import count
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -96,7 +95,11 @@ class Agenda:
     """
 
     def __init__(self, graph: Mapping[Job, set[Job]]) -> None:
-        self._graph = graph
+        self._below: dict[str, set[str]] = defaultdict(set)
+        for job, above in graph.items():
+            for before in above:
+                if before.run_id != job.run_id:
+                    self._below[before.run_id].add(job.run_id)
         self._sorter = TopologicalSorter(graph)
         self._sorter.prepare()
         self.failed: dict[str, str] = {}
@@ -111,35 +114,13 @@ class Agenda:
 
     def fail(self, run_id: str, reason: str) -> list[str]:
         """Fail a run and those that build on it; the ids of all that failed with this call."""
-        if run_id in self.failed:
-            return []
-        self.failed[run_id] = reason
-        failed = [run_id]
-        for job, above in self._graph.items():
-            if any(before.run_id == run_id for before in above):
-                failed += self.fail(job.run_id, f"it builds on run {run_id}, which failed")
+        failed = []
+        waiting = [(run_id, reason)]
+        while waiting:
+            run_id, reason = waiting.pop()
+            if run_id not in self.failed:
+                self.failed[run_id] = reason
+                failed.append(run_id)
+                below = sorted(self._below[run_id])
+                waiting += [(run, f"it builds on run {run_id}, which failed") for run in below]
         return failed
-
-
-class Queue:
-    """Jobs that wait for a worker, in the order of the plan: runs finish one after the other.
-
-    Args:
-        runs: ids in the order of the plan.
-    """
-
-    def __init__(self, runs: Iterable[str]) -> None:
-        self._position = {run_id: position for position, run_id in enumerate(runs)}
-        self._heap: list[tuple[int, int, Job]] = []
-        self._counter = count()
-
-    def __bool__(self) -> bool:
-        return bool(self._heap)
-
-    def add(self, job: Job) -> None:
-        """Put a job in line."""
-        heappush(self._heap, (self._position[job.run_id], next(self._counter), job))
-
-    def take(self) -> Job:
-        """The next job."""
-        return heappop(self._heap)[-1]

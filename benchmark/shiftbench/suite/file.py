@@ -55,6 +55,14 @@ class Limits(_Closed):
     collective_timeout_s: Annotated[
         int, Field(ge=1, description="seconds that workers of a group wait for each other")
     ] = 1800
+    cluster_wait_s: Annotated[
+        float,
+        Field(ge=0, description="seconds that a cluster has to grow to the size that a run needs"),
+    ] = 600
+    idle_worker_s: Annotated[
+        float,
+        Field(ge=0, description="seconds after which a worker is let go that has nothing to do"),
+    ] = 60
     connect_timeout_s: Annotated[
         float, Field(gt=0, description="seconds that the cluster at --address has to answer")
     ] = 10
@@ -129,6 +137,10 @@ class Resources(_Closed):
         Literal["auto", "on", "off"],
         Field(description="torch.compile; auto: on a GPU, where it saves more time than it takes"),
     ] = "auto"
+    max_concurrent: Annotated[
+        int | None,
+        Field(ge=1, description="most workers on the cluster at once; null: as many as fit"),
+    ] = None
     max_trials: Annotated[
         int | None, Field(ge=1, description="most trials of a search at once; null: as many as fit")
     ] = None

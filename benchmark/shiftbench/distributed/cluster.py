@@ -1,0 +1,66 @@
+"""What a Ray cluster has room for, as nodes come and go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+if TYPE_CHECKING:
+    from shiftbench.suite.file import Resources
+
+_ASK_EVERY_S = 1.0
+_ROUNDING = 1e-6  # Ray counts in units of 1e-4
+
+
+def slots(nodes: Iterable[Mapping[str, float]], resources: Resources) -> int:
+    """Number of workers that fit on nodes at once; a worker is on one node.
+
+    Args:
+        nodes: the resources of each, by Ray's names.
+        resources: of a worker.
+    """
+    worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    return sum(
+        min(int(node.get(kind, 0.0) / each + _ROUNDING) for kind, each in worker.items() if each)
+        for node in nodes
+    )
+
+
+class Cluster:
+    """The cluster that this process is connected to.
+
+    Args:
+        resources: of a worker.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._asked = float("-inf")
+        self._nodes: dict[str, Mapping[str, float]] = {}
+
+    def slots(self) -> int:
+        """Number of workers that fit; asked anew at most once a second."""
+        if time.monotonic() - self._asked > _ASK_EVERY_S:
+            self.look()
+        room = slots(self._nodes.values(), self._resources)
+        return min(room, self._resources.max_concurrent or room)
+
+    def look(self) -> None:
+        """Ask which nodes there are."""
+        self._nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+        self._asked = time.monotonic()
+
+    def has(self, node: str) -> bool:
+        """True if a node is there now."""
+        self.look()
+        return node in self._nodes
+
+
+def beside_the_driver() -> dict[str, Any]:
+    """Options of an actor that must live as long as the driver does, and takes no CPU."""
+    here = ray.get_runtime_context().get_node_id()
+    return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}

@@ -1,0 +1,211 @@
+"""Which jobs run next, and on how much of a cluster. No ray, no torch.
+
+The cluster is counted in *slots*: a slot is room for one worker. Most jobs take one. A training by
+a group takes as many as the group has workers, and a search takes what nothing else wants. An
+executor tells the scheduler what is there and what has ended; the scheduler says what to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from heapq import heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from shiftbench.execution.jobs import Job
+    from shiftbench.suite.plan import Run
+
+Priority = tuple[int, int]
+
+
+class Room(NamedTuple):
+    """The slots that a job can use.
+
+    Attributes:
+        least: it does not start with fewer.
+        most: more would be idle; above ``least``, the job grows and shrinks as it runs.
+        brief: it ends soon: a prediction or a scoring.
+    """
+
+    least: int = 1
+    most: int = 1
+    brief: bool = False
+
+
+class Scheduler:
+    """Jobs that wait, jobs that run, and the slots that they have.
+
+    Jobs start in the order of their priority. A job that needs more slots than are free keeps them
+    free for itself where they soon will be enough; else brief jobs fill the gap. What nobody waits
+    for is shared among the running jobs that can grow.
+
+    Each call takes time logarithmic in the number of jobs, apart from the few that can grow.
+
+    Args:
+        priorities: of each run; the smallest comes first.
+        room: the slots that a job can use.
+        needed: false for a job that is to be left out, since its run has failed.
+    """
+
+    def __init__(
+        self,
+        priorities: Mapping[str, Priority],
+        room: Callable[[Job], Room] = lambda job: Room(),
+        needed: Callable[[Job], bool] = lambda job: True,
+    ) -> None:
+        self._priorities = priorities
+        self._room = room
+        self._needed = needed
+        self._slots = 0
+        self._used = 0
+        self._soon = 0  # slots of brief jobs that run
+        self._wanted = 0  # slots that the jobs that wait cannot do without
+        self._running: dict[Job, Room] = {}
+        self._growing: dict[Job, Room] = {}  # of those, jobs that can grow
+        self._surplus = 0  # slots that they have and could do without
+        self._shared = -1  # the spare slots that they share; -1 to share anew
+        self._granted: dict[Job, int] = {}
+        self._taken: dict[Job, int] = {}  # by jobs that can grow
+        self._waiting: dict[bool, list[tuple[Priority, int, Job, Room]]] = {True: [], False: []}
+        self._counter = count()
+
+    @property
+    def slots(self) -> int:
+        """Slots of the cluster, as ``resize`` said last."""
+        return self._slots
+
+    @property
+    def free(self) -> int:
+        """Slots that no job has; negative after the cluster shrank under running jobs."""
+        return self._slots - self._used
+
+    @property
+    def running(self) -> int:
+        """Number of jobs that run."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Number of jobs that wait."""
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def starved(self) -> Room | None:
+        """The room that the first job that waits needs, if the whole cluster has less."""
+        heads = [heap[0] for heap in self._waiting.values() if heap]
+        if not heads or self._running:
+            return None
+        room = min(heads)[3]
+        return room if room.least > self._slots else None
+
+    def resize(self, slots: int) -> None:
+        """The cluster now has so many slots."""
+        self._slots = slots
+
+    def add(self, job: Job) -> None:
+        """A job may start now."""
+        room = self._room(job)
+        entry = (self._priorities[job.run_id], next(self._counter), job, room)
+        heappush(self._waiting[room.brief], entry)
+        self._wanted += room.least
+
+    def start(self) -> list[Job]:
+        """Jobs to start now, in order."""
+        started = []
+        while (job := self._next()) is not None:
+            started.append(job)
+        self._share()
+        return started
+
+    def ended(self, job: Job) -> None:
+        """A job that was started has ended."""
+        room = self._running.pop(job)
+        held = self.held(job)
+        self._used -= held
+        if self._growing.pop(job, None):
+            self._surplus -= held - room.least
+            self._shared = -1
+        self._granted.pop(job)
+        self._taken.pop(job, None)
+        if room.brief:
+            self._soon -= room.least
+
+    def granted(self, job: Job) -> int:
+        """The slots that a running job may use now; 0 once it has ended."""
+        return self._granted.get(job, 0)
+
+    def held(self, job: Job) -> int:
+        """The slots that a running job has: those granted, or more that it has not given back."""
+        return max(self._granted.get(job, 0), self._taken.get(job, 0))
+
+    def takes(self, job: Job, slots: int) -> None:
+        """A job that can grow now uses so many slots, of those granted or granted before."""
+        if job not in self._running:
+            return
+        before = self.held(job)
+        self._taken[job] = slots
+        self._count(self.held(job) - before)
+
+    def _next(self) -> Job | None:
+        """Start one job, if one can."""
+        for brief in (True, False):
+            self._drop_unneeded(self._waiting[brief])
+        heads = {brief: heap[0] for brief, heap in self._waiting.items() if heap}
+        if not heads:
+            return None
+        first = min(heads, key=lambda brief: heads[brief])
+        least = heads[first][3].least
+        if least <= self.free:
+            return self._run(first)
+        waits_long = least > self.free + self._soon + self._surplus
+        if waits_long and not first and True in heads and self.free > 0:
+            return self._run(True)
+        return None
+
+    def _run(self, brief: bool) -> Job:
+        _, _, job, room = heappop(self._waiting[brief])
+        self._wanted -= room.least
+        self._running[job] = room
+        self._granted[job] = room.least
+        self._used += room.least
+        if brief:
+            self._soon += room.least
+        if room.most > room.least:
+            self._growing[job] = room
+            self._shared = -1
+        return job
+
+    def _drop_unneeded(self, heap: list[tuple[Priority, int, Job, Room]]) -> None:
+        while heap and not self._needed(heap[0][2]):
+            self._wanted -= heappop(heap)[3].least
+
+    def _share(self) -> None:
+        """Share the slots that no waiting job wants among the jobs that can grow."""
+        spare = max(0, self.free + self._surplus - self._wanted)
+        if self._shared == spare:
+            return
+        self._shared = spare
+        for i, (job, room) in enumerate(self._growing.items()):
+            more = min(spare // (len(self._growing) - i), room.most - room.least)
+            spare -= more
+            before = self.held(job)
+            self._granted[job] = room.least + more
+            self._count(self.held(job) - before)
+
+    def _count(self, more: int) -> None:
+        """A job that can grow has so many more slots."""
+        self._used += more
+        self._surplus += more
+
+
+def priorities(runs: Mapping[str, Run]) -> dict[str, Priority]:
+    """Order of runs: the reference first, then those that others build on, then as planned.
+
+    The reference method is cheap, and every later row is read against it.
+    """
+    parents = {parent for run in runs.values() for _, parent in run.parents}
+    return {
+        run_id: (0 if run.create().reference else 1 if run_id in parents else 2, position)
+        for position, (run_id, run) in enumerate(runs.items())
+    }

@@ -1,0 +1,131 @@
+"""Three ordinary situations in which a scheduler could wait for ever, on real nodes of Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster as Nodes
+from rich.console import Console
+from shiftbench.distributed import pool
+from shiftbench.distributed.cluster import slots
+from shiftbench.distributed.dispatch import Dispatcher
+from shiftbench.execution.display import Display
+from shiftbench.execution.jobs import Job
+from shiftbench.execution.remarks import Remarks
+from shiftbench.execution.setup import Setup
+from shiftbench.execution.work import Work
+from shiftbench.suite.file import Resources
+from shiftbench.suite.plan import Plan
+from shiftbench.suite.suite import Suite
+
+SUITE = """
+data: miniature
+backbones: [miniature]
+tasks: [cifar10]
+methods: {zero-shot: {}, wise-ft: {}, full: {}}
+resources: {cpus_per_worker: 0.7, limits: {job_retries: 0}}
+"""
+
+
+class Worker:
+    """A worker whose jobs only take time, and say that they were done."""
+
+    def __init__(self, setup: Setup, progress: object) -> None:
+        self._results = setup.results
+
+    def node(self) -> str:
+        return ray.get_runtime_context().get_node_id()
+
+    def predict(self, run_id: str, variant: str, evaluation_set: str) -> None:
+        time.sleep(0.1)
+        with (self._results / evaluation_set).open("a") as file:
+            file.write("done\n")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """A head without CPUs, one node of 2 and one of 1, where three workers of 0.7 fit."""
+    cluster = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster.add_node(num_cpus=2)
+    cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def make_work(folder: Path, jobs: int) -> Work:
+    folder.mkdir()
+    file = folder / "suite.yaml"
+    file.write_text(SUITE)
+    plan = Plan.build(Suite.load(file))
+    run_ids = list(plan.runs)
+    graph: dict[Job, set[Job]] = {
+        Job("predict", run_ids[i % len(run_ids)], "", f"set-{i}"): set() for i in range(jobs)
+    }
+    setup = Setup("s", plan.runs, folder, "miniature", plan.suite.resources, Remarks())
+    return Work(setup, graph, plan.runs, Display(Console(quiet=True), plan.runs, list(graph)))
+
+
+def finish(*works: Work) -> None:
+    """Dispatch at once; none may still be at work after a minute."""
+    threads = [Thread(target=Dispatcher(work).run, daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+        assert not thread.is_alive(), "jobs wait for ever"
+
+
+def done(folder: Path) -> list[int]:
+    """How many times each job was done."""
+    return [len(file.read_text().split()) for file in folder.glob("set-*")]
+
+
+def test_workers_are_counted_by_node() -> None:
+    of = Resources(cpus_per_worker=0.7)
+    assert slots([{"CPU": 2.0}, {"CPU": 1.0}], of) == 3  # not 3 / 0.7 = 4
+    assert slots([{"CPU": 60.0}, {"CPU": 60.0}], Resources(cpus_per_worker=8)) == 14  # not 15
+    assert slots([{"CPU": 0.3}] * 3, Resources(cpus_per_worker=0.1)) == 9
+    gpu = Resources(gpus_per_worker=0.5)
+    assert slots([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 4.0}, {"CPU": 8.0}], gpu) == 3
+    assert slots([], of) == 0
+
+
+@pytest.mark.slow
+def test_nodes_of_odd_sizes_come_and_go(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "WarmWorker", Worker)
+    finish(make_work(tmp_path / "whole", 20))
+    assert done(tmp_path / "whole") == [1] * 20
+
+    work = make_work(tmp_path / "node-dies", 80)
+    thread = Thread(target=Dispatcher(work).run, daemon=True)
+    thread.start()
+    while len(done(tmp_path / "node-dies")) < 10:
+        time.sleep(0.05)
+    larger = max(nodes.worker_nodes, key=lambda node: node.get_resource_and_label_spec().num_cpus)
+    nodes.remove_node(larger, allow_graceful=False)
+    while len(done(tmp_path / "node-dies")) < 30:
+        time.sleep(0.05)
+    nodes.add_node(num_cpus=2)
+    thread.join(timeout=60)
+    assert not thread.is_alive(), "jobs wait for ever"
+    # A node that went away uses up no retry, of which there are none here.
+    assert work.failures == {}
+    assert len(done(tmp_path / "node-dies")) == 80
+
+
+@pytest.mark.slow
+def test_two_drivers_share_a_cluster(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "WarmWorker", Worker)
+    finish(make_work(tmp_path / "one", 20), make_work(tmp_path / "other", 20))
+    assert done(tmp_path / "one") == done(tmp_path / "other") == [1] * 20

@@ -1,0 +1,170 @@
+"""What starts next, on how many slots, and that no order of events can leave jobs waiting."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from heapq import heappop, heappush
+
+import pytest
+from shiftbench.execution.jobs import Job
+from shiftbench.execution.scheduler import Room, Scheduler
+
+ROOMS = {"group": Room(2, 2), "search": Room(1, 99), "single": Room()}
+
+
+def room(job: Job) -> Room:
+    return Room(brief=True) if job.stage in ("predict", "score") else ROOMS[job.variant or "single"]
+
+
+def make(slots: int, order: str = "abcdefgh") -> Scheduler:
+    scheduler = Scheduler({run: (2, i) for i, run in enumerate(order)}, room)
+    scheduler.resize(slots)
+    return scheduler
+
+
+def fit(run: str, kind: str = "single") -> Job:
+    return Job("fit", run, kind)
+
+
+def predict(run: str, name: str = "") -> Job:
+    return Job("predict", run, "", name)
+
+
+def test_jobs_start_by_priority_as_far_as_there_is_room() -> None:
+    scheduler = make(2)
+    for run in "cab":
+        scheduler.add(fit(run))
+    assert scheduler.start() == [fit("a"), fit("b")]
+    assert scheduler.start() == []
+    scheduler.ended(fit("b"))
+    assert scheduler.start() == [fit("c")]
+    assert (scheduler.running, scheduler.waiting, scheduler.free) == (2, 0, 0)
+
+
+def test_a_group_and_single_jobs_run_side_by_side() -> None:
+    scheduler = make(4)
+    for job in (fit("a", "group"), fit("b"), predict("c")):
+        scheduler.add(job)
+    assert len(scheduler.start()) == 3
+
+
+def test_slots_are_kept_for_a_group_that_brief_jobs_will_soon_let_in() -> None:
+    scheduler = make(2)
+    scheduler.add(predict("a"))
+    scheduler.add(predict("b"))
+    scheduler.start()
+    scheduler.add(fit("c", "group"))
+    scheduler.add(predict("d"))
+    scheduler.ended(predict("a"))
+    assert scheduler.start() == []  # d would keep c out
+    scheduler.ended(predict("b"))
+    assert scheduler.start() == [fit("c", "group")]
+
+
+def test_brief_jobs_fill_what_a_group_cannot_use_yet() -> None:
+    scheduler = make(2)
+    scheduler.add(fit("a"))
+    scheduler.start()
+    scheduler.add(fit("b", "group"))
+    scheduler.add(fit("c"))
+    scheduler.add(predict("d"))
+    assert scheduler.start() == [predict("d")]  # c might last longer than a
+
+
+def test_a_search_takes_what_nothing_waits_for_and_gives_it_back() -> None:
+    scheduler = make(4)
+    search = fit("a", "search")
+    scheduler.add(search)
+    assert scheduler.start() == [search]
+    assert scheduler.granted(search) == 4
+    scheduler.takes(search, 4)
+    scheduler.add(fit("b", "group"))
+    assert scheduler.start() == []
+    assert scheduler.granted(search) == 2
+    scheduler.takes(search, 3)
+    assert scheduler.start() == []
+    scheduler.takes(search, 2)
+    assert scheduler.start() == [fit("b", "group")]
+    scheduler.ended(fit("b", "group"))
+    scheduler.start()
+    assert scheduler.granted(search) == 4
+    scheduler.ended(search)
+    assert (scheduler.free, scheduler.granted(search)) == (4, 0)
+
+
+def test_two_searches_share() -> None:
+    scheduler = make(5)
+    searches = [fit("a", "search"), fit("b", "search")]
+    for search in searches:
+        scheduler.add(search)
+    assert scheduler.start() == searches
+    assert sorted(map(scheduler.granted, searches)) == [2, 3]
+
+
+def test_jobs_of_failed_runs_are_left_out() -> None:
+    failed = {"a"}
+    order = {run: (2, i) for i, run in enumerate("ab")}
+    scheduler = Scheduler(order, needed=lambda job: job.run_id not in failed)
+    scheduler.resize(1)
+    for run in "ab":
+        scheduler.add(fit(run))
+    assert scheduler.start() == [fit("b")]
+    assert scheduler.waiting == 0
+
+
+def test_a_cluster_that_shrinks_under_its_jobs_grows_again() -> None:
+    scheduler = make(3)
+    for run in "abcd":
+        scheduler.add(fit(run))
+    scheduler.start()
+    scheduler.resize(1)
+    assert scheduler.free == -2
+    for run in "ab":
+        scheduler.ended(fit(run))
+        assert scheduler.start() == []
+    scheduler.resize(2)
+    assert scheduler.start() == [fit("d")]
+
+
+def test_a_group_that_the_cluster_cannot_hold_is_told() -> None:
+    scheduler = make(1)
+    scheduler.add(fit("a", "group"))
+    assert scheduler.start() == []
+    assert scheduler.starved == Room(2, 2)
+    scheduler.resize(2)
+    assert scheduler.starved is None
+    assert scheduler.start() == [fit("a", "group")]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_happens_all_jobs_run_and_no_slot_is_given_twice(seed: int) -> None:
+    """Jobs of all kinds arrive, last, grow, shrink and end at random on a cluster that changes."""
+    draw = random.Random(seed)  # noqa: S311
+    runs = [f"r{i}" for i in range(40)]
+    scheduler = Scheduler({run: (draw.randrange(3), i) for i, run in enumerate(runs)}, room)
+    size = draw.randint(2, 9)
+    scheduler.resize(size)
+    arriving = [
+        predict(run) if draw.random() < 0.5 else fit(run, draw.choice(list(ROOMS))) for run in runs
+    ]
+    done: set[Job] = set()
+    holds: dict[Job, int] = defaultdict(int)
+    clock, ends = 0.0, []
+    while len(done) < len(runs):
+        for _ in range(min(len(arriving), draw.randrange(4))):
+            scheduler.add(arriving.pop())
+        for job in scheduler.start():
+            holds[job] = room(job).least
+            heappush(ends, (clock + draw.expovariate(1.0 if room(job).brief else 0.1), job))
+        for job in holds:
+            if room(job).most > room(job).least:  # a search follows its grant, both ways
+                holds[job] = scheduler.granted(job)
+                scheduler.takes(job, holds[job])
+        assert sum(holds.values()) <= size
+        if ends and (not arriving or draw.random() < 0.7):
+            clock, job = heappop(ends)
+            scheduler.ended(job)
+            del holds[job]
+            done.add(job)
+    assert (scheduler.running, scheduler.waiting, scheduler.free) == (0, 0, size)
