@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:
     from shiftbench.suite.file import Resources
 
 _ASK_EVERY_S = 1.0
+_MOST_ASKED = 1000  # an autoscaler has a limit of its own
 _ROUNDING = 1e-6  # Ray counts in units of 1e-4
 
 
@@ -23,11 +25,16 @@ def slots(nodes: Iterable[Mapping[str, float]], resources: Resources) -> int:
         nodes: the resources of each, by Ray's names.
         resources: of a worker.
     """
-    worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    worker = bundle(resources).items()
     return sum(
-        min(int(node.get(kind, 0.0) / each + _ROUNDING) for kind, each in worker.items() if each)
-        for node in nodes
+        min(int(node.get(kind, 0.0) / each + _ROUNDING) for kind, each in worker) for node in nodes
     )
+
+
+def bundle(resources: Resources) -> dict[str, float]:
+    """What a worker takes, by Ray's names."""
+    worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    return {kind: each for kind, each in worker.items() if each}
 
 
 class Cluster:
@@ -40,6 +47,7 @@ class Cluster:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._asked = float("-inf")
+        self._told = 0
         self._nodes: dict[str, Mapping[str, float]] = {}
 
     def slots(self) -> int:
@@ -53,6 +61,13 @@ class Cluster:
         """Ask which nodes there are."""
         self._nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
         self._asked = time.monotonic()
+
+    def ask_for(self, workers: int) -> None:
+        """Tell an autoscaler, if there is one, how many workers could work now."""
+        workers = min(workers, self._resources.max_concurrent or _MOST_ASKED)
+        if workers != self._told:
+            self._told = workers
+            request_resources(bundles=[bundle(self._resources)] * workers)
 
     def has(self, node: str) -> bool:
         """True if a node is there now."""

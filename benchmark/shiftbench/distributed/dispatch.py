@@ -77,10 +77,12 @@ class Dispatcher:
                 self._start(job)
             if not scheduler.running and not scheduler.waiting:
                 break
+            self._cluster.ask_for(scheduler.wanted)
             self._make_room()
             self._tell_what_waits()
             self._await_events()
             self._work.display.steps(ray.get(self._progress.changed.remote()))
+        self._cluster.ask_for(0)
         for group in self._groups:
             group.close()
         self._pool.close()

@@ -23,7 +23,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from shiftbench.core.errors import RunFailedError, last_line, whole_text
 from shiftbench.data.batches import WorkerPlace
-from shiftbench.distributed.cluster import beside_the_driver
+from shiftbench.distributed.cluster import beside_the_driver, bundle
 from shiftbench.distributed.workers import reporter
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.stages.fit import fit
@@ -153,9 +153,6 @@ class Group:
 def _trainer_fit(setup: Setup, feed: Any, progress: Any) -> None:
     """Have a group of workers train what the feed gives, until it is closed."""
     resources, limits = setup.resources, setup.resources.limits
-    per_worker = {"CPU": resources.cpus_per_worker}
-    if resources.gpus_per_worker:
-        per_worker["GPU"] = resources.gpus_per_worker
     with TemporaryDirectory(
         prefix="train-", dir=setup.results, ignore_cleanup_errors=True
     ) as folder:
@@ -166,7 +163,7 @@ def _trainer_fit(setup: Setup, feed: Any, progress: Any) -> None:
             scaling_config=ScalingConfig(
                 num_workers=resources.workers,
                 use_gpu=bool(resources.gpus_per_worker),
-                resources_per_worker=per_worker,
+                resources_per_worker=bundle(resources),
             ),
             run_config=RunConfig(
                 name="group",

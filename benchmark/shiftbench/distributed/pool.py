@@ -9,10 +9,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import ActorUnavailableError, RayTaskError
 
 from shiftbench.core.errors import last_line
 from shiftbench.distributed.workers import WarmWorker
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 Events = SimpleQueue[Callable[[], None]]
 """What has happened, as calls for the driver's one loop to make."""
+
+_ASK_AGAIN_S = 0.5
 
 Ended = Callable[["Job", BaseException | None], None]
 
@@ -151,11 +154,24 @@ class Pool:
             self._rest(worker, future.result())
         self._fill()
 
-    def _ended(self, worker: _Worker, future: Future[None]) -> None:
-        """A worker's job has ended."""
-        job, error = self._busy.pop(worker), future.exception()
+    def _ended(self, worker: _Worker, future: Future[Any], *, lost: bool = False) -> None:
+        """A worker's job has ended, or the worker cannot be reached.
+
+        Args:
+            worker: that had the job.
+            future: of the job; of a question, if the job's own answer is ``lost``.
+            lost: true if nobody knows how the job ended.
+        """
+        error: BaseException | None = future.exception()
+        if isinstance(error, ActorUnavailableError):  # Ray does not know yet if it is dead
+            again = partial(self._ask_again, worker)
+            Timer(_ASK_AGAIN_S, self._events.put, [again]).start()
+            return
+        job = self._busy.pop(worker)
         if error is None:
             self._rest(worker, worker.node)
+            if lost:
+                error = WorkerLostError("the connection to its worker broke", worker.node)
         elif isinstance(error, RayTaskError):  # what the job raised
             error = _of_the_job(error)
             self._rest(worker, worker.node)
@@ -163,6 +179,10 @@ class Pool:
             error = WorkerLostError(last_line(error), worker.node)
         self._settle(job, error)
         self._fill()
+
+    def _ask_again(self, worker: _Worker) -> None:
+        """See whether a worker that could not be reached is there; it answers after its job."""
+        self._when_done(worker.actor.node.remote(), partial(self._ended, worker, lost=True))
 
     def _rest(self, worker: _Worker, node: str) -> None:
         """A worker has nothing to do."""
@@ -173,9 +193,7 @@ class Pool:
         self._idle.append(worker)
 
     def _when_done(self, reference: Any, then: Callable[[Future[Any]], None]) -> None:
-        reference.future().add_done_callback(
-            lambda future: self._events.put(partial(then, future))
-        )
+        reference.future().add_done_callback(lambda future: self._events.put(partial(then, future)))
 
 
 def _of_the_job(error: RayTaskError) -> BaseException:

@@ -20,6 +20,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from shiftbench.core.errors import last_line
+from shiftbench.distributed.cluster import bundle
 from shiftbench.distributed.trainable import RESOURCE, SCORE, SearchTrial
 from shiftbench.execution.search.record import FACTS
 from shiftbench.execution.search.space import sampler
@@ -39,13 +40,18 @@ OnTrial = Callable[[str, int, int, float], None]
 class Slots:
     """The part of the cluster that a search may use, which changes as it runs.
 
+    Tune pickles all it is given, for a way to resume that is not ours: this becomes one of no slots.
+
     Attributes:
         granted: the trials that may run at once now.
         taken: told how many do, whenever that changes.
     """
 
-    granted: Callable[[], int]
-    taken: Callable[[int], None]
+    granted: Callable[[], int] = int
+    taken: Callable[[int], object] = int
+
+    def __reduce__(self) -> tuple[type[Slots], tuple[()]]:
+        return Slots, ()
 
 
 def run_trials(setup: Setup, run: Run, study: Study, slots: Slots, on_trial: OnTrial) -> None:
@@ -75,7 +81,6 @@ def _run_round(setup: Setup, run: Run, study: Study, slots: Slots, on_trial: OnT
     if study.points is None and len(config.milestones()) > 1:
         scheduler = asha(config, ended, study.measured)
     trainable = tune.with_parameters(SearchTrial, setup=setup, run=run, points=study.points)
-    bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     mode = "max" if study.measured.higher_is_better else "min"
     proposals = Proposals(
         study,
@@ -91,7 +96,7 @@ def _run_round(setup: Setup, run: Run, study: Study, slots: Slots, on_trial: OnT
         shutil.rmtree(left_behind, ignore_errors=True)
     with TemporaryDirectory(prefix="tune-", dir=folder, ignore_cleanup_errors=True) as directory:
         tune.Tuner(
-            tune.with_resources(trainable, {k: v for k, v in bundle.items() if v}),
+            tune.with_resources(trainable, bundle(resources)),
             tune_config=tune.TuneConfig(
                 metric=SCORE,
                 mode=mode,

@@ -91,6 +91,11 @@ class Scheduler:
         return sum(map(len, self._waiting.values()))
 
     @property
+    def wanted(self) -> int:
+        """Slots that would let every job run that can."""
+        return self._used + self._wanted
+
+    @property
     def starved(self) -> Room | None:
         """The room that the first job that waits needs, if the whole cluster has less."""
         heads = [heap[0] for heap in self._waiting.values() if heap]
