@@ -40,7 +40,7 @@ OnTrial = Callable[[str, int, int, float], None]
 class Slots:
     """The part of the cluster that a search may use, which changes as it runs.
 
-    Tune pickles all it is given, for a way to resume that is not ours: this becomes one of no slots.
+    Tune pickles all it is given, for a way to resume that is not ours: this becomes no slots.
 
     Attributes:
         granted: the trials that may run at once now.
