@@ -65,6 +65,28 @@ def shiftbench(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
 
 
+WITHOUT = """
+import sys
+from shiftbench.cli import main
+
+class Forbidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1].split():
+            raise ImportError(f"{name} is forbidden here")
+
+sys.meta_path.insert(0, Forbidden())
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def without(packages: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command where some packages cannot be imported."""
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT, packages, *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
 def values(results: Path) -> dict[tuple[object, ...], tuple[float, int]]:
     """What was measured, by what it was measured on; every row must be there once."""
     table = read(results)
@@ -132,8 +154,10 @@ def test_predictions_give_the_recorded_values(undisturbed: Path) -> None:
 
 def test_running_again_does_only_what_failed(undisturbed: Path, suite: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("weights.safetensors")}
-    again = shiftbench("run", suite, "--results", undisturbed, "--set", "methods.broken=null",
-                       "--set", "methods.wise-ft-broken=null")  # fmt: skip
+    again = without(
+        "torch ray", "run", suite, "--results", undisturbed,
+        "--set", "methods.broken=null", "--set", "methods.wise-ft-broken=null",
+    )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert f"{RUNS - 2} done, 0 to do" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -162,28 +186,10 @@ def test_a_killed_run_goes_on_to_the_same_table(
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-WITHOUT_RAY = """
-import sys
-from shiftbench.cli import main
-
-class Forbidden:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "ray":
-            raise ImportError("ray is forbidden here")
-
-sys.meta_path.insert(0, Forbidden())
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def test_one_process_without_ray_gives_the_same_rows(
     undisturbed: Path, suite: Path, tmp_path: Path
 ) -> None:
-    arguments = ["run", suite, "--results", tmp_path, "--executor", "in-process"]
-    alone = subprocess.run(
-        [sys.executable, "-c", WITHOUT_RAY, *map(str, arguments)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    alone = without("ray", "run", suite, "--results", tmp_path, "--executor", "in-process")
     assert alone.returncode == 1, alone.stderr  # one of the methods is meant to fail
     assert "Traceback" not in alone.stderr, alone.stderr
     names = [*RESULT, "label", "status", "error", "value", "low", "high", "n", "data_fingerprint"]

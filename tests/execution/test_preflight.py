@@ -21,13 +21,12 @@ from shiftbench.data.tasks.definition import whole_set
 from shiftbench.data.tasks.opening import open_task
 from shiftbench.evaluation.results import Result, Score
 from shiftbench.execution import training_stores as module
+from shiftbench.execution.checked import SetState, fingerprints_of
 from shiftbench.execution.model_checks import check_backbones
 from shiftbench.execution.preflight import (
-    SetState,
     check_data,
     check_leakage,
     check_schedules,
-    fingerprints_of,
     outdated,
     preflight,
     problems,

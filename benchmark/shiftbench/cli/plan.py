@@ -56,16 +56,18 @@ def plan(
 
         typer.echo(dump(loaded), nl=False)
         return
+    from shiftbench.data.sources.base import read_once
     from shiftbench.execution.cost import plan_state
     from shiftbench.execution.preflight import problems, shortages
     from shiftbench.suite.plan import Plan
 
     planned = Plan.build(loaded)
     root = data_root(loaded)
-    show(Console(), loaded, plan_state(planned, results, root))
-    if root is not None:
-        show_stores(Console(), planned, root)
-    found = problems(planned, root, allow_incomplete=allow_incomplete)
+    with read_once():
+        show(Console(), loaded, plan_state(planned, results, root))
+        if root is not None:
+            show_stores(Console(), planned, root)
+        found = problems(planned, root, allow_incomplete=allow_incomplete)
     for problem in found:
         typer.echo(f"error: {problem}", err=True)
     if found:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 from shiftbench.core.errors import InputError, first_line
+from shiftbench.core.stamps import note, note_remote
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -64,6 +65,7 @@ def filesystem(location: str) -> tuple[FileSystem, str]:
 
     if not is_remote(location):
         return fs.LocalFileSystem(), location
+    note_remote()
     try:
         found: tuple[FileSystem, str] = fs.FileSystem.from_uri(location)
     except (ArrowInvalid, OSError, ValueError) as error:
@@ -74,6 +76,7 @@ def filesystem(location: str) -> tuple[FileSystem, str]:
 def kind_of(location: str) -> Literal["file", "folder"] | None:
     """The kind of what is at a location; ``None`` if nothing is."""
     if not is_remote(location):
+        note("kind", location)
         if os.path.isdir(location):  # noqa: PTH112 - locations are strings
             return "folder"
         return "file" if os.path.isfile(location) else None  # noqa: PTH113
@@ -109,6 +112,7 @@ def shown(location: str) -> str:
 
 
 def _local_entries(location: str) -> list[DirectoryEntry]:
+    note("entries", location)
     with os.scandir(location) as scan:
         return [_local_entry(item) for item in scan if not _hidden(item.name)]
 
@@ -149,6 +153,7 @@ def opened(location: str) -> BinaryIO:
         OSError: it is not there or cannot be read.
     """
     if not is_remote(location):
+        note("content", location)
         return open(location, "rb")  # noqa: PTH123
     system, path = filesystem(location)
     file: Any = system.open_input_file(path)

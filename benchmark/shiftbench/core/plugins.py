@@ -98,6 +98,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self._builtin = builtin
         self._accept = accept
+        self._known: tuple[object, dict[str, Entry]] | None = None
 
     @property
     def singular(self) -> str:
@@ -110,11 +111,18 @@ class Registry(Generic[T]):
         Raises:
             InputError: ``SHIFTBENCH_PLUGINS`` cannot be read.
         """
+        builtin = self._builtin()
+        installed = _installed(self.kind, tuple((place, _changed(place)) for place in sys.path))
+        state = builtin, installed, os.environ.get(VARIABLE, "")
+        if self._known is not None and self._known[0] == state:
+            return self._known[1]
         found: dict[str, Entry] = {}
-        for entry in self._all_entries():
+        own = (Entry(name, target, BUILTIN, __version__) for name, target in builtin.items())
+        for entry in (*own, *installed, *_development_entries(self.kind)):
             first = found.setdefault(entry.name, entry)
             if first is not entry:
                 found[entry.name] = replace(first, rival=entry.provider)
+        self._known = state, found
         return found
 
     def entry(self, name: str) -> Entry:
@@ -150,21 +158,21 @@ class Registry(Generic[T]):
                 f"cannot be loaded: {reason}"
             ) from error
 
-    def _all_entries(self) -> Iterator[Entry]:
-        for name, target in self._builtin().items():
-            yield Entry(name, target, BUILTIN, __version__)
-        yield from _installed(self.kind, tuple((place, _changed(place)) for place in sys.path))
-        yield from _development_entries(self.kind)
 
-
-def modules_of(package: str) -> dict[str, str]:
+def modules_of(package: str) -> Mapping[str, str]:
     """The modules of a package by the names that they register: ``wise_ft.py`` is ``wise-ft``.
 
     Nothing is imported. Modules that begin with an underscore are left out.
     """
     spec = importlib.util.find_spec(package)
-    folders = [] if spec is None else spec.submodule_search_locations or []
-    files = sorted(file for folder in folders for file in Path(folder).glob("[!_]*.py"))
+    folders = () if spec is None else spec.submodule_search_locations or ()
+    return _modules_in(package, tuple((folder, _changed(folder)) for folder in folders))
+
+
+@lru_cache
+def _modules_in(package: str, folders: tuple[tuple[str, int], ...]) -> dict[str, str]:
+    """What ``modules_of`` returns, for one state of the package's folders."""
+    files = sorted(file for folder, _ in folders for file in Path(folder).glob("[!_]*.py"))
     return {file.stem.replace("_", "-"): f"{package}.{file.stem}" for file in files}
 
 
@@ -183,7 +191,7 @@ def _installed(kind: Kind, places: tuple[tuple[str, int], ...]) -> tuple[Entry, 
 def _changed(place: str) -> int:
     """When a folder's list of files last changed, in nanoseconds; 0 for what is no folder."""
     try:
-        return Path(place or ".").stat().st_mtime_ns
+        return os.stat(place or ".").st_mtime_ns  # noqa: PTH116 - often called
     except OSError:
         return 0
 

@@ -12,9 +12,12 @@ FMoW; the templates of iWildCam and FMoW follow wise-ft's.
 from __future__ import annotations
 
 import csv
+import importlib.util
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
 from shiftbench.core.errors import InputError
 
@@ -176,9 +179,7 @@ def resolve_classes(spec: str | tuple[str, ...]) -> tuple[str, ...]:
     if not isinstance(spec, str):
         return spec
     if spec == "imagenet":
-        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
-
-        return tuple(IMAGENET_CLASSNAMES)
+        return tuple(_open_clip_texts()["IMAGENET_CLASSNAMES"])
     if spec == "iwildcam":
         return _iwildcam_names()
     known = {"cifar10": CIFAR10_CLASSES, "fmow": FMOW_CATEGORIES}
@@ -198,15 +199,32 @@ def resolve_templates(spec: str | tuple[str, ...]) -> tuple[str, ...]:
     if not isinstance(spec, str):
         return spec
     if spec == "openai-80":
-        from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
-
-        return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+        templates = _open_clip_texts()["OPENAI_IMAGENET_TEMPLATES"]
+        return tuple(template("{}") for template in templates)
     known = {"simple": SIMPLE, "iwildcam": IWILDCAM, "fmow": FMOW}
     if spec not in known:
         raise InputError(
             f'templates: "{spec}" is none of {", ".join(TEMPLATE_SETS)}, nor a list of texts'
         )
     return known[spec]
+
+
+@cache
+def _open_clip_texts() -> dict[str, Any]:
+    """The names in open_clip's file of class names and templates.
+
+    The file is run alone: importing it from its package would import torch and much more.
+    """
+    package = importlib.util.find_spec("open_clip")
+    (folder,) = (package and package.submodule_search_locations) or [""]
+    spec = importlib.util.spec_from_file_location(
+        "zero_shot_metadata", Path(folder, "zero_shot_metadata.py")
+    )
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError("open_clip has no zero_shot_metadata")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return vars(module)
 
 
 @cache

@@ -133,7 +133,13 @@ def plan_state(plan: Plan, results: Path, root: str | None) -> PlanState:
     for (task, backbone, label), of_group in plan.groups():
         states = [ended[run.id].status if run.id in ended else "left" for run in of_group]
         todo = [run for run, state in zip(of_group, states, strict=True) if state != "done"]
-        costs = [cost_of(run, sizes, speeds, plan.suite.resources) for run in todo]
+        # Runs of a group differ in seed and shots, and no seed changes what a run costs.
+        of_shots = {run.shots: run for run in todo}
+        each = {
+            shots: cost_of(run, sizes, speeds, plan.suite.resources)
+            for shots, run in of_shots.items()
+        }
+        costs = [each[run.shots] for run in todo]
         for run in todo:
             if run.search is not None and run.search.id not in searches:
                 searches.add(run.search.id)

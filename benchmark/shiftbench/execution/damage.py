@@ -73,7 +73,7 @@ def _aside(file: Path) -> Path:
 
 
 def _tensors(file: Path) -> None:
-    from shiftbench.models.checkpoints import check_file
+    from shiftbench.models.safetensors import check_file
 
     check_file(file)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shiftbench.data.roots import resolve
+from shiftbench.execution.checked import Checked
 from shiftbench.execution.damage import set_damaged_aside
 from shiftbench.execution.display import Display
 from shiftbench.execution.jobs import Job, job_graph
-from shiftbench.execution.preflight import Checked, outdated, preflight
+from shiftbench.execution.preflight import outdated, preflight
 from shiftbench.execution.record import write_record
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.work import Work

@@ -25,12 +25,9 @@ def check_backbones(plan: Plan) -> None:
             check_backbone(name)
         except InputError as error:
             raise plan.suite.error(str(error), "backbones", position) from error
-    checked: set[tuple[str, str, str]] = set()
-    for run in plan.runs.values():
-        key = run.backbone, run.method, run.config.model_dump_json()
-        if key not in checked:
-            checked.add(key)
-            _check_method(plan, run)
+    distinct = {(run.task.name, run.backbone, run.label): run for run in plan.runs.values()}
+    for run in distinct.values():
+        _check_method(plan, run)
 
 
 def _check_method(plan: Plan, run: Run) -> None:

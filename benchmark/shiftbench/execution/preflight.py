@@ -7,24 +7,23 @@ that asks about one thing calls the check of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.locations import cache_dir
 from shiftbench.core.provenance import submitted
 from shiftbench.data.audit import check_overlap, unreadable
 from shiftbench.data.images import NONE_UNREADABLE, Unreadable
+from shiftbench.data.sources.base import read_once
 from shiftbench.data.tasks.definition import whole_set
-from shiftbench.data.tasks.opening import open_ood_val, open_task
+from shiftbench.data.tasks.opening import open_task
 from shiftbench.data.verify import check
+from shiftbench.execution.checked import Checked, SetKey, SetState, ood_val_of, remembered
 from shiftbench.execution.model_checks import check_backbones
-from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training_stores import check_training_stores
 from shiftbench.leaderboard import store
-from shiftbench.leaderboard.schema import rows
 from shiftbench.methods.base import TrainedMethod
 from shiftbench.suite.plan import Plan, evaluation_metrics
 from shiftbench.suite.task_metrics import check_columns, check_metrics
@@ -33,73 +32,14 @@ if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet
     from shiftbench.data.tasks.definition import Task
     from shiftbench.data.verify import Finding
-    from shiftbench.suite.plan import Run
-
-SetKey = tuple[str, str]
-"""Names of a task and of one of its evaluation sets."""
 
 ALLOW = "with --allow-incomplete the rest runs, and every row says so"
 
 P = ParamSpec("P")
 
 
-class SetState(NamedTuple):
-    """The files behind a result.
-
-    Attributes:
-        train_fingerprint: of the task's training set.
-        fingerprint: of the evaluation set.
-        incomplete_reason: what is missing; ``None`` when both are complete.
-        remark: other things to know of the files, for the rows.
-    """
-
-    train_fingerprint: str
-    fingerprint: str
-    incomplete_reason: str | None
-    remark: str | None = None
-
-
-@dataclass(frozen=True)
-class Checked:
-    """The data of a plan that passed all checks.
-
-    Attributes:
-        root: the data root.
-        sets: the state of every evaluation set, by task and set.
-        leakage: test images that methods see, by task and whether they search on OOD validation.
-        unreadable: images to leave out.
-    """
-
-    root: str
-    sets: Mapping[SetKey, SetState]
-    leakage: Mapping[tuple[str, bool], str]
-    unreadable: Unreadable
-
-    @property
-    def remarks(self) -> Remarks:
-        """Remarks on the data, for the rows."""
-        gaps = {
-            key: state.incomplete_reason
-            for key, state in self.sets.items()
-            if state.incomplete_reason is not None
-        }
-        files = {key: state.remark for key, state in self.sets.items() if state.remark is not None}
-        return Remarks(gaps, self.leakage, files, self.unreadable)
-
-    def fingerprints(self, run: Run) -> dict[str, str]:
-        """Fingerprints of the sets that the outcome of a run depends on, by name."""
-        return fingerprints_of(run.task, self.sets)
-
-    def searched_fingerprints(self, run: Run) -> dict[str, str]:
-        """Fingerprints of the sets that the search of a run looks at, by name."""
-        seen = {"train": self.sets[run.task.name, "id-val"].train_fingerprint}
-        if run.searched:
-            seen["ood-val"] = _ood_val(run, self.root).fingerprint
-        return seen
-
-
 def preflight(plan: Plan, root: str, *, allow_incomplete: bool = False) -> Checked:
-    """Do every check, the quick ones first.
+    """Do every check, the quick ones first; those of data unless the same files passed before.
 
     Args:
         plan: the runs.
@@ -110,12 +50,19 @@ def preflight(plan: Plan, root: str, *, allow_incomplete: bool = False) -> Check
         InputError: the first thing that cannot work.
     """
     submitted()
-    check_backbones(plan)
-    sets = check_data(plan, root, allow_incomplete)
-    check_schedules(plan, root)
-    unreadable, reasons = check_images(plan, root, allow_incomplete)
-    check_training_stores(plan, root, unreadable)
-    return Checked(root, _with(sets, reasons), check_leakage(plan, root, unreadable), unreadable)
+    check_backbones(plan)  # looks at caches and the network, so it is not remembered
+
+    def check() -> Checked:
+        with read_once():
+            sets = check_data(plan, root, allow_incomplete)
+            check_schedules(plan, root)
+            unreadable, reasons = check_images(plan, root, allow_incomplete)
+            leakage = check_leakage(plan, root, unreadable)
+        return Checked(root, _with(sets, reasons), leakage, unreadable)
+
+    checked = remembered(plan, root, allow_incomplete=allow_incomplete, check=check)
+    check_training_stores(plan, root, checked.unreadable)
+    return checked
 
 
 def problems(plan: Plan, root: str | None, *, allow_incomplete: bool = False) -> list[str]:
@@ -266,7 +213,7 @@ def _used(plan: Plan, root: str) -> Iterator[tuple[SetKey, ImageSet]]:
             yield (task.name, name), images
     searches = {run.search.id: run for run in plan.runs.values() if run.search and run.searched}
     for run in searches.values():
-        yield (run.task.name, "ood-val"), _ood_val(run, root)
+        yield (run.task.name, "ood-val"), ood_val_of(run, root)
 
 
 def _with(
@@ -287,13 +234,6 @@ def _tasks(plan: Plan) -> list[Task]:
     return list({run.task.name: run.task for run in plan.runs.values()}.values())
 
 
-def fingerprints_of(task: Task, sets: Mapping[SetKey, SetState]) -> dict[str, str]:
-    """Fingerprints of a task's training set and of every evaluation set, by name."""
-    states = {name: sets[task.name, name] for name in evaluation_metrics(task)}
-    train = {"train": states["id-val"].train_fingerprint}
-    return train | {name: state.fingerprint for name, state in states.items()}
-
-
 def check_leakage(
     plan: Plan, root: str, unreadable: Unreadable = NONE_UNREADABLE
 ) -> dict[tuple[str, bool], str]:
@@ -311,7 +251,7 @@ def check_leakage(
             continue
         audited.add(key)
         data = open_task(run.task, root, None, 0, unreadable)
-        ood_val = _ood_val(run, root, unreadable) if run.searched else None
+        ood_val = ood_val_of(run, root, unreadable) if run.searched else None
         check_columns(run.task.name, data.evaluation)
         if run.search is not None and run.search.ood_val is not None and ood_val is not None:
             check_columns(run.task.name, {"ood-val": (run.search.ood_val, ood_val)})
@@ -319,14 +259,6 @@ def check_leakage(
         if text is not None:
             found[key] = text
     return found
-
-
-def _ood_val(run: Run, root: str, unreadable: Unreadable = NONE_UNREADABLE) -> ImageSet:
-    """The OOD validation images that the search of a run is scored on."""
-    if run.search is None or run.search.ood_val is None:
-        raise ValueError(f"{run.label} has no search")
-    task = run.task.model_copy(update={"ood_val": run.search.ood_val})
-    return open_ood_val(task, root, unreadable)[1]
 
 
 def check_schedules(plan: Plan, root: str) -> None:
@@ -337,7 +269,9 @@ def check_schedules(plan: Plan, root: str) -> None:
     """
     resources = plan.suite.resources
     sizes: dict[tuple[str, int | None, bool], int] = {}
-    for run in plan.runs.values():
+    # Runs that differ in their seed alone have one schedule.
+    distinct = {(run.task.name, run.label, run.shots): run for run in plan.runs.values()}
+    for run in distinct.values():
         method = run.create()
         if not isinstance(method, TrainedMethod) or method.inputs != "images":
             continue
@@ -380,10 +314,13 @@ def shortages(plan: Plan, root: str) -> list[str]:
 
 def outdated(plan: Plan, results: Path, states: Mapping[SetKey, SetState]) -> set[str]:
     """Ids of the runs that were done on other data files than there are now."""
+    names = (
+        *("run_id", "evaluation_set"),
+        *("train_fingerprint", "data_fingerprint", "incomplete_reason"),
+    )
+    table = store.read(results, plan.runs, columns=names, where={"status": ["done"]})
     found = set()
-    for row in rows(store.read(results, plan.runs)):
-        recorded = (row.train_fingerprint, row.data_fingerprint, row.incomplete_reason)
-        task = plan.runs[row.run_id].task.name
-        if recorded != states[task, whole_set(row.evaluation_set)][:3]:
-            found.add(row.run_id)
+    for run_id, name, *recorded in zip(*(table[name].to_pylist() for name in names), strict=True):
+        if tuple(recorded) != states[plan.runs[run_id].task.name, whole_set(name)][:3]:
+            found.add(run_id)
     return found

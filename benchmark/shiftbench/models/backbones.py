@@ -115,7 +115,7 @@ def check_backbone(name: str) -> None:
             known = sources_in_table().get((place.tag, place.model))
             _require(known or find_pretrained(place.tag, place.model, name).source, name)
             return
-        from shiftbench.models.reading import check_weights
+        from shiftbench.models.safetensors import check_weights
 
         for file in describe(place).weights:
             check_weights(file)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from shiftbench.core.errors import InputError, RunFailedError
 from shiftbench.core.files import written_atomically
+from shiftbench.models.safetensors import opened
 
 FORMAT = "shiftbench"
 WEIGHTS_FORMAT = "weights/1"
@@ -75,32 +75,8 @@ def load_state(path: Path | str) -> dict[str, Any]:
     return state
 
 
-def check_file(path: Path) -> None:
-    """Raise ``InputError`` unless ``path`` is a complete safetensors file (reads its header)."""
-    with _opened(path):
-        pass
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """An open safetensors file."""
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(10)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    # The first eight bytes of safetensors are a length, which may look like anything.
-    if start[8:9] != b"{" and start.startswith((b"PK\x03\x04", b"\x80")):
-        raise InputError(f"{path}: a pickle (PyTorch's own format), not safetensors; not loaded")
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise InputError(f"{path}: truncated, damaged or not safetensors ({error})") from error
-
-
 def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], Any]:
-    with _opened(path) as file:
+    with opened(path, "pt") as file:
         metadata = file.metadata() or {}
         found = metadata.get(FORMAT)
         if found != kind:

@@ -214,7 +214,8 @@ def build(described: Described) -> CLIP:
     from open_clip.model import set_model_preprocess_cfg
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
-    from shiftbench.models.reading import REFUSED, check_weights, read_weights
+    from shiftbench.models.reading import REFUSED, read_weights
+    from shiftbench.models.safetensors import check_weights
 
     for file in described.weights:
         check_weights(file)

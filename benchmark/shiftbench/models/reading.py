@@ -16,10 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from shiftbench.core.errors import InputError
-from shiftbench.models.checkpoints import check_file
 from shiftbench.models.hub import one_line
+from shiftbench.models.safetensors import SAFE, check_weights
 
-SAFE = ".safetensors"
 HOLDERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training loops store the weights beside an optimizer's state."""
 
@@ -30,18 +29,6 @@ REFUSED = (
     "holds more than tensors and plain values, and is not read: a pickle can run any code; save "
     "the state_dict() alone"
 )
-
-
-def check_weights(file: Path) -> None:
-    """See that a file is there and, of safetensors, whole.
-
-    Raises:
-        InputError: it is not.
-    """
-    if file.suffix == SAFE:
-        check_file(file)
-    elif not file.is_file():
-        raise InputError(f"{file}: no such file")
 
 
 def read_weights(files: Iterable[Path]) -> dict[str, Tensor]:

@@ -126,12 +126,12 @@ class Plan:
             InputError: a backbone is unknown, or two labels mean the same run.
         """
         runs: dict[str, Run] = {}
-        for (name, task), position, shots, seed in product(
-            suite.tasks.items(), range(len(suite.backbones)), suite.shots, suite.seeds
-        ):
-            cell = _Cell(suite, task, position, shots, seed)
-            for label in suite.methods[name]:
-                cell.add(label, runs)
+        for (name, task), position in product(suite.tasks.items(), range(len(suite.backbones))):
+            first = _Cell(suite, task, position)
+            for shots, seed in product(suite.shots, suite.seeds):
+                cell = first.of(shots, seed)
+                for label in suite.methods[name]:
+                    cell.add(label, runs)
         return cls(suite, runs)
 
     def groups(self) -> Iterator[tuple[tuple[str, str, str], list[Run]]]:
@@ -206,8 +206,21 @@ def run_id(spec: Mapping[str, Any]) -> str:
 
     The order of keys does not count, nor whether a whole number is written ``10`` or ``10.0``.
     """
-    text = json.dumps(_plain(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    parts = (f"{json.dumps(key)}:{_text(spec[key])}" for key in sorted(spec))
+    return hashlib.sha256(f"{{{','.join(parts)}}}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A value as JSON, so that what many identities share is written once."""
+
+    text: str
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, _Text):
+        return value.text
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
@@ -225,21 +238,18 @@ class _Cell:
         suite: that asks for them.
         task: of the cell. Only a search looks at its OOD validation data.
         position: of the backbone in the suite.
-        shots: training images per class.
-        seed: of the cell.
     """
 
-    def __init__(
-        self, suite: Suite, task: Task, position: int, shots: int | None, seed: int
-    ) -> None:
+    def __init__(self, suite: Suite, task: Task, position: int) -> None:
         self._suite = suite
         self._task = task.recorded()
         self._ood_val = task.ood_val
         held = task.id_val
         self._withheld_from = held.withheld_from if isinstance(held, Holdout) else "all"
         self._backbone = suite.backbones[position]
-        self._shots = shots
-        self._seed = seed
+        self._shots: int | None = None
+        self._seed = 0
+        self._shared: dict[tuple[str, bool, bool], dict[str, Any]] = {}
         try:
             self._backbone_identity = backbone_identity(self._backbone)
         except InputError as error:
@@ -254,7 +264,7 @@ class _Cell:
         suite, task = self._suite, self._task
         method = suite.methods[task.name][label]
         parents = tuple(
-            (parent, self._of_seed(parent.seed).add(parent.label, runs))
+            (parent, self.of(self._shots, self._seed_of(parent)).add(parent.label, runs))
             for parent in method.parents()
         )
         elsewhere = method.elsewhere or any(runs[run_id].elsewhere for _, run_id in parents)
@@ -265,11 +275,14 @@ class _Cell:
             raise suite.error(f'the same as "{first}"; one of the two is enough', "methods", label)
         return run.id
 
-    def _of_seed(self, seed: int | None) -> _Cell:
-        """The same cell of another seed; ``None`` for this one."""
+    def of(self, shots: int | None, seed: int) -> _Cell:
+        """The same cell of other shots, training images per class, and another seed."""
         cell = copy(self)
-        cell._seed = self._seed if seed is None else seed
+        cell._shots, cell._seed = shots, seed
         return cell
+
+    def _seed_of(self, parent: Parent) -> int:
+        return self._seed if parent.seed is None else parent.seed
 
     def _run(
         self,
@@ -287,8 +300,7 @@ class _Cell:
             budget = budget.model_copy(update={"steps": None})
         search = self._search(label, method, parents, whole)
         found = search.id if search else None
-        files = file_digests(method.config)
-        spec = self._spec(method, parents, seed, shots, budget, found, whole=whole, files=files)
+        spec = self._spec(label, method, parents, seed, shots, budget, found, whole=whole)
         return Run(
             id=run_id(spec),
             task=task,
@@ -331,35 +343,56 @@ class _Cell:
 
     def _spec(
         self,
+        label: str,
         method: Method[MethodConfig],
         parents: tuple[tuple[Parent, str], ...],
         seed: int,
         shots: int | None,
         budget: Budget,
         search: str | None = None,
+        *,
+        whole: bool,
+    ) -> dict[str, Any]:
+        """The identity of a run."""
+        shared = self._shared_spec(label, method, budget, whole=whole)
+        return {**shared, **_own(parents, seed, shots), "search": search}
+
+    def _shared_spec(
+        self,
+        label: str,
+        method: Method[MethodConfig],
+        budget: Budget,
         seen: EvaluationSet | None = None,
         *,
         whole: bool,
-        files: Mapping[str, str] | None = None,
+        of_search: bool = False,
     ) -> dict[str, Any]:
-        """The identity of a run, or of a search, which alone has seen OOD validation data."""
-        return identity(
-            task=self._task,
-            data_kind=self._suite.data_kind,
-            backbone=self._backbone_identity,
-            method=method.name,
-            plugin=plugin_origin(method),
-            config=method.config,
-            parents=tuple(parent_id for _, parent_id in parents),
-            seed=seed,
-            shots=shots,
-            budget=budget,
-            search=search,
-            sources=source_origins(self._task, seen),
-            metrics=metric_origins(metrics_named(self._task, seen)),
-            whole=whole,
-            files=files,
-        )
+        """What the identities of all seeds have in common, as text that is made once.
+
+        A search alone has seen OOD validation data.
+        """
+        key = label, whole, of_search
+        if key not in self._shared:
+            spec = identity(
+                task=self._task,
+                data_kind=self._suite.data_kind,
+                backbone=self._backbone_identity,
+                method=method.name,
+                plugin=plugin_origin(method),
+                config=method.config,
+                parents=(),
+                seed=0,
+                shots=None,
+                budget=budget,
+                sources=source_origins(self._task, seen),
+                metrics=metric_origins(metrics_named(self._task, seen)),
+                whole=whole,
+                files=None if of_search else file_digests(method.config),
+            )
+            if of_search:
+                spec |= {"kind": "search", "ood_val": seen and seen.model_dump(mode="json")}
+            self._shared[key] = {name: _Text(_text(value)) for name, value in spec.items()}
+        return self._shared[key]
 
     def _search(
         self,
@@ -382,9 +415,8 @@ class _Cell:
         own = search.config.per_seed or self._shots is not None or bool(parents)
         seed = self._seed if own else 0
         budget = self._suite.budget.model_copy(update={"steps": None})
-        spec = self._spec(method, parents, seed, self._shots, budget, seen=ood_val, whole=whole)
-        spec |= {"kind": "search", "ood_val": ood_val and ood_val.model_dump(mode="json")}
-        return SearchRun(run_id(spec), seed, ood_val)
+        shared = self._shared_spec(label, method, budget, ood_val, whole=whole, of_search=True)
+        return SearchRun(run_id({**shared, **_own(parents, seed, self._shots)}), seed, ood_val)
 
     def _varies(self, label: str) -> bool:
         """True if the cell's seed can change the outcome of a method.
@@ -400,6 +432,11 @@ class _Cell:
         """True if the few-shot draw can change the outcome: the method or an ancestor uses it."""
         method = self._suite.methods[self._task.name][label]
         return method.seeded or any(self._draws(parent.label) for parent in method.parents())
+
+
+def _own(parents: tuple[tuple[Parent, str], ...], seed: int, shots: int | None) -> dict[str, Any]:
+    """What tells the identities of one method's runs and searches from each other."""
+    return {"parents": [run_id for _, run_id in parents], "seed": seed, "shots": shots}
 
 
 def evaluation_metrics(task: Task) -> dict[str, str]:

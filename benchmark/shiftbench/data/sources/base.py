@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -174,10 +176,15 @@ class Source(Closed):
         Raises:
             InputError: it is not; the message says what the reader has to change.
         """
+        key = type(self), self.model_dump_json(exclude={"part", "limit", "balanced"}), root
+        if _kept is not None and key in _kept:
+            return _kept[key]
         images = self.read(root)
         fault = _malformed(images)
         if fault:
             raise InputError(f"{self.title}: {type(self).__name__}.read gives {fault}")
+        if _kept is not None:
+            _kept[key] = images
         return images
 
     def size(self, root: str) -> int:
@@ -202,6 +209,21 @@ class Source(Closed):
         if self.part[0] >= self.part[1]:
             raise ValueError("part goes from a smaller fraction to a larger one")
         return self
+
+
+_kept: dict[tuple[type[Source], str, str], ImageSet] | None = None
+"""The sets that were opened within ``read_once``."""
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Within the block, the files of a set are listed once, however often it is opened."""
+    global _kept
+    before, _kept = _kept, {}
+    try:
+        yield
+    finally:
+        _kept = before
 
 
 def _malformed(images: ImageSet) -> str:

@@ -1,0 +1,54 @@
+"""Safetensors files as such: opening them, and seeing that they are whole. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+
+from shiftbench.core.errors import InputError
+
+SAFE = ".safetensors"
+
+
+def check_weights(file: Path) -> None:
+    """See that a file is there and, of safetensors, whole.
+
+    Raises:
+        InputError: it is not.
+    """
+    if file.suffix == SAFE:
+        check_file(file)
+    elif not file.is_file():
+        raise InputError(f"{file}: no such file")
+
+
+def check_file(path: Path) -> None:
+    """Raise ``InputError`` unless ``path`` is a complete safetensors file (reads its header)."""
+    with opened(path, "numpy"):
+        pass
+
+
+@contextmanager
+def opened(path: Path, framework: Literal["pt", "numpy"]) -> Iterator[Any]:
+    """An open safetensors file, whose tensors are of a framework.
+
+    Raises:
+        InputError: no such file, a pickle, truncated or damaged.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(10)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    # The first eight bytes of safetensors are a length, which may look like anything.
+    if start[8:9] != b"{" and start.startswith((b"PK\x03\x04", b"\x80")):
+        raise InputError(f"{path}: a pickle (PyTorch's own format), not safetensors; not loaded")
+    try:
+        with safe_open(path, framework=framework) as file:
+            yield file
+    except SafetensorError as error:
+        raise InputError(f"{path}: truncated, damaged or not safetensors ({error})") from error
