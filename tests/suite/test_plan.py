@@ -17,7 +17,8 @@ from shiftbench.methods.builtin.full import Full
 from shiftbench.methods.config import MethodConfig, StoreConfig, TrainingConfig
 from shiftbench.methods.registry import METHODS
 from shiftbench.suite.file import Budget
-from shiftbench.suite.plan import IDENTITY_VERSION, Plan, Run, evaluation_metrics, identity, run_id
+from shiftbench.suite.identity import IDENTITY_VERSION, identity, run_id
+from shiftbench.suite.plan import Plan, Run, evaluation_metrics
 from shiftbench.suite.suite import Suite
 
 SUITE = """\

@@ -23,7 +23,8 @@ from shiftbench.data.images import NONE_UNREADABLE, Unreadable
 from shiftbench.data.sources.registry import plugin_origins
 from shiftbench.data.tasks.opening import open_ood_val
 from shiftbench.execution.remarks import Remarks
-from shiftbench.suite.plan import IDENTITY_VERSION, evaluation_metrics
+from shiftbench.suite.identity import IDENTITY_VERSION
+from shiftbench.suite.plan import evaluation_metrics
 
 if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet

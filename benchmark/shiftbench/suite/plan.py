@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from shiftbench.methods.base import Parent, TrainedMethod
 from shiftbench.methods.config import file_digests
 from shiftbench.methods.registry import METHODS, plugin_origin
 from shiftbench.models.backbones import backbone_identity
+from shiftbench.suite.identity import JsonText, identity, json_text, run_id
 from shiftbench.suite.task_metrics import metrics_named
 
 if TYPE_CHECKING:
@@ -26,12 +25,6 @@ if TYPE_CHECKING:
     from shiftbench.methods.config import MethodConfig
     from shiftbench.suite.file import Budget
     from shiftbench.suite.suite import Suite
-
-NAMES = {"parent", "parents", "over_seeds"}
-LABELS: Any = {**dict.fromkeys(NAMES, True), "settings": NAMES}
-"""Settings that only name other runs, also those of a method that another one wraps."""
-
-IDENTITY_VERSION = 4  # raised whenever the same specification computes something else
 
 
 @dataclass(frozen=True)
@@ -142,95 +135,6 @@ class Plan:
         yield from groups.items()
 
 
-def identity(
-    *,
-    task: Task,
-    data_kind: str,
-    backbone: str,
-    method: str,
-    plugin: str | None,
-    config: MethodConfig,
-    parents: tuple[str, ...],
-    seed: int,
-    shots: int | None,
-    budget: Budget,
-    search: str | None = None,
-    sources: Mapping[str, str] | None = None,
-    metrics: Mapping[str, str] | None = None,
-    whole: bool = False,
-    files: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Everything that can change the outcome of a run, and nothing else, as JSON.
-
-    Args:
-        task: what to train and evaluate on.
-        data_kind: see ``Suite.data_kind``.
-        backbone: its ``backbone_identity``.
-        method: registered name.
-        plugin: of a method that is not built in, distribution, version and digest of its code.
-        config: its settings; labels of parents, which are names only, are left out.
-        parents: ids of the parents' runs.
-        seed: of the run.
-        shots: training images per class.
-        budget: upper limits.
-        search: id of the search that its settings come from.
-        sources: distribution and version by kind of the sources that are not built in; a run
-            without any has the identity that it would have without this key.
-        metrics: the same of metrics, by name.
-        whole: whether it trains on what is held out for ID validation too.
-        files: the digest of what each setting names that is a file; in place of its path.
-    """
-    left_out = LABELS | dict.fromkeys(files or (), True)
-    return {
-        "version": IDENTITY_VERSION,
-        "task": task.model_dump(mode="json"),
-        "data_kind": data_kind,
-        "backbone": backbone,
-        "method": method,
-        "plugin": plugin,
-        "config": config.model_dump(mode="json", exclude=left_out),
-        "parents": parents,
-        "seed": seed,
-        "shots": shots,
-        "budget": budget.model_dump(mode="json"),
-        "search": search,
-        **({"sources": dict(sources)} if sources else {}),
-        **({"metrics": dict(metrics)} if metrics else {}),
-        **({"whole": True} if whole else {}),
-        **({"files": dict(files)} if files else {}),
-    }
-
-
-def run_id(spec: Mapping[str, Any]) -> str:
-    """The first 16 hex digits of the SHA-256 of ``spec`` as JSON, however it is spelled.
-
-    The order of keys does not count, nor whether a whole number is written ``10`` or ``10.0``.
-    """
-    parts = (f"{json.dumps(key)}:{_text(spec[key])}" for key in sorted(spec))
-    return hashlib.sha256(f"{{{','.join(parts)}}}".encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class _Text:
-    """A value as JSON, so that what many identities share is written once."""
-
-    text: str
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, _Text):
-        return value.text
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 class _Cell:
     """One task, backbone, number of shots and seed, and the runs of its methods.
 
@@ -250,6 +154,7 @@ class _Cell:
         self._shots: int | None = None
         self._seed = 0
         self._shared: dict[tuple[str, bool, bool], dict[str, Any]] = {}
+        self._files: dict[str, dict[str, str]] = {}
         try:
             self._backbone_identity = backbone_identity(self._backbone)
         except InputError as error:
@@ -315,7 +220,7 @@ class _Cell:
             budget=budget,
             search=search,
             whole=whole,
-            files=tuple(files.items()),
+            files=tuple(self._digests(label, method).items()),
             elsewhere=elsewhere,
         )
 
@@ -357,6 +262,12 @@ class _Cell:
         shared = self._shared_spec(label, method, budget, whole=whole)
         return {**shared, **_own(parents, seed, shots), "search": search}
 
+    def _digests(self, label: str, method: Method[MethodConfig]) -> dict[str, str]:
+        """Digests of the files that a method's settings name, which are read once."""
+        if label not in self._files:
+            self._files[label] = file_digests(method.config)
+        return self._files[label]
+
     def _shared_spec(
         self,
         label: str,
@@ -387,11 +298,11 @@ class _Cell:
                 sources=source_origins(self._task, seen),
                 metrics=metric_origins(metrics_named(self._task, seen)),
                 whole=whole,
-                files=None if of_search else file_digests(method.config),
+                files=None if of_search else self._digests(label, method),
             )
             if of_search:
                 spec |= {"kind": "search", "ood_val": seen and seen.model_dump(mode="json")}
-            self._shared[key] = {name: _Text(_text(value)) for name, value in spec.items()}
+            self._shared[key] = {name: JsonText(json_text(value)) for name, value in spec.items()}
         return self._shared[key]
 
     def _search(

@@ -7,7 +7,7 @@ from typing import Any
 
 from shiftbench.leaderboard.schema import Row
 from shiftbench.leaderboard.verify import ROUNDING, place
-from shiftbench.suite.plan import NAMES
+from shiftbench.suite.identity import NAMES
 
 _OF_RUN = ("task", "task_digest", "data_kind", "backbone", "method", "seed", "shots", "budget")
 _OF_RESULT = ("value", "n", "primary", "role", "complete", "interval", "data_fingerprint")

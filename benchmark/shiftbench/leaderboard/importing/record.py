@@ -23,7 +23,8 @@ from shiftbench.leaderboard.importing.matching import VARIANT, order_of, predict
 from shiftbench.leaderboard.importing.target import OpenedSet, Target, missing_files, open_set
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import IMPORTED, RunInfo, done, shifts_of, task_digest
-from shiftbench.suite.plan import evaluation_metrics, run_id
+from shiftbench.suite.identity import run_id
+from shiftbench.suite.plan import evaluation_metrics
 
 if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet
