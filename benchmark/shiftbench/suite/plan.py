@@ -154,7 +154,7 @@ class _Cell:
         self._shots: int | None = None
         self._seed = 0
         self._shared: dict[tuple[str, bool, bool], dict[str, Any]] = {}
-        self._files: dict[str, dict[str, str]] = {}
+        self._files: dict[str, Mapping[str, str]] = {}
         try:
             self._backbone_identity = backbone_identity(self._backbone)
         except InputError as error:
@@ -262,7 +262,7 @@ class _Cell:
         shared = self._shared_spec(label, method, budget, whole=whole)
         return {**shared, **_own(parents, seed, shots), "search": search}
 
-    def _digests(self, label: str, method: Method[MethodConfig]) -> dict[str, str]:
+    def _digests(self, label: str, method: Method[MethodConfig]) -> Mapping[str, str]:
         """Digests of the files that a method's settings name, which are read once."""
         if label not in self._files:
             self._files[label] = file_digests(method.config)
