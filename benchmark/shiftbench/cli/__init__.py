@@ -26,6 +26,8 @@ VERBS = {
     "export-model": "export_model",
     "predict": "predict",
     "compact": "compact",
+    "remove": "remove",
+    "gc": "gc",
 }
 """Verbs in the order of the help, each with the name of its function, or app, in its module.
 

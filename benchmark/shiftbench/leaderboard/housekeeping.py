@@ -1,0 +1,173 @@
+"""What a results folder holds that nothing needs, and runs that are to go. Nothing here is torch.
+
+Finding comes first and is all that happens unless somebody asks for more: ``removal`` and
+``leftovers`` say what would go, ``delete`` does it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from shiftbench.core.errors import InputError
+from shiftbench.leaderboard import store
+from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.schema import Row, runs
+
+UNTOUCHED_S = 7 * 24 * 3600
+"""Seconds without a change after which unfinished work is taken for given up."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that would be deleted.
+
+    Attributes:
+        path: a file, or a folder with all that is in it.
+        size: in bytes, of everything in it.
+        why: nothing needs it.
+    """
+
+    path: Path
+    size: int
+    why: str
+
+
+def removal(results: Path, run_ids: Collection[str]) -> list[Item]:
+    """The files of runs: rows, weights and predictions.
+
+    Args:
+        results: the results folder.
+        run_ids: of the runs.
+
+    Raises:
+        InputError: another run builds on one of them.
+    """
+    for run in runs(store.read(results)):
+        needs = [parent for parent in run.parents if parent.run_id in run_ids]
+        if run.run_id not in run_ids and needs:
+            raise InputError(
+                f"run {run.run_id} ({run.label}) builds on {needs[0].run_id} ({needs[0].label}); "
+                "remove both, or neither"
+            )
+    rows = (store.folder(results) / f"{run_id}.parquet" for run_id in run_ids)
+    folders = (RunFolder.of(results, run_id).path for run_id in run_ids)
+    # Rows go first: a run without them is done again, rows without a run would be wrong.
+    return [
+        *(_item(path, "rows of the run") for path in rows if path.exists()),
+        *(_item(path, "files of the run") for path in folders if path.exists()),
+    ]
+
+
+def leftovers(results: Path, *, weights: bool = False) -> list[Item]:
+    """What nothing needs any more.
+
+    Args:
+        results: the results folder.
+        weights: also the weights of runs that are done, if no run that is not done builds on them;
+            with them go ``load_model`` and ``export-model`` of these runs, until they are done
+            again.
+    """
+    known = {run.run_id: run for run in runs(store.read(results))}
+    done = {run_id for run_id, run in known.items() if isinstance(run, Row)}
+    folders = sorted((results / "runs").glob("*")) if (results / "runs").is_dir() else []
+    records = {path.name: _record(path) for path in folders}
+    awaited = {
+        parent
+        for run_id, record in records.items()
+        if run_id not in done
+        for _, _, parent in record.get("parents", ())
+    }
+    found: list[Item] = []
+    for path in folders:
+        folder = RunFolder(path)
+        if path.name not in known and _age(path) > UNTOUCHED_S:
+            found.append(_item(path, "a run without rows, untouched for a week"))
+            continue
+        if folder.fitted:
+            spent = (folder.state, folder.best)
+            found += [_item(p, "state of a training that is done") for p in spent if p.exists()]
+        if path.name in done:
+            if (path / "parts").is_dir():
+                found.append(_item(path / "parts", "predictions that are in one file by now"))
+            if weights and path.name not in awaited and folder.weights.exists():
+                found.append(_item(folder.weights, "weights that no unfinished run builds on"))
+    found += _searches(results, known.values(), records.values())
+    return [*found, *_temporaries(results, [item.path for item in found])]
+
+
+def _searches(
+    results: Path, known: Iterable[object], records: Iterable[dict[str, object]]
+) -> Iterator[Item]:
+    """Searches that no run has."""
+    used = {getattr(run, "search_id", None) for run in known}
+    for record in records:
+        search = record.get("search")
+        if isinstance(search, dict):
+            used.add(search.get("id"))
+    for path in sorted((results / "searches").glob("*")):
+        if path.name not in used and _age(path) > UNTOUCHED_S:
+            yield _item(path, "a search that no run has, untouched for a week")
+
+
+def _temporaries(results: Path, covered: Collection[Path]) -> Iterator[Item]:
+    """Files under temporary names whose process was killed long ago."""
+    for path in sorted(results.rglob(".*.tmp")):
+        inside = any(path.is_relative_to(other) for other in covered)
+        if not inside and _age(path) > UNTOUCHED_S:
+            yield _item(path, "left by a process that was killed")
+
+
+def delete(items: Iterable[Item]) -> int:
+    """Delete them, in order; the bytes that are free then.
+
+    Raises:
+        InputError: one cannot be deleted.
+    """
+    freed = 0
+    for item in items:
+        try:
+            if item.path.is_dir():
+                shutil.rmtree(item.path)
+            else:
+                item.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"{item.path}: cannot be deleted ({error.strerror})") from error
+        freed += item.size
+    return freed
+
+
+def entries(folder: Path, why: str) -> list[Item]:
+    """Every entry of a folder, such as a cache, in which all is made again when it is needed."""
+    return [_item(path, why) for path in sorted(folder.glob("*"))] if folder.is_dir() else []
+
+
+def _record(folder: Path) -> dict[str, object]:
+    """What a run's folder says of the run; nothing where the file is not there or not whole."""
+    try:
+        content = json.loads(RunFolder(folder).record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found: dict[str, object] = content.get("run", {})
+    return found
+
+
+def _item(path: Path, why: str) -> Item:
+    return Item(path, sum(file.stat().st_size for file in _files(path)), why)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+    else:
+        yield from (file for file in path.rglob("*") if file.is_file())
+
+
+def _age(path: Path) -> float:
+    """Seconds since anything in it was written."""
+    newest = max((file.stat().st_mtime for file in _files(path)), default=path.stat().st_mtime)
+    return time.time() - newest
