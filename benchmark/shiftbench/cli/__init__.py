@@ -17,6 +17,7 @@ VERBS = {
     "status": "status",
     "report": "report",
     "compare": "compare",
+    "diff": "diff",
     "list": "list_registered",
     "backbone": "app",
     "data": "app",

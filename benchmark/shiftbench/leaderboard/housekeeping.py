@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shiftbench.core.errors import InputError
 from shiftbench.leaderboard import store
@@ -101,7 +102,7 @@ def leftovers(results: Path, *, weights: bool = False) -> list[Item]:
 
 
 def _searches(
-    results: Path, known: Iterable[object], records: Iterable[dict[str, object]]
+    results: Path, known: Iterable[object], records: Iterable[dict[str, Any]]
 ) -> Iterator[Item]:
     """Searches that no run has."""
     used = {getattr(run, "search_id", None) for run in known}
@@ -146,13 +147,13 @@ def entries(folder: Path, why: str) -> list[Item]:
     return [_item(path, why) for path in sorted(folder.glob("*"))] if folder.is_dir() else []
 
 
-def _record(folder: Path) -> dict[str, object]:
+def _record(folder: Path) -> dict[str, Any]:
     """What a run's folder says of the run; nothing where the file is not there or not whole."""
     try:
         content = json.loads(RunFolder(folder).record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    found: dict[str, object] = content.get("run", {})
+    found: dict[str, Any] = content.get("run", {})
     return found
 
 
