@@ -128,6 +128,7 @@ class Leaderboard:
         else:
             labels = {run_id: run.label for run_id, run in self.plan.runs.items()}
             table = store.relabel(store.read(self.results, labels), labels)
+        store.keep_compact(self.results)
         return table if task is None else of_tasks(table, [task])
 
     def records(self, task: str | None = None) -> list[Row]:

@@ -13,6 +13,7 @@ from shiftbench.execution.jobs import Job
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.work import Work
+from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import Fit, RunFolder
 from shiftbench.leaderboard.schema import failures
 from shiftbench.leaderboard.store import read
@@ -50,6 +51,17 @@ def raised(error: Exception) -> Exception:
         raise error
     except type(error) as caught:
         return caught
+
+
+def test_rows_are_copied_together_now_and_then(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MANY", 2)
+    monkeypatch.setattr(store.compact, "__defaults__", (0,))
+    work = make_work(plan, tmp_path)
+    (fit,) = work.ready()
+    work.settle(fit, RunFailedError("no way"))  # of both runs
+    assert store.Files.of(tmp_path).copied().keys() == plan.runs.keys()
 
 
 def test_a_failure_is_recorded_with_its_traceback(plan: Plan, tmp_path: Path) -> None:

@@ -1,20 +1,31 @@
 import itertools
 import multiprocessing
+import os
+import signal
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from shiftbench.api import Leaderboard
 from shiftbench.cli import main
 from shiftbench.core.errors import InputError
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.files import COPY, Files
 from shiftbench.leaderboard.schema import SCHEMA, VERSION_KEY, done, failed
-from shiftbench.leaderboard.store import compact, folder, read, statuses, write_run
+from shiftbench.leaderboard.store import (
+    compact,
+    folder,
+    keep_compact,
+    read,
+    statuses,
+    write_run,
+)
 
 from tests.leaderboard.records import info, results, run
 
@@ -186,6 +197,72 @@ def test_a_broken_file_is_named_and_nothing_is_copied(tmp_path):
     with pytest.raises(InputError, match=r"c3\.parquet: cannot be read"):
         compact(tmp_path, settled=0)
     assert not (tmp_path / COPY).exists()
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Copies are made of three files."""
+    monkeypatch.setattr(store, "MANY", 3)
+    monkeypatch.setattr(compact, "__defaults__", (0,))
+
+
+def test_a_copy_is_kept_up_without_being_asked_for(tmp_path, monkeypatch, few):
+    fill(tmp_path, ["a1", "b2"])
+    keep_compact(tmp_path)
+    assert not (tmp_path / COPY).exists()  # two files are opened as quickly
+    fill(tmp_path, ["c3"])
+    keep_compact(tmp_path)
+    names = opened(monkeypatch)
+    assert read(tmp_path).num_rows == 6
+    assert names == []
+    made = (tmp_path / COPY).stat().st_mtime_ns
+    fill(tmp_path, ["d4", "a1"], task="fmow")
+    keep_compact(tmp_path)
+    assert (tmp_path / COPY).stat().st_mtime_ns == made
+    fill(tmp_path, ["e5"])
+    keep_compact(tmp_path)
+    names.clear()
+    assert read(tmp_path).num_rows == 10
+    assert names == []
+
+
+def test_who_reads_a_leaderboard_keeps_it_up(tmp_path, few):
+    fill(tmp_path, ["a1", "b2", "c3"])
+    Leaderboard(tmp_path).rankings()
+    assert (tmp_path / COPY).exists()
+
+
+def test_a_copy_that_cannot_be_made_is_done_without(tmp_path, few):
+    tables = fill(tmp_path, ["a1", "b2", "c3"])
+    (tmp_path / COPY).mkdir()
+    keep_compact(tmp_path)
+    assert (tmp_path / COPY).is_dir()
+    (tmp_path / COPY).rmdir()
+    assert read(tmp_path).equals(pa.concat_tables(tables.values()))
+
+
+def _killed_while_copying(place):
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Path.replace = die  # what is written is whole, and not yet in its place
+    store.MANY = 3
+    keep_compact(place)
+
+
+def test_who_is_killed_while_copying_leaves_no_trace(tmp_path, few):
+    tables = fill(tmp_path, ["a1", "b2", "c3"])
+    process = multiprocessing.get_context("fork").Process(
+        target=_killed_while_copying, args=(tmp_path,)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".*.tmp"))) == 1
+    assert read(tmp_path).equals(pa.concat_tables(tables.values()))
+    keep_compact(tmp_path)
+    assert (tmp_path / COPY).exists()
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_the_command(tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -56,9 +55,6 @@ Numbers for a spreadsheet, tables and figures for a paper:
 """
 
 
-SLOW_S = 5.0  # of reading, after which a hint is given
-
-
 def report(
     suite: OptionalSuite = None,
     results: ReadResults = str(RESULTS),
@@ -98,10 +94,7 @@ def report(
     check_suite_options(suite, overrides, data)
     loaded = None if suite is None else load_suite(suite, overrides, data)
     board = Leaderboard(existing(results), loaded)
-    started = time.monotonic()
     found = board.rows()
-    if time.monotonic() - started > SLOW_S:
-        console.print("[dim]so many files take long to read: shiftbench compact copies them[/dim]")
     table = of_tasks(found, task or [])
     # Planning every suite takes a while, and only the page shows how to reproduce runs.
     finder = _finder(suite) if html else None

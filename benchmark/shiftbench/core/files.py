@@ -62,13 +62,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def sweep_temporaries(folder: Path) -> None:
+def sweep_temporaries(folder: Path, pattern: str = "**/.*.tmp") -> None:
     """Delete what processes left under temporary names in a folder because they were killed.
 
     That is what a process of this machine wrote that is no longer there, and what one of another
     machine, which cannot be asked, has not touched for a day.
     """
-    for file in folder.rglob(".*.tmp"):
+    for file in folder.glob(pattern):
         named = _TEMPORARY.fullmatch(file.name)
         if named is None:
             continue

@@ -81,6 +81,7 @@ def launch(
     with Display(console, plan.runs, list(graph)) as display:
         work = Work(setup, graph, todo, display)
         executor.execute(work)
+    store.keep_compact(results)
     return Outcome(plan, frozenset(todo), work.failures)
 
 

@@ -46,6 +46,7 @@ class Work:
         self.display = display
         self._agenda = Agenda(graph)
         self._todo = todo
+        self._recorded = 0
 
     def ready(self) -> list[Job]:
         """Jobs that may start now and were not given out before."""
@@ -75,6 +76,7 @@ class Work:
             if job.stage == "score":
                 RunFolder.of(self.setup.results, job.run_id).error.unlink(missing_ok=True)
                 self._check_golden(job.run_id)
+                self._count_recorded()
             return
         ended = self._agenda.fail(job.run_id, last_line(error))
         if not ended:  # it had failed before
@@ -85,7 +87,14 @@ class Work:
             if run_id in self._todo:
                 info = run_info(self.setup.suite, self.setup.runs[run_id])
                 store.write_run(self.setup.results, run_id, failed(info, reason, file))
+                self._count_recorded()
             self.display.failed(run_id, reason)
+
+    def _count_recorded(self) -> None:
+        """A run's rows are written; now and then all rows are copied together."""
+        self._recorded += 1
+        if self._recorded % store.MANY == 0:
+            store.keep_compact(self.setup.results)
 
     def _write_error(self, run_id: str, error: BaseException) -> str:
         """Write the whole error to the run's folder; its path in the results folder."""

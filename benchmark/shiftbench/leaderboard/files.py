@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shiftbench.core.errors import InputError, first_line
-from shiftbench.core.files import written_atomically
+from shiftbench.core.files import sweep_temporaries, written_atomically
 from shiftbench.core.locations import filesystem, is_remote
 from shiftbench.leaderboard.schema import SCHEMA
 from shiftbench.leaderboard.versions import (
@@ -202,6 +202,20 @@ class Files:
         if len(copied) < len(then):
             table = table.filter(pc.is_in(table["run_id"], pa.array(copied, pa.string())))
         return copied, choice.of(table)
+
+    def copied(self) -> dict[str, Stamp]:
+        """The files that are in the copy, as they were then; none if it cannot be read."""
+        try:
+            with self._opened(COPY, _COPY_REMEDY) as (_, _, schema, major):
+                stamps = json.loads(schema.metadata.get(STAMPS_KEY, b"{}"))
+                return {run_id: Stamp(*s) for run_id, s in stamps.items()} if major == MAJOR else {}
+        except (FileNotFoundError, InputError):
+            return {}
+
+    def sweep(self) -> None:
+        """Delete copies that were not finished since their process was killed."""
+        if not self.remote:
+            sweep_temporaries(Path(self.root), f".{COPY}.*.tmp")
 
     @contextmanager
     def _opened(

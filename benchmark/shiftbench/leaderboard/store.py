@@ -5,14 +5,16 @@ instead of adding them, and any number of processes may write at once. The resul
 URI of an object store, such as ``s3://bucket/results``.
 
 Opening thousands of files takes long, so ``compact`` copies their rows into one file beside the
-folder. It is a copy and nothing else: ``read`` takes from it the rows of files that are as they
-were then, and opens the others. So nobody has to wait for anybody, and whatever is written, deleted
-or killed meanwhile, no row is lost or seen twice.
+folder; runs and reports see to it that this is done in time (``keep_compact``). It is a copy and
+nothing else: ``read`` takes from it the rows of files that are as they were then, and opens the
+others. So nobody has to wait for anybody, and whatever is written, deleted or killed meanwhile, no
+row is lost or seen twice.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,14 @@ from shiftbench.leaderboard.schema import SCHEMA
 from shiftbench.leaderboard.versions import with_unknown
 
 Status = Literal["done", "failed"]
+
+MANY = 64
+"""Files that are opened without further ado."""
+SHARE = 0.02
+"""Part of the files that may be outside of the copy; making it takes about as long as opening so
+many."""
+
+_log = logging.getLogger(__name__)
 
 
 def folder(results: Path) -> Path:
@@ -132,6 +142,23 @@ def compact(results: Location, settled: float = 2.0) -> Compaction:
     except OSError as error:
         raise InputError(f"{files.where(COPY)}: cannot be written ({reason(error)})") from error
     return Compaction(len(stamps), len(table), len(listed) - len(stamps))
+
+
+def keep_compact(results: Location) -> None:
+    """Copy the rows if enough files have been written since the last time.
+
+    A by-product of runs and reports, so that neither ever has to open thousands of files. Where
+    the copy cannot be made, all is read from the files themselves.
+    """
+    files = Files.of(results)
+    try:
+        copied, listed = files.copied(), files.runs()
+        new = sum(copied.get(run_id) != stamp for run_id, stamp in listed.items())
+        if new >= max(MANY, len(listed) * SHARE):
+            files.sweep()
+            compact(results)
+    except (InputError, OSError) as error:
+        _log.info("the rows are not compacted: %s", error)
 
 
 def relabel(table: pa.Table, labels: Mapping[str, str]) -> pa.Table:
