@@ -110,9 +110,13 @@ def test_an_exported_model_comes_back_as_a_method(done, tmp_path, world) -> None
     results, runs = done
     export_model(results, runs["full"].id, tmp_path / "model")
     head, _, _ = SUITE.partition("  zero-shot:")
-    text = f"{head}  mine: {{method: from-checkpoint, path: model}}\n"
+    text = f"{head}  mine: {{method: from-checkpoint, path: {tmp_path / 'model'}}}\n"
     plan = run(tmp_path, f"{text}budget: {{evaluation_images: 30}}\n")
     (mine,) = plan.runs.values()
+    export_model(tmp_path / "results", mine.id, tmp_path / "again")
+    card = (tmp_path / "again" / "README.md").read_text()
+    assert "what the weights were trained on elsewhere is not known" in card
+    assert str(tmp_path.parent) not in card.partition("## Use")[0]
     assert mine.config.head == "linear"  # type: ignore[attr-defined]
     for row, other in zip(
         stored(tmp_path / "results", mine, "").values(),
@@ -143,7 +147,7 @@ def test_the_card_has_the_rows_numbers(done, tmp_path) -> None:  # type: ignore[
         line = f"| {row.evaluation_set} | {row.metric} | {row.value:.4f} | {row.low:.4f} – "
         assert line in text
     assert f"full ({runs['full'].id})" in text and "alpha=1.0" in text
-    assert str(mine[0].train_fingerprint) in text
+    assert str(mine[0].train_fingerprint) in text and "for ID validation" in text
     assert f'create_model_from_pretrained("local-dir:{to}")' in text
     export_model(results, runs["full"].id, tmp_path / "other")
     assert "license: other" in (tmp_path / "other" / "README.md").read_text()

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from shiftbench.core.errors import InputError
 from shiftbench.execution.finetuned import FineTuned, load
 from shiftbench.leaderboard import store
+from shiftbench.leaderboard.bundles.public import public
 from shiftbench.leaderboard.schema import Row, rows
 from shiftbench.models.exported import CLASSES, CLASSIFIER
 from shiftbench.models.hub import WEIGHTS
@@ -71,7 +72,9 @@ def export_model(
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"--to {to}: there is something already; name a new folder")
     model = load(results, run_id, variant)
-    own = [row for row in rows(store.read(results, [run_id])) if row.variant == model.variant]
+    own = [
+        row for row in rows(public(store.read(results, [run_id]))) if row.variant == model.variant
+    ]
     temporary = to.with_name(f".{to.name}.{uuid4().hex[:8]}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -161,7 +164,7 @@ def model_card(of_run: Sequence[Row], model: FineTuned, place: str, licence: str
             f"`{CLASSES}` names the {len(model.classes)} classes in the order of the logits; "
             "`shiftbench predict` does the same from the command line.",
             "\n## Data and licence\n",
-            *_of_data(first),
+            _of_data(first),
             f"- licence: {licence or 'not stated; those of the pretrained model and data apply'}",
             "",
         ]
@@ -178,7 +181,7 @@ def _result(row: Row) -> dict[str, Any]:
 
 
 def _measured(row: Row) -> str:
-    remarks = "; ".join(filter(None, (row.incomplete_reason, row.data_remark, row.unchecked)))
+    remarks = "; ".join(filter(None, (row.incomplete_reason, row.data_remark)))
     return (
         f"| {row.evaluation_set} | {row.metric} | {row.value:.4f} | {row.low:.4f} – {row.high:.4f} "
         f"({row.interval}) | {row.n:,} | {remarks} |"
@@ -206,9 +209,16 @@ def _described(row: Row, variant: str) -> str:
     return "\n".join(filter(None, lines))
 
 
-def _of_data(row: Row) -> list[str]:
+def _of_data(row: Row) -> str:
+    """What the weights have been trained on, as far as it is known."""
+    data = f"{row.task} ({row.data_kind})"
+    if row.reference:
+        return f"- classes of {data}; nothing was trained"
+    if row.trains_on_id_val is None:
+        return f"- classes of {data}; what the weights were trained on elsewhere is not known"
     shots = "all images" if row.shots is None else f"{row.shots} images per class"
-    return [
-        f"- trained on: {row.task} ({row.data_kind}), {shots}, fingerprint of the files "
-        f"`{row.train_fingerprint}`",
-    ]
+    held_out = f" but {row.held_out:.0%} for ID validation" if row.held_out else ""
+    return (
+        f"- trained on {data}, {shots}{held_out}; fingerprint of the files "
+        f"`{row.train_fingerprint}`"
+    )
