@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test example browser docs lint schema clean
+.PHONY: quickstart test example browser perf docs lint schema clean
 
 quickstart: $(VENV)/.installed  ## fine-tune, evaluate and rank on the miniature world
 	$(BIN)/shiftbench run suites/quickstart.yaml
@@ -19,6 +19,9 @@ example: $(VENV)/.tested  ## the miniature suite's leaderboard and report, in re
 browser:  ## Debian's chromium, in which the tests open the HTML report
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends chromium
+
+perf: $(VENV)/.tested  ## what training, evaluation and reports cost on this machine's processors
+	$(BIN)/python -m tests.perf
 
 docs: $(VENV)/.tested  ## the documentation as a site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

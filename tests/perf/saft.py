@@ -1,15 +1,15 @@
 """What SAFT saves and costs, against training every weight of the same model.
 
     python -m tests.perf.saft [--model ViT-B-32] [--steps 3] [--batch 8] [--full ViT-B-16]
-        [--memory ViT-B-32] [--prompts ViT-B-16]
+        [--prompts ViT-B-16]
 
 With ``--model`` (the miniature backbone unless another open_clip model is named, whose weights are
 then random) it trains both towers with the text head, once by SAFT and once with AdamW on every
-weight, the two taking turns: bytes of optimizer state and of the stored weights, seconds of a step.
+weight, the two taking turns: bytes of optimizer state and of the stored weights, seconds of a step,
+and the peak memory of each in a process of its own.
 With random scores of the shapes of ``--full`` it times the selection and its peak memory beyond the
-scores, each in a process of its own, against a concatenation and ``torch.topk``. With ``--memory``
-it prints the peak memory of two steps of training, and with ``--prompts`` what encoding ``--count``
-prompts with gradient takes in chunks and at once, again in processes of their own.
+scores, each in a process of its own, against a concatenation and ``torch.topk``; with ``--prompts``
+what encoding ``--count`` prompts with gradient takes in chunks and at once, likewise.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,9 +41,12 @@ from shiftbench.models.sparse import select_mask, selected_count
 from shiftbench.models.weights import sparse_delta
 from torch import Tensor, nn
 
+from tests.perf.measurement import Measurement, alternating, lines
+
 CLASSES = 10
 TEMPLATES = 2
 DENSITY = 1e-3
+DENSE = "AdamW on every weight"
 
 T = TypeVar("T")
 
@@ -117,8 +121,32 @@ def file_bytes(weights: Mapping[str, Tensor]) -> int:
         return path.stat().st_size
 
 
-def compare_training(name: str, steps: int, size: int) -> None:
-    """Train both ways in turns and print."""
+def measure(model: str = "ViT-B-16", steps: int = 3, batch: int = 4) -> list[Measurement]:
+    """A step, what the optimizer holds, what is stored, and the peak of memory.
+
+    Args:
+        model: ``miniature``, or an open_clip model, whose weights are then random.
+        steps: timed, in turns.
+        batch: images of a step.
+    """
+    torch.set_num_threads(1)
+    found = training(model, steps, batch)
+    peaks = in_new_processes(peak_of_training, ("SAFT", "dense"), model, batch)
+    return [
+        *found,
+        Measurement(
+            f"peak memory of SAFT's training, {model}, {batch} images",
+            peaks["SAFT"] / 1e9,
+            peaks["dense"] / 1e9,
+            DENSE,
+            1.0,
+            unit="GB",
+        ),
+    ]
+
+
+def training(name: str, steps: int, size: int) -> list[Measurement]:
+    """Train both ways in turns."""
     config = SaftConfig(density=DENSITY, lr=1e-4, epochs=1, batch_size=size, warmup_steps=0)
     methods: dict[str, TrainedMethod[TrainingConfig]] = {
         "SAFT": Saft(config),  # type: ignore[dict-item]
@@ -126,31 +154,46 @@ def compare_training(name: str, steps: int, size: int) -> None:
     }
     start = {key: tensor.clone() for key, tensor in build(name)[0].state_dict().items()}
     built = {label: make_trainer(m, name, steps + 1, size) for label, m in methods.items()}
-    seconds: dict[str, list[float]] = {label: [] for label in built}
-    for step in range(steps + 1):  # the first is a warm-up
-        for label in list(built) if step % 2 else list(reversed(built)):
-            started = time.perf_counter()
-            built[label][1].run(until=step + 1)
-            if step:
-                seconds[label].append(time.perf_counter() - started)
-    model = built["SAFT"][0]
-    facts = methods["SAFT"].details(model)
-    print(f"{name}: {facts['selected']:,} of {facts['candidates']:,} weights selected")
+    done = dict.fromkeys(built, 0)
+
+    def step(label: str) -> None:
+        done[label] += 1
+        built[label][1].run(until=done[label])
+
+    times = alternating({label: partial(step, label) for label in built}, steps)
+    facts = methods["SAFT"].details(built["SAFT"][0])
     states = {label: state_bytes(trainer) for label, (_, trainer) in built.items()}
     stored = {
-        "SAFT": file_bytes(sparse_delta(start, model.state_dict())),
+        "SAFT": file_bytes(sparse_delta(start, built["SAFT"][0].state_dict())),
         "dense": file_bytes(built["dense"][0].state_dict()),
     }
-    for what, found in (("optimizer state", states), ("stored weights", stored)):
-        print(
-            f"{what + ', bytes:':28}{found['SAFT']:>14,} against {found['dense']:,}: "
-            f"{found['dense'] / found['SAFT']:.0f} times less"
-        )
-    ratios = [a / b for a, b in zip(seconds["SAFT"], seconds["dense"], strict=True)]
-    print(
-        f"{'seconds of a step:':28}{statistics.median(ratios):.2f} of a dense step "
-        f"(median of {steps}; {min(ratios):.2f} to {max(ratios):.2f})"
-    )
+    seconds = {label: spent.processor for label, spent in times.items()}
+    selected = f"{facts['selected']:,} of {facts['candidates']:,} weights selected"
+    return [
+        Measurement(
+            f"SAFT's step, {name}, both towers, {size} images",
+            seconds["SAFT"],
+            seconds["dense"],
+            DENSE,
+            1.0,
+            note=selected,
+        ),
+        Measurement(
+            f"SAFT's optimizer state, {name}",
+            states["SAFT"] / 1e6,
+            states["dense"] / 1e6,
+            DENSE,
+            1.1e-3,
+            unit="MB",
+        ),
+        Measurement(
+            f"SAFT's stored weights, {name}",
+            stored["SAFT"] / 1e6,
+            stored["dense"] / 1e6,
+            DENSE,
+            unit="MB",
+        ),
+    ]
 
 
 def shapes(name: str) -> list[tuple[int, ...]]:
@@ -167,7 +210,7 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def measure(way: str, sizes: list[tuple[int, ...]]) -> tuple[float, int]:
+def selecting(way: str, sizes: list[tuple[int, ...]]) -> tuple[float, int]:
     """Seconds and peak bytes, beyond the scores, of a selection; in a process of its own."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
@@ -206,15 +249,6 @@ def peak_of_training(way: str, name: str, size: int) -> int:
     return peak()
 
 
-def compare_memory(name: str, size: int) -> None:
-    """Train both ways, each in a new process, and print."""
-    found = in_new_processes(peak_of_training, ("SAFT", "dense"), name, size)
-    print(
-        f"{name}: peak memory of training with batch {size}, GB: {found['SAFT'] / 1e9:.2f} against "
-        f"{found['dense'] / 1e9:.2f}: {found['SAFT'] / found['dense']:.2f} of it"
-    )
-
-
 def cost_of_prompts(way: str, name: str, prompts: int) -> tuple[float, int]:
     """Seconds and peak bytes, beyond the model, of embedding prompts forth and back."""
     model, _ = build(name)
@@ -247,7 +281,7 @@ def compare_selection(name: str) -> None:
     """Select both ways, each in a new process, and print."""
     sizes = shapes(name)
     n = sum(torch.Size(shape).numel() for shape in sizes)
-    rounds = [in_new_processes(measure, ("histogram", "topk"), sizes) for _ in range(3)]
+    rounds = [in_new_processes(selecting, ("histogram", "topk"), sizes) for _ in range(3)]
     found = {way: [of_round[way] for of_round in rounds] for way in ("histogram", "topk")}
     seconds = {way: statistics.median(t for t, _ in measured) for way, measured in found.items()}
     extra = {way: statistics.median(m for _, m in measured) for way, measured in found.items()}
@@ -272,17 +306,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--full", metavar="MODEL", help="measure the selection on its shapes")
-    parser.add_argument("--memory", metavar="MODEL", help="measure peak memory of its training")
     parser.add_argument("--prompts", metavar="MODEL", help="measure its text tower on prompts")
     parser.add_argument("--count", type=int, default=1000, help="prompts")
     arguments = parser.parse_args()
-    if arguments.memory:
-        compare_memory(arguments.memory, arguments.batch)
     if arguments.prompts:
         compare_prompts(arguments.prompts, arguments.count)
-    if arguments.memory or arguments.prompts:
         return
-    compare_training(arguments.model, arguments.steps, arguments.batch)
+    print("\n".join(lines(measure(arguments.model, arguments.steps, arguments.batch))))
     if arguments.full:
         compare_selection(arguments.full)
 

@@ -1,9 +1,10 @@
-"""What the decode-once store saves: ``python tests/perf/store.py [--images 400] [--threads 2]``.
+"""Decoding a training image, per core: by the papers' code, from files, and from the store.
 
-Writes JPEG photographs of ImageNet's usual size, then times, in this one process: decoding them
-all, building a store entry (decoding and writing), and reading one epoch from it; once for the
-evaluation inputs and once for training at full resolution with augmentation. The first reading of
-an entry may find its pages in memory, as it does after building.
+    python -m tests.perf.store [--images 120] [--rounds 5]
+
+JPEGs of 400 px and about 61 kB, each to a random crop of 224 px, one thread, processor time; what
+the store's forms take of the disk and how far their crops are from those of the files is said
+beside them.
 """
 
 from __future__ import annotations
@@ -12,94 +13,116 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from shiftbench.data.decoding import Decoder, augmented
 from shiftbench.data.images import Images, ImageSet
 from shiftbench.data.preprocessing import Preprocessing
+from shiftbench.data.shards import Form
+from shiftbench.data.sources.files import FileImages
 from shiftbench.data.store import Store
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+
+from tests.perf.gpu.world import photograph
+from tests.perf.measurement import Measurement, alternating, lines
+
+PREPROCESSING = Preprocessing(224)
+FORMS = {
+    "store, full size": Form(),
+    "store, side 256, uint8": Form(256),
+    "store, side 256, jpeg": Form(256, "jpeg"),
+}
 
 
-@dataclass(frozen=True)
-class Files:
-    """Images in files, decoded on every access."""
+def measure(images: int = 120, rounds: int = 5) -> list[Measurement]:
+    """All measurements; takes about a minute.
 
-    paths: list[Path]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        return Image.open(self.paths[index]).convert("RGB")
-
-
-def photographs(directory: Path, n: int) -> ImageSet:
-    """Noise of two scales in 500 by 375 pixels: about 100 kB each as JPEG, as in ImageNet."""
-    rng = np.random.default_rng(0)
-    paths = [directory / f"{i}.jpg" for i in range(n)]
-    for path in paths:
-        coarse = Image.fromarray(rng.integers(0, 256, (47, 63, 3), dtype=np.uint8))
-        grain = rng.normal(0, 12, (375, 500, 1))
-        pixels = np.clip(np.asarray(coarse.resize((500, 375))) + grain, 0, 255)
-        Image.fromarray(pixels.astype(np.uint8)).save(path, quality=90)
-    ids = np.array([path.name for path in paths])
-    return ImageSet(ids, np.zeros(n, dtype=np.int64), Files(paths), "perf")
+    Args:
+        images: distinct files.
+        rounds: how often each way has its turn.
+    """
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for seed in range(images):
+            photograph(seed, root)
+        return in_folder(root, rounds)
 
 
-def seconds(action: Callable[[], object]) -> float:
-    """Wall time of ``action``."""
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
+def in_folder(root: Path, rounds: int) -> list[Measurement]:
+    """The measurements, on the files of a folder."""
+    names = np.array(sorted(path.name for path in root.glob("*.jpg")))
+    n = len(names)
+    files = FileImages(str(root), names)
+    images = ImageSet(names, np.zeros(n, dtype=np.int64), files, "perf")
+    store = Store(root / "store", threads=1)
+    crop = RandomResizedCrop(224, (0.9, 1.0), interpolation=InterpolationMode.BICUBIC)
+
+    def papers() -> None:
+        for name in names:
+            with Image.open(root / name) as image:
+                np.asarray(crop(image.convert("RGB")))
+
+    def ours(of: Images, decoder: Decoder) -> Callable[[], None]:
+        def work() -> None:
+            rng = np.random.default_rng(0)
+            for index in range(n):
+                augmented(of, index, PREPROCESSING, rng, decoder)
+
+        return work
+
+    ways: dict[str, Callable[[], object]] = {"papers": papers}
+    ways |= {f"files, `{name}`": ours(files, name) for name in ("pil", "turbo")}
+    notes = {}
+    for name, form in FORMS.items():
+        begun = time.process_time()
+        kept = store.shrunk(images, form)
+        seconds = (time.process_time() - begun) / n
+        notes[name] = _note(store.estimated_bytes(images, form) / n, seconds, files, kept)
+        ways |= {f"{name}, `{decoder}`": ours(kept, decoder) for decoder in ("pil", "turbo")}
+    times = alternating(ways, rounds)
+    goals = {"files, `pil`": 1.3, "files, `turbo`": 2.5}
+    return [
+        Measurement(
+            f"a training image, {name}",
+            1e3 * times[name].processor / n,
+            1e3 * times["papers"].processor / n,
+            "Pillow and `RandomResizedCrop`",
+            goals.get(name),
+            faster=True,
+            unit="ms",
+            note=notes.get(name.rpartition(",")[0], ""),
+        )
+        for name in ways
+        if name != "papers"
+    ]
+
+
+def _note(size: float, seconds: float, files: Images, kept: Images) -> str:
+    """What an image takes of the disk and to make, and how far its crops are from a file's."""
+    differences = []
+    for index in range(min(20, len(files))):
+        both = [
+            augmented(of, index, PREPROCESSING, np.random.default_rng(index), "pil").numpy()
+            for of in (files, kept)
+        ]
+        differences.append(np.abs(both[0].astype(int) - both[1]).mean())
+    return (
+        f"{size / 1e3:.0f} kB an image, {1e3 * seconds:.1f} ms to make; crops differ by "
+        f"{np.mean(differences):.1f} of 255 on average"
+    )
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--threads", type=int, default=None)
-    arguments = parser.parse_args()
-    preprocessing = Preprocessing(224)
-
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        photos = photographs(directory, arguments.images)
-        store = Store(directory / "store", arguments.threads)
-
-        def evaluate_files() -> None:
-            for image in photos.images:
-                preprocessing.pixels(image)
-
-        def evaluate_store() -> None:
-            pixels = store.evaluation(photos, preprocessing)
-            for start in range(0, len(pixels), 64):
-                pixels[start : start + 64].copy()
-
-        def augment(images: Images) -> None:
-            rng = np.random.default_rng(0)
-            for index in range(len(images)):
-                preprocessing.augment(images[index], rng)
-
-        rows = {
-            "evaluation": (
-                seconds(evaluate_files),
-                seconds(lambda: store.evaluation(photos, preprocessing)),
-                seconds(evaluate_store),
-            ),
-            "training": (
-                seconds(lambda: augment(photos.images)),
-                seconds(lambda: store.decoded(photos, 2**40)),
-                seconds(lambda: augment(store.decoded(photos, 2**40))),
-            ),
-        }
-    n = arguments.images
-    print(f"{n} images, one thread for an epoch, {store.threads} to build; ms an image")
-    for name, (files, build, epoch) in rows.items():
-        per_image = [1000 * value / n for value in (files, build, epoch)]
-        times = "files {:.2f}, build {:.2f}, store {:.2f}".format(*per_image)
-        print(f"{name:11} {times}: an epoch from the store is {files / epoch:.1f} times as fast")
+    parser.add_argument("--images", type=int, default=120)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    print("\n".join(lines(measure(given.images, given.rounds))))
 
 
 if __name__ == "__main__":

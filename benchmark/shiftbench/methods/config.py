@@ -30,7 +30,7 @@ class StoreConfig(MethodConfig):
     ]
     format: Annotated[
         Literal["uint8", "jpeg"],
-        Field(description="uint8: pixels, nothing to decode; jpeg: quality 95, a sixth as large"),
+        Field(description="uint8: pixels, nothing to decode; jpeg: quality 95, a seventh as large"),
     ] = "uint8"
 
     @property

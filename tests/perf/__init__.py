@@ -1,0 +1,1 @@
+"""What training, evaluation and reports cost, measured by hand: ``make perf``."""
