@@ -36,7 +36,10 @@ def write(name: str, title: str, parts: Iterable[str]) -> None:
 
 def commands() -> Iterator[str]:
     """Every verb with its arguments, options and examples."""
-    yield "Exit codes: 0 done, 1 some runs failed or differ, 2 bad input, 130 interrupted."
+    yield (
+        "Exit codes: 0 done, 1 some runs failed or differ, 2 bad input, 130 interrupted, 143 "
+        "stopped by SIGTERM."
+    )
     group = typer.main.get_command(app)
     context = group.make_context("shiftbench", [], resilient_parsing=True)
     for verb in VERBS:

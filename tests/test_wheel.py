@@ -106,6 +106,11 @@ for line in ("list suites", "plan quickstart", "report --html page.html", "compa
     assert main(line.split()) == 0, line
 from shiftbench.suite.json_schema import SCHEMA_FILE, schema_text
 assert SCHEMA_FILE.read_text() == schema_text()
+import zipfile
+from shiftbench.execution.upload import write_archive
+assert write_archive(Path("job.zip"), "quickstart") == "quickstart"  # what submit uploads
+names = {{*zipfile.ZipFile("job.zip").namelist()}}
+assert {{"shiftbench/published/papers.parquet", "shiftbench/suites/quickstart.yaml"}} <= names
 {AGAINST_PUBLISHED}"""
     done = python(site, elsewhere, ["-c", code])
     assert done.returncode == 0, done.stderr

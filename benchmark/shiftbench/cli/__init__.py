@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 VERBS = {
     "run": "run",
+    "submit": "submit",
     "plan": "plan",
     "status": "status",
     "report": "report",
@@ -74,7 +75,7 @@ What a suite would cost, and what of it is done:
 
   shiftbench plan nine-shifts --data ~/data
 
-Exit codes: 0 done, 1 some runs failed, 2 bad input.
+Exit codes: 0 done, 1 some runs failed, 2 bad input, 130 interrupted, 143 stopped by SIGTERM.
 """,
 )
 
@@ -103,19 +104,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: by default those of the process.
 
     Returns:
-        The exit code: 0 done, 1 some runs failed, 2 bad input, 130 interrupted.
+        The exit code: 0 done, 1 some runs failed, 2 bad input, 130 interrupted, 143 stopped by
+        SIGTERM.
     """
     from shiftbench.core.errors import InputError
+    from shiftbench.core.stopping import INTERRUPTED, stoppable
 
     try:
-        app(None if arguments is None else [*arguments], prog_name="shiftbench")
+        with stoppable():
+            app(None if arguments is None else [*arguments], prog_name="shiftbench")
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except InputError as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0
 
 

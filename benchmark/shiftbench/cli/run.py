@@ -33,8 +33,10 @@ In this process, without Ray, say under a debugger:
 
 On a Ray cluster, 8 workers for each training:
 
-  ray job submit -- shiftbench run nine-shifts --data /shared/data
+  shiftbench run nine-shifts --address 10.0.0.1:6379 --data /shared/data
   --results /shared/results --set resources.workers=8 --set resources.gpus_per_worker=1
+
+From another machine, shiftbench submit does the same as a job.
 
 The same command goes on after any interruption, and does nothing when all is done.
 """

@@ -62,6 +62,11 @@ def source_digest(module: str) -> str:
     return known.value
 
 
+def source_files(module: str) -> dict[Path, str]:
+    """All source files behind a module, each with the name of its module; see ``source_digest``."""
+    return _files(module)[0]
+
+
 def _place(module: str) -> str:
     """Where a module would be imported from, as a text; "" if nowhere."""
     spec = _spec(module)
@@ -69,6 +74,16 @@ def _place(module: str) -> str:
 
 
 def _computed(module: str) -> _Digest:
+    files, folders = _files(module)
+    stamps = tuple((path, _stamp(path)) for path in (*files, *folders))
+    if not files:
+        return _Digest("", stamps)
+    lines = sorted(f"{name} {file.name} {_of_file(file)}" for file, name in files.items())
+    return _Digest(hashlib.sha256("\n".join(lines).encode()).hexdigest()[:DIGITS], stamps)
+
+
+def _files(module: str) -> tuple[dict[Path, str], set[Path]]:
+    """The files behind a module by the names of their modules, and the folders of its package."""
     files: dict[Path, str] = {}
     folders: set[Path] = set()
     names: set[str] = set()
@@ -81,11 +96,7 @@ def _computed(module: str) -> _Digest:
         new = _imports(file, name) - names if file.suffix in SOURCE_SUFFIXES else set()
         names |= new
         left += [found for imported in sorted(new) for found in _outside(imported)]
-    stamps = tuple((path, _stamp(path)) for path in (*files, *folders))
-    if not files:
-        return _Digest("", stamps)
-    lines = sorted(f"{name} {file.name} {_of_file(file)}" for file, name in files.items())
-    return _Digest(hashlib.sha256("\n".join(lines).encode()).hexdigest()[:DIGITS], stamps)
+    return files, folders
 
 
 def _whole_package(module: str, folders: set[Path]) -> Iterator[tuple[Path, str]]:

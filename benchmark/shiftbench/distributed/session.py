@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.provenance import submission
+from shiftbench.core.stopping import own_handler
 from shiftbench.suite.file import Resources
 
 # Ray reads these when it is imported, and passes the RAY_TRAIN_ ones on to its workers.
@@ -46,6 +47,20 @@ def session(address: str | None, resources: Resources) -> Iterator[None]:
     import ray
 
     address = address or os.environ.get("RAY_ADDRESS")
+    with own_handler():
+        _join(address, resources)
+    try:
+        if not address:  # a cluster may grow
+            check_resources(ray.cluster_resources(), resources)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str | None, resources: Resources) -> None:
+    """Connect to the cluster at ``address``, or start one on this machine."""
+    import ray
+
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if address:
         _check_listening(address, resources.limits.connect_timeout_s)
@@ -62,12 +77,6 @@ def session(address: str | None, resources: Resources) -> Iterator[None]:
             include_dashboard=resources.workers > 1,
             **quiet,
         )
-    try:
-        if not address:  # a cluster may grow
-            check_resources(ray.cluster_resources(), resources)
-        yield
-    finally:
-        ray.shutdown()
 
 
 def environment() -> dict[str, str]:

@@ -39,6 +39,17 @@ def read(file: str | Path, overrides: Sequence[str] = (), data: str | None = Non
     return node
 
 
+def chain(file: Path) -> list[Path]:
+    """A suite's file and those that it extends, the last of them first that extends none.
+
+    Args:
+        file: of a suite that ``read`` accepts.
+    """
+    extends = document.read(file, str(file)).child("extends")
+    base = None if extends is None else find_base(file, str(extends.value))
+    return [*([] if base is None else chain(base)), file]
+
+
 def _read_chain(file: Path, shown: str, seen: tuple[Path, ...]) -> Node:
     node = document.read(file, shown)
     extends = node.child("extends")
