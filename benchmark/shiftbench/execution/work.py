@@ -82,6 +82,7 @@ class Work:
         if not ended:  # it had failed before
             return
         file = self._write_error(job.run_id, error)
+        RunFolder.of(self.setup.results, job.run_id).progress.unlink(missing_ok=True)
         for run_id in ended:
             reason = self._agenda.failed[run_id]
             if run_id in self._todo:

@@ -161,6 +161,11 @@ class RunFolder:
         return self.path / "state.safetensors"
 
     @property
+    def progress(self) -> Path:
+        """While training, how far it is."""
+        return self.path / "progress.json"
+
+    @property
     def predictions(self) -> Path:
         """The predictions of all variants on all sets; there when the run has been scored."""
         return self.path / "predictions.parquet"
@@ -212,6 +217,7 @@ class RunFolder:
             temporary.write_text(json.dumps(asdict(fit)))
         self.state.unlink(missing_ok=True)
         self.best.unlink(missing_ok=True)
+        self.progress.unlink(missing_ok=True)
 
     def read_fit(self) -> Fit:
         """The record of the training."""

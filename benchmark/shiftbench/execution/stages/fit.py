@@ -24,6 +24,7 @@ from shiftbench.execution.feeding import (
     schedule_of,
 )
 from shiftbench.execution.outputs import fit_ensemble
+from shiftbench.execution.progress import TrainingWriter
 from shiftbench.execution.training import Trained, Trainer
 from shiftbench.execution.validation import id_val, score_in_training
 from shiftbench.execution.variants import derivation
@@ -123,7 +124,14 @@ def _train(
     begun = time.monotonic()
     folder = workspace.folder(run)
     schedule, memory = schedule_of(workspace, run, method, place.size), memory_of(workspace)
-    on_step(0, schedule.steps)
+    written = TrainingWriter(folder.progress, schedule.batch_size)
+
+    def tell(step: int) -> None:
+        on_step(step, schedule.steps)
+        if place.rank == 0:
+            written(step, schedule.steps)
+
+    tell(0)
     model = _prepared(workspace, run, method, schedule, place, memory)
     best = _Best.read(folder.best)
     chosen = method.training.checkpoint == "id-val"
@@ -146,7 +154,7 @@ def _train(
         seed=run.seed,
         place=place,
         state_file=folder.state,
-        on_step=lambda step: on_step(step, schedule.steps),
+        on_step=tell,
         on_save=on_save,
         probe=probe(workspace, run, method),
         memory=memory,
