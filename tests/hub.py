@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on this machine: what it takes to make a repository and to upload files.
+"""A Hugging Face Hub on this machine, of one repository: to make it, upload files and fetch them.
 
 It answers the calls that ``huggingface_hub`` makes, and keeps files by name, small ones from the
 commit itself and large ones by Git LFS, as the real one does.
@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+COMMIT = "1" * 40
+
 
 @dataclass
 class Hub:
@@ -25,6 +27,7 @@ class Hub:
     private: dict[str, bool] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     stored: dict[str, bytes] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -55,7 +58,41 @@ def local_hub(token: str) -> Iterator[Hub]:
             self.wfile.write(text)
 
         def do_GET(self) -> None:
-            self._answer({"error": "not found"}, 404)
+            hub.asked.append(self.path)
+            path, _, _ = self.path.partition("?")
+            if path.endswith(("/tree/main", f"/tree/{COMMIT}")):
+                self._answer(
+                    [
+                        {"type": "file", "path": name, "size": len(content), "oid": name}
+                        for name, content in hub.files.items()
+                    ]
+                )
+            elif "/revision/" in path:
+                named = [{"rfilename": name} for name in hub.files]
+                self._answer({"id": "lab/model", "sha": COMMIT, "siblings": named})
+            else:
+                self._file(path)
+
+        def do_HEAD(self) -> None:
+            self._file(self.path)
+
+        def _file(self, path: str) -> None:
+            """A file of the only repository, at ``/org/name/resolve/revision/file``."""
+            name = path.rpartition("/")[2]
+            if "/resolve/" not in path or name not in hub.files:
+                self.send_response(404)
+                self.send_header("X-Error-Code", "EntryNotFound")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            content = hub.files[name]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
 
         def do_PUT(self) -> None:
             digest, body = self.path.rpartition("/")[2], self._body()
@@ -84,8 +121,8 @@ def local_hub(token: str) -> Iterator[Hub]:
                 for line in body.splitlines():
                     self._take(json.loads(line))
                 repo = self.path.removeprefix("/api/models/").partition("/commit/")[0]
-                address = f"{hub.url}/{repo}/commit/{'1' * 40}"
-                self._answer({"success": True, "commitOid": "1" * 40, "commitUrl": address})
+                address = f"{hub.url}/{repo}/commit/{COMMIT}"
+                self._answer({"success": True, "commitOid": COMMIT, "commitUrl": address})
             else:
                 self._answer({"error": "not found"}, 404)
 

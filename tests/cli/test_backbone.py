@@ -6,6 +6,7 @@ import pytest
 from shiftbench.cli import main
 from shiftbench.models.examination import examine
 
+from tests.hub import local_hub
 from tests.models.tiny import save_backbone
 
 
@@ -59,3 +60,22 @@ def test_what_is_not_there_is_named(name, capsys):
     assert main(["backbone", "check", name]) == 2
     error = capsys.readouterr().err
     assert repr(name) in error and error.count("\n") == 1
+
+
+def test_a_repository_is_fetched_once_and_without_what_is_not_needed(tmp_path, monkeypatch, capsys):
+    save_backbone(tmp_path / "clip")
+    with local_hub("secret") as hub:
+        hub.files = {file.name: file.read_bytes() for file in (tmp_path / "clip").iterdir()}
+        hub.files |= {"open_clip_pytorch_model.bin": b"the same again", "images.png": b"large"}
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        assert main(["backbone", "fetch", "hf-hub:lab/model"]) == 0
+        assert "identity: hf-hub@1111111111111111" in capsys.readouterr().out
+        fetched = {path.rpartition("/")[2] for path in hub.asked if "/resolve/" in path}
+        assert fetched == {"open_clip_config.json", "open_clip_model.safetensors"}
+    # And from now on without a network.
+    assert main(["backbone", "check", "hf-hub:lab/model"]) == 0

@@ -111,23 +111,26 @@ def split_revision(name: str) -> tuple[str, str | None]:
     return repo, revision or None
 
 
-def snapshot(name: str) -> Path | None:
-    """The folder of a repository's files in the cache; ``None`` where nothing of it is there.
+def snapshot(name: str, files: Sequence[str]) -> Path | None:
+    """The folder of a repository's files in the cache.
 
     Args:
         name: ``org/name``, or ``org/name@revision``.
+        files: of which one must be there; others may be missing.
+
+    Returns:
+        the folder; ``None`` where none of them is there.
 
     Raises:
         InputError: not the name of a repository.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     repo, revision = split_revision(name)
     try:
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
+        found = (try_to_load_from_cache(repo, file, revision=revision) for file in files)
+        return next((Path(path).parent for path in found if isinstance(path, str)), None)
     except HFValidationError as error:
         raise InputError(f"hf-hub:{name}: {one_line(error)}") from error
 

@@ -94,8 +94,8 @@ def _has_config(folder: Path) -> bool:
 
 
 def _of_hub(name: str) -> Folder:
-    path = hub.snapshot(name.removeprefix(HUB))
-    if path is None or not _has_config(path):
+    path = hub.snapshot(name.removeprefix(HUB), (CONFIG, TRANSFORMERS_CONFIG))
+    if path is None:
         raise InputError(
             f"backbone {name!r} is not on this machine; download it with: shiftbench backbone "
             f"fetch {name}"
