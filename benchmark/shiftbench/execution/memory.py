@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from shiftbench.methods.config import MethodConfig
     from shiftbench.models.classifier import ImageClassifier
 
+OUT_OF_MEMORY = (
+    "a step does not fit the memory: set resources.micro_batch lower, more resources.workers, "
+    "or resources.activation_checkpointing: on"
+)
 FEW = 8
 """Examples of which fewer than half keep a GPU busy: from there on, checkpointing costs less."""
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from shiftbench.data.batches import WorkerPlace
-from shiftbench.execution.memory import Memory
+from shiftbench.execution.memory import OUT_OF_MEMORY, Memory
 from shiftbench.execution.schedule import Schedule
 from shiftbench.execution.watching import Idle, Norms
 from shiftbench.methods.base import Batch
@@ -35,10 +35,6 @@ T = TypeVar("T")
 
 LOSS = "loss"
 """The term of a method's ``loss`` that is minimised."""
-OUT_OF_MEMORY = (
-    "a step does not fit the memory: set resources.micro_batch lower, more resources.workers, "
-    "or resources.activation_checkpointing: on"
-)
 
 
 @dataclass
@@ -256,6 +252,7 @@ class Trainer:
             self.memory.apply(self._model)
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()  # or what failed would count
             _seed(self._seed_of_step, self._device)
 
     def _add_gradient(self, batch: Batch, part: int) -> dict[str, list[Tensor]]:
