@@ -60,6 +60,7 @@ SECTIONS = {
     "trials": Section(
         "Searches", "tests.perf.search", small={"trials": 2, "seeds": 1, "parts": ("trial",)}
     ),
+    "probes": Section("Searched linear probes", "tests.perf.probes", small={"trials": 2}),
     "saft": Section("SAFT", "tests.perf.saft", small={"model": "miniature", "steps": 1}),
     "fixed": Section("Fixed costs", "tests.perf.fixed"),
     "growth": Section(

@@ -12,7 +12,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from ray.exceptions import RayTaskError
 from shiftbench.core.errors import RunFailedError
-from shiftbench.distributed.tuning import Proposals
+from shiftbench.distributed.tuning import Proposals, Slots
 from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.execution.search import record
 from shiftbench.execution.search.finalists import best_finalist, finalists
@@ -31,7 +31,7 @@ def study(tmp_path: Path) -> Study:
 
 
 def proposals(study: Study, retries: int = 1) -> Proposals:
-    return Proposals(study, retries=retries, metric="score", mode="max")
+    return Proposals(study, Slots(granted=lambda: 9), retries=retries, metric="score", mode="max")
 
 
 def test_a_trial_whose_process_died_is_tried_again_and_the_sampler_learns_nothing(
