@@ -33,11 +33,8 @@ VERSION = "3.0"
 """Another first number means that the meaning of columns changed; other additions are readable."""
 VERSION_KEY = b"shiftbench.leaderboard"
 
-IMPORTED = "imported"
-"""The ``origin`` of runs whose predictions were made elsewhere."""
-
-ELSEWHERE = "made elsewhere"
-"""The ``origin`` of runs whose weights were trained elsewhere."""
+IMPORTED, ELSEWHERE = "imported", "made elsewhere"
+"""The ``origin`` of runs whose predictions, or whose weights, were made elsewhere."""
 
 LABELS_UNCHECKED = "labels not checked"
 
