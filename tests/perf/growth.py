@@ -197,7 +197,7 @@ def time_of_workers(workers: int) -> float:
     """Wall time of a step of one global batch, shared by so many workers."""
     from tests.perf.training import train_together
 
-    return train_together(workers, 3, steps=4) / 4
+    return train_together(workers, 2, steps=3) / 3
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ KINDS = {
         "parameters", "s a step", (64, 128, 256, 512), time_of_parameters, 1, of=parameters
     ),
     "time against variants": Kind("variants", "s", (2, 4, 8, 16), time_of_variants, 1),
-    "time against runs": Kind("runs", "s to plan", (800, 1600, 3200, 6400), time_of_runs, 1),
+    "time against runs": Kind("runs", "s to plan", (400, 800, 1600, 3200), time_of_runs, 1),
     "time against workers": Kind("workers", "s a step, wall", (1, 2, 3, 4), time_of_workers),
     "memory against images": Kind("images", "MB", (1024, 2048, 4096, 8192), memory_of_images, 0),
     "memory against classes": Kind(
@@ -244,6 +244,7 @@ def curves(names: Sequence[str] = tuple(KINDS)) -> list[Curve]:
             else:
                 costs.append(kind.measure(size))
         sizes = [kind.of(size) for size in kind.sizes]
+        print(f"  {name}: {', '.join(f'{cost:.3g}' for cost in costs)}", flush=True)
         found.append(Curve(name, kind.against, kind.cost, sizes, costs, kind.expected))
     return found
 
