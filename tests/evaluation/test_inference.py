@@ -41,7 +41,7 @@ def test_logits_equal_a_plain_loop_bit_for_bit(model, pixels):
     features = image_features(model, pixels, PREPROCESSING, CPU)
     expected_features, expected_logits = plainly(model, pixels)
     np.testing.assert_array_equal(features, expected_features)
-    np.testing.assert_array_equal(head_logits(model, features, CPU), expected_logits)
+    np.testing.assert_array_equal(head_logits(model.head, features, CPU), expected_logits)
 
 
 def test_bf16_is_close_and_the_head_stays_in_fp32(model, pixels):

@@ -116,3 +116,10 @@ def test_a_failed_search_fails_all_that_wait_for_it() -> None:
     agenda = Agenda(graph([FULL, *SEARCHED], {"full", "one", "two"}, fitted=set()))
     agenda.fail("one", "no trial got to its end")
     assert set(agenda.failed) == {"one", "two"}
+
+
+def test_jobs_become_ready_variant_by_variant() -> None:
+    ready = Agenda(graph([FULL, WISE], {"wise"}, fitted={"full"})).ready()
+    assert [(job.variant, job.evaluation_set) for job in ready] == [
+        (variant, name) for variant in ("a", "b") for name in ("id-test", "shift")
+    ]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.special import softmax
 from shiftbench.evaluation import predictions
-from shiftbench.execution.outputs import variant_logits
+from shiftbench.execution.outputs import logits_in_blocks
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.stages.fit import fit
@@ -69,8 +69,11 @@ def done(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Any:
 def logits(workspace: Workspace, run: Run, name: str, variant: str = "") -> np.ndarray:
     """Of the classes of an evaluation set, (n, classes) float64."""
     images = workspace.evaluation_images(run, name)
-    found = variant_logits(workspace, run, variant, name)
-    return found(slice(None), images.projection or (lambda own: own)).astype(np.float64)
+    project = images.projection or (lambda own: own)
+    found = [
+        said(slice(None), project) for _, said in logits_in_blocks(workspace, run, variant, name)
+    ]
+    return np.concatenate(found).astype(np.float64)
 
 
 def test_parents_of_other_seeds_are_runs_too(done) -> None:  # type: ignore[no-untyped-def]

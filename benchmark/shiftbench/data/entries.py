@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +30,6 @@ VERSION = 2
 CHUNK = 8  # images decoded by a thread at a time
 
 T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
 
 
 def entry_name(kind: str, form: str, images: ImageSet) -> str:
@@ -105,27 +102,6 @@ def check_space(root: Path, needed: int, n: int) -> None:
             f"{root}: {n:,} decoded images need {needed / 2**30:.1f} GiB, but "
             f"{free / 2**30:.1f} GiB are free; SHIFTBENCH_CACHE names another place"
         )
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Hold a file's lock, which the system releases if this process dies.
-
-    Yields whether this process is alone: some network file systems have no locks.
-    """
-    import fcntl
-
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("waiting for another process to decode %s", path.stem)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            _log.info("%s cannot be locked (%s)", path, error.strerror)
-            yield False
-            return
-        yield True
 
 
 @contextmanager

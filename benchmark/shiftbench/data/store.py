@@ -35,13 +35,13 @@ import numpy as np
 from shiftbench.core.cpus import available_cpus
 from shiftbench.core.errors import InputError
 from shiftbench.core.files import sweep_temporaries
+from shiftbench.core.locks import locked
 from shiftbench.core.processes import forkserver
 from shiftbench.data.entries import (
     check_space,
     decoded,
     decoded_ahead,
     entry_name,
-    locked,
     made_by,
     named_if_unwritable,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
@@ -109,6 +109,18 @@ class Examples:
             label_logit=_rows(self.label_logit, indices),
             sum_p2=_rows(self.sum_p2, indices),
         )
+
+
+def joined(parts: Sequence[Examples], metadata: Mapping[str, Column]) -> Examples:
+    """Some examples, one or more, after each other, with the same fields.
+
+    Args:
+        parts: without metadata.
+        metadata: of all of them.
+    """
+    names = ("labels", "predictions", *parts[0].fields)
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    return Examples(**columns, metadata=metadata)
 
 
 def of_logits(

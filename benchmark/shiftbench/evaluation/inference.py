@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from shiftbench.core.cpus import available_cpus
-from shiftbench.core.files import written_atomically
 from shiftbench.data.decoding import image_at
 from shiftbench.models.precision import autocast, matrix_precision
 from shiftbench.models.transfer import Upload, ahead
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from shiftbench.models.precision import Precision
 
 BATCH, GPU_BATCH = 256, 512  # images; fixed, since they can change the last bit of a logit
+BLOCK = 4096  # examples whose logits are held at a time: 16 MB of 1,000 classes
 AHEAD = 3  # batches read while one is computed
 
 Array = npt.NDArray[np.float32]
@@ -75,24 +74,19 @@ def image_features(
         return _in_batches(pixels, features, device)
 
 
-def head_logits(model: ImageClassifier, features: Array, device: torch.device) -> Array:
-    """Logits (n, classes) fp32 of normalised features (n, width)."""
+def head_logits(head: nn.Module, features: Array, device: torch.device) -> Array:
+    """Logits (n, classes) fp32 of normalised features (n, width), a matrix product."""
     with matrix_precision("fp32"):
-        return _in_batches(features, model.classify, device)
+        return _in_batches(features, head, device)
 
 
-def cached_features(file: Path, compute: Callable[[], Array]) -> Array:
-    """Features kept in ``file`` (.npy, memory-mapped), computed when it is not there."""
-    if not file.exists():
-        with written_atomically(file) as temporary, temporary.open("wb") as stream:
-            np.save(stream, compute())
-    features: Array = np.load(file, mmap_mode="r")
-    return features
+def blocks(n: int) -> Iterator[slice]:
+    """Parts of n examples whose logits are held at a time.
 
-
-def same_image_tower(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    """True if two classifiers' weights differ at most in their heads."""
-    return all(torch.equal(a[key], b[key]) for key in a if not key.startswith("head."))
+    They are whole batches, so that logits are the same as of all examples at once.
+    """
+    for start in range(0, n, BLOCK):
+        yield slice(start, min(start + BLOCK, n))
 
 
 def _in_batches(

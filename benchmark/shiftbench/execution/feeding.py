@@ -17,6 +17,7 @@ from shiftbench.data.batches import (
 )
 from shiftbench.data.loading import ImageLoader
 from shiftbench.evaluation.inference import Array, DecodedOnAccess
+from shiftbench.execution.evaluated import pretrained_features
 from shiftbench.execution.memory import Memory
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.variants import parents
@@ -101,7 +102,7 @@ def _plain_batches(
     labels = torch.from_numpy(examples.labels)
     known: Array | None = None
     if method.inputs == "features":
-        known = workspace.pretrained_features(run, examples, pixels)
+        known = pretrained_features(workspace, run, examples, pixels)
     source = pixels if known is None else known
     parts = [slice(start, start + size) for start in range(0, len(examples), size)]
     read = ahead(lambda part: torch.from_numpy(np.array(source[part])), parts, depth=2)
@@ -170,7 +171,7 @@ def batches(
 
     def features(steps: range) -> Iterator[Batch]:
         pixels = DecodedOnAccess(examples.images, preprocessing)
-        known = workspace.pretrained_features(run, examples, pixels)
+        known = pretrained_features(workspace, run, examples, pixels)
         parts = feature_batches(known, examples.labels, order(steps))
         for i, (inputs, labels) in enumerate(parts):
             yield Batch(inputs.to(device), labels.to(device), None, steps[i // accumulate])

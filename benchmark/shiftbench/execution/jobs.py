@@ -75,13 +75,14 @@ def job_graph(
             continue
         run = runs[run_id]
         needed = weights_of(run)
-        score = Job("score", run_id)
-        graph[score] = set()
-        for variant in variants(run):
-            for evaluation_set in evaluation_sets(run):
-                predict = Job("predict", run_id, variant, evaluation_set)
-                graph[predict] = set(needed)
-                graph[score].add(predict)
+        predicts = [
+            Job("predict", run_id, variant, evaluation_set)
+            for variant in variants(run)
+            for evaluation_set in evaluation_sets(run)
+        ]
+        for predict in predicts:  # before what waits for them, so that they become ready in order
+            graph[predict] = set(needed)
+        graph[Job("score", run_id)] = set(predicts)
     return graph
 
 

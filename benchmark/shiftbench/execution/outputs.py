@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from shiftbench.core.errors import RunFailedError
-from shiftbench.evaluation.inference import Array, DecodedOnAccess, head_logits
-from shiftbench.execution.variants import model_of
-from shiftbench.methods.base import EnsembleMethod, Labelled, Members, Outputs
+from shiftbench.evaluation.inference import Array, DecodedOnAccess, blocks, head_logits
+from shiftbench.execution.variants import evaluated
+from shiftbench.methods.base import EnsembleMethod, Labelled, Members, Outputs, Parent
 from shiftbench.models.checkpoints import load
-from shiftbench.models.classifier import ImageClassifier, text_head, tokenized
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from shiftbench.data.images import ImageSet
-    from shiftbench.evaluation.inference import Pixels
     from shiftbench.execution.workspace import Workspace
     from shiftbench.methods.config import MethodConfig
     from shiftbench.suite.plan import Run
@@ -27,27 +27,38 @@ if TYPE_CHECKING:
 Rows: TypeAlias = slice | npt.NDArray[np.integer]
 Projection = Callable[[Array], Array]
 """From logits of a task's classes (n, classes) to those of an evaluation set's."""
+Logits = Callable[[Rows, Projection], Array]
+"""Logits (n, classes) fp32 of some examples of a block, under a projection."""
 
 
-def variant_logits(
+def logits_in_blocks(
     workspace: Workspace, run: Run, variant: str, evaluation_set: str
-) -> Callable[[Rows, Projection], Array]:
-    """Logits (n, classes) fp32 of a variant: a function of the examples and of their projection."""
+) -> Iterator[tuple[slice, Logits]]:
+    """The logits of a variant on an evaluation set, as many examples at a time as may be held.
+
+    Yields the part of the set, and a function of positions in that part and of their projection.
+    """
     method = run.create()
     if isinstance(method, EnsembleMethod):
-        return _ensemble_logits(workspace, run, method, variant, evaluation_set)
-    logits = _outputs(workspace, run, variant, evaluation_set).logits
+        of_ensemble = _combined(workspace, run, method, variant)
+        members = _members(
+            workspace, run, lambda of, its: _on_set(workspace, of, its, evaluation_set)
+        )
+        for part in members.blocks():
+            yield part, of_ensemble(members.outputs(part))
+    else:
+        model = _on_set(workspace, run, variant, evaluation_set)
+        for part in blocks(len(model.features)):
+            yield part, _plain(model.outputs(part).logits)
+
+
+def _plain(logits: Array) -> Logits:
     return lambda rows, projection: projection(logits[rows])
 
 
-def _ensemble_logits(
-    workspace: Workspace,
-    run: Run,
-    method: EnsembleMethod[MethodConfig],
-    variant: str,
-    evaluation_set: str,
-) -> Callable[[Rows, Projection], Array]:
-    said = _members(workspace, run, lambda of, its: _kept(workspace, of, its, evaluation_set))
+def _combined(
+    workspace: Workspace, run: Run, method: EnsembleMethod[MethodConfig], variant: str
+) -> Callable[[Members], Logits]:
     found = _found(workspace, run, method)
 
     def combined(members: Members) -> Array:
@@ -59,10 +70,12 @@ def _ensemble_logits(
             )
         return logits
 
-    if method.projected:
-        return lambda rows, projection: combined(_projected(said, rows, projection))
-    logits = combined(said)
-    return lambda rows, projection: projection(logits[rows])
+    def of(members: Members) -> Logits:
+        if method.projected:
+            return lambda rows, projection: combined(_projected(members, rows, projection))
+        return _plain(combined(members))
+
+    return of
 
 
 def fit_ensemble(
@@ -76,18 +89,19 @@ def fit_ensemble(
         return Labelled(said, images.labels)
 
     def id_val() -> Labelled:
-        said = _members(workspace, run, lambda of, its: _kept(workspace, of, its, "id-val"))
-        return labelled(workspace.evaluation_images(run, "id-val"), said)
+        members = _members(workspace, run, lambda of, its: _on_set(workspace, of, its, "id-val"))
+        return labelled(workspace.evaluation_images(run, "id-val"), members.outputs(slice(None)))
 
     def train() -> Labelled:
         images = workspace.data(run).train
         pixels = DecodedOnAccess(images.images, workspace.backbone(run).preprocessing)
 
-        def outputs(of: Run, variant: str | None) -> Outputs:
-            model, _ = model_of(workspace, of, variant)
-            return _outputs_on(workspace, of, variant, images, pixels, model.head)
+        def on_training_set(of: Run, variant: str | None) -> _Model:
+            found = evaluated(workspace, of, variant)
+            features = found.features(images, lambda: pixels)
+            return _Model(features, found.head(), workspace.device)
 
-        return labelled(images, _members(workspace, run, outputs))
+        return labelled(images, _members(workspace, run, on_training_set).outputs(slice(None)))
 
     return method.fit(id_val, train)
 
@@ -102,14 +116,42 @@ def _found(
     return {name: array.numpy() for name, array in arrays.items()}
 
 
+@dataclass(frozen=True)
+class _Model:
+    """One model on some images: their features are there, logits are computed when wanted."""
+
+    features: Array
+    head: nn.Module
+    device: torch.device
+
+    def outputs(self, part: slice) -> Outputs:
+        features = self.features[part]
+        return Outputs(features, head_logits(self.head, features, self.device))
+
+
+@dataclass(frozen=True)
+class _Ensemble:
+    """An ensemble's members on the same images."""
+
+    zero_shot: _Model
+    parents: Mapping[Parent, _Model]
+
+    def blocks(self) -> Iterator[slice]:
+        return blocks(len(self.zero_shot.features))
+
+    def outputs(self, part: slice) -> Members:
+        parents = {parent: model.outputs(part) for parent, model in self.parents.items()}
+        return Members(self.zero_shot.outputs(part), parents)
+
+
 def _members(
-    workspace: Workspace, run: Run, outputs: Callable[[Run, str | None], Outputs]
-) -> Members:
+    workspace: Workspace, run: Run, model: Callable[[Run, str | None], _Model]
+) -> _Ensemble:
     """An ensemble's members, from a function of a run and its variant; ``None``: pretrained."""
     above = {parent: workspace.runs[run_id] for parent, run_id in run.parents}
-    return Members(
-        outputs(run, None),
-        {parent: outputs(of, of.create().fixed_variant()) for parent, of in above.items()},
+    return _Ensemble(
+        model(run, None),
+        {parent: model(of, of.create().fixed_variant()) for parent, of in above.items()},
     )
 
 
@@ -122,50 +164,11 @@ def _projected(said: Members, rows: Rows, projection: Projection) -> Members:
     return Members(of(said.zero_shot), {parent: of(out) for parent, out in said.parents.items()})
 
 
-def _kept(workspace: Workspace, run: Run, variant: str | None, evaluation_set: str) -> Outputs:
-    return workspace.outputs.get(
-        (run.id, variant, evaluation_set),
-        lambda: _outputs(workspace, run, variant, evaluation_set),
-    )
-
-
-def _outputs(workspace: Workspace, run: Run, variant: str | None, evaluation_set: str) -> Outputs:
-    """A variant's outputs on an evaluation set; variant ``None`` is the pretrained model."""
+def _on_set(workspace: Workspace, run: Run, variant: str | None, evaluation_set: str) -> _Model:
+    """A variant on an evaluation set; variant ``None`` is the pretrained model."""
     images = workspace.evaluation_images(run, evaluation_set)
-    pixels = workspace.store.evaluation(images, workspace.backbone(run).preprocessing)
-    model, _ = model_of(workspace, run, variant)
-    head = _head(workspace, run, model, evaluation_set)
-    return _outputs_on(workspace, run, variant, images, pixels, head)
-
-
-def _outputs_on(
-    workspace: Workspace,
-    run: Run,
-    variant: str | None,
-    images: ImageSet,
-    pixels: Pixels,
-    head: nn.Linear,
-) -> Outputs:
-    model, tower_is_pretrained = model_of(workspace, run, variant)
-    if tower_is_pretrained:
-        features = workspace.pretrained_features(run, images, pixels)
-    else:
-        features = workspace.features(run, model, pixels)
-    classifier = ImageClassifier(model.visual, head)
-    return Outputs(features, head_logits(classifier, features, workspace.device))
-
-
-def _head(workspace: Workspace, run: Run, model: ImageClassifier, evaluation_set: str) -> nn.Linear:
-    """The model's head, or one for an evaluation set with class names of its own.
-
-    Those no head was trained for: it is made by the model's text tower, or the pretrained one
-    where the weights have none.
-    """
-    vocabulary = workspace.data(run).vocabularies.get(evaluation_set)
-    if vocabulary is None:
-        return model.head
-    classes, templates = vocabulary
-    if model.text is not None:
-        prompts = tokenized(workspace.backbone(run), classes, templates)
-        return text_head(model, prompts).to(workspace.device)
-    return workspace.zero_shot(run, classes, templates).head.to(workspace.device)
+    found = evaluated(workspace, run, variant)
+    features = found.features(
+        images, lambda: workspace.store.evaluation(images, workspace.backbone(run).preprocessing)
+    )
+    return _Model(features, found.head(evaluation_set), workspace.device)

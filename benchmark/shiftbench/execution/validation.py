@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shiftbench.evaluation.examples import of_logits
-from shiftbench.evaluation.inference import head_logits
+from shiftbench.evaluation.examples import joined, of_logits
+from shiftbench.evaluation.inference import blocks, head_logits
 from shiftbench.evaluation.metrics.registry import metric
+from shiftbench.execution.evaluated import Evaluated, pretrained_features
 from shiftbench.models.classifier import ImageClassifier, text_head
 from shiftbench.suite.plan import evaluation_metrics
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from shiftbench.data.images import ImageSet
     from shiftbench.evaluation.inference import Array, Pixels
     from shiftbench.evaluation.metrics.base import Metric
@@ -26,14 +29,27 @@ def id_val(workspace: Workspace, run: Run) -> tuple[Metric, ImageSet]:
     return headline, workspace.evaluation_images(run, "id-val")
 
 
-def id_val_score(workspace: Workspace, run: Run, weights: Weights) -> float:
+def id_val_value(workspace: Workspace, run: Run, weights: Weights) -> float:
+    """Headline metric of some weights of the run on the ID validation set.
+
+    Their features are kept for the run that they may turn out to be the weights of.
+
+    Raises:
+        RunFailedError: their logits are not finite.
+    """
+    headline, images = id_val(workspace, run)
+    candidate = Evaluated(workspace, run, lambda: weights)
+    features = candidate.features(images, lambda: _pixels(workspace, run, images))
+    return _value(workspace, features, candidate.head(), headline, images)
+
+
+def id_val_merit(workspace: Workspace, run: Run, weights: Weights) -> float:
     """Merit of some weights of the run on the ID validation set: of a loss, its negative.
 
     What compares candidates by it needs not know the metric: more is better.
     """
-    headline, images = id_val(workspace, run)
-    model = workspace.loaded(run, weights)
-    return headline.merit(score_of(workspace, run, model, headline, images))
+    headline, _ = id_val(workspace, run)
+    return headline.merit(id_val_value(workspace, run, weights))
 
 
 def score_in_training(
@@ -54,8 +70,8 @@ def score_in_training(
     elif workspace.architecture(run).head == "text":
         model = ImageClassifier(model.visual, text_head(model).to(workspace.device))
     if method.inputs == "features":
-        features = workspace.pretrained_features(run, images, _pixels(workspace, run, images))
-        return _value(workspace, model, features, measured, images)
+        features = pretrained_features(workspace, run, images, _pixels(workspace, run, images))
+        return _value(workspace, features, model.head, measured, images)
     return score_of(workspace, run, model, measured, images)
 
 
@@ -68,7 +84,7 @@ def score_of(
         RunFailedError: the model's logits are not finite.
     """
     features = workspace.features(run, model, _pixels(workspace, run, images))
-    return _value(workspace, model, features, measured, images)
+    return _value(workspace, features, model.head, measured, images)
 
 
 def _pixels(workspace: Workspace, run: Run, images: ImageSet) -> Pixels:
@@ -76,16 +92,15 @@ def _pixels(workspace: Workspace, run: Run, images: ImageSet) -> Pixels:
 
 
 def _value(
-    workspace: Workspace,
-    model: ImageClassifier,
-    features: Array,
-    measured: Metric,
-    images: ImageSet,
+    workspace: Workspace, features: Array, head: nn.Module, measured: Metric, images: ImageSet
 ) -> float:
-    logits = head_logits(model, features, workspace.device)
-    if images.projection is not None:
-        logits = images.projection(logits)
-    return measured.value(of_logits(images.labels, logits, images.metadata, measured.needs))
+    parts = []
+    for part in blocks(len(images)):
+        logits = head_logits(head, features[part], workspace.device)
+        if images.projection is not None:
+            logits = images.projection(logits)
+        parts.append(of_logits(images.labels[part], logits, {}, measured.needs))
+    return measured.value(joined(parts, images.metadata))
 
 
 def _are_those_of(model: ImageClassifier, weights: Weights) -> bool:

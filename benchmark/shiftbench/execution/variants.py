@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from shiftbench.evaluation.inference import same_image_tower
-from shiftbench.execution.validation import id_val, id_val_score
+from shiftbench.execution.evaluated import Evaluated, pretrained
+from shiftbench.execution.validation import id_val, id_val_merit
 from shiftbench.methods.base import Batch, Derivation, DerivedMethod
 
 if TYPE_CHECKING:
@@ -20,11 +21,24 @@ if TYPE_CHECKING:
 
 
 def weights(workspace: Workspace, run: Run, variant: str) -> Weights:
-    """The weights of one of a run's variants, on the CPU."""
+    """The weights of one of a run's variants: on the CPU if stored, on the device if derived."""
     method = run.create()
     if isinstance(method, DerivedMethod) and not method.kept:
-        return method.derive(variant, derivation(workspace, run))
+        return method.derive(variant, _on_device(workspace, run, derivation(workspace, run)))
     return workspace.stored(run)
+
+
+def _on_device(workspace: Workspace, run: Run, given: Derivation) -> Derivation:
+    """The same with all weights on the device, so that each variant is computed there."""
+    ids = dict(run.parents)
+    return replace(
+        given,
+        zero_shot=workspace.on_device(("start", run.id), given.zero_shot),
+        parents={
+            parent: workspace.on_device(("parent", ids[parent]), of)
+            for parent, of in given.parents.items()
+        },
+    )
 
 
 def parents(workspace: Workspace, run: Run) -> dict[Parent, Weights]:
@@ -56,30 +70,24 @@ def derivation(workspace: Workspace, run: Run) -> Derivation:
     return Derivation(
         zero_shot=workspace.start(run),
         parents=parents(workspace, run),
-        id_val=lambda candidate: id_val_score(workspace, run, candidate),
+        id_val=lambda candidate: id_val_merit(workspace, run, candidate),
         model=model,
         id_val_batches=id_val_batches,
         seed=run.seed,
     )
 
 
-def model_of(workspace: Workspace, run: Run, variant: str | None) -> tuple[ImageClassifier, bool]:
-    """The model with a variant's weights, and whether its image tower is the pretrained one.
+def evaluated(workspace: Workspace, run: Run, variant: str | None) -> Evaluated:
+    """A variant, ready to be evaluated.
 
     Args:
         workspace: of this process.
         run: of the variant.
         variant: its name; ``None`` for the pretrained model.
     """
-
-    def make() -> tuple[ImageClassifier, bool]:
-        pretrained = workspace.pretrained(run)
-        if variant is None:
-            return workspace.copied(run), True
-        found = weights(workspace, run, variant)
-        model = workspace.loaded(run, found)
-        images = sum(len(images) for _, images in workspace.data(run).evaluation.values())
-        workspace.compile(run, model, images * len(run.create().variants()))
-        return model, same_image_tower(found, pretrained.state_dict())
-
-    return workspace.variants.get((run.id, variant), make)
+    if variant is None:
+        return pretrained(workspace, run)
+    return workspace.evaluated.get(
+        (run.id, variant),
+        lambda: Evaluated(workspace, run, lambda: weights(workspace, run, variant)),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from copy import deepcopy
@@ -21,21 +20,12 @@ from shiftbench.data.store import Store
 from shiftbench.data.subsets import draw
 from shiftbench.data.tasks.definition import Task
 from shiftbench.data.tasks.opening import open_ood_val, open_task
-from shiftbench.evaluation.inference import (
-    Array,
-    Pixels,
-    cached_features,
-    image_features,
-)
+from shiftbench.evaluation.features import FeatureStore
+from shiftbench.evaluation.inference import Array, Pixels, image_features
 from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.execution.setup import Setup
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
-from shiftbench.methods.base import (
-    Architecture,
-    DerivedMethod,
-    Method,
-    Outputs,
-)
+from shiftbench.methods.base import Architecture, DerivedMethod, Method
 from shiftbench.models.backbones import Backbone, load_backbone
 from shiftbench.models.checkpoints import load
 from shiftbench.models.classifier import ImageClassifier, text_head, zero_shot_classifier
@@ -48,6 +38,7 @@ if TYPE_CHECKING:
     from shiftbench.data.tasks.definition import EvaluationSet
     from shiftbench.data.tasks.opening import TaskData
     from shiftbench.evaluation.metrics.base import Metric
+    from shiftbench.execution.evaluated import Evaluated, Slot
     from shiftbench.methods.base import TrainedMethod, Weights
     from shiftbench.methods.config import MethodConfig
     from shiftbench.suite.plan import Run
@@ -94,10 +85,9 @@ class Workspace:
         resources: that a run may use.
         store: decoded images.
         loaders: what decodes training images ahead, by all that it depends on.
-        outputs: of ensembles' members, by run id, variant (``None`` for the pretrained model) and
-            evaluation set; logits before projection.
-        variants: the model of a variant, and whether its image tower is the pretrained one, by run
-            id and variant.
+        image_features: of image towers, on disk.
+        slots: the model that weights are loaded into to be evaluated, by its structure.
+        evaluated: variants, by run id and name (``None`` for the pretrained model).
     """
 
     def __init__(self, setup: Setup, device: torch.device) -> None:
@@ -107,15 +97,20 @@ class Workspace:
         self.resources = setup.resources
         self.store = Store(cache_dir() / "store", processes=self.data_workers)
         self.loaders: Kept[ImageLoader] = Kept(1)
-        self.outputs: Kept[Outputs] = Kept(4)
-        self.variants: Kept[tuple[ImageClassifier, bool]] = Kept(1)
+        self.image_features = FeatureStore(
+            cache_dir() / "features", self.resources.limits.features_bytes
+        )
+        self.slots: Kept[Slot] = Kept(1)
+        self.evaluated: Kept[Evaluated] = Kept(16)
         self._root = resolve(setup.data)
         self._backbones: Kept[Backbone] = Kept(2)
         self._tasks: Kept[TaskData] = Kept(4)
         self._shrunk: Kept[ImageSet] = Kept(2)
         self._zero_shot: Kept[ImageClassifier] = Kept(4)
         self._weights: Kept[Weights] = Kept(3)
+        self._on_device: Kept[Weights] = Kept(3)
         self._operations: Kept[float] = Kept(2)
+        self._compiled: Kept[bool] = Kept(16)
 
     @property
     def data_workers(self) -> int:
@@ -259,18 +254,6 @@ class Workspace:
             lambda: zero_shot_classifier(self.backbone(run), classes, templates, text=text),
         )
 
-    def pretrained_features(self, run: Run, images: ImageSet, pixels: Pixels) -> Array:
-        """Features (n, width) of the pretrained image tower, computed once for all runs."""
-        backbone, precision = self.backbone(run), run.budget.evaluation_precision
-        parts = [backbone.identity, backbone.preprocessing.key(), precision]
-        parts += [images.fingerprint, *images.ids]
-        name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
-
-        def compute() -> Array:
-            return self.features(run, self.copied(run), pixels)
-
-        return cached_features(cache_dir() / "features" / f"{name}.npy", compute)
-
     def features(self, run: Run, model: ImageClassifier, pixels: Pixels) -> Array:
         """Features (n, width) of a model's image tower, in the precision that the run asks for."""
         preprocessing, precision = self.backbone(run).preprocessing, run.budget.evaluation_precision
@@ -285,15 +268,36 @@ class Workspace:
             examples: images that will go through it, repetitions included.
             passes: how much an image costs, in forward passes: 1 to evaluate, 3 to train.
         """
+        return self._compiles(run, model, lambda: examples * passes) and compile_blocks(model) > 0
+
+    def evaluates_compiled(self, run: Run) -> bool:
+        """Whether models of the run's task and backbone are compiled for their evaluation.
+
+        All the suite's runs of both count, so that they share features whichever comes first.
+        """
+
+        def images() -> int:
+            once = sum(len(images) for _, images in self.data(run).evaluation.values())
+            alike = (
+                of
+                for of in self.runs.values()
+                if (of.task, of.backbone) == (run.task, run.backbone)
+            )
+            return once * sum(len(of.create().variants()) for of in alike)
+
+        return self._compiled.get(
+            (self.data_key(run), run.backbone),
+            lambda: self._compiles(run, self.pretrained(run), images),
+        )
+
+    def _compiles(self, run: Run, model: ImageClassifier, images: Callable[[], int]) -> bool:
         setting, size = self.resources.compile, self.backbone(run).preprocessing.size
         if setting == "off" or (setting == "auto" and self.device.type == "cpu"):
             return False
         operations = self._operations.get(
             run.backbone, lambda: forward_operations(model.visual, size)
         )
-        if setting == "auto" and not compiling_pays(model, examples * passes * operations):
-            return False
-        return compile_blocks(model) > 0
+        return setting == "on" or compiling_pays(model, images() * operations)
 
     # Weights
 
@@ -329,12 +333,33 @@ class Workspace:
 
         return self._weights.get(run.id, read)
 
+    def keep(self, run: Run, weights: Weights) -> None:
+        """Have the weights at hand that were just stored in a run's folder."""
+        self._weights.get(run.id, lambda: weights)
+
+    def on_device(self, key: Hashable, weights: Weights) -> Weights:
+        """Weights where models are evaluated, moved there once for all that is derived of them.
+
+        Args:
+            key: names them.
+            weights: on the CPU, or already there.
+        """
+        if self.device.type == "cpu":
+            return weights
+        return self._on_device.get(
+            key, lambda: {name: tensor.to(self.device) for name, tensor in weights.items()}
+        )
+
     # Fine-tuned models
 
     def loaded(self, run: Run, weights: Weights) -> ImageClassifier:
         """A model with some weights of a run, whose head is computed where it is not in them."""
         model = self.copied(run)
-        model.load_state_dict({**model.state_dict(), **weights})
-        if self.architecture(run).head == "text":
-            model.head = text_head(model).to(self.device)
+        self.load(model, weights)
         return model
+
+    def load(self, model: ImageClassifier, weights: Weights) -> None:
+        """Load some weights of a run in place of a model's own."""
+        model.load_state_dict({**model.state_dict(), **weights})
+        if not any(name.startswith("head.") for name in weights):
+            model.head = text_head(model).to(self.device)

@@ -102,6 +102,14 @@ class Limits(_Closed):
             "that the trials of a search on one machine share; 0: none are shared",
         ),
     ] = 4 * 2**30
+    features_bytes: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="most bytes of image features that are kept in the cache's folder, for "
+            "whatever has an equal image tower; those used least recently go; 0: none are kept",
+        ),
+    ] = 8 * 2**30
 
 
 class Resources(_Closed):

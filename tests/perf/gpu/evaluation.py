@@ -60,7 +60,7 @@ def sweep(sizes: Sizes, root: Path, device: torch.device) -> dict[str, Any]:
 
             def predict() -> None:
                 features = image_features(model, pixels, preprocessing, device, "bf16")
-                head_logits(model, features, device).argmax(axis=1)
+                head_logits(model.head, features, device).argmax(axis=1)
 
             compute += seconds(predict)
         share = len(alphas) / len(ALPHAS)
@@ -115,7 +115,7 @@ def rounding(sizes: Sizes, root: Path, device: torch.device) -> dict[str, Any]:
     images = space.evaluation_images(run, "id-test")
     pixels = space.store.evaluation(images, preprocessing)[:2048]
     compiled = as_ours(model)
-    exact = head_logits(model, image_features(model, pixels, preprocessing, device), device)
+    exact = head_logits(model.head, image_features(model, pixels, preprocessing, device), device)
     found: dict[str, Any] = {"logit_scale": 100.0, "spread": float(exact.std(axis=1).mean())}
     for name, kind, precision in [
         ("tf32", model, "tf32"),
@@ -123,7 +123,7 @@ def rounding(sizes: Sizes, root: Path, device: torch.device) -> dict[str, Any]:
         ("bf16_compiled", compiled, "bf16"),
     ]:
         features = image_features(kind, pixels, preprocessing, device, precision)  # type: ignore[arg-type]
-        logits = head_logits(kind, features, device)
+        logits = head_logits(kind.head, features, device)
         found[name] = {
             "largest_difference": float(np.abs(logits - exact).max()),
             "same_answer": float((logits.argmax(1) == exact.argmax(1)).mean()),

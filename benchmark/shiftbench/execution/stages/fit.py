@@ -26,7 +26,7 @@ from shiftbench.execution.feeding import (
 from shiftbench.execution.outputs import fit_ensemble
 from shiftbench.execution.progress import TrainingWriter
 from shiftbench.execution.training import Trained, Trainer
-from shiftbench.execution.validation import id_val, score_in_training
+from shiftbench.execution.validation import id_val, id_val_value
 from shiftbench.execution.variants import derivation
 from shiftbench.leaderboard.runfolder import Fit
 from shiftbench.methods.base import DerivedMethod, EnsembleMethod, TrainedMethod
@@ -140,11 +140,12 @@ def _train(
         nonlocal best
         if not chosen or place.rank > 0:
             return
-        headline, images = id_val(workspace, run)
-        value = score_in_training(workspace, run, method, model, headline, images)
+        headline, _ = id_val(workspace, run)
+        weights = workspace.plain(run, method.weights(model))
+        value = id_val_value(workspace, run, weights)
         if best is None or headline.better(value, best.score):
             best = _Best(value, step)
-            save(folder.best, workspace.plain(run, method.weights(model)), asdict(best))
+            save(folder.best, weights, asdict(best))
 
     trainer = Trainer(
         model,
@@ -223,6 +224,7 @@ def _save_weights(workspace: Workspace, run: Run, folder: RunFolder, weights: We
         save(folder.weights, changes, {**facts, "form": "changes"})
     else:
         save(folder.weights, whole, {**facts, "form": "whole"})
+    workspace.keep(run, whole)
 
 
 def _save_arrays(folder: RunFolder, run: Run, arrays: Mapping[str, Array]) -> None:

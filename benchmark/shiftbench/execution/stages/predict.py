@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.evaluation import predictions
+from shiftbench.evaluation.examples import Examples, joined, of_logits
 from shiftbench.evaluation.inference import Array
-from shiftbench.execution.outputs import variant_logits
+from shiftbench.execution.outputs import logits_in_blocks
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from shiftbench.data.images import ImageSet
+    from shiftbench.execution.outputs import Logits
     from shiftbench.execution.workspace import Workspace
 
 
@@ -27,21 +35,54 @@ def predict(workspace: Workspace, run_id: str, variant: str, evaluation_set: str
         return
     started = time.monotonic()
     images = workspace.evaluation_images(run, evaluation_set)
-    logits = variant_logits(workspace, run, variant, evaluation_set)
-    whole = logits(slice(None), lambda own: _projected(images, own))
-    table = predictions.to_table(evaluation_set, variant, images, whole)
-    facts = {"seconds": str(time.monotonic() - started), "fingerprint": images.fingerprint}
+    whole = _View(images, np.arange(len(images)), images)
+    parts = {}
     if evaluation_set == ID_TEST:
-        for name, (_, rows, part) in workspace.data(run).on_classes_of_shifts(images).items():
-            of_part = logits(rows, lambda own, part=part: _projected(part, _projected(images, own)))  # type: ignore[misc]
-            part_table = predictions.to_table(name, variant, part, of_part)
-            part_facts = {"fingerprint": part.fingerprint}
-            predictions.write(
-                folder.part(variant, name), part_table.replace_schema_metadata(part_facts)
-            )
+        of_shifts = workspace.data(run).on_classes_of_shifts(images)
+        parts = {name: _View(images, rows, part) for name, (_, rows, part) in of_shifts.items()}
+    for block, logits in logits_in_blocks(workspace, run, variant, evaluation_set):
+        for view in (whole, *parts.values()):
+            view.add(block, logits)
+    for name, view in parts.items():
+        facts = {"fingerprint": view.images.fingerprint}
+        table = view.table(name, variant).replace_schema_metadata(facts)
+        predictions.write(folder.part(variant, name), table)
+    table = whole.table(evaluation_set, variant)
+    facts = {"seconds": str(time.monotonic() - started), "fingerprint": images.fingerprint}
     predictions.write(file, table.replace_schema_metadata(facts))
 
 
-def _projected(images: ImageSet, logits: Array) -> Array:
-    """Logits of the classes of a set, which may be others than the task's."""
-    return logits if images.projection is None else images.projection(logits)
+@dataclass
+class _View:
+    """The answers on some examples of an evaluation set, collected block by block.
+
+    Attributes:
+        of: the evaluation set.
+        rows: the examples' positions in it, ascending.
+        images: they as a set, perhaps with labels and a projection of their own.
+    """
+
+    of: ImageSet
+    rows: npt.NDArray[np.int64]
+    images: ImageSet
+    _answers: list[Examples] = field(default_factory=list)
+
+    def add(self, block: slice, logits: Logits) -> None:
+        """Add the answers on those examples that are in a block of the evaluation set."""
+        first, last = np.searchsorted(self.rows, [block.start, block.stop])
+        if first < last:
+            rows = self.rows[first:last] - block.start
+            labels = self.images.labels[first:last]
+            self._answers.append(of_logits(labels, logits(rows, self._projected), {}))
+
+    def table(self, name: str, variant: str) -> pa.Table:
+        """The predictions, once all blocks were added."""
+        examples = joined(self._answers, self.images.metadata)
+        return predictions.table_of(name, variant, self.images.ids, examples)
+
+    def _projected(self, logits: Array) -> Array:
+        """Logits of the classes of the examples, which may be others than the task's."""
+        for images in (self.of, *([] if self.images is self.of else [self.images])):
+            if images.projection is not None:
+                logits = images.projection(logits)
+        return logits

@@ -1,0 +1,30 @@
+"""Locks that the system releases when their holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Hold the lock of a file, which is made if there is none; another holder is waited for.
+
+    Yields whether this process is alone: some network file systems have no locks.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.info("waiting for another process that holds %s", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            _log.info("%s cannot be locked (%s)", path, error.strerror)
+            yield False
+            return
+        yield True

@@ -1,0 +1,159 @@
+"""Weights of a run as they are evaluated: image features that equal towers share, and heads."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from shiftbench.evaluation import features
+from shiftbench.models.classifier import text_head, tokenized
+from shiftbench.models.compiling import compile_blocks
+from shiftbench.models.digest import weights_digest
+
+if TYPE_CHECKING:
+    from shiftbench.data.images import ImageSet
+    from shiftbench.evaluation.inference import Array, Pixels
+    from shiftbench.execution.workspace import Workspace
+    from shiftbench.methods.base import Weights
+    from shiftbench.models.classifier import ImageClassifier
+    from shiftbench.suite.plan import Run
+
+
+@dataclass
+class Slot:
+    """A model on the device that one set of weights after the other is loaded into.
+
+    Attributes:
+        model: in eval mode.
+        compiled: whether its blocks are.
+        holder: whose weights it has now.
+    """
+
+    model: ImageClassifier
+    compiled: bool
+    holder: Evaluated | None = None
+
+
+class Evaluated:
+    """Some weights of a run, ready to be evaluated.
+
+    Args:
+        workspace: of this process.
+        run: that the weights are of.
+        weights: gives them; called again when others have taken their place in the model.
+    """
+
+    def __init__(self, workspace: Workspace, run: Run, weights: Callable[[], Weights]) -> None:
+        self._workspace = workspace
+        self._run = run
+        self._weights = weights
+        found = weights()
+        tower = {name: tensor for name, tensor in found.items() if name.startswith("visual.")}
+        self._tower = weights_digest(tower)
+        self._head = copy.deepcopy(self._loaded(found).head)
+        self._own_heads: dict[str, nn.Linear] = {}
+
+    @property
+    def model(self) -> ImageClassifier:
+        """The model with these weights, until others are loaded."""
+        slot = self._slot
+        return slot.model if slot.holder is self else self._loaded(self._weights())
+
+    def head(self, evaluation_set: str | None = None) -> nn.Linear:
+        """The head, or one for an evaluation set with class names of its own.
+
+        Those no head was trained for: it is made by the model's text tower, or the pretrained one
+        where the weights have none.
+        """
+        vocabularies = self._workspace.data(self._run).vocabularies
+        if evaluation_set is None or (vocabulary := vocabularies.get(evaluation_set)) is None:
+            return self._head
+        if evaluation_set not in self._own_heads:
+            self._own_heads[evaluation_set] = self._head_of(*vocabulary)
+        return self._own_heads[evaluation_set]
+
+    def features(self, images: ImageSet, pixels: Callable[[], Pixels]) -> Array:
+        """Features (n, width) fp32 of images, computed unless an equal image tower has been there.
+
+        Args:
+            images: say what the pixels are of.
+            pixels: of all of them.
+        """
+
+        def compute() -> Array:
+            return self._workspace.features(self._run, self.model, pixels())
+
+        return self._workspace.image_features.get(self._key(images), compute)
+
+    @property
+    def _slot(self) -> Slot:
+        workspace, run = self._workspace, self._run
+        data, text = workspace.data(run), workspace.architecture(run).text
+        compiled = workspace.evaluates_compiled(run)
+
+        def make() -> Slot:
+            model = workspace.copied(run)
+            return Slot(model, compiled and compile_blocks(model) > 0)
+
+        return workspace.slots.get(
+            (run.backbone, data.classes, data.templates, text, compiled), make
+        )
+
+    def _loaded(self, weights: Weights) -> ImageClassifier:
+        slot = self._slot
+        slot.holder = None  # until all of them are there
+        self._workspace.load(slot.model, weights)
+        slot.holder = self
+        return slot.model
+
+    def _head_of(self, classes: tuple[str, ...], templates: tuple[str, ...]) -> nn.Linear:
+        workspace, run = self._workspace, self._run
+        if workspace.architecture(run).text:
+            prompts = tokenized(workspace.backbone(run), classes, templates)
+            return text_head(self.model, prompts).to(workspace.device)
+        head = workspace.zero_shot(run, classes, templates).head
+        return copy.deepcopy(head).to(workspace.device)
+
+    def _key(self, images: ImageSet) -> str:
+        """Digest of all that features depend on."""
+        backbone, budget = self._workspace.backbone(self._run), self._run.budget
+        parts = [
+            str(features.VERSION),
+            _arithmetic(self._workspace.device),
+            f"compiled={self._slot.compiled}",
+            f"precision={budget.evaluation_precision}",
+            backbone.identity,
+            backbone.preprocessing.key(),
+            self._tower,
+            images.fingerprint,
+            *images.ids,
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def pretrained(workspace: Workspace, run: Run) -> Evaluated:
+    """The run's pretrained model with the zero-shot head, ready to be evaluated."""
+    return workspace.evaluated.get(
+        (run.id, None),
+        lambda: Evaluated(workspace, run, lambda: workspace.pretrained(run).state_dict()),
+    )
+
+
+def pretrained_features(workspace: Workspace, run: Run, images: ImageSet, pixels: Pixels) -> Array:
+    """Features (n, width) of images by the pretrained image tower, computed once for all runs."""
+    return pretrained(workspace, run).features(images, lambda: pixels)
+
+
+def _arithmetic(device: torch.device) -> str:
+    """What the last bits of a result depend on besides its inputs."""
+    version = torch.__version__
+    if device.type == "cuda":
+        return f"{version} {torch.cuda.get_device_name(device)}"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{version} {capability} {torch.get_num_threads()} threads"
