@@ -15,7 +15,7 @@ from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.stages.fit import fit
 from shiftbench.execution.stages.predict import predict
-from shiftbench.execution.variants import evaluated, weights
+from shiftbench.execution.variants import variant_of, weights
 from shiftbench.execution.workspace import Workspace
 from shiftbench.suite.plan import Plan, evaluation_metrics
 from shiftbench.suite.suite import Suite
@@ -150,7 +150,7 @@ def test_logits_equal_those_of_a_fresh_model_bit_for_bit(
 
 def test_a_variant_has_its_weights_after_others_took_their_place(suite: World) -> None:
     workspace, run = suite.workspace, suite.runs["curve"]
-    half, other = (evaluated(workspace, run, f"alpha={alpha}") for alpha in (0.5, 1.0))
+    half, other = (variant_of(workspace, run, f"alpha={alpha}") for alpha in (0.5, 1.0))
     before = half.model.state_dict()["visual.proj"].clone()
     assert other.model is half._slot.model
     assert not torch.equal(other.model.state_dict()["visual.proj"], before)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,31 +12,15 @@ from torch import nn
 
 from shiftbench.evaluation import features
 from shiftbench.models.classifier import text_head, tokenized
-from shiftbench.models.compiling import compile_blocks
 from shiftbench.models.digest import weights_digest
 
 if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet
     from shiftbench.evaluation.inference import Array, Pixels
-    from shiftbench.execution.workspace import Workspace
+    from shiftbench.execution.workspace import Slot, Workspace
     from shiftbench.methods.base import Weights
     from shiftbench.models.classifier import ImageClassifier
     from shiftbench.suite.plan import Run
-
-
-@dataclass
-class Slot:
-    """A model on the device that one set of weights after the other is loaded into.
-
-    Attributes:
-        model: in eval mode.
-        compiled: whether its blocks are.
-        holder: whose weights it has now.
-    """
-
-    model: ImageClassifier
-    compiled: bool
-    holder: Evaluated | None = None
 
 
 class Evaluated:
@@ -97,13 +80,8 @@ class Evaluated:
         data, text = workspace.data(run), workspace.architecture(run).text
         compiled = workspace.evaluates_compiled(run)
 
-        def make() -> Slot:
-            model = workspace.copied(run)
-            return Slot(model, compiled and compile_blocks(model) > 0)
-
-        return workspace.slots.get(
-            (run.backbone, data.classes, data.templates, text, compiled), make
-        )
+        key = (run.backbone, data.classes, data.templates, text, compiled)
+        return workspace.slot(key, run, compiled=compiled)
 
     def _loaded(self, weights: Weights) -> ImageClassifier:
         slot = self._slot
@@ -137,12 +115,19 @@ class Evaluated:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def evaluated(
+    workspace: Workspace, run: Run, name: str | None, weights: Callable[[], Weights]
+) -> Evaluated:
+    """Weights of a run that have a name, kept for the next evaluation set."""
+    kept: Evaluated = workspace.evaluated.get(
+        (run.id, name), lambda: Evaluated(workspace, run, weights)
+    )
+    return kept
+
+
 def pretrained(workspace: Workspace, run: Run) -> Evaluated:
     """The run's pretrained model with the zero-shot head, ready to be evaluated."""
-    return workspace.evaluated.get(
-        (run.id, None),
-        lambda: Evaluated(workspace, run, lambda: workspace.pretrained(run).state_dict()),
-    )
+    return evaluated(workspace, run, None, lambda: workspace.pretrained(run).state_dict())
 
 
 def pretrained_features(workspace: Workspace, run: Run, images: ImageSet, pixels: Pixels) -> Array:

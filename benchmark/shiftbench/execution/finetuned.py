@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from shiftbench.core.errors import InputError
 from shiftbench.core.words import nearest
 from shiftbench.execution.record import read_records
-from shiftbench.execution.variants import evaluated
+from shiftbench.execution.variants import variant_of
 from shiftbench.execution.workspace import Workspace
 from shiftbench.methods.base import EnsembleMethod
 
@@ -111,7 +111,7 @@ def load(results: Path, run_id: str, variant: str | None = None) -> FineTuned:
         known = nearest(variant, method.variants())
         raise InputError(f'{run.label} has no variant "{variant}"{known}')
     workspace = Workspace(setup, torch.device("cpu"))
-    model = evaluated(workspace, run, variant).model
+    model = variant_of(workspace, run, variant).model
     backbone = workspace.backbone(run)
     return FineTuned(
         run_id=run_id,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from shiftbench.core.errors import RunFailedError
 from shiftbench.evaluation.inference import Array, DecodedOnAccess, blocks, head_logits
-from shiftbench.execution.variants import evaluated
+from shiftbench.execution.variants import variant_of
 from shiftbench.methods.base import EnsembleMethod, Labelled, Members, Outputs, Parent
 from shiftbench.models.checkpoints import load
 
@@ -97,7 +97,7 @@ def fit_ensemble(
         pixels = DecodedOnAccess(images.images, workspace.backbone(run).preprocessing)
 
         def on_training_set(of: Run, variant: str | None) -> _Model:
-            found = evaluated(workspace, of, variant)
+            found = variant_of(workspace, of, variant)
             features = found.features(images, lambda: pixels)
             return _Model(features, found.head(), workspace.device)
 
@@ -167,7 +167,7 @@ def _projected(said: Members, rows: Rows, projection: Projection) -> Members:
 def _on_set(workspace: Workspace, run: Run, variant: str | None, evaluation_set: str) -> _Model:
     """A variant on an evaluation set; variant ``None`` is the pretrained model."""
     images = workspace.evaluation_images(run, evaluation_set)
-    found = evaluated(workspace, run, variant)
+    found = variant_of(workspace, run, variant)
     features = found.features(
         images, lambda: workspace.store.evaluation(images, workspace.backbone(run).preprocessing)
     )

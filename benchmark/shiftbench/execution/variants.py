@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from shiftbench.execution.evaluated import Evaluated, pretrained
+from shiftbench.execution.evaluated import Evaluated, evaluated, pretrained
 from shiftbench.execution.validation import id_val, id_val_merit
 from shiftbench.methods.base import Batch, Derivation, DerivedMethod
 
@@ -77,7 +77,7 @@ def derivation(workspace: Workspace, run: Run) -> Derivation:
     )
 
 
-def evaluated(workspace: Workspace, run: Run, variant: str | None) -> Evaluated:
+def variant_of(workspace: Workspace, run: Run, variant: str | None) -> Evaluated:
     """A variant, ready to be evaluated.
 
     Args:
@@ -87,7 +87,4 @@ def evaluated(workspace: Workspace, run: Run, variant: str | None) -> Evaluated:
     """
     if variant is None:
         return pretrained(workspace, run)
-    return workspace.evaluated.get(
-        (run.id, variant),
-        lambda: Evaluated(workspace, run, lambda: weights(workspace, run, variant)),
-    )
+    return evaluated(workspace, run, variant, lambda: weights(workspace, run, variant))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from copy import deepcopy
-from dataclasses import replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from shiftbench.data.tasks.definition import EvaluationSet
     from shiftbench.data.tasks.opening import TaskData
     from shiftbench.evaluation.metrics.base import Metric
-    from shiftbench.execution.evaluated import Evaluated, Slot
     from shiftbench.methods.base import TrainedMethod, Weights
     from shiftbench.methods.config import MethodConfig
     from shiftbench.suite.plan import Run
@@ -68,6 +67,21 @@ class Kept(Generic[V]):
         return self._values[key]
 
 
+@dataclass
+class Slot:
+    """A model on the device that one set of weights after the other is loaded into.
+
+    Attributes:
+        model: in eval mode.
+        compiled: whether its blocks are.
+        holder: that the weights which it has are of.
+    """
+
+    model: ImageClassifier
+    compiled: bool
+    holder: object = None
+
+
 class Workspace:
     """One process's view of a suite's runs, with all that is worth keeping between them.
 
@@ -86,8 +100,7 @@ class Workspace:
         store: decoded images.
         loaders: what decodes training images ahead, by all that it depends on.
         image_features: of image towers, on disk.
-        slots: the model that weights are loaded into to be evaluated, by its structure.
-        evaluated: variants, by run id and name (``None`` for the pretrained model).
+        evaluated: of ``execution.evaluated``, by run id and name of the weights.
     """
 
     def __init__(self, setup: Setup, device: torch.device) -> None:
@@ -100,8 +113,7 @@ class Workspace:
         self.image_features = FeatureStore(
             cache_dir() / "features", self.resources.limits.features_bytes
         )
-        self.slots: Kept[Slot] = Kept(1)
-        self.evaluated: Kept[Evaluated] = Kept(16)
+        self.evaluated: Kept[Any] = Kept(16)
         self._root = resolve(setup.data)
         self._backbones: Kept[Backbone] = Kept(2)
         self._tasks: Kept[TaskData] = Kept(4)
@@ -111,6 +123,7 @@ class Workspace:
         self._on_device: Kept[Weights] = Kept(3)
         self._operations: Kept[float] = Kept(2)
         self._compiled: Kept[bool] = Kept(16)
+        self._slots: Kept[Slot] = Kept(1)
 
     @property
     def data_workers(self) -> int:
@@ -357,6 +370,21 @@ class Workspace:
         model = self.copied(run)
         self.load(model, weights)
         return model
+
+    def slot(self, key: Hashable, run: Run, *, compiled: bool) -> Slot:
+        """The model into which one set of weights after the other is loaded to be evaluated.
+
+        Args:
+            key: of its structure.
+            run: whose model has that structure.
+            compiled: whether its blocks are compiled.
+        """
+
+        def make() -> Slot:
+            model = self.copied(run)
+            return Slot(model, compiled and compile_blocks(model) > 0)
+
+        return self._slots.get(key, make)
 
     def load(self, model: ImageClassifier, weights: Weights) -> None:
         """Load some weights of a run in place of a model's own."""
