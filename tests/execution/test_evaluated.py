@@ -79,7 +79,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory, world: Path, passes: list[in
     """The suite with its parents trained and evaluated, in a cache where nothing was."""
     folder = tmp_path_factory.mktemp("evaluated")
     suite = World(folder, 2**30)
-    suite.workspace.image_features.root = folder / "features"
+    suite.workspace.features_on_disk.root = folder / "features"
     for label in ("full", "linear-probe"):
         fit(suite.workspace, suite.runs[label].id)
         suite.predict(label)
@@ -99,7 +99,7 @@ def test_what_has_an_equal_tower_shares_its_passes(suite: World, passes: list[in
     suite.predict("curve", "alpha=0.5")
     assert len(passes) == before + len(sets)
     suite.workspace = suite.another_process()
-    suite.workspace.image_features.root = suite.folder / "features"
+    suite.workspace.features_on_disk.root = suite.folder / "features"
     for file in suite.folder.rglob("parts/*/*.parquet"):
         file.unlink()
     suite.predict("curve", "alpha=0.5")
@@ -109,7 +109,7 @@ def test_what_has_an_equal_tower_shares_its_passes(suite: World, passes: list[in
 
 def test_the_best_epoch_is_not_evaluated_again(suite: World, passes: list[int]) -> None:
     fresh = World(suite.folder, 2**30)
-    fresh.workspace.image_features.root = suite.folder / "other"
+    fresh.workspace.features_on_disk.root = suite.folder / "other"
     run = fresh.runs["full"]
     fresh.workspace.folder(run).delete()
     before = len(passes)

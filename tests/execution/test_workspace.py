@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shiftbench.execution.workspace import Kept
+from shiftbench.execution.kept import Kept
 
 
 def test_the_one_used_least_recently_is_computed_again() -> None:

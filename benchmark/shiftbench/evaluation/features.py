@@ -1,8 +1,9 @@
-"""Image features kept on disk under a digest of all that they are made of.
+"""Features of images and classes, kept on disk under a digest of all that they are made of.
 
 Whatever has an equal image tower shares one pass over an evaluation set: the ends of an
 interpolation with its parents, every method that trains a head alone with the pretrained model, a
-soup of one, the same run in another suite; in other processes, too. A file holds one array
+soup of one, the same run in another suite; in other processes, too. The heads that the text tower
+makes of a task's prompts are kept likewise. A file holds one array
 (``.npy``) and behind it the SHA-256 of what comes before, so that a damaged one is seen and made
 again. It appears by a rename; of several processes that want the same one, one computes it and the
 others wait. Those used least recently go when all together exceed a limit. The whole directory may
@@ -12,12 +13,14 @@ be deleted whenever nothing runs.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.files import sweep_temporaries, written_atomically
@@ -35,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class FeatureStore:
-    """A directory of image features.
+    """A directory of features.
 
     Args:
         root: the directory; made when something is first stored.
@@ -67,7 +70,7 @@ class FeatureStore:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"{self.root}: cannot store image features: {error.strerror}; "
+                f"{self.root}: cannot store features: {error.strerror}; "
                 "SHIFTBENCH_CACHE names another place"
             ) from error
         with locked(self.root / f"{int(key[:8], 16) % _LOCKS:02x}.lock"):
@@ -107,6 +110,20 @@ class FeatureStore:
             if file != keep:
                 file.unlink(missing_ok=True)
                 total -= size
+
+
+def key_of(*parts: str) -> str:
+    """Hex digest of all that some features depend on."""
+    return hashlib.sha256(json.dumps([VERSION, *parts]).encode()).hexdigest()
+
+
+def arithmetic(device: torch.device) -> str:
+    """What the last bits of a result depend on besides its inputs."""
+    version = torch.__version__
+    if device.type == "cuda":
+        return f"{version} {torch.cuda.get_device_name(device)}"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{version} {capability} {torch.get_num_threads()} threads"
 
 
 def _save(file: Path, features: Array) -> None:

@@ -120,8 +120,10 @@ def _in_batches(
     upload = Upload(device)
     out = torch.empty(0)
     parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+    several = len(parts) > 1  # else starting threads takes as long as reading
     with torch.inference_mode():
-        for part, batch in zip(parts, ahead(read, parts, AHEAD), strict=True):
+        batches = ahead(read, parts, AHEAD) if several else map(read, parts)
+        for part, batch in zip(parts, batches, strict=True):
             result = compute(*upload([batch]))[: part.stop - part.start]
             if not len(out):
                 out = torch.empty((n, *result.shape[1:]), pin_memory=on_gpu)

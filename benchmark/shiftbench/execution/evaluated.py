@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import torch
 from torch import nn
 
-from shiftbench.evaluation import features
+from shiftbench.evaluation.features import arithmetic, key_of
 from shiftbench.models.classifier import text_head, tokenized
 from shiftbench.models.digest import weights_digest
 
@@ -72,7 +70,7 @@ class Evaluated:
         def compute() -> Array:
             return self._workspace.features(self._run, self.model, pixels())
 
-        return self._workspace.image_features.get(self._key(images), compute)
+        return self._workspace.features_on_disk.get(self._key(images), compute)
 
     @property
     def _slot(self) -> Slot:
@@ -101,18 +99,17 @@ class Evaluated:
     def _key(self, images: ImageSet) -> str:
         """Digest of all that features depend on."""
         backbone, budget = self._workspace.backbone(self._run), self._run.budget
-        parts = [
-            str(features.VERSION),
-            _arithmetic(self._workspace.device),
+        return key_of(
+            "images",
+            arithmetic(self._workspace.device),
             f"compiled={self._slot.compiled}",
             f"precision={budget.evaluation_precision}",
             backbone.identity,
             backbone.preprocessing.key(),
             self._tower,
             images.fingerprint,
-            *images.ids,
-        ]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+            *images.ids.tolist(),
+        )
 
 
 def evaluated(
@@ -133,12 +130,3 @@ def pretrained(workspace: Workspace, run: Run) -> Evaluated:
 def pretrained_features(workspace: Workspace, run: Run, images: ImageSet, pixels: Pixels) -> Array:
     """Features (n, width) of images by the pretrained image tower, computed once for all runs."""
     return pretrained(workspace, run).features(images, lambda: pixels)
-
-
-def _arithmetic(device: torch.device) -> str:
-    """What the last bits of a result depend on besides its inputs."""
-    version = torch.__version__
-    if device.type == "cuda":
-        return f"{version} {torch.cuda.get_device_name(device)}"
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{version} {capability} {torch.get_num_threads()} threads"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,20 +14,27 @@ from shiftbench.core.cpus import loader_processes
 from shiftbench.core.errors import RunFailedError
 from shiftbench.core.locations import cache_dir
 from shiftbench.data.loading import ImageLoader
+from shiftbench.data.prompts import prompts
 from shiftbench.data.roots import resolve
 from shiftbench.data.store import Store
 from shiftbench.data.subsets import draw
 from shiftbench.data.tasks.definition import Task
 from shiftbench.data.tasks.opening import open_ood_val, open_task
-from shiftbench.evaluation.features import FeatureStore
+from shiftbench.evaluation.features import FeatureStore, arithmetic, key_of
 from shiftbench.evaluation.inference import Array, Pixels, image_features
 from shiftbench.evaluation.metrics.registry import metric
+from shiftbench.execution.kept import Kept
 from shiftbench.execution.setup import Setup
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.methods.base import Architecture, DerivedMethod, Method
 from shiftbench.models.backbones import Backbone, load_backbone
 from shiftbench.models.checkpoints import load
-from shiftbench.models.classifier import ImageClassifier, text_head, zero_shot_classifier
+from shiftbench.models.classifier import (
+    ImageClassifier,
+    text_head,
+    zero_shot_classifier,
+    zero_shot_head,
+)
 from shiftbench.models.compiling import compile_blocks, compiling_pays, forward_operations
 from shiftbench.models.gpu import suit_gpu
 from shiftbench.models.weights import apply_sparse_delta, without_head
@@ -42,29 +48,7 @@ if TYPE_CHECKING:
     from shiftbench.methods.config import MethodConfig
     from shiftbench.suite.plan import Run
 
-V = TypeVar("V")
-
-
-class Kept(Generic[V]):
-    """The results of the last few computations, by key.
-
-    Args:
-        size: how many are kept; the one used least recently goes first.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[Hashable, V] = OrderedDict()
-
-    def get(self, key: Hashable, compute: Callable[[], V]) -> V:
-        """The value of ``key``, computed if it is not kept."""
-        if key not in self._values:
-            value = compute()
-            while len(self._values) >= self._size:
-                self._values.popitem(last=False)
-            self._values[key] = value
-        self._values.move_to_end(key)
-        return self._values[key]
+CPU = torch.device("cpu")
 
 
 @dataclass
@@ -99,7 +83,7 @@ class Workspace:
         resources: that a run may use.
         store: decoded images.
         loaders: what decodes training images ahead, by all that it depends on.
-        image_features: of image towers, on disk.
+        features_on_disk: of images and of the classes of zero-shot heads, shared by all processes.
         evaluated: of ``execution.evaluated``, by run id and name of the weights.
     """
 
@@ -110,7 +94,7 @@ class Workspace:
         self.resources = setup.resources
         self.store = Store(cache_dir() / "store", processes=self.data_workers)
         self.loaders: Kept[ImageLoader] = Kept(1)
-        self.image_features = FeatureStore(
+        self.features_on_disk = FeatureStore(
             cache_dir() / "features", self.resources.limits.features_bytes
         )
         self.evaluated: Kept[Any] = Kept(16)
@@ -118,6 +102,7 @@ class Workspace:
         self._backbones: Kept[Backbone] = Kept(2)
         self._tasks: Kept[TaskData] = Kept(4)
         self._shrunk: Kept[ImageSet] = Kept(2)
+        self._images: Kept[ImageSet] = Kept(16)
         self._zero_shot: Kept[ImageClassifier] = Kept(4)
         self._weights: Kept[Weights] = Kept(3)
         self._on_device: Kept[Weights] = Kept(3)
@@ -217,7 +202,10 @@ class Workspace:
 
     def evaluation_images(self, run: Run, evaluation_set: str) -> ImageSet:
         """An evaluation set of the run's task, within the run's budget."""
-        return self._within_budget(run, self.data(run).evaluation[evaluation_set][1])
+        return self._images.get(
+            (self.data_key(run), run.budget.evaluation_images, evaluation_set),
+            lambda: self._within_budget(run, self.data(run).evaluation[evaluation_set][1]),
+        )
 
     def ood_val(self, run: Run, item: EvaluationSet) -> tuple[Metric, ImageSet]:
         """Metric and images of the OOD validation set of a run's search, within its budget."""
@@ -264,8 +252,21 @@ class Workspace:
         """
         return self._zero_shot.get(
             (run.backbone, classes, templates, text),
-            lambda: zero_shot_classifier(self.backbone(run), classes, templates, text=text),
+            lambda: self._zero_shot_classifier(run, classes, templates, text),
         )
+
+    def _zero_shot_classifier(
+        self, run: Run, classes: tuple[str, ...], templates: tuple[str, ...], text: bool
+    ) -> ImageClassifier:
+        backbone = self.backbone(run)
+
+        def rows() -> Array:
+            prompted = [prompts(templates, name) for name in classes]
+            return zero_shot_head(backbone, prompted).weight.detach().numpy()
+
+        key = key_of("head", arithmetic(CPU), backbone.identity, *classes, "", *templates)
+        kept = torch.from_numpy(self.features_on_disk.get(key, rows).copy())
+        return zero_shot_classifier(backbone, classes, templates, text=text, rows=kept)
 
     def features(self, run: Run, model: ImageClassifier, pixels: Pixels) -> Array:
         """Features (n, width) of a model's image tower, in the precision that the run asks for."""

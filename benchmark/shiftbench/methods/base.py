@@ -267,7 +267,8 @@ class Derivation:
     """The data that a derived method may use.
 
     Attributes:
-        zero_shot: the pretrained weights.
+        zero_shot: the pretrained weights; on the CPU for ``kept`` methods, and where models are
+            evaluated for others, as are those of the parents.
         parents: weights of the parents; of each, the variant that stands for it.
         id_val: headline score of some weights on the ID validation set, negated where less is
             better, so that more is always better.
@@ -367,6 +368,7 @@ class EnsembleMethod(Method[C]):
 
         Args:
             variant: one of ``variants()``.
-            members: outputs on an evaluation set, all of it.
+            members: outputs on some examples of an evaluation set, each to be combined on its own:
+                large sets come in parts.
             fitted: what ``fit`` returned; empty unless the method is ``kept``.
         """

@@ -186,15 +186,26 @@ def _head_of(
     embeddings = F.normalize(total / counts[:, None], dim=-1)
     if rows is not None:
         embeddings = embeddings[list(rows)]
+    return _linear(embeddings * scale.double().exp().cpu())
+
+
+@torch.no_grad()
+def _linear(rows: Tensor) -> nn.Linear:
+    """A linear layer of some weights, its bias zero, fp32 on the CPU."""
     # Made without its random initialisation, which would move the global generator.
-    head = nn.Linear(embeddings.shape[1], len(embeddings), device="meta").to_empty(device="cpu")
-    head.weight.copy_(embeddings * scale.double().exp().cpu())
+    head = nn.Linear(rows.shape[1], len(rows), device="meta").to_empty(device="cpu")
+    head.weight.copy_(rows)
     head.bias.zero_()
     return head
 
 
 def zero_shot_classifier(
-    backbone: Backbone, classes: Sequence[str], templates: Sequence[str], *, text: bool = False
+    backbone: Backbone,
+    classes: Sequence[str],
+    templates: Sequence[str],
+    *,
+    text: bool = False,
+    rows: Tensor | None = None,
 ) -> ImageClassifier:
     """The backbone as a classifier of ``classes``: a copy of its image tower, a zero-shot head.
 
@@ -203,14 +214,17 @@ def zero_shot_classifier(
         classes: class names.
         templates: prompts with ``{}`` where the class name goes.
         text: whether to add a copy of the text tower, and the prompts.
+        rows: weights (classes, width) of the zero-shot head, where they are known already.
 
     Returns:
         fp32, on the CPU, in eval mode, every parameter trainable.
     """
     from shiftbench.data.prompts import prompts
 
-    texts = [prompts(templates, name) for name in classes]
-    head = zero_shot_head(backbone, texts)
+    if rows is None:
+        head = zero_shot_head(backbone, [prompts(templates, name) for name in classes])
+    else:
+        head = _linear(rows)
     visual: nn.Module = copy.deepcopy(backbone.clip.visual).cpu()
     if not text:
         return ImageClassifier(visual, head).requires_grad_(True).eval()
