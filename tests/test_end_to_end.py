@@ -173,7 +173,7 @@ def test_a_killed_run_goes_on_to_the_same_table(
         start_new_session=True,
     )
     deadline = time.monotonic() + 240
-    while not list(tmp_path.rglob("parts/*/*.parquet")):
+    while not list(tmp_path.rglob("parts/*/*.arrow")):
         assert driver.poll() is None
         assert time.monotonic() < deadline, "nothing was ever predicted"
         time.sleep(0.05)

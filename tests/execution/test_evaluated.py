@@ -100,7 +100,7 @@ def test_what_has_an_equal_tower_shares_its_passes(suite: World, passes: list[in
     assert len(passes) == before + len(sets)
     suite.workspace = suite.another_process()
     suite.workspace.features_on_disk.root = suite.folder / "features"
-    for file in suite.folder.rglob("parts/*/*.parquet"):
+    for file in suite.folder.rglob("parts/*/*.arrow"):
         file.unlink()
     suite.predict("curve", "alpha=0.5")
     suite.predict("full")
@@ -175,7 +175,7 @@ def test_blocks_change_no_prediction(
         for file in folder.parts():
             file.unlink()
         suite.predict(label, variant, ("id-test",))
-        tables.append({file.name: predictions.read(file) for file in folder.parts()})
+        tables.append({file.name: predictions.read_part(file) for file in folder.parts()})
         blocks = logits_in_blocks(workspace, run, variant, "id-test")
         sizes.append(max(part.stop - part.start for part, _ in blocks))
     assert sizes == [30, 8]

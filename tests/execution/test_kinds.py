@@ -152,7 +152,7 @@ def test_probabilities_of_a_part_are_of_its_classes(done) -> None:  # type: igno
     for name, (_, rows, part) in parts.items():
         project = part.projection or (lambda own: own)
         mean = sum(softmax(project(own[rows].astype(np.float32)), axis=1) for own in both) / 2
-        table = predictions.read(workspace.folder(run).part("alpha=0.5", name))
+        table = predictions.read_part(workspace.folder(run).part("alpha=0.5", name))
         assert table["prediction"].to_pylist() == mean.argmax(1).tolist()
 
 

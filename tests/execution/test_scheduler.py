@@ -168,3 +168,81 @@ def test_whatever_happens_all_jobs_run_and_no_slot_is_given_twice(seed: int) -> 
             del holds[job]
             done.add(job)
     assert (scheduler.running, scheduler.waiting, scheduler.free) == (0, 0, size)
+
+
+def variants(run: str, names: str = "vw", sets: str = "123") -> list[Job]:
+    return [Job("predict", run, variant, name) for variant in names for name in sets]
+
+
+def test_slots_keep_to_the_weights_that_they_have() -> None:
+    scheduler = make(2)
+    v1, v2, v3, w1, w2, w3 = jobs = variants("a")
+    for job in jobs:
+        scheduler.add(job)
+    assert scheduler.start() == [v1, w1]
+    for ended, next_one in [(w1, w2), (v1, v2), (w2, w3), (w3, v3)]:  # the last has no other work
+        scheduler.ended(ended)
+        assert scheduler.start() == [next_one]
+    for job in (v2, v3):
+        scheduler.ended(job)
+    assert (scheduler.start(), scheduler.waiting, scheduler.wanted) == ([], 0, 0)
+
+
+def test_weights_do_not_come_before_the_order_of_runs() -> None:
+    scheduler = make(1)
+    (first,), later = variants("a", "v", "1"), variants("b", "v", "12")
+    for job in later:
+        scheduler.add(job)
+    assert scheduler.start() == later[:1]
+    scheduler.add(first)
+    scheduler.ended(later[0])
+    assert scheduler.start() == [first]
+
+
+def test_a_lost_job_that_had_started_early_starts_again() -> None:
+    scheduler = make(2)
+    v1, v2, w1, w2 = variants("a", sets="12")
+    for job in (v1, v2, w1, w2):
+        scheduler.add(job)
+    assert scheduler.start() == [v1, w1]
+    scheduler.ended(w1)
+    scheduler.add(w1)
+    done = []
+    while started := scheduler.start():
+        done += started
+        for job in started:
+            scheduler.ended(job)
+    assert sorted(done) == [v2, w1, w2]
+    assert (scheduler.waiting, scheduler.wanted) == (0, 1)
+
+
+def test_jobs_of_a_failed_run_are_left_out_whatever_started_early() -> None:
+    failed: set[str] = set()
+    scheduler = Scheduler({"a": (2, 0), "b": (2, 1)}, room, lambda job: job.run_id not in failed)
+    scheduler.resize(2)
+    for job in [*variants("a"), *variants("b", "v", "1")]:
+        scheduler.add(job)
+    started = scheduler.start()
+    failed.add("a")
+    for job in started:
+        scheduler.ended(job)
+    assert scheduler.start() == variants("b", "v", "1")
+    assert (scheduler.waiting, scheduler.wanted) == (0, 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_job_starts_once_in_any_order_of_events(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    scheduler, running, done = make(3), [], []
+    jobs = [job for run in "abc" for job in variants(run)]
+    chance.shuffle(jobs)
+    for job in jobs:
+        scheduler.add(job)
+    while running or scheduler.waiting:
+        running += scheduler.start()
+        assert len(running) == scheduler.running <= 3
+        job = running.pop(chance.randrange(len(running)))
+        scheduler.ended(job)
+        done.append(job)
+    assert sorted(done) == sorted(jobs)
+    assert scheduler.wanted == 0

@@ -17,9 +17,11 @@ from ray.exceptions import ActorUnavailableError, RayTaskError
 
 from shiftbench.core.errors import last_line
 from shiftbench.distributed.workers import WarmWorker
+from shiftbench.execution.scheduler import weights_of
 
 if TYPE_CHECKING:
     from shiftbench.execution.jobs import Job
+    from shiftbench.execution.scheduler import Weights
     from shiftbench.execution.setup import Setup
 
 Events = SimpleQueue[Callable[[], None]]
@@ -49,7 +51,7 @@ class _Worker:
 
     actor: Any
     node: str = ""
-    last_run: str = ""
+    last: Weights | None = None
     since: float = field(default_factory=time.monotonic)
 
 
@@ -122,11 +124,13 @@ class Pool:
             self._start()
 
     def _give(self, job: Job) -> None:
-        """Give a job to an idle worker, one that has the run's weights already if there is one."""
-        worker = next((w for w in self._idle if w.last_run == job.run_id), self._idle[-1])
+        """Give a job to an idle worker, one that has its weights, or others of its run, if any."""
+        needed = weights_of(job)
+        of_run = [w for w in self._idle if w.last is not None and w.last[0] == job.run_id]
+        worker = next((w for w in of_run if w.last == needed), (of_run or self._idle)[-1])
         self._idle.remove(worker)
         self._busy[worker] = job
-        worker.last_run = job.run_id
+        worker.last = needed
         arguments = job[1:] if job.stage == "predict" else (job.run_id,)
         reference = getattr(worker.actor, job.stage).remote(*arguments)
         self._when_done(reference, partial(self._ended, worker))

@@ -45,9 +45,9 @@ def set_damaged_aside(
             if _damaged(file, _tensors, tell, "made again when it is needed"):
                 folder.forget_fit()
         for part in folder.parts():
-            damaged = _damaged(part, _table, tell, "predicted again")
+            damaged = _damaged(part, _part, tell, "predicted again")
             if damaged and part.name.startswith(PART):  # made together with the whole set's
-                part.with_name(f"{ID_TEST}.parquet").unlink(missing_ok=True)
+                part.with_name(f"{ID_TEST}{part.suffix}").unlink(missing_ok=True)
         _damaged(folder.predictions, _table, tell, "predicted again")
         if not folder.predictions.exists() and _aside(folder.predictions).exists():
             redone.add(run_id)
@@ -82,3 +82,9 @@ def _table(file: Path) -> None:
     from shiftbench.evaluation.predictions import check_file
 
     check_file(file)
+
+
+def _part(file: Path) -> None:
+    from shiftbench.evaluation.predictions import read_part
+
+    read_part(file)

@@ -34,6 +34,9 @@ class Evaluated:
         self._workspace = workspace
         self._run = run
         self._weights = weights
+        self._compiled = workspace.evaluates_compiled(run)
+        data, text = workspace.data(run), workspace.architecture(run).text
+        self._structure = (run.backbone, data.classes, data.templates, text, self._compiled)
         found = weights()
         tower = {name: tensor for name, tensor in found.items() if name.startswith("visual.")}
         self._tower = weights_digest(tower)
@@ -74,12 +77,7 @@ class Evaluated:
 
     @property
     def _slot(self) -> Slot:
-        workspace, run = self._workspace, self._run
-        data, text = workspace.data(run), workspace.architecture(run).text
-        compiled = workspace.evaluates_compiled(run)
-
-        key = (run.backbone, data.classes, data.templates, text, compiled)
-        return workspace.slot(key, run, compiled=compiled)
+        return self._workspace.slot(self._structure, self._run, compiled=self._compiled)
 
     def _loaded(self, weights: Weights) -> ImageClassifier:
         slot = self._slot
@@ -102,7 +100,7 @@ class Evaluated:
         return key_of(
             "images",
             arithmetic(self._workspace.device),
-            f"compiled={self._slot.compiled}",
+            f"compiled={self._compiled}",
             f"precision={budget.evaluation_precision}",
             backbone.identity,
             backbone.preprocessing.key(),

@@ -7,6 +7,7 @@ executor tells the scheduler what is there and what has ended; the scheduler say
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 from itertools import count
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from shiftbench.suite.plan import Run
 
 Priority = tuple[int, int]
+Weights = tuple[str, str]
 
 
 class Room(NamedTuple):
@@ -33,10 +35,15 @@ class Room(NamedTuple):
     brief: bool = False
 
 
+Entry = tuple[Priority, int, "Job", Room]
+
+
 class Scheduler:
     """Jobs that wait, jobs that run, and the slots that they have.
 
-    Jobs start in the order of their priority. A job that needs more slots than are free keeps them
+    Jobs start in the order of their priority. Of the brief jobs of one run, those that need the
+    weights of one that has just ended come first, since a worker has them; then those whose weights
+    no running job has. A job that needs more slots than are free keeps them
     free for itself where they soon will be enough; else brief jobs fill the gap. What nobody waits
     for is shared among the running jobs that can grow.
 
@@ -67,7 +74,11 @@ class Scheduler:
         self._shared = -1  # the spare slots that they share; -1 to share anew
         self._granted: dict[Job, int] = {}
         self._taken: dict[Job, int] = {}  # by jobs that can grow
-        self._waiting: dict[bool, list[tuple[Priority, int, Job, Room]]] = {True: [], False: []}
+        self._waiting: dict[bool, list[Entry]] = {True: [], False: []}
+        self._of_run: dict[str, dict[str, deque[Entry]]] = {}  # brief jobs that wait, by variant
+        self._early: set[Entry] = set()  # of those in the heap, jobs that started before their turn
+        self._at: Counter[Weights] = Counter()  # running brief jobs
+        self._loaded: dict[Weights, None] = {}  # of brief jobs that ended last, the latest last
         self._counter = count()
 
     @property
@@ -88,7 +99,7 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """Number of jobs that wait."""
-        return sum(map(len, self._waiting.values()))
+        return sum(map(len, self._waiting.values())) - len(self._early)
 
     @property
     def wanted(self) -> int:
@@ -113,6 +124,9 @@ class Scheduler:
         room = self._room(job)
         entry = (self._priorities[job.run_id], next(self._counter), job, room)
         heappush(self._waiting[room.brief], entry)
+        if room.brief:
+            variants = self._of_run.setdefault(job.run_id, {})
+            variants.setdefault(job.variant, deque()).append(entry)
         self._wanted += room.least
 
     def start(self) -> list[Job]:
@@ -135,6 +149,11 @@ class Scheduler:
         self._taken.pop(job, None)
         if room.brief:
             self._soon -= room.least
+            self._at[weights_of(job)] -= 1
+            self._loaded.pop(weights_of(job), None)
+            self._loaded[weights_of(job)] = None
+            if len(self._loaded) > max(1, self._slots):  # more than there are workers
+                del self._loaded[next(iter(self._loaded))]
 
     def granted(self, job: Job) -> int:
         """The slots that a running job may use now; 0 once it has ended."""
@@ -169,21 +188,61 @@ class Scheduler:
         return None
 
     def _run(self, brief: bool) -> Job:
-        _, _, job, room = heappop(self._waiting[brief])
+        first = self._waiting[brief][0]
+        entry = self._with_weights(first[2]) if brief else first
+        if entry is first:
+            heappop(self._waiting[brief])
+        else:
+            self._early.add(entry)
+        _, _, job, room = entry
         self._wanted -= room.least
         self._running[job] = room
         self._granted[job] = room.least
         self._used += room.least
         if brief:
             self._soon += room.least
+            self._at[weights_of(job)] += 1
+            self._loaded.pop(weights_of(job), None)
         if room.most > room.least:
             self._growing[job] = room
             self._shared = -1
         return job
 
-    def _drop_unneeded(self, heap: list[tuple[Priority, int, Job, Room]]) -> None:
-        while heap and not self._needed(heap[0][2]):
-            self._wanted -= heappop(heap)[3].least
+    def _with_weights(self, first: Job) -> Entry:
+        """The brief job to start, of the run of the first that waits; it waits no more."""
+        variants = self._of_run[first.run_id]
+        here = (v for run_id, v in reversed(self._loaded) if run_id == first.run_id)
+        variant = next((v for v in here if v in variants), None)
+        if variant is None:
+            free = (v for v in variants if not self._at[first.run_id, v])
+            variant = next(free, first.variant)
+        entry = variants[variant][0]
+        self._forget(entry)
+        return entry
+
+    def _forget(self, entry: Entry) -> None:
+        """A brief job waits no more."""
+        job = entry[2]
+        variants = self._of_run[job.run_id]
+        variants[job.variant].remove(entry)
+        if not variants[job.variant]:
+            del variants[job.variant]
+        if not variants:
+            del self._of_run[job.run_id]
+
+    def _drop_unneeded(self, heap: list[Entry]) -> None:
+        while heap:
+            entry = heap[0]
+            _, _, job, room = entry
+            if entry in self._early:
+                self._early.remove(entry)
+            elif not self._needed(job):
+                self._wanted -= room.least
+                if room.brief:
+                    self._forget(entry)
+            else:
+                break
+            heappop(heap)
 
     def _share(self) -> None:
         """Share the slots that no waiting job wants among the jobs that can grow."""
@@ -202,6 +261,11 @@ class Scheduler:
         """A job that can grow has so many more slots."""
         self._used += more
         self._surplus += more
+
+
+def weights_of(job: Job) -> Weights:
+    """The weights that a job needs or makes: a run's id and a variant."""
+    return job.run_id, job.variant
 
 
 def priorities(runs: Mapping[str, Run]) -> dict[str, Priority]:

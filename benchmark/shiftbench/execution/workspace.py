@@ -57,12 +57,10 @@ class Slot:
 
     Attributes:
         model: in eval mode.
-        compiled: whether its blocks are.
         holder: that the weights which it has are of.
     """
 
     model: ImageClassifier
-    compiled: bool
     holder: object = None
 
 
@@ -383,7 +381,9 @@ class Workspace:
 
         def make() -> Slot:
             model = self.copied(run)
-            return Slot(model, compiled and compile_blocks(model) > 0)
+            if compiled:
+                compile_blocks(model)
+            return Slot(model)
 
         return self._slots.get(key, make)
 

@@ -183,11 +183,11 @@ class RunFolder:
     def part(self, variant: str, evaluation_set: str) -> Path:
         """The predictions of one variant on one set, until the run is scored."""
         folder = self.path / "parts" / file_name(variant or "weights")
-        return folder / file_name(evaluation_set, ".parquet")
+        return folder / file_name(evaluation_set, ".arrow")
 
     def parts(self) -> list[Path]:
         """All parts that are there."""
-        return sorted((self.path / "parts").glob("*/*.parquet"))
+        return sorted((self.path / "parts").glob("*/*.arrow"))
 
     def forget_fit(self) -> None:
         """Have the first stage done again."""

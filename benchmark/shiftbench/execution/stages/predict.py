@@ -46,10 +46,10 @@ def predict(workspace: Workspace, run_id: str, variant: str, evaluation_set: str
     for name, view in parts.items():
         facts = {"fingerprint": view.images.fingerprint}
         table = view.table(name, variant).replace_schema_metadata(facts)
-        predictions.write(folder.part(variant, name), table)
+        predictions.write_part(folder.part(variant, name), table)
     table = whole.table(evaluation_set, variant)
     facts = {"seconds": str(time.monotonic() - started), "fingerprint": images.fingerprint}
-    predictions.write(file, table.replace_schema_metadata(facts))
+    predictions.write_part(file, table.replace_schema_metadata(facts))
 
 
 @dataclass

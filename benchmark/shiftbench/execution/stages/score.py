@@ -74,7 +74,7 @@ def _scored_sets(workspace: Workspace, run: Run) -> dict[str, str]:
 def _read_part(
     workspace: Workspace, run: Run, variant: str, name: str, headline: str
 ) -> Prediction:
-    table = predictions.read(workspace.folder(run).part(variant, name))
+    table = predictions.read_part(workspace.folder(run).part(variant, name))
     facts = table.schema.metadata
     seconds = facts.get(b"seconds")  # none of its own, where it is a part of another set
     remarks = workspace.setup.remarks
