@@ -88,13 +88,18 @@ def done(folder: Path) -> list[int]:
 
 
 def test_workers_are_counted_by_node() -> None:
+    def fit(nodes: list[dict[str, float]], of: Resources, memory: float = 2**40) -> int:
+        return slots([node | {"memory": memory} for node in nodes], of)
+
     of = Resources(cpus_per_worker=0.7)
-    assert slots([{"CPU": 2.0}, {"CPU": 1.0}], of) == 3  # not 3 / 0.7 = 4
-    assert slots([{"CPU": 60.0}, {"CPU": 60.0}], Resources(cpus_per_worker=8)) == 14  # not 15
-    assert slots([{"CPU": 0.3}] * 3, Resources(cpus_per_worker=0.1)) == 9
+    assert fit([{"CPU": 2.0}, {"CPU": 1.0}], of) == 3  # not 3 / 0.7 = 4
+    assert fit([{"CPU": 60.0}, {"CPU": 60.0}], Resources(cpus_per_worker=8)) == 14  # not 15
+    assert fit([{"CPU": 0.3}] * 3, Resources(cpus_per_worker=0.1)) == 9
     gpu = Resources(gpus_per_worker=0.5)
-    assert slots([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 4.0}, {"CPU": 8.0}], gpu) == 3
-    assert slots([], of) == 0
+    assert fit([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 4.0}, {"CPU": 8.0}], gpu) == 3
+    assert fit([], of) == 0
+    large = Resources(memory_per_worker=6 * 2**30)
+    assert fit([{"CPU": 64.0}, {"CPU": 64.0}], large, memory=40 * 2**30) == 12
 
 
 @pytest.mark.slow

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pickle
 
-from shiftbench.core.errors import whole_text
-from shiftbench.distributed.groups import sendable
+from shiftbench.core.errors import sendable, whole_text
 
 
 def test_an_error_keeps_its_traceback_on_the_way_to_another_process() -> None:

@@ -46,3 +46,10 @@ def last_line(error: BaseException) -> str:
 def whole_text(error: BaseException) -> str:
     """An error with its traceback and those of the errors that led to it."""
     return _COLOURS.sub("", "".join(traceback.format_exception(error)))
+
+
+def sendable(error: Exception) -> RunFailedError:
+    """An error as it can be sent to another process: its traceback becomes a note of it."""
+    sent = RunFailedError(last_line(error))
+    sent.add_note(whole_text(error).rstrip())
+    return sent

@@ -33,7 +33,11 @@ def slots(nodes: Iterable[Mapping[str, float]], resources: Resources) -> int:
 
 def bundle(resources: Resources) -> dict[str, float]:
     """What a worker takes, by Ray's names."""
-    worker = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    worker = {
+        "CPU": resources.cpus_per_worker,
+        "GPU": resources.gpus_per_worker,
+        "memory": resources.memory_per_worker,
+    }
     return {kind: each for kind, each in worker.items() if each}
 
 

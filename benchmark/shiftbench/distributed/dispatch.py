@@ -165,7 +165,10 @@ class Dispatcher:
         elif self._waits_since is None:
             self._waits_since = now
         resources = self._setup.resources
-        worker = f"{resources.cpus_per_worker:g} CPUs and {resources.gpus_per_worker:g} GPUs"
+        memory = f"{resources.memory_per_worker / 2**30:.3g} GiB"
+        worker = (
+            f"{resources.cpus_per_worker:g} CPUs, {resources.gpus_per_worker:g} GPUs and {memory}"
+        )
         if (room or unplaced) and now - self._said > _SAY_EVERY_S:
             self._said = now
             wanted = unplaced if room is None else room.least

@@ -1,39 +1,66 @@
-"""All jobs of a launch on a Ray cluster, or on one started on this machine."""
+"""All jobs of a launch on a Ray cluster, or on this machine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
 from typing import TYPE_CHECKING
+
+from shiftbench.execution.processes import Processes
 
 if TYPE_CHECKING:
     from shiftbench.execution.work import Work
     from shiftbench.suite.plan import Plan
 
 
-@dataclass(frozen=True)
 class RayExecutor:
     """Does the jobs of a launch on Ray: stages on warm workers, searches on Tune, groups on Train.
 
-    Attributes:
+    What needs none of that, on the processors of one machine, is done by processes of this machine
+    without starting Ray, which would take longer than many a suite.
+
+    Args:
         address: of a running cluster; ``None`` joins the one that a submitted job runs in
-            (``RAY_ADDRESS``), or else starts a cluster on this machine.
+            (``RAY_ADDRESS``), or else uses this machine.
     """
 
-    address: str | None = None
+    def __init__(self, address: str | None = None) -> None:
+        self.address = address
+        self._processes = Processes()
 
     def check(self, plan: Plan) -> None:
         """Nothing: what a cluster has is known when it is joined."""
 
+    def prepare(self, plan: Plan) -> None:
+        """Start the process that workers are forked from, where no cluster is needed."""
+        resources = plan.suite.resources
+        searched = any(run.searched for run in plan.runs.values())
+        if not searched and self._here(resources.workers, resources.gpus_per_worker):
+            self._processes.prepare(plan)
+
+    def release(self) -> None:
+        """End that process."""
+        self._processes.release()
+
     def execute(self, work: Work) -> None:
-        """Join or start a cluster, do all jobs there, and leave it.
+        """Do all jobs, on a cluster that is joined or started for it where one is needed.
 
         Raises:
-            InputError: no cluster answers, or it is too small for the suite's ``resources``.
+            InputError: no cluster answers, or it or this machine is too small for the suite's
+                ``resources``.
         """
+        resources = work.setup.resources
+        if not work.searches and self._here(resources.workers, resources.gpus_per_worker):
+            self._processes.execute(work)
+            return
         from shiftbench.distributed.session import session
 
-        with session(self.address, work.setup.resources):
+        with session(self.address, resources):
             # This imports ray, which reads the environment that the session has set.
             from shiftbench.distributed.dispatch import dispatch
 
             dispatch(work)
+
+    def _here(self, workers: int, gpus_per_worker: float) -> bool:
+        """True if trainings by single workers on the processors of this machine are meant."""
+        on_cluster = self.address is not None or "RAY_ADDRESS" in os.environ
+        return not on_cluster and workers == 1 and not gpus_per_worker

@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from shiftbench.core.errors import RunFailedError, last_line, whole_text
+from shiftbench.core.errors import RunFailedError, sendable
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.distributed.cluster import beside_the_driver, bundle
 from shiftbench.distributed.workers import reporter
@@ -195,10 +195,3 @@ def _group_loop(config: dict[str, Any]) -> None:
         if place.rank == 0:
             ray.get(feed.ended.remote(index, error))
         index += 1
-
-
-def sendable(error: Exception) -> RunFailedError:
-    """An error as it can be sent to another process: its traceback becomes a note of it."""
-    sent = RunFailedError(last_line(error))
-    sent.add_note(whole_text(error))
-    return sent

@@ -137,9 +137,11 @@ class Pool:
 
     def _start(self) -> None:
         resources = self._setup.resources
-        actor = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(
-            WarmWorker
-        ).remote(self._setup, self._progress)
+        actor = ray.remote(
+            num_cpus=resources.cpus_per_worker,
+            num_gpus=resources.gpus_per_worker,
+            memory=resources.memory_per_worker,
+        )(WarmWorker).remote(self._setup, self._progress)
         worker = _Worker(actor)
         self._starting.append(worker)
         self._when_done(actor.node.remote(), partial(self._ready, worker))

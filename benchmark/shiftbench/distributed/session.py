@@ -109,10 +109,14 @@ def check_resources(available: dict[str, float], resources: Resources) -> None:
     Raises:
         InputError: more CPUs or GPUs are asked for than it has.
     """
-    for kind, each in (("CPU", resources.cpus_per_worker), ("GPU", resources.gpus_per_worker)):
+    for kind, unit, each in (
+        ("CPU", "CPUs", resources.cpus_per_worker),
+        ("GPU", "GPUs", resources.gpus_per_worker),
+        ("memory", "bytes of memory", resources.memory_per_worker),
+    ):
         asked, there = each * resources.workers, available.get(kind, 0.0)
         if asked > there:
             raise InputError(
-                f"resources: {resources.workers} workers with {each:g} {kind}s each are "
-                f"{asked:g} {kind}s, but this machine has {there:g}"
+                f"resources: {resources.workers} workers with {each:g} {unit} each are "
+                f"{asked:g} {unit}, but this machine has {there:g}"
             )

@@ -23,6 +23,12 @@ class Executor(Protocol):
             InputError: it never could.
         """
 
+    def prepare(self, plan: Plan) -> None:
+        """Begin what takes long to start, since some runs of a plan are not done; do not wait."""
+
+    def release(self) -> None:
+        """Let go of what was prepared; called in any case after ``prepare``."""
+
     def execute(self, work: Work) -> None:
         """Do all jobs, and settle each as soon as it has ended.
 

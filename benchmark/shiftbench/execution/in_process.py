@@ -41,6 +41,12 @@ class InProcess:
                 message = "asks for a GPU, and PyTorch finds none here"
                 raise plan.suite.error(message, "resources", "gpus_per_worker")
 
+    def prepare(self, plan: Plan) -> None:
+        """Nothing: the caller would wait for it."""
+
+    def release(self) -> None:
+        """Nothing."""
+
     def execute(self, work: Work) -> None:
         """Do all jobs one after the other."""
         import torch
@@ -76,23 +82,16 @@ def _error_of(job: Job, workspace: Workspace, work: Work) -> Exception | None:
 
 
 def _do(job: Job, workspace: Workspace, work: Work) -> None:
+    from shiftbench.execution.doing import do
     from shiftbench.execution.search.search import search
-    from shiftbench.execution.stages.fit import fit
-    from shiftbench.execution.stages.predict import predict
-    from shiftbench.execution.stages.score import score
 
     def show(step: int, steps: int) -> None:
         work.display.steps({job.run_id: (step, steps)})
 
-    match job.stage:
-        case "search":
-            search(work.setup, work.setup.runs[job.run_id])
-        case "fit":
-            fit(workspace, job.run_id, on_step=show)
-        case "predict":
-            predict(workspace, job.run_id, job.variant, job.evaluation_set)
-        case "score":
-            score(workspace, job.run_id)
+    if job.stage == "search":
+        search(work.setup, work.setup.runs[job.run_id])
+    else:
+        do(job, workspace, show)
 
 
 @contextmanager

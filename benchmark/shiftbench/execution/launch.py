@@ -67,6 +67,26 @@ def launch(
     data = suite.require_data()
     results = results.absolute()
     store.check_writable(results)
+    try:
+        known = store.statuses(results, plan.runs)
+        if any(known.get(run_id) != "done" for run_id in plan.runs):
+            executor.prepare(plan)
+        return _launch(plan, data, results, executor, console, allow_incomplete=allow_incomplete)
+    finally:
+        executor.release()
+
+
+def _launch(
+    plan: Plan,
+    data: str,
+    results: Path,
+    executor: Executor,
+    console: Console,
+    *,
+    allow_incomplete: bool,
+) -> Outcome:
+    """Check everything, and do what is left."""
+    suite = plan.suite
     root = resolve(data, lambda name: console.print(f"[dim]drawing {name}[/dim]"))
     console.print("[dim]checking the data[/dim]")
     checked = preflight(plan, root, allow_incomplete=allow_incomplete)

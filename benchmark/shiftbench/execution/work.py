@@ -44,9 +44,15 @@ class Work:
     ) -> None:
         self.setup = setup
         self.display = display
+        self._graph = graph
         self._agenda = Agenda(graph)
         self._todo = todo
         self._recorded = 0
+
+    @property
+    def searches(self) -> bool:
+        """True if a search is among the jobs."""
+        return any(job.stage == "search" for job in self._graph)
 
     def ready(self) -> list[Job]:
         """Jobs that may start now and were not given out before."""

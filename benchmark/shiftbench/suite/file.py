@@ -118,6 +118,14 @@ class Resources(_Closed):
     workers: Annotated[int, Field(ge=1, description="training workers of a run")] = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    memory_per_worker: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="bytes of memory of its machine that a worker is counted with: as many "
+            "work at once as have room",
+        ),
+    ] = 2 * 2**30
     micro_batch: Annotated[
         int | None,
         Field(

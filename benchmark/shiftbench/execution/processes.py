@@ -1,0 +1,215 @@
+"""All jobs of a launch on this machine, by processes that are forked from a warm server. No ray."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING
+
+from shiftbench.core.cpus import available_cpus
+from shiftbench.core.errors import InputError, RunFailedError
+from shiftbench.core.memory import available_memory
+from shiftbench.execution.scheduler import Room, Scheduler, priorities
+
+if TYPE_CHECKING:
+    from shiftbench.execution.jobs import Job
+    from shiftbench.execution.server import Message
+    from shiftbench.execution.setup import Setup
+    from shiftbench.execution.work import Work
+    from shiftbench.suite.file import Resources
+    from shiftbench.suite.plan import Plan
+
+_TICK_S = 0.5
+
+
+def workers_that_fit(resources: Resources, cpus: float, memory: float) -> int:
+    """Number of workers that a machine has room for.
+
+    Args:
+        resources: of a worker.
+        cpus: processors of the machine.
+        memory: its free memory, bytes.
+
+    Raises:
+        InputError: it has too few processors for one. Too little memory is no reason to refuse:
+            what a worker needs is an estimate.
+    """
+    if resources.cpus_per_worker > cpus:
+        raise InputError(
+            f"resources: a worker with {resources.cpus_per_worker:g} CPUs, but this machine has "
+            f"{cpus:g}"
+        )
+    fit = min(cpus / resources.cpus_per_worker, memory / resources.memory_per_worker)
+    return max(1, min(int(fit), resources.max_concurrent or sys.maxsize))
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A process, at a job or idle."""
+
+    connection: Connection
+    last_run: str = ""
+
+
+class Processes:
+    """Does the jobs of a launch by processes of this machine, on its processors.
+
+    A process that dies, say for want of memory, loses its job only, which is done again.
+    """
+
+    def __init__(self) -> None:
+        self._server: Server | None = None
+
+    def check(self, plan: Plan) -> None:
+        """Nothing but the number of processors can be missing, of which ``execute`` tells."""
+
+    def prepare(self, plan: Plan) -> None:
+        """Start the server, which imports what workers need while the driver checks the data."""
+        self._server = Server(plan.suite.resources)
+
+    def execute(self, work: Work) -> None:
+        """Do all jobs, as many at once as there is room for.
+
+        Raises:
+            InputError: this machine has too few processors.
+        """
+        resources = work.setup.resources
+        size = workers_that_fit(resources, available_cpus(), available_memory())
+        server = self._server or Server(resources)
+        try:
+            _Loop(work, server, size).run()
+        finally:
+            server.close()
+            self._server = None
+
+    def release(self) -> None:
+        """End the server."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+
+class Server:
+    """The process that workers are forked from.
+
+    Args:
+        resources: of a worker.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self._control, theirs = socket.socketpair()
+        life, self._life = os.pipe()
+        threads = str(max(1, int(resources.cpus_per_worker)))
+        command = [sys.executable, "-W", "ignore", "-m", "shiftbench.execution.server"]
+        self._process = subprocess.Popen(
+            [*command, str(theirs.fileno()), str(life)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(), life),
+            env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)},
+        )
+        theirs.close()
+        os.close(life)
+
+    def fork(self, setup: Setup) -> Connection:
+        """A connection to a new worker."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._control, [b"1"], [theirs.fileno()])
+            except OSError as error:
+                raise RunFailedError("the process that workers are forked from died") from error
+        connection = Connection(ours.detach())
+        connection.send(setup)
+        return connection
+
+    def close(self) -> None:
+        """End the server and all workers, whatever they are at."""
+        os.close(self._life)
+        self._control.close()
+        self._process.wait()
+
+
+class _Loop:
+    """Starts what the scheduler says, and settles what has ended.
+
+    Args:
+        work: the jobs.
+        server: that workers are forked from.
+        size: number of workers.
+    """
+
+    def __init__(self, work: Work, server: Server, size: int) -> None:
+        self._work = work
+        self._server = server
+        self._scheduler = Scheduler(priorities(work.setup.runs), _room, work.needed)
+        self._scheduler.resize(size)
+        self._idle: list[_Worker] = []
+        self._busy: dict[Connection, tuple[_Worker, Job]] = {}
+        self._losses: Counter[Job] = Counter()
+
+    def run(self) -> None:
+        """Do all jobs."""
+        while True:
+            for job in self._work.ready():
+                self._scheduler.add(job)
+            for job in self._scheduler.start():
+                self._give(job)
+            if not self._busy:
+                break
+            for connection in wait(list(self._busy), timeout=_TICK_S):
+                self._listen(self._busy[connection][0])  # type: ignore[index]
+        for worker in self._idle:
+            worker.connection.close()
+
+    def _give(self, job: Job) -> None:
+        """Give a job to an idle worker, one that has the run's weights if there is one."""
+        same = [worker for worker in self._idle if worker.last_run == job.run_id]
+        worker = next(iter(same or self._idle[-1:]), None)
+        if worker is None:
+            worker = _Worker(self._server.fork(self._work.setup))
+        else:
+            self._idle.remove(worker)
+        worker.last_run = job.run_id
+        self._busy[worker.connection] = (worker, job)
+        try:
+            worker.connection.send(job)
+        except OSError:  # it died while it was idle
+            self._lost(worker)
+
+    def _listen(self, worker: _Worker) -> None:
+        """Take one message of a worker that is at a job."""
+        _, job = self._busy[worker.connection]
+        try:
+            message: Message = worker.connection.recv()
+        except (EOFError, OSError):
+            self._lost(worker)
+            return
+        if message[0] == "step":
+            self._work.display.steps({job.run_id: message[1]})
+            return
+        del self._busy[worker.connection]
+        self._idle.append(worker)
+        self._scheduler.ended(job)
+        self._work.settle(job, message[1])
+
+    def _lost(self, worker: _Worker) -> None:
+        """A worker is gone; its job is done again, ``limits.job_retries`` times."""
+        _, job = self._busy.pop(worker.connection)
+        worker.connection.close()
+        self._scheduler.ended(job)
+        self._losses[job] += 1
+        if self._losses[job] <= self._work.setup.resources.limits.job_retries:
+            self._scheduler.add(job)
+        else:
+            message = "its process died: it was killed, or there was too little memory"
+            self._work.settle(job, RunFailedError(message))
+
+
+def _room(job: Job) -> Room:
+    return Room(brief=job.stage in ("predict", "score"))

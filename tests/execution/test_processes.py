@@ -1,0 +1,121 @@
+"""Workers that are forked from a warm server: how many, what they do, and what when one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from rich.console import Console
+from shiftbench.core.errors import InputError
+from shiftbench.distributed.executor import RayExecutor
+from shiftbench.execution.launch import launch
+from shiftbench.execution.processes import Processes, workers_that_fit
+from shiftbench.leaderboard.store import read
+from shiftbench.suite.file import Resources
+from shiftbench.suite.plan import Plan
+from shiftbench.suite.suite import Suite
+
+SUITE = """
+data: miniature
+backbones: [miniature]
+tasks: [cifar10]
+methods:
+  zero-shot: {}
+  full: {epochs: 1, batch_size: 24, warmup_steps: 0}
+budget: {steps: 3, evaluation_images: 30}
+"""
+GIB = 2**30
+
+
+def suite_of(folder: Path, *overrides: str) -> Suite:
+    (folder / "suite.yaml").write_text(SUITE)
+    return Suite.load(folder / "suite.yaml", overrides)
+
+
+@pytest.mark.parametrize(
+    ("resources", "fit"),
+    [
+        (Resources(), 8),
+        (Resources(cpus_per_worker=3), 2),
+        (Resources(memory_per_worker=6 * GIB), 2),
+        (Resources(memory_per_worker=60 * GIB), 1),  # it may do with less
+        (Resources(max_concurrent=3), 3),
+    ],
+)
+def test_as_many_work_as_there_are_processors_and_memory_for(
+    resources: Resources, fit: int
+) -> None:
+    assert workers_that_fit(resources, cpus=8, memory=16 * GIB) == fit
+
+
+def test_too_few_processors_are_said() -> None:
+    with pytest.raises(InputError, match="16 CPUs, but this machine has 8"):
+        workers_that_fit(Resources(cpus_per_worker=16), cpus=8, memory=GIB)
+
+
+def test_ray_is_started_where_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[Plan] = []
+    monkeypatch.setattr(Processes, "prepare", lambda self, plan: prepared.append(plan))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def without_ray(*overrides: str, address: str | None = None) -> bool:
+        prepared.clear()
+        RayExecutor(address).prepare(Plan.build(suite_of(tmp_path, *overrides)))
+        return bool(prepared)
+
+    assert without_ray()
+    assert without_ray("resources.cpus_per_worker=4")
+    assert not without_ray("resources.workers=2")
+    assert not without_ray("resources.gpus_per_worker=1")
+    assert not without_ray("methods.autoft={}")
+    assert not without_ray(address="host:6379")
+    monkeypatch.setenv("RAY_ADDRESS", "host:6379")
+    assert not without_ray()
+
+
+def test_a_worker_that_is_killed_costs_its_job_only(tmp_path: Path, world: Path) -> None:
+    executor = Processes()
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        while not killed:
+            server = executor._server
+            for pid in [] if server is None else children(server._process.pid):
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+                break
+            time.sleep(0.02)
+
+    thread = Thread(target=kill_one, daemon=True)
+    thread.start()
+    outcome = launch(suite_of(tmp_path), tmp_path / "results", executor, Console(quiet=True))
+    assert killed
+    assert outcome.failed == {}
+    assert len(outcome.executed) == 2
+    assert set(read(tmp_path / "results")["status"].to_pylist()) == {"done"}
+    assert executor._server is None
+    outcome = launch(
+        suite_of(tmp_path, "methods.full.lr=1e+30", "methods.full.max_grad_norm=null"),
+        tmp_path / "results",
+        executor,
+        Console(quiet=True),
+    )
+    (reason,) = outcome.failed.values()
+    assert "not finite" in reason
+
+
+def children(of: int) -> list[int]:
+    """Ids of the processes that a process has forked."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (folder / "stat").read_text()
+        except OSError:
+            continue
+        if text.rpartition(")")[2].split()[1] == str(of):
+            found.append(int(folder.name))
+    return found
