@@ -62,7 +62,6 @@ class Dispatcher:
         self._losses: Counter[Job] = Counter()
         self._scheduler = Scheduler(priorities(self._setup.runs), self._room, work.needed)
         self._searching: set[Job] = set()
-        self._in_group: set[Job] = set()
         self._waits_since: float | None = None
         self._said = float("-inf")
 
@@ -108,7 +107,6 @@ class Dispatcher:
             # A thread that is no daemon would keep an interrupted driver alive.
             Thread(target=self._search, args=(job,), daemon=True).start()
         elif self._shared(job):
-            self._in_group.add(job)
             group = next((group for group in self._groups if group.idle), None)
             if group is None:
                 workers = self._setup.resources.workers
@@ -128,7 +126,6 @@ class Dispatcher:
         died on a node that is still there, ``limits.job_retries``.
         """
         self._scheduler.ended(job)
-        self._in_group.discard(job)
         self._searching.discard(job)
         if isinstance(error, WorkerLostError):
             self._losses[job] += self._cluster.has(error.node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from shiftbench.execution.processes import Processes
@@ -63,4 +64,5 @@ class RayExecutor:
     def _here(self, workers: int, gpus_per_worker: float) -> bool:
         """True if trainings by single workers on the processors of this machine are meant."""
         on_cluster = self.address is not None or "RAY_ADDRESS" in os.environ
-        return not on_cluster and workers == 1 and not gpus_per_worker
+        forks = sys.platform == "linux"  # elsewhere, libraries may not survive it
+        return forks and not on_cluster and workers == 1 and not gpus_per_worker

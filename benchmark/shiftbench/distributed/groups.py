@@ -105,13 +105,14 @@ class Group:
         self._over = over
         self._feed = ray.remote(**beside_the_driver())(Feed).remote()
         self._job: Job | None = None
+        self._closing = False
         # A thread that is no daemon would keep an interrupted driver alive.
         Thread(target=self._train, args=(setup, progress), daemon=True).start()
 
     @property
     def idle(self) -> bool:
-        """True while the group has no run to train."""
-        return self._job is None
+        """True while the group has no run to train and could take one."""
+        return self._job is None and not self._closing
 
     def submit(self, job: Job) -> None:
         """Train a run; only while ``idle``."""
@@ -123,6 +124,7 @@ class Group:
 
     def close(self) -> None:
         """Let the workers go when they have trained what they were given."""
+        self._closing = True
         self._feed.close.remote()
 
     def _train(self, setup: Setup, progress: Any) -> None:
