@@ -32,12 +32,31 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return {"tiny": 1}
 
     monkeypatch.setattr(layout, "_FAMILIES", {"tiny": write})
+    monkeypatch.setattr(layout, "available_cpus", lambda: 1)  # all in this process
     return calls
 
 
 def test_the_same_bytes_twice(tmp_path: Path, world: Path) -> None:
     cifar.write(tmp_path)
     assert all((world / name).read_bytes() == data for name, data in _bytes(tmp_path).items())
+
+
+def test_families_drawn_apart_are_those_drawn_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "_FAMILIES", {"cifar10": cifar.write})
+    apart, together = tmp_path / "apart", tmp_path / "together"
+    for root in (apart, together):
+        root.mkdir()
+    counts = layout._draw_apart(apart)
+    assert [*counts.items()] == [*layout._draw(together, ["cifar10"]).items()]
+    assert _bytes(apart) == _bytes(together)
+
+
+def test_a_family_that_cannot_be_drawn_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="NotADirectoryError"):
+        layout._draw_apart(tmp_path / "file")
 
 
 def test_a_complete_world_is_left_alone(tmp_path: Path, tiny: list[str]) -> None:
@@ -100,6 +119,7 @@ def test_two_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return {"tiny": 1}
 
     monkeypatch.setattr(layout, "_FAMILIES", {"tiny": write})
+    monkeypatch.setattr(layout, "available_cpus", lambda: 1)  # all in this process
     root = tmp_path / "world"
     threads = [threading.Thread(target=layout.generate, args=(root,)) for _ in range(2)]
     for thread in threads:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from shiftbench.core.cpus import available_cpus
 from shiftbench.data.miniature import cifar, fmow, imagenet, iwildcam
 from shiftbench.data.miniature.definition import CLASSES, MARKER, VERSION
 
@@ -44,6 +47,40 @@ def _replace(drawn: Path, root: Path) -> None:
                 raise
 
 
+def _draw(root: Path, names: Iterable[str]) -> dict[str, int]:
+    """Draw some families, and return the number of images of each of their sets."""
+    counts: dict[str, int] = {}
+    for name in names:
+        counts.update(_FAMILIES[name](root))
+    return counts
+
+
+def _draw_apart(root: Path) -> dict[str, int]:
+    """Draw each family in a process of its own: none looks at another's files or random numbers.
+
+    Raises:
+        OSError: one of them failed.
+    """
+    command = [sys.executable, "-m", __spec__.name, str(root)]
+    drawing = [
+        subprocess.Popen([*command, name], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for name in _FAMILIES
+    ]
+    counts: dict[str, int] = {}
+    try:
+        for process in drawing:
+            output, errors = process.communicate()
+            if process.returncode:
+                lines = errors.decode(errors="replace").split("\n")
+                raise OSError(next((line for line in reversed(lines) if line), "killed"))
+            counts.update(json.loads(output))
+    finally:
+        for process in drawing:
+            process.kill()
+            process.wait()
+    return counts
+
+
 def generate(root: Path, progress: Callable[[str], None] | None = None) -> None:
     """Draw the whole world under `root`, unless a complete one of this version is there.
 
@@ -52,7 +89,10 @@ def generate(root: Path, progress: Callable[[str], None] | None = None) -> None:
 
     Args:
         root: the data directory to make (what the real data sets call `--data-location`).
-        progress: called with the name of each data set when it is about to be drawn.
+        progress: called with the name of each data set before any is drawn.
+
+    Raises:
+        OSError: the files cannot be written.
     """
     root = root.resolve()
     if is_complete(root):
@@ -64,13 +104,16 @@ def generate(root: Path, progress: Callable[[str], None] | None = None) -> None:
     try:
         drawn = beside / root.name
         drawn.mkdir()
-        counts: dict[str, int] = {}
-        for name, write in _FAMILIES.items():
-            if progress is not None:
+        if progress is not None:
+            for name in _FAMILIES:
                 progress(name)
-            counts.update(write(drawn))
+        counts = _draw_apart(drawn) if available_cpus() > 1 else _draw(drawn, _FAMILIES)
         marker = {"version": VERSION, "counts": counts, "classes": CLASSES}
         (drawn / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
         _replace(drawn, root)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    print(json.dumps(_draw(Path(sys.argv[1]), sys.argv[2:])))
