@@ -105,6 +105,7 @@ def test_a_failed_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
         raise RuntimeError("disk full")
 
     monkeypatch.setattr(layout, "_FAMILIES", {"failing": fail})
+    monkeypatch.setattr(layout, "available_cpus", lambda: 1)
     with pytest.raises(RuntimeError, match="disk full"):
         layout.generate(tmp_path / "world")
     assert not list(tmp_path.iterdir())
