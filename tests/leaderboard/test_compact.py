@@ -2,9 +2,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import time
-from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -28,6 +25,7 @@ from shiftbench.leaderboard.store import (
 )
 
 from tests.leaderboard.records import info, results, run
+from tests.leaderboard.together import everyone_at_once
 
 SETS = {"id-test": 0.5, "imagenet-r": 0.25}
 
@@ -272,61 +270,6 @@ def test_the_command(tmp_path, capsys):
     assert (tmp_path / COPY).exists()
     assert main(["compact", "--results", str(tmp_path / "nowhere")]) == 2
     assert capsys.readouterr().err.startswith("error: ")
-
-
-def _write(place, writer, runs):
-    """Write each run twice: first two rows, later three."""
-    for version in (1, 2):
-        sets = dict.fromkeys(("id-test", "r", "a")[: version + 1], version / 10)
-        for number in range(runs):
-            run_id = f"{writer}{number:03x}"
-            write_run(place, run_id, run(run_id, sets))
-
-
-def _compact_until(place, path):
-    times = 0
-    while not path.exists():
-        compact(place, settled=0.1)
-        times += 1
-    return times
-
-
-def everyone_at_once(place, stop, writers, runs, pause):
-    """Write, compact and read at once, and see that no row is lost, doubled or half read.
-
-    Returns:
-        how often it was compacted and how often read.
-    """
-    folder(place).mkdir(parents=True)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.leaderboard.test_compact"])
-    latest: dict[str, float] = {}
-    polls = 0
-    with ProcessPoolExecutor(writers + 1, mp_context=context) as pool:
-        compactor = pool.submit(_compact_until, place, stop)
-        jobs = [pool.submit(_write, place, writer, runs) for writer in range(writers)]
-        try:
-            while not all(job.done() for job in jobs):
-                rows = read(place, columns=["run_id", "value"]).to_pylist()
-                count = Counter((row["run_id"], row["value"]) for row in rows)
-                assert all(n == round(10 * value) + 1 for (_, value), n in count.items())
-                now = dict(count.keys())
-                assert len(now) == len(count)  # one version of each run
-                assert all(now[name] >= value for name, value in latest.items())  # none is lost
-                latest = now
-                polls += 1
-                time.sleep(pause)
-        finally:
-            stop.touch()
-        for job in jobs:
-            job.result()
-        compacted = compactor.result()
-
-    names = {f"{writer}{number:03x}" for writer in range(writers) for number in range(runs)}
-    table = read(place)
-    assert Counter(table["run_id"].to_pylist()) == dict.fromkeys(names, 3)
-    assert set(table["value"].to_pylist()) == {0.2}
-    return compacted, polls
 
 
 def test_eight_writers_a_compactor_and_a_reader_at_once(tmp_path):

@@ -62,7 +62,11 @@ SECTIONS = {
     ),
     "probes": Section("Searched linear probes", "tests.perf.probes", small={"trials": 2}),
     "saft": Section("SAFT", "tests.perf.saft", small={"model": "miniature", "steps": 1}),
-    "fixed": Section("Fixed costs", "tests.perf.fixed"),
+    "fixed": Section(
+        "Fixed costs",
+        "tests.perf.fixed",
+        small={"repeats": 1, "runs": 64, "files": 100, "methods": 5},
+    ),
     "growth": Section(
         "How cost grows",
         "tests.perf.growth",

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,7 +37,7 @@ from shiftbench.report.model import build
 from shiftbench.report.ranking import rank
 
 from tests.leaderboard.records import info
-from tests.leaderboard.test_compact import everyone_at_once
+from tests.leaderboard.together import everyone_at_once
 
 TASKS, BACKBONES, RECIPES = 10, 4, 25
 SETS = ("id-test", "id-val", "imagenet-v2", "imagenet-r", "imagenet-sketch")
@@ -83,11 +84,19 @@ def runs(files: int) -> Iterator[dict[str, Any]]:
         }
 
 
+def write_all(results: Path, rows: int, files: int, each: Callable[[int], object]) -> None:
+    """Write all runs; ``each`` is called with the number of those written."""
+    folder(results).mkdir(parents=True)
+    for part in range(files):
+        write(results, rows, files, part, files)
+        each(part + 1)
+
+
 def write(results: Path, rows: int, files: int, part: int, parts: int) -> None:
     """Write every ``parts``-th run."""
     table = template(rows)
     rng = np.random.default_rng(part)
-    for run in list(runs(files))[part::parts]:
+    for run in islice(runs(files), part, None, parts):
         values = rng.uniform(0.1, 0.9, len(table))
         columns: dict[str, Any] = {name: [value] * len(table) for name, value in run.items()}
         columns |= {"value": values, "low": values - 0.01, "high": values + 0.01}
