@@ -106,6 +106,7 @@ def vit(folder: Path, images: int) -> dict[str, object]:
     write_backbone(folder / "backbone", sizes.model, CPU)
     task = {
         "classes": [f"c{i}" for i in range(CLASSES)],
+        "overlap": "label",  # the same files are linked into both sets
         "templates": "simple",
         "train": {"kind": "image-folder", "path": "train"},
         "id_val": {"holdout": 0.1},
