@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from shiftbench.core.cpus import available_cpus
 from shiftbench.core.errors import InputError, RunFailedError
 from shiftbench.core.memory import available_memory
 from shiftbench.execution.scheduler import Room, Scheduler, priorities
+from shiftbench.models.backbones import is_shipped
 
 if TYPE_CHECKING:
     from shiftbench.execution.jobs import Job
@@ -70,7 +72,7 @@ class Processes:
 
     def prepare(self, plan: Plan) -> None:
         """Start the server, which imports what workers need while the driver checks the data."""
-        self._server = Server(plan.suite.resources)
+        self._server = Server(plan.suite.resources, plan.suite.backbones)
 
     def execute(self, work: Work) -> None:
         """Do all jobs, as many at once as there is room for.
@@ -80,7 +82,8 @@ class Processes:
         """
         resources = work.setup.resources
         size = workers_that_fit(resources, available_cpus(), available_memory())
-        server = self._server or Server(resources)
+        backbones = {run.backbone for run in work.setup.runs.values()}
+        server = self._server or Server(resources, backbones)
         try:
             _Loop(work, server, size).run()
         finally:
@@ -99,15 +102,16 @@ class Server:
 
     Args:
         resources: of a worker.
+        backbones: that workers may load.
     """
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, backbones: Iterable[str]) -> None:
         self._control, theirs = socket.socketpair()
         life, self._life = os.pipe()
         threads = str(max(1, int(resources.cpus_per_worker)))
         command = [sys.executable, "-W", "ignore", "-m", "shiftbench.execution.server"]
         self._process = subprocess.Popen(
-            [*command, str(theirs.fileno()), str(life)],
+            [*command, str(theirs.fileno()), str(life), "01"[not all(map(is_shipped, backbones))]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=(theirs.fileno(), life),
