@@ -40,7 +40,8 @@ ExecutorName = Annotated[
     Literal["ray", "in-process"],
     typer.Option(
         "--executor",
-        help="Do the work on Ray, or in this process, one job after the other and without Ray.",
+        help="Do the work in several processes, on Ray where that is needed, or in this process, "
+        "one job after the other.",
     ),
 ]
 Address = Annotated[

@@ -136,6 +136,7 @@ class Server:
         """End the server and all workers, whatever they are at."""
         os.close(self._life)
         self._control.close()
+        self._process.kill()  # it may be in the midst of its imports
         self._process.wait()
 
 
