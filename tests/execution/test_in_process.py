@@ -200,7 +200,7 @@ def test_the_error_of_a_run_goes_when_the_run_is_done(
         raise OSError("no such disk")
 
     with monkeypatch.context() as patched:
-        patched.setattr("shiftbench.execution.stages.score.score", lost)
+        patched.setattr("shiftbench.execution.doing.score", lost)
         launch(suite, results, InProcess(), QUIET)
     (failed,) = failures(read(results))
     assert failed.error == "OSError: no such disk" and failed.error_file is not None

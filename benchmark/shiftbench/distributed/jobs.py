@@ -22,6 +22,8 @@ STOPPED = 143
 STOP_S = 10
 """Seconds that a stopped job has before it is killed; Ray's own 3 s may not suffice to end Ray."""
 _SETTLE_S = 0.5
+_NOT_YET = "No available agent"
+"""What a cluster says to a job in the first seconds of its life."""
 _TRIES = 20
 _PAUSE_S = 3.0
 
@@ -88,15 +90,20 @@ class Jobs:
             InputError: the cluster refuses it.
         """
         environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), **variables}
-        try:
-            self._client.submit_job(
-                # Without a shell in between, the exit code is the program's.
-                entrypoint=f"exec python -m shiftbench {shlex.join(arguments)}",
-                submission_id=job,
-                runtime_env={"working_dir": str(archive), "env_vars": environment},
-            )
-        except (RuntimeError, ValueError, OSError) as error:
-            raise InputError(f"--address {self.address}: {error}") from error
+        for left in reversed(range(_TRIES)):
+            try:
+                self._client.submit_job(
+                    # Without a shell in between, the exit code is the program's.
+                    entrypoint=f"exec python -m shiftbench {shlex.join(arguments)}",
+                    submission_id=job,
+                    runtime_env={"working_dir": str(archive), "env_vars": environment},
+                )
+            except (RuntimeError, ValueError, OSError) as error:
+                if left and _NOT_YET in str(error):
+                    time.sleep(_PAUSE_S)
+                    continue
+                raise InputError(f"--address {self.address}: {error}") from error
+            return
 
     def follow(self, job: str, write: Callable[[str], Any]) -> int:
         """Pass on what a job prints until it ends; the job does not depend on being followed.
