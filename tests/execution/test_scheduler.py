@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 
 import pytest
 from shiftbench.execution.jobs import Job
-from shiftbench.execution.scheduler import Room, Scheduler
+from shiftbench.execution.scheduler import Room, Scheduler, closest
 
 ROOMS = {"group": Room(2, 2), "search": Room(1, 99), "single": Room()}
 
@@ -246,3 +246,11 @@ def test_every_job_starts_once_in_any_order_of_events(seed: int) -> None:
         done.append(job)
     assert sorted(done) == sorted(jobs)
     assert scheduler.wanted == 0
+
+
+def test_a_job_goes_to_the_worker_that_is_closest_to_having_its_weights() -> None:
+    job = Job("predict", "a", "alpha=0.5", "id-test")
+    assert closest(job, [("a", "alpha=0.5"), ("a", ""), ("b", ""), None]) == 0
+    assert closest(job, [("b", "alpha=0.5"), ("a", ""), ("b", ""), None]) == 1
+    assert closest(job, [None, ("b", "alpha=0.5")]) == 1
+    assert closest(job, [None]) == 0

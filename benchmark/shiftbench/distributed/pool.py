@@ -17,7 +17,7 @@ from ray.exceptions import ActorUnavailableError, RayTaskError
 
 from shiftbench.core.errors import last_line
 from shiftbench.distributed.workers import WarmWorker
-from shiftbench.execution.scheduler import weights_of
+from shiftbench.execution.scheduler import closest, weights_of
 
 if TYPE_CHECKING:
     from shiftbench.execution.jobs import Job
@@ -124,13 +124,10 @@ class Pool:
             self._start()
 
     def _give(self, job: Job) -> None:
-        """Give a job to an idle worker, one that has its weights, or others of its run, if any."""
-        needed = weights_of(job)
-        of_run = [w for w in self._idle if w.last is not None and w.last[0] == job.run_id]
-        worker = next((w for w in of_run if w.last == needed), (of_run or self._idle)[-1])
-        self._idle.remove(worker)
+        """Give a job to the idle worker that is closest to having its weights."""
+        worker = self._idle.pop(closest(job, [worker.last for worker in self._idle]))
         self._busy[worker] = job
-        worker.last = needed
+        worker.last = weights_of(job)
         arguments = job[1:] if job.stage == "predict" else (job.run_id,)
         reference = getattr(worker.actor, job.stage).remote(*arguments)
         self._when_done(reference, partial(self._ended, worker))

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from shiftbench.core.cpus import available_cpus
 from shiftbench.core.errors import InputError, RunFailedError
 from shiftbench.core.memory import available_memory
-from shiftbench.execution.scheduler import Room, Scheduler, priorities
+from shiftbench.execution.scheduler import Room, Scheduler, closest, priorities, weights_of
 from shiftbench.models.backbones import is_shipped
 
 if TYPE_CHECKING:
     from shiftbench.execution.jobs import Job
+    from shiftbench.execution.scheduler import Weights
     from shiftbench.execution.server import Message
     from shiftbench.execution.setup import Setup
     from shiftbench.execution.work import Work
@@ -55,7 +56,7 @@ class _Worker:
     """A process, at a job or idle."""
 
     connection: Connection
-    last_run: str = ""
+    last: Weights | None = None
 
 
 class Processes:
@@ -173,14 +174,12 @@ class _Loop:
             worker.connection.close()
 
     def _give(self, job: Job) -> None:
-        """Give a job to an idle worker, one that has the run's weights if there is one."""
-        same = [worker for worker in self._idle if worker.last_run == job.run_id]
-        worker = next(iter(same or self._idle[-1:]), None)
-        if worker is None:
-            worker = _Worker(self._server.fork(self._work.setup))
+        """Give a job to the idle worker that is closest to having its weights, or to a new one."""
+        if self._idle:
+            worker = self._idle.pop(closest(job, [worker.last for worker in self._idle]))
         else:
-            self._idle.remove(worker)
-        worker.last_run = job.run_id
+            worker = _Worker(self._server.fork(self._work.setup))
+        worker.last = weights_of(job)
         self._busy[worker.connection] = (worker, job)
         try:
             worker.connection.send(job)

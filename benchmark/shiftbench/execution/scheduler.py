@@ -8,7 +8,7 @@ executor tells the scheduler what is there and what has ended; the scheduler say
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,9 +43,9 @@ class Scheduler:
 
     Jobs start in the order of their priority. Of the brief jobs of one run, those that need the
     weights of one that has just ended come first, since a worker has them; then those whose weights
-    no running job has. A job that needs more slots than are free keeps them
-    free for itself where they soon will be enough; else brief jobs fill the gap. What nobody waits
-    for is shared among the running jobs that can grow.
+    no running job has. A job that needs more slots than are free keeps them free for itself where
+    they soon will be enough; else brief jobs fill the gap. What nobody waits for is shared among
+    the running jobs that can grow.
 
     Each call takes time logarithmic in the number of jobs, apart from the few that can grow.
 
@@ -266,6 +266,20 @@ class Scheduler:
 def weights_of(job: Job) -> Weights:
     """The weights that a job needs or makes: a run's id and a variant."""
     return job.run_id, job.variant
+
+
+def closest(job: Job, held: Sequence[Weights | None]) -> int:
+    """Index of the worker to give a job to: one with its weights, else of its run, else the last.
+
+    Args:
+        job: to give to one of some idle workers, at least one.
+        held: the weights that each of them used last.
+    """
+    needed = weights_of(job)
+    return max(
+        range(len(held)),
+        key=lambda i: (held[i] == needed, (held[i] or ("",))[0] == job.run_id, i),
+    )
 
 
 def priorities(runs: Mapping[str, Run]) -> dict[str, Priority]:
