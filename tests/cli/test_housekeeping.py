@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from shiftbench.cli import main
-from shiftbench.leaderboard import store
+from shiftbench.leaderboard import housekeeping, store
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import done, failed
 
@@ -130,3 +130,21 @@ def test_gc_keeps_weights_that_an_unfinished_run_builds_on(results, capsys):
     assert not RunFolder.of(results, IDS["alone"]).weights.exists()
     assert RunFolder.of(results, IDS["alone"]).predictions.exists()
     assert store.statuses(results).keys() == set(IDS.values())
+
+
+def test_gc_keeps_weights_below_a_run_that_keeps_none(results):
+    """An unfinished run builds on WiSE-FT, which is made of its parent's weights each time."""
+    derived = RunFolder.of(results, IDS["wise-ft"])
+    derived.record.write_text(json.dumps({"run": {"parents": [["full", None, IDS["full"]]]}}))
+    waiting = RunFolder.of(results, "e" * 16)
+    waiting.path.mkdir()
+    waiting.record.write_text(json.dumps({"run": {"parents": [["w", None, IDS["wise-ft"]]]}}))
+    assert main(["gc", "--weights", "--yes", "--results", str(results)]) == 0
+    assert RunFolder.of(results, IDS["full"]).weights.exists()
+    assert not RunFolder.of(results, IDS["alone"]).weights.exists()
+
+
+def test_a_file_that_is_renamed_meanwhile_is_no_error(tmp_path, monkeypatch):
+    gone = tmp_path / ".weights.tmp"
+    assert housekeeping._item(gone, "why").size == 0
+    assert housekeeping._age(gone) < 1

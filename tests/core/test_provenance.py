@@ -1,9 +1,12 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from shiftbench import __version__
 from shiftbench.core.errors import InputError
 from shiftbench.core.provenance import (
@@ -15,6 +18,7 @@ from shiftbench.core.provenance import (
     hardware,
     package_versions,
     peak_memory_bytes,
+    reset_peak_memory,
 )
 
 
@@ -165,3 +169,13 @@ def test_importing_the_leaderboard_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="Linux tells it")
+def test_a_runs_peak_of_memory_is_not_that_of_the_run_before() -> None:
+    cpu = torch.device("cpu")
+    large = np.ones(25_000_000)
+    before = peak_memory_bytes(cpu)
+    del large
+    reset_peak_memory(cpu)
+    assert peak_memory_bytes(cpu) < before - 100_000_000

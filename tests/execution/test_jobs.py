@@ -123,3 +123,22 @@ def test_jobs_become_ready_variant_by_variant() -> None:
     assert [(job.variant, job.evaluation_set) for job in ready] == [
         (variant, name) for variant in ("a", "b") for name in ("id-test", "shift")
     ]
+
+
+def test_a_failure_spares_runs_that_have_what_they_waited_for() -> None:
+    """WiSE-FT needs the weights of its parent, which are there: not the parent's own scores."""
+    jobs = graph([FULL, WISE], {"full", "wise"}, fitted=set())
+    agenda = Agenda(jobs)
+    (fit,) = agenda.ready()
+    agenda.done(fit)
+    assert agenda.fail("full", "a disk broke") == ["full"]
+    ready = agenda.ready()
+    assert all(Job("predict", "wise", variant, "shift") in ready for variant in ("a", "b"))
+
+
+def test_a_failed_run_does_not_take_those_that_share_its_finished_search() -> None:
+    runs = [FakeRun(f"seed-{i}", search=FakeSearch("s")) for i in range(2)]
+    agenda = Agenda(graph(runs, {"seed-0", "seed-1"}, fitted=set()))
+    (search,) = agenda.ready()
+    agenda.done(search)
+    assert agenda.fail("seed-0", "its loss is not finite") == ["seed-0"]

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from shiftbench.core.errors import InputError
 from shiftbench.distributed.executor import RayExecutor
+from shiftbench.execution import processes
+from shiftbench.execution.jobs import Job
 from shiftbench.execution.launch import launch
 from shiftbench.execution.processes import Processes, workers_that_fit
 from shiftbench.leaderboard.store import read
@@ -75,6 +81,77 @@ def test_ray_is_started_where_it_is_needed(tmp_path: Path, monkeypatch: pytest.M
     assert not without_ray(address="host:6379")
     monkeypatch.setenv("RAY_ADDRESS", "host:6379")
     assert not without_ray()
+
+
+class Answering:
+    """A server whose workers are threads that end every job at once; a number of them are dead."""
+
+    def __init__(self, dead: int) -> None:
+        self.dead = dead
+
+    def fork(self, setup: object) -> Connection:
+        ours, theirs = Pipe()
+        self.dead -= 1
+        if self.dead >= 0:
+            theirs.close()
+        else:
+            Thread(target=self._answer, args=(theirs,), daemon=True).start()
+        return ours
+
+    def _answer(self, theirs: Connection) -> None:
+        with suppress(EOFError):
+            while theirs.recv():
+                theirs.send(("ended", None))
+
+
+class Jobs:
+    """Work of which nothing is recorded but how each job ended."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self.setup = SimpleNamespace(runs={}, resources=Resources())
+        self._jobs = jobs
+        self.ended: dict[Job, Exception | None] = {}
+
+    def ready(self) -> list[Job]:
+        ready, self._jobs = self._jobs, []
+        return ready
+
+    def needed(self, job: Job) -> bool:
+        return True
+
+    def settle(self, job: Job, error: Exception | None) -> None:
+        self.ended[job] = error
+
+
+def loop_of(jobs: Jobs, server: Answering, monkeypatch: pytest.MonkeyPatch) -> processes._Loop:
+    monkeypatch.setattr(processes, "priorities", lambda runs: {"a": (0, 0)})
+    return processes._Loop(jobs, server, 1)  # type: ignore[arg-type]
+
+
+def test_workers_that_died_idle_cost_no_job_and_end_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = Job("fit", "a")
+    jobs = Jobs([job])
+    loop = loop_of(jobs, Answering(dead=0), monkeypatch)
+    for _ in range(3):
+        ours, theirs = Pipe()
+        theirs.close()
+        loop._idle.append(processes._Worker(ours))
+    loop.run()
+    assert jobs.ended == {job: None}
+
+
+def test_a_job_whose_worker_dies_is_tried_again_and_then_recorded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = Job("fit", "a")
+    jobs = Jobs([job])
+    loop_of(jobs, Answering(dead=1), monkeypatch).run()
+    assert jobs.ended == {job: None}
+    jobs = Jobs([job])
+    loop_of(jobs, Answering(dead=2), monkeypatch).run()
+    assert "its process died" in str(jobs.ended[job])
 
 
 def test_a_worker_that_is_killed_costs_its_job_only(tmp_path: Path, world: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -34,6 +35,8 @@ Its value is of the form that ``git describe --always --dirty --abbrev=40 --excl
 the commit, and ``-dirty`` where files differ from it.
 """
 PROJECT = "shiftbench"
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -147,14 +150,33 @@ def device_name(device: torch.device) -> str:
     return cpu_name()
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Let ``peak_memory_bytes`` begin anew, in a process that has done other work before."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # Linux only, and not in every container
+            _CLEAR_REFS.write_text("5")
+
+
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory so far: allocated on a GPU, or resident for this process."""
+    """Most memory since ``reset_peak_memory``: allocated on a GPU, or resident for this process.
+
+    Where a CPU's cannot be reset, it is that of the process so far.
+    """
     import resource
 
     import torch
 
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    if _STATUS.exists():
+        for line in _STATUS.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "VmHWM":
+                return int(value.split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from shiftbench.suite.file import Resources
 
 _ASK_EVERY_S = 1.0
+_TELL_EVERY_S = 10.0
 _MOST_ASKED = 1000  # an autoscaler has a limit of its own
 _ROUNDING = 1e-6  # Ray counts in units of 1e-4
 
@@ -51,7 +52,7 @@ class Cluster:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._asked = float("-inf")
-        self._told = 0
+        self._told, self._told_at = 0, float("-inf")
         self._nodes: dict[str, Mapping[str, float]] = {}
 
     def slots(self) -> int:
@@ -67,10 +68,14 @@ class Cluster:
         self._asked = time.monotonic()
 
     def ask_for(self, workers: int) -> None:
-        """Tell an autoscaler, if there is one, how many workers could work now."""
+        """Tell an autoscaler, if there is one, how many workers could work now.
+
+        The last word of all drivers on a cluster counts, so it is said again now and then.
+        """
         workers = min(workers, self._resources.max_concurrent or _MOST_ASKED)
-        if workers != self._told:
-            self._told = workers
+        again = workers > 0 and time.monotonic() - self._told_at > _TELL_EVERY_S
+        if workers != self._told or again:
+            self._told, self._told_at = workers, time.monotonic()
             request_resources(bundles=[bundle(self._resources)] * workers)
 
     def has(self, node: str) -> bool:

@@ -67,6 +67,15 @@ class Dispatcher:
 
     def run(self) -> None:
         """Do all jobs."""
+        try:
+            self._loop()
+        finally:
+            self._cluster.ask_for(0)  # or an autoscaler would keep what was asked for
+        for group in self._groups:
+            group.close()
+        self._pool.close()
+
+    def _loop(self) -> None:
         scheduler = self._scheduler
         while True:
             for job in self._work.ready():
@@ -81,10 +90,6 @@ class Dispatcher:
             self._tell_what_waits()
             self._await_events()
             self._work.display.steps(ray.get(self._progress.changed.remote()))
-        self._cluster.ask_for(0)
-        for group in self._groups:
-            group.close()
-        self._pool.close()
 
     def _room(self, job: Job) -> Room:
         """The slots that a job can use."""

@@ -116,12 +116,15 @@ class Jobs:
         Raises:
             InputError: there is no such job, or the cluster no longer answers.
         """
-        shown, failures = 0, 0
+        from aiohttp import ClientError  # Ray's own client passes them on
+
+        shown = Shown(write)
+        failures = 0
         while True:
             try:
-                shown = asyncio.run(self._pass_on(job, write, shown))
+                asyncio.run(self._pass_on(job, shown))
                 details = self._client.get_job_info(job)
-            except (RuntimeError, OSError) as error:
+            except (RuntimeError, OSError, ClientError) as error:
                 failures += 1
                 if failures == _TRIES:
                     message = f"{job}: the cluster no longer answers ({error})"
@@ -133,13 +136,34 @@ class Jobs:
                 return _exit_code(details)
             time.sleep(_SETTLE_S)
 
-    async def _pass_on(self, job: str, write: Callable[[str], Any], skipped: int) -> int:
-        """Pass on the output from a character on, until it ends; how many there were."""
-        seen = 0
+    async def _pass_on(self, job: str, shown: Shown) -> None:
+        """Pass on the output until it ends or the connection breaks."""
+        shown.begin()
         async for text in self._client.tail_job_logs(job):
-            write(text[max(0, skipped - seen) :])
-            seen += len(text)
-        return max(seen, skipped)
+            shown.add(text)
+
+
+class Shown:
+    """An output that may come again from its start, of which each part is to be shown once.
+
+    Args:
+        write: shows a part.
+    """
+
+    def __init__(self, write: Callable[[str], Any]) -> None:
+        self._write = write
+        self._shown = 0
+        self._seen = 0
+
+    def begin(self) -> None:
+        """The output comes from its start."""
+        self._seen = 0
+
+    def add(self, text: str) -> None:
+        """Show of the next part what was not shown before."""
+        self._write(text[max(0, self._shown - self._seen) :])
+        self._seen += len(text)
+        self._shown = max(self._shown, self._seen)
 
 
 def _has_token() -> bool:

@@ -79,6 +79,7 @@ class Pool:
         self._idle: list[_Worker] = []
         self._busy: dict[_Worker, Job] = {}
         self._lost_starts = 0
+        self._lost_at = float("-inf")
 
     @property
     def size(self) -> int:
@@ -149,7 +150,9 @@ class Pool:
             return
         self._starting.remove(worker)
         if error := future.exception():
-            self._lost_starts += 1
+            if worker.since > self._lost_at:  # of those that started side by side, one counts
+                self._lost_starts += 1
+                self._lost_at = time.monotonic()
             if self._lost_starts > self._setup.resources.limits.job_retries and self._queue:
                 self._settle(self._queue.popleft(), error)
         else:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from shiftbench.core.cpus import available_cpus
 from shiftbench.core.errors import InputError
 from shiftbench.core.provenance import submission
 from shiftbench.core.stopping import own_handler
@@ -71,7 +72,7 @@ def _join(address: str | None, resources: Resources) -> None:
     else:
         ray.init(
             address="local",
-            num_cpus=os.cpu_count(),
+            num_cpus=available_cpus(),
             object_store_memory=resources.limits.object_store_bytes,
             # Only Train's worker groups ask the dashboard's state API anything.
             include_dashboard=resources.workers > 1,

@@ -71,6 +71,8 @@ class Display:
 
     def done(self, job: Job) -> None:
         """Count a job as done; print a line at the last one of a run."""
+        if job.run_id not in self._left:  # its run has failed, and all of its jobs were counted
+            return
         self._done += 1
         self._left[job.run_id] -= 1
         self._activity = "evaluating"
@@ -89,7 +91,7 @@ class Display:
         under_way = [
             f"{name_of(self._runs[run_id])} {f'{step}/{total}' if step else 'preparing'}"
             for run_id, (step, total) in steps.items()
-            if step < total and self._left[run_id]
+            if step < total and self._left.get(run_id)
         ]
         text = " · ".join(under_way) or self._activity
         self._progress.update(self._bar, description=escape(text))

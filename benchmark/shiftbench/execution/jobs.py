@@ -89,18 +89,18 @@ def job_graph(
 class Agenda:
     """The jobs of a graph, given out as they become ready.
 
-    When a run fails, so does every run that waits for one of its jobs.
+    When a run fails, so does every run that still waits for one of its jobs.
 
     Attributes:
         failed: why runs failed, by id.
     """
 
     def __init__(self, graph: Mapping[Job, set[Job]]) -> None:
-        self._below: dict[str, set[str]] = defaultdict(set)
+        self._waiting: dict[str, dict[Job, set[str]]] = defaultdict(dict)
         for job, above in graph.items():
             for before in above:
                 if before.run_id != job.run_id:
-                    self._below[before.run_id].add(job.run_id)
+                    self._waiting[before.run_id].setdefault(before, set()).add(job.run_id)
         self._sorter = TopologicalSorter(graph)
         self._sorter.prepare()
         self.failed: dict[str, str] = {}
@@ -111,17 +111,18 @@ class Agenda:
 
     def done(self, job: Job) -> None:
         """A job has finished."""
+        self._waiting[job.run_id].pop(job, None)
         self._sorter.done(job)
 
     def fail(self, run_id: str, reason: str) -> list[str]:
         """Fail a run and those that build on it; the ids of all that failed with this call."""
         failed = []
-        waiting = [(run_id, reason)]
-        while waiting:
-            run_id, reason = waiting.pop()
+        at_fault = [(run_id, reason)]
+        while at_fault:
+            run_id, reason = at_fault.pop()
             if run_id not in self.failed:
                 self.failed[run_id] = reason
                 failed.append(run_id)
-                below = sorted(self._below[run_id])
-                waiting += [(run, f"it builds on run {run_id}, which failed") for run in below]
+                below = sorted(set().union(*self._waiting[run_id].values()))
+                at_fault += [(run, f"it builds on run {run_id}, which failed") for run in below]
         return failed

@@ -164,9 +164,10 @@ class _Loop:
         while True:
             for job in self._work.ready():
                 self._scheduler.add(job)
-            for job in self._scheduler.start():
+            started = self._scheduler.start()
+            for job in started:
                 self._give(job)
-            if not self._busy:
+            if not started and not self._busy:
                 break
             for connection in wait(list(self._busy), timeout=_TICK_S):
                 self._listen(self._busy[connection][0])  # type: ignore[index]
@@ -175,16 +176,25 @@ class _Loop:
 
     def _give(self, job: Job) -> None:
         """Give a job to the idle worker that is closest to having its weights, or to a new one."""
-        if self._idle:
+        while self._idle:
             worker = self._idle.pop(closest(job, [worker.last for worker in self._idle]))
-        else:
-            worker = _Worker(self._server.fork(self._work.setup))
-        worker.last = weights_of(job)
+            if self._sent(worker, job):
+                return
+            worker.connection.close()  # it died while it was idle, which is no loss of the job
+        worker = _Worker(self._server.fork(self._work.setup))
         self._busy[worker.connection] = (worker, job)
+        if not self._sent(worker, job):
+            self._lost(worker)
+
+    def _sent(self, worker: _Worker, job: Job) -> bool:
+        """Give a job to a worker; false if the worker is gone."""
+        worker.last = weights_of(job)
         try:
             worker.connection.send(job)
-        except OSError:  # it died while it was idle
-            self._lost(worker)
+        except OSError:
+            return False
+        self._busy[worker.connection] = (worker, job)
+        return True
 
     def _listen(self, worker: _Worker) -> None:
         """Take one message of a worker that is at a job."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from shiftbench.core.errors import RunFailedError
@@ -19,6 +20,33 @@ SHORT = 1e-3
 """Seconds that nobody needs to ask a GPU about."""
 
 T = TypeVar("T")
+
+
+def all_agree(act: Callable[[], None], workers: int, device: torch.device) -> None:
+    """Do what may fail on one worker of a group alone; all of them fail then.
+
+    A worker that went on without the others would wait for them in its next step.
+
+    Args:
+        act: what this worker has to do.
+        workers: how many there are.
+        device: that the group's collectives are on.
+
+    Raises:
+        RunFailedError: raised by ``act`` here, or on another worker.
+    """
+    failure: RunFailedError | None = None
+    try:
+        act()
+    except RunFailedError as error:
+        failure = error
+    if workers > 1:
+        failed = torch.tensor(int(failure is not None), device=device)
+        dist.all_reduce(failed, dist.ReduceOp.MAX)
+        if failure is None and failed.item():
+            failure = RunFailedError("another worker of the group could not go on")
+    if failure is not None:
+        raise failure
 
 
 class Norms:

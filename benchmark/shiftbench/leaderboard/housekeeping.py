@@ -7,9 +7,11 @@ Finding comes first and is all that happens unless somebody asks for more: ``rem
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,11 @@ def leftovers(results: Path, *, weights: bool = False) -> list[Item]:
         for _, _, parent in record.get("parents", ())
     }
     found: list[Item] = []
+    reached = list(awaited)
+    for run_id in reached:  # what is derived keeps no weights, so its parents' are awaited too
+        above = {parent for _, _, parent in records.get(run_id, {}).get("parents", ())} - awaited
+        awaited |= above
+        reached += above
     for path in folders:
         folder = RunFolder(path)
         if path.name not in known and _age(path) > UNTOUCHED_S:
@@ -158,7 +165,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _item(path: Path, why: str) -> Item:
-    return Item(path, sum(file.stat().st_size for file in _files(path)), why)
+    return Item(path, sum(found.st_size for found in _stats(_files(path))), why)
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -168,7 +175,17 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (file for file in path.rglob("*") if file.is_file())
 
 
+def _stats(paths: Iterable[Path]) -> list[os.stat_result]:
+    """Those that are still there: a run renames its files as it goes."""
+    found = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            found.append(path.stat())
+    return found
+
+
 def _age(path: Path) -> float:
-    """Seconds since anything in it was written."""
-    newest = max((file.stat().st_mtime for file in _files(path)), default=path.stat().st_mtime)
-    return time.time() - newest
+    """Seconds since anything in it was written; 0 if it has just gone."""
+    now = time.time()
+    found = _stats(_files(path)) or _stats([path])
+    return now - max((item.st_mtime for item in found), default=now)

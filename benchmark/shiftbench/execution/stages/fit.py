@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from shiftbench.core.errors import RunFailedError
-from shiftbench.core.provenance import peak_memory_bytes
+from shiftbench.core.provenance import peak_memory_bytes, reset_peak_memory
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.feeding import (
     batches,
@@ -28,6 +29,7 @@ from shiftbench.execution.progress import TrainingWriter
 from shiftbench.execution.training import Trained, Trainer
 from shiftbench.execution.validation import id_val, id_val_value
 from shiftbench.execution.variants import derivation
+from shiftbench.execution.watching import all_agree
 from shiftbench.leaderboard.runfolder import Fit
 from shiftbench.methods.base import DerivedMethod, EnsembleMethod, TrainedMethod
 from shiftbench.methods.config import file_digests
@@ -67,6 +69,7 @@ def fit(
     folder = workspace.folder(run)
     if folder.fitted:
         return
+    reset_peak_memory(workspace.device)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     method = workspace.method(run)
     begun = time.monotonic()
@@ -136,9 +139,9 @@ def _train(
     best = _Best.read(folder.best)
     chosen = method.training.checkpoint == "id-val"
 
-    def on_save(step: int) -> None:
+    def score_epoch(step: int) -> None:
         nonlocal best
-        if not chosen or place.rank > 0:
+        if place.rank > 0:
             return
         headline, _ = id_val(workspace, run)
         weights = workspace.plain(run, method.weights(model))
@@ -146,6 +149,10 @@ def _train(
         if best is None or headline.better(value, best.score):
             best = _Best(value, step)
             save(folder.best, weights, asdict(best))
+
+    def on_save(step: int) -> None:
+        if chosen:
+            all_agree(partial(score_epoch, step), place.size, workspace.device)
 
     trainer = Trainer(
         model,

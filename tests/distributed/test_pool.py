@@ -1,0 +1,112 @@
+"""The driver's side of workers and of the cluster, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from shiftbench.distributed import cluster, dispatch, pool
+from shiftbench.distributed.jobs import Shown
+from shiftbench.execution.jobs import Job
+from shiftbench.suite.file import Resources
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Moves the time on."""
+    now = [0.0]
+    for module in (pool, cluster):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def move(seconds: float) -> None:
+        now[0] += seconds
+
+    return move
+
+
+def failed(error: Exception) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
+
+
+def test_a_node_that_goes_while_workers_start_there_fails_no_job(
+    clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "ray", MagicMock())
+    ended: list[tuple[Job, BaseException | None]] = []
+    workers = pool.Pool(
+        SimpleNamespace(resources=Resources()),  # type: ignore[arg-type]
+        None, SimpleQueue(), lambda job, error: ended.append((job, error)),
+    )  # fmt: skip
+    workers.resize(8)
+    for i in range(8):
+        workers.submit(Job("fit", f"r{i}"))
+    clock(5.0)
+    for worker in [*workers._starting]:
+        worker.since = 0.0
+        workers._ready(worker, failed(RuntimeError("the node is gone")))
+    assert ended == []
+    assert workers.size == 8  # others are started in their place
+
+
+def test_workers_that_can_never_start_end_the_jobs(
+    clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "ray", MagicMock())
+    ended: list[Job] = []
+    workers = pool.Pool(
+        SimpleNamespace(resources=Resources()),  # type: ignore[arg-type]
+        None, SimpleQueue(), lambda job, error: ended.append(job),
+    )  # fmt: skip
+    workers.resize(1)
+    workers.submit(Job("fit", "a"))
+    for _ in range(1 + Resources().limits.job_retries):
+        assert ended == []
+        clock(5.0)
+        (worker,) = workers._starting
+        worker.since = pool.time.monotonic() - 1.0
+        workers._ready(worker, failed(RuntimeError("no such module")))
+    assert ended == [Job("fit", "a")]
+
+
+def test_an_autoscaler_is_told_again_and_in_the_end_that_nothing_is_wanted(
+    clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(cluster, "request_resources", lambda bundles: asked.append(len(bundles)))
+    here = cluster.Cluster(Resources())
+    for workers in (8, 8, 3):
+        here.ask_for(workers)
+    assert asked == [8, 3]
+    clock(11.0)  # another driver may have said 0 meanwhile
+    here.ask_for(3)
+    here.ask_for(0)
+    clock(11.0)
+    here.ask_for(0)
+    assert asked == [8, 3, 3, 0]
+
+    dispatcher = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
+    dispatcher._cluster = here
+    here.ask_for(5)
+    monkeypatch.setattr(dispatch.Dispatcher, "_loop", MagicMock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        dispatcher.run()
+    assert asked[-1] == 0
+
+
+def test_output_that_comes_again_is_shown_once() -> None:
+    written: list[str] = []
+    shown = Shown(written.append)
+    shown.begin()
+    shown.add("one ")
+    shown.add("two ")
+    shown.begin()  # the connection broke
+    for text in ("one", " two th", "ree"):
+        shown.add(text)
+    assert "".join(written) == "one two three"
