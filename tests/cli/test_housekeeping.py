@@ -96,6 +96,10 @@ def test_gc_finds_what_nothing_needs_and_nothing_else(results, capsys):
         lost.mkdir()
         (lost / "state.safetensors").write_bytes(b"z")
         os.utime(lost / "state.safetensors", (when, when))
+        group = results / f"train-{name}"
+        group.mkdir()
+        (group / "checkpoint").write_text("z")
+        os.utime(group / "checkpoint", (when, when))
         search = results / "searches" / name
         search.mkdir(parents=True)
         (search / "journal.log").write_text("z")
@@ -110,6 +114,7 @@ def test_gc_finds_what_nothing_needs_and_nothing_else(results, capsys):
         f"runs/{IDS['full']}/parts/x.parquet",
         "runs/old/state.safetensors",
         "searches/old/journal.log",
+        "train-old/checkpoint",
     }
     capsys.readouterr()
     assert main(["gc", "--results", str(results)]) == 0

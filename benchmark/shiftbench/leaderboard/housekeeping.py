@@ -123,8 +123,8 @@ def _searches(
 
 
 def _temporaries(results: Path, covered: Collection[Path]) -> Iterator[Item]:
-    """Files under temporary names whose process was killed long ago."""
-    for path in sorted(results.rglob(".*.tmp")):
+    """Files under temporary names, and folders of groups, whose process was killed long ago."""
+    for path in sorted([*results.rglob(".*.tmp"), *results.glob("train-*")]):
         inside = any(path.is_relative_to(other) for other in covered)
         if not inside and _age(path) > UNTOUCHED_S:
             yield _item(path, "left by a process that was killed")
