@@ -74,6 +74,19 @@ def test_columns_of_other_names_and_plain_bytes(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(images.images[1]), _decoded(1))
 
 
+def test_the_columns_of_a_file_are_told_apart_by_their_fingerprints(tmp_path: Path) -> None:
+    """Else one would be taken for the other wherever decoded images or features are kept."""
+    of_column = {"image": [0, 1], "depth": [2, 3]}
+    columns = {name: [layouts.encoded(i) for i in rows] for name, rows in of_column.items()}
+    pq.write_table(pa.table({**columns, "label": [0, 1]}), tmp_path / "a.parquet")
+    plain, named, depth = (
+        Parquet.model_validate({"path": "a.parquet", **settings}).open(str(tmp_path))
+        for settings in ({}, {"image": "image"}, {"image": "depth"})
+    )
+    assert np.array_equal(np.asarray(depth.images[0]), _decoded(2))
+    assert plain.fingerprint == named.fingerprint != depth.fingerprint
+
+
 def test_regions_for_the_worst_region_metric(tmp_path: Path) -> None:
     layouts.parquet(
         tmp_path / "a.parquet", [0, 1, 0], continent=["Asia", "Other", "Asia"], year=[1, 2, 2]

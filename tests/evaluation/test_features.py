@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from shiftbench.evaluation.features import FeatureStore
+from shiftbench.core.locks import locked
+from shiftbench.evaluation.features import FeatureStore, key_of
 
 FEATURES = np.arange(24, dtype=np.float32).reshape(6, 4)
 KEY = "0" * 64
@@ -91,3 +93,54 @@ def test_without_a_limit_above_0_nothing_is_kept(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path / "features", 0)
     assert store.get(KEY, lambda: FEATURES) is FEATURES
     assert not (tmp_path / "features").exists()
+
+
+def test_features_of_another_user_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    store = FeatureStore(tmp_path, 2**20)
+    store.get(KEY, lambda: FEATURES)
+    monkeypatch.setattr(os, "utime", refused)
+    np.testing.assert_array_equal(store.get(KEY, never), FEATURES)
+
+
+def test_where_nothing_can_be_kept_features_are_computed(tmp_path: Path, caplog) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "file").touch()
+    store = FeatureStore(tmp_path / "file" / "features", 2**20)
+    np.testing.assert_array_equal(store.get(KEY, lambda: FEATURES), FEATURES)
+    assert "features are not kept: Not a directory; SHIFTBENCH_CACHE names" in caplog.text
+
+
+def test_a_lock_of_another_user_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system_open = os.open
+
+    def no_writing(path: Path, flags: int, *mode: int) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY):
+            raise PermissionError(13, "Permission denied")
+        return system_open(path, flags, *mode)
+
+    lock = tmp_path / "a.lock"
+    lock.touch()
+    monkeypatch.setattr(os, "open", no_writing)
+    with locked(lock) as alone, lock.open() as other:
+        assert alone
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked(tmp_path / "b.lock") as alone:
+        assert not alone
+
+
+def test_features_of_images_may_need_a_head(tmp_path: Path) -> None:
+    """Which of all locks must not want the one that is held."""
+    store, found = FeatureStore(tmp_path, 2**20), []
+    head, images = (f"{key_of(kind).partition('-')[0]}-{KEY}" for kind in ("head", "images"))
+
+    def features() -> np.ndarray:
+        return store.get(head, lambda: FEATURES) + 1
+
+    thread = threading.Thread(target=lambda: found.append(store.get(images, features)), daemon=True)
+    thread.start()
+    thread.join(10)
+    np.testing.assert_array_equal(found, [FEATURES + 1])
+    np.testing.assert_array_equal(store.get(head, never), FEATURES)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from shiftbench.data.preprocessing import Preprocessing
 from shiftbench.evaluation import inference, predictions
+from shiftbench.evaluation.features import versions
 from shiftbench.evaluation.inference import head_logits, image_features
+from shiftbench.execution.evaluated import Evaluated
 from shiftbench.execution.outputs import logits_in_blocks
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.setup import Setup
@@ -182,3 +187,56 @@ def test_blocks_change_no_prediction(
     assert len(tables[0]) > 1  # those of the shifts' classes are among them
     assert tables[0].keys() == tables[1].keys()
     assert all(tables[1][name].equals(table) for name, table in tables[0].items())
+
+
+def key_of_features(preprocessing: Preprocessing) -> str:
+    backbone = SimpleNamespace(identity="b", preprocessing=preprocessing)
+    found = Evaluated.__new__(Evaluated)
+    found._workspace = SimpleNamespace(device=torch.device("cpu"), backbone=lambda run: backbone)
+    found._run = SimpleNamespace(budget=SimpleNamespace(evaluation_precision="fp32"))
+    found._compiled, found._tower = False, "t"
+    return found._key(SimpleNamespace(fingerprint="f", ids=np.array(["a"])))
+
+
+def key_of_head() -> str:
+    """Of a classifier, at whose key all stops."""
+
+    def get(key: str, compute: object) -> None:
+        raise LookupError(key)
+
+    backbone = SimpleNamespace(identity="b")
+    workspace = SimpleNamespace(
+        backbone=lambda run: backbone, features_on_disk=SimpleNamespace(get=get)
+    )
+    with pytest.raises(LookupError) as raised:
+        Workspace._zero_shot_classifier(workspace, None, ("cat",), ("a {}",), text=False)
+    return str(raised.value.args[0])
+
+
+def test_what_computes_features_and_what_they_are_of_is_in_their_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features = {key_of_features(Preprocessing(16)), key_of_features(Preprocessing(16))}
+    heads = {key_of_head(), key_of_head()}
+    assert len(features) == len(heads) == 1
+    features.add(key_of_features(Preprocessing(16, mean=(0.0, 0.0, 0.0))))
+    features.add(key_of_features(Preprocessing(16, std=(1.0, 1.0, 1.0))))
+    with monkeypatch.context() as patch:
+        patch.setattr("shiftbench.execution.evaluated.made_by", lambda: {"pillow": "1"})
+        features.add(key_of_features(Preprocessing(16)))
+    assert len(features) == 4
+    real = metadata.version
+    for i, package in enumerate(("open_clip_torch", "timm", "transformers"), start=1):
+
+        def other(name: str, package: str = package) -> str:
+            return "0" if name == package else real(name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("importlib.metadata.version", other)
+            versions.cache_clear()
+            features.add(key_of_features(Preprocessing(16)))
+            heads.add(key_of_head())
+        assert len(heads) == 1 + i
+    versions.cache_clear()
+    assert len(features) == 6  # a tokenizer has no part in them
+    assert versions("no-such-package") == ""

@@ -126,7 +126,7 @@ def test_an_exported_model_comes_back_as_a_method(done, tmp_path, world) -> None
         assert row == other
 
 
-def test_the_card_has_the_rows_numbers(done, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_card_has_the_rows_numbers(done, tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     results, runs = done
     to = tmp_path / "model"
     export_model(results, runs["wise-ft"].id, to, "alpha=1.0", licence="cc-by-nc-4.0")
@@ -149,8 +149,11 @@ def test_the_card_has_the_rows_numbers(done, tmp_path) -> None:  # type: ignore[
     assert f"full ({runs['full'].id})" in text and "alpha=1.0" in text
     assert str(mine[0].train_fingerprint) in text and "for ID validation" in text
     assert f'create_model_from_pretrained("local-dir:{to}")' in text
-    export_model(results, runs["full"].id, tmp_path / "other")
-    assert "license: other" in (tmp_path / "other" / "README.md").read_text()
+    monkeypatch.chdir(tmp_path)  # where a folder may look like a repository of the Hub
+    export_model(results, runs["full"].id, Path("other/clip"))
+    card = (tmp_path / "other" / "clip" / "README.md").read_text()
+    assert "license: other" in card
+    assert 'create_model_from_pretrained("local-dir:other/clip")' in card
 
 
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(done, tmp_path) -> None:  # type: ignore[no-untyped-def]

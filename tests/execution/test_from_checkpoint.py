@@ -21,6 +21,7 @@ from shiftbench.execution.workspace import Workspace
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import rows
+from shiftbench.methods.builtin.from_checkpoint import CheckpointConfig, FromCheckpoint
 from shiftbench.report.model import build
 from shiftbench.report.ranking import rank
 from shiftbench.suite.file import Resources
@@ -28,6 +29,8 @@ from shiftbench.suite.plan import Plan, Run
 from shiftbench.suite.suite import Suite
 
 from tests.execution.by_stages import run
+from tests.methods.toys import make_derivation
+from tests.models.tiny import save_backbone
 
 BASE = """
 data: miniature
@@ -200,3 +203,22 @@ def test_a_state_dict_of_the_wise_ft_authors_is_sorted_out(tmp_path) -> None:  #
     assert found.visual.keys() == {name for name in weights if name.startswith("visual.")}
     assert found.head["head.weight"].shape == (10, 64) and not found.head["head.bias"].any()
     assert {f"text.{name}" for name in weights if not name.startswith("visual.")} == set(found.text)
+
+
+def test_a_classifier_of_other_classes_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    weights = save_backbone(tmp_path)
+    head = {"weight": torch.ones(3, 24), "bias": torch.zeros(3)}
+    save_file(head, tmp_path / "classifier.safetensors")
+    (tmp_path / "classes.json").write_text('["cat", "sea_lion", "dog"]')
+    method = FromCheckpoint(CheckpointConfig(path=str(tmp_path)))
+    like = {name: tensor for name, tensor in weights.items() if name.startswith("visual.")}
+    like |= {f"head.{name}": tensor for name, tensor in head.items()}
+
+    def derived(*classes: str) -> Any:
+        return method.derive("", replace(make_derivation(like, {}), classes=classes))
+
+    assert derived("cat", "Sea lion", "dog").keys() == like.keys()
+    with pytest.raises(InputError, match=r'classes\.json calls class 1 "sea_lion", the task "dog"'):
+        derived("cat", "dog", "sea lion")
+    with pytest.raises(InputError, match=r"classes\.json names 3 classes, the task has 2"):
+        derived("cat", "sea lion")

@@ -9,9 +9,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from shiftbench.cli.submit import _check_paths as check_paths
 from shiftbench.core.errors import InputError
 from shiftbench.core.source_digest import source_digest
 from shiftbench.execution.upload import MINIATURE_BACKBONE, write_archive
+from shiftbench.suite.suite import Suite
 
 MYLAB = Path(__file__).parents[1] / "fixtures" / "mylab"
 SUITE = """
@@ -113,3 +115,32 @@ def test_what_is_no_plugin_is_named(installed: Path, tmp_path: Path) -> None:
         write_archive(tmp_path / "job.zip", "quickstart", ["nowhere"])
     with pytest.raises(InputError, match="--plugin numpy: it has no entry points"):
         write_archive(tmp_path / "job.zip", "quickstart", ["numpy"])
+
+
+@pytest.mark.parametrize(
+    ("method", "key"),
+    [
+        ("mine: {method: from-checkpoint, path: PLACE, head: linear}", "path"),
+        ("autoft: {objective: PLACE}", "objective"),
+    ],
+)
+def test_files_of_methods_that_lie_beside_a_suite_are_refused(
+    tmp_path: Path, method: str, key: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text("lr: 1e-4\nweight_decay: 0\n")
+    file = tmp_path / "suite.yaml"
+    start = BASE.replace("methods: {zero-shot: {}}", "methods:")
+
+    def check(place: object) -> None:
+        file.write_text(f"{start}  {method.replace('PLACE', str(place))}\n")
+        check_paths(Suite.load(file))
+
+    check(tmp_path / "mine.yaml")
+    with pytest.raises(InputError, match=rf'suite\.yaml:6: .*{key}: .*root /, got "\./mine\.yaml"'):
+        check("./mine.yaml")
+    label = method.partition(":")[0]
+    base = method.replace("PLACE", str(tmp_path / "mine.yaml"))
+    own = f"tasks: {{cifar10: {{methods: {{{label}: {{{key}: mine.yaml}}}}}}}}"
+    file.write_text(f"{start}  {base}\n".replace("tasks: [cifar10]", own))
+    with pytest.raises(InputError, match=rf'suite\.yaml:3: tasks\.cifar10.*{key}: .*"mine\.yaml"'):
+        check_paths(Suite.load(file))

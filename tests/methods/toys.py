@@ -160,7 +160,8 @@ def make_derivation(
         for part in order.split(size):
             yield Batch(images[part], labels[part])
 
-    return Derivation(zero_shot, parents, id_val, model, id_val_batches, seed=3)
+    names = tuple(f"class {i}" for i in range(CLASSES))
+    return Derivation(zero_shot, parents, id_val, model, id_val_batches, seed=3, classes=names)
 
 
 def make_members(zero_shot: ImageClassifier, parents: Mapping[Parent, ImageClassifier]) -> Members:

@@ -62,15 +62,16 @@ def test_identity_is_of_the_content_not_the_place(tmp_path, directory):
     moved = directory.rename(tmp_path / "moved")
     assert backbone_identity(str(moved)) == identity
     identities = {identity}
-    (moved / "vocabulary.json").write_text("[1, 2]")
-    identities.add(backbone_identity(str(moved)))
+    for file in ("vocabulary.json", "spiece.model", "vocab.txt", "merges.txt"):
+        (moved / file).write_text("[1, 2]")
+        identities.add(backbone_identity(str(moved)))
     save_backbone(moved, seed=1)
     identities.add(backbone_identity(str(moved)))
     document = config()
     document["preprocess_cfg"]["interpolation"] = "bicubic"
     (moved / "open_clip_config.json").write_text(json.dumps(document))
     identities.add(backbone_identity(str(moved)))
-    assert len(identities) == 4
+    assert len(identities) == 7
 
 
 def test_identity_of_published_weights_is_their_name_in_one_spelling():
@@ -327,6 +328,43 @@ def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path):
         (tmp_path / "vocabulary.json").write_text(vocabulary)
         with pytest.raises(InputError, match="tokenizer"):
             load_backbone(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("of_hub", "key"), [(True, "trust_remote_code"), (True, "cache_dir"), (False, "bpe_path")]
+)
+def test_a_configuration_cannot_have_a_tokenizer_run_code_or_open_files(
+    tmp_path, monkeypatch, of_hub, key
+):
+    def never(*args, **settings):
+        raise AssertionError(settings)
+
+    for name in ("HFTokenizer", "SimpleTokenizer"):
+        monkeypatch.setattr(f"open_clip.tokenizer.{name}", never)
+    document = config()
+    text = document["model_cfg"]["text_cfg"]
+    text["tokenizer_kwargs"] = {"clean": "lower", key: True}
+    if of_hub:
+        text["hf_tokenizer_name"] = "lab/tokenizer"
+    save_backbone(tmp_path, document)
+    words = rf"open_clip_config\.json: tokenizer_kwargs: '{key}' is not accepted, only .*clean"
+    with pytest.raises(InputError, match=words):
+        load_backbone(str(tmp_path))
+
+
+def test_the_code_of_a_tokenizers_folder_is_never_asked_for(tmp_path, monkeypatch):
+    """Where nothing is said, transformers asks on the terminal whether to run it."""
+    document = config()
+    document["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "lab/tokenizer"
+    save_backbone(tmp_path, document)
+    own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(own))
+    marker = tmp_path / "harm"
+    (tmp_path / "own.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    with pytest.raises(InputError, match="cannot load its tokenizer"):
+        load_backbone(str(tmp_path))
+    assert not marker.exists()
 
 
 def test_a_directory_with_a_vocabulary_uses_it(tmp_path):

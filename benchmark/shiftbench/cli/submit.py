@@ -115,9 +115,10 @@ def _check_paths(suite: Suite) -> None:
     """Refuse folders of this machine: relative ones mean nothing on a cluster.
 
     Raises:
-        InputError: the data or a backbone are one.
+        InputError: the data, a backbone, or a file of a method are one.
     """
     from shiftbench.core.locations import is_remote
+    from shiftbench.suite.resolving import method_files
 
     data = suite.source.child("data")
     if data is not None:
@@ -127,3 +128,10 @@ def _check_paths(suite: Suite) -> None:
     for backbone in suite.source.children["backbones"].value:
         if str(backbone.value).startswith(("./", "../")):
             raise backbone.error("on a cluster, a backbone's folder is named from the root /")
+    for task, methods in suite.methods.items():
+        for file in method_files(suite.source, task, methods):
+            if not str(file.value).startswith(("/", "~")):
+                raise file.error(
+                    "on a cluster, a file that all nodes see is named from the root /, "
+                    f'got "{file.value}"'
+                )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +16,16 @@ _log = logging.getLogger(__name__)
 def locked(path: Path) -> Iterator[bool]:
     """Hold the lock of a file, which is made if there is none; another holder is waited for.
 
-    Yields whether this process is alone: some network file systems have no locks.
+    Yields whether this process is alone: some network file systems have no locks, and in another
+    user's folder there may be none to open.
     """
-    with path.open("w") as file:
+    try:
+        opened = _opened(path)
+    except OSError as error:
+        _log.info("%s cannot be opened (%s)", path, error.strerror)
+        yield False
+        return
+    with os.fdopen(opened) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -28,3 +36,11 @@ def locked(path: Path) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def _opened(path: Path) -> int:
+    """A descriptor of a file: of another user's, which must not be written, for reading."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks no file that is only read
+    except OSError:
+        return os.open(path, os.O_RDONLY)

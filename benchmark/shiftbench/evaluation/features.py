@@ -12,17 +12,19 @@ be deleted whenever nothing runs.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from shiftbench.core.errors import InputError
 from shiftbench.core.files import sweep_temporaries, written_atomically
 from shiftbench.core.locks import locked
 from shiftbench.evaluation.inference import Array
@@ -54,26 +56,22 @@ class FeatureStore:
     def get(self, key: str, compute: Callable[[], Array]) -> Array:
         """Features (n, width) fp32 of a key, computed if they are not there; not to be changed.
 
-        Args:
-            key: hex digest of all that they depend on.
-            compute: gives them.
+        Where they cannot be read or kept, as in another user's directory, they are computed.
 
-        Raises:
-            InputError: the directory cannot be made.
+        Args:
+            key: of ``key_of``. While those of one kind are computed, others of that kind must not
+                be asked for: both may share a lock.
+            compute: gives them.
         """
         if not self.limit_bytes:
             return compute()
         file = self.root / f"{key}.npy"
         if (known := _read(file)) is not None:
             return known
-        try:
+        with suppress(OSError):  # said when they are written
             self.root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{self.root}: cannot store features: {error.strerror}; "
-                "SHIFTBENCH_CACHE names another place"
-            ) from error
-        with locked(self.root / f"{int(key[:8], 16) % _LOCKS:02x}.lock"):
+        kind, _, digest = key.rpartition("-")
+        with locked(self.root / f"{kind}{int(digest[:8], 16) % _LOCKS:02x}.lock"):
             if (known := _read(file)) is not None:  # another process was at it
                 return known
             features = compute()
@@ -90,7 +88,10 @@ class FeatureStore:
                 self._unseen = 0
                 self._make_room(keep=file)
         except OSError as error:
-            _log.warning("%s: features are not kept: %s", file, error.strerror)
+            _log.warning(
+                "%s: features are not kept: %s; SHIFTBENCH_CACHE names another place",
+                *(file, error.strerror or error),
+            )
 
     def _make_room(self, keep: Path) -> None:
         """Delete those used least recently until all others fit, whatever ``keep`` takes."""
@@ -112,14 +113,29 @@ class FeatureStore:
                 total -= size
 
 
-def key_of(*parts: str) -> str:
-    """Hex digest of all that some features depend on."""
-    return hashlib.sha256(json.dumps([VERSION, *parts]).encode()).hexdigest()
+def key_of(kind: str, *parts: str) -> str:
+    """A kind of arrays, and a hex digest of all that one of them depends on.
+
+    Kinds have locks of their own: to compute features of images may need a head.
+    """
+    return f"{kind}-{hashlib.sha256(json.dumps([VERSION, *parts]).encode()).hexdigest()}"
+
+
+@functools.cache
+def versions(*packages: str) -> str:
+    """The installed versions of packages; "" for those that are not there."""
+    found = []
+    for name in packages:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append("")
+    return ", ".join(found)
 
 
 def arithmetic(device: torch.device) -> str:
-    """What the last bits of a result depend on besides its inputs."""
-    version = torch.__version__
+    """What the last bits of a model's result depend on besides its weights and inputs."""
+    version = f"{torch.__version__} {versions('open_clip_torch', 'timm')}"
     if device.type == "cuda":
         return f"{version} {torch.cuda.get_device_name(device)}"
     capability = torch.backends.cpu.get_cpu_capability()
@@ -135,15 +151,16 @@ def _save(file: Path, features: Array) -> None:
 
 
 def _read(file: Path) -> Array | None:
-    """The features in a file, mapped into memory; ``None`` if it is not there or damaged."""
+    """The features in a file, mapped into memory; ``None`` if not there, readable and sound."""
     try:
         content = np.memmap(file, np.uint8, "r")
         sound = hashlib.sha256(content[:-_DIGEST].data).digest() == content[-_DIGEST:].tobytes()
         if sound:
-            os.utime(file)  # it was used
+            with suppress(OSError):  # it is another user's
+                os.utime(file)  # it was used
             features: Array = np.load(file, mmap_mode="r")
             return features
-    except FileNotFoundError:
+    except OSError:  # not there, or not for this user
         return None
     except ValueError:  # an empty file cannot be mapped
         pass

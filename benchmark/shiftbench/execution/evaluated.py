@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from torch import nn
 
+from shiftbench.data.entries import made_by
 from shiftbench.evaluation.features import arithmetic, key_of
 from shiftbench.models.classifier import text_head, tokenized
 from shiftbench.models.digest import weights_digest
@@ -35,8 +37,6 @@ class Evaluated:
         self._run = run
         self._weights = weights
         self._compiled = workspace.evaluates_compiled(run)
-        data, text = workspace.data(run), workspace.architecture(run).text
-        self._structure = (run.backbone, data.classes, data.templates, text, self._compiled)
         found = weights()
         tower = {name: tensor for name, tensor in found.items() if name.startswith("visual.")}
         self._tower = weights_digest(tower)
@@ -77,7 +77,7 @@ class Evaluated:
 
     @property
     def _slot(self) -> Slot:
-        return self._workspace.slot(self._structure, self._run, compiled=self._compiled)
+        return scoring_slot(self._workspace, self._run)
 
     def _loaded(self, weights: Weights) -> ImageClassifier:
         slot = self._slot
@@ -103,11 +103,20 @@ class Evaluated:
             f"compiled={self._compiled}",
             f"precision={budget.evaluation_precision}",
             backbone.identity,
-            backbone.preprocessing.key(),
+            repr(backbone.preprocessing),
+            json.dumps(made_by()),
             self._tower,
             images.fingerprint,
             *images.ids.tolist(),
         )
+
+
+def scoring_slot(workspace: Workspace, run: Run) -> Slot:
+    """The model on the device into which the weights of a run are loaded to be evaluated."""
+    data, text = workspace.data(run), workspace.architecture(run).text
+    compiled = workspace.evaluates_compiled(run)
+    structure = (run.backbone, data.classes, data.templates, text, compiled)
+    return workspace.slot(structure, run, compiled=compiled)
 
 
 def evaluated(

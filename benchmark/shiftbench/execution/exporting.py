@@ -79,7 +79,8 @@ def export_model(
     try:
         temporary.mkdir(parents=True)
         _write(temporary, model, to.name if repo is None else repo)
-        card = model_card(own, model, str(to) if repo is None else repo, licence)
+        place = f"local-dir:{to}" if repo is None else f"hf-hub:{repo}"
+        card = model_card(own, model, place, licence)
         (temporary / "README.md").write_text(card, encoding="utf-8")
         if to.exists():
             to.rmdir()
@@ -129,7 +130,8 @@ def model_card(of_run: Sequence[Row], model: FineTuned, place: str, licence: str
     Args:
         of_run: the rows of the run and the variant.
         model: that is described.
-        place: the folder, or the repository of the Hub.
+        place: by which open_clip loads it: ``local-dir:`` and the folder, or ``hf-hub:`` and the
+            repository.
         licence: its identifier; ``None`` where nobody has said.
     """
     first = of_run[0]
@@ -144,10 +146,10 @@ def model_card(of_run: Sequence[Row], model: FineTuned, place: str, licence: str
         "tags": ["clip", "robust-fine-tuning", "shiftbench"],
         "model-index": [{"name": title, "results": [_result(row) for row in measured]}],
     }
-    on_hub = not Path(place).exists() and place.count("/") == 1 and not place.startswith(".")
+    kind, _, folder = place.partition(":")
     usage = USAGE.format(
-        name=f"hf-hub:{place}" if on_hub else f"local-dir:{place}",
-        folder=place if not on_hub else "FOLDER",
+        name=place,
+        folder="FOLDER" if kind == "hf-hub" else folder,
         classifier=CLASSIFIER,
         classes=CLASSES,
     )

@@ -74,6 +74,7 @@ def derivation(workspace: Workspace, run: Run) -> Derivation:
         model=model,
         id_val_batches=id_val_batches,
         seed=run.seed,
+        classes=workspace.data(run).classes,
     )
 
 

@@ -20,7 +20,7 @@ from shiftbench.data.store import Store
 from shiftbench.data.subsets import draw
 from shiftbench.data.tasks.definition import Task
 from shiftbench.data.tasks.opening import open_ood_val, open_task
-from shiftbench.evaluation.features import FeatureStore, arithmetic, key_of
+from shiftbench.evaluation.features import FeatureStore, arithmetic, key_of, versions
 from shiftbench.evaluation.inference import Array, Pixels, image_features
 from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.execution.kept import Kept
@@ -262,7 +262,8 @@ class Workspace:
             prompted = [prompts(templates, name) for name in classes]
             return zero_shot_head(backbone, prompted).weight.detach().numpy()
 
-        key = key_of("head", arithmetic(CPU), backbone.identity, *classes, "", *templates)
+        made_by = (arithmetic(CPU), versions("transformers", "tokenizers"))
+        key = key_of("head", *made_by, backbone.identity, *classes, "", *templates)
         kept = torch.from_numpy(self.features_on_disk.get(key, rows).copy())
         return zero_shot_classifier(backbone, classes, templates, text=text, rows=kept)
 

@@ -278,6 +278,7 @@ class Derivation:
         id_val_batches: the labelled ID validation set once, un-augmented images on the device of
             ``model``, from a batch size and the seed of their order; the last batch may be smaller.
         seed: of the run.
+        classes: names of the task's classes, in the order of the head's rows.
     """
 
     zero_shot: Weights
@@ -286,6 +287,7 @@ class Derivation:
     model: Callable[[Weights], ImageClassifier]
     id_val_batches: Callable[[int, int], Iterator[Batch]]
     seed: int
+    classes: tuple[str, ...]
 
 
 class DerivedMethod(Method[C]):

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 VOCABULARY = "vocabulary.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
+HF_SETTINGS = frozenset({"clean", "language", "strip_sep_token"})
+SIMPLE_SETTINGS = frozenset({"additional_special_tokens", "clean", "reduction_mask"})
+"""What a configuration may say of its tokenizer: the rest could name files, or code to run."""
 
 
 @dataclass(frozen=True)
@@ -265,14 +268,18 @@ def _local_tokenizer(described: Described) -> Callable[[Sequence[str]], Tensor]:
     text, folder = described.model["text_cfg"], described.folder
     length = text.get("context_length", DEFAULT_CONTEXT_LENGTH)
     own = folder is not None and any((folder / file).is_file() for file in TOKENIZERS)
-    settings = text.get("tokenizer_kwargs", {})
+    from_hub = bool(text.get("hf_tokenizer_name"))
+    settings = _tokenizer_settings(described, HF_SETTINGS if from_hub else SIMPLE_SETTINGS)
     try:
         if folder is not None and (folder / VOCABULARY).is_file():
             tokenizer: Any = CompactTokenizer.load(folder)
-        elif text.get("hf_tokenizer_name"):
+        elif from_hub:
             source = str(folder) if own else text["hf_tokenizer_name"]
             mode = text.get("tokenizer_mode")
-            tokenizer = HFTokenizer(source, length, tokenizer_mode=mode, **settings)
+            # Said, because transformers would ask whoever sits there whether to run its code.
+            tokenizer = HFTokenizer(
+                source, length, tokenizer_mode=mode, trust_remote_code=False, **settings
+            )
         else:
             tokenizer = SimpleTokenizer(context_length=length, **settings)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
@@ -286,6 +293,22 @@ def _local_tokenizer(described: Described) -> Callable[[Sequence[str]], Tensor]:
             f"add the {VOCABULARY} it was trained with"
         )
     return tokenizer  # type: ignore[no-any-return]
+
+
+def _tokenizer_settings(described: Described, accepted: frozenset[str]) -> Mapping[str, Any]:
+    """``tokenizer_kwargs`` of a configuration, which anybody may have written.
+
+    Raises:
+        InputError: there are others than those that are accepted.
+    """
+    settings = described.model["text_cfg"].get("tokenizer_kwargs") or {}
+    odd = sorted(set(settings) - accepted)
+    if odd:
+        raise InputError(
+            f"{described.origin}: tokenizer_kwargs: {odd[0]!r} is not accepted, only "
+            f"{', '.join(sorted(accepted))}"
+        )
+    return dict(settings)
 
 
 def _backbone(

@@ -7,13 +7,16 @@ WiSE-FT authors' code (``image_encoder.model.visual.…``, ``classification_head
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shiftbench.core.errors import InputError
-from shiftbench.models.exported import CLASSIFIER
+from shiftbench.data.tasks.names import plain
+from shiftbench.models.exported import CLASSES, CLASSIFIER
 from shiftbench.models.hub import WEIGHTS
 from shiftbench.models.local import describe, file_digest
 from shiftbench.models.names import CONFIG, TRANSFORMERS_CONFIG, Folder
@@ -34,11 +37,14 @@ class Foreign:
         visual: of the image tower, ``visual.…``.
         text: of everything else of an open_clip model, ``text.…``; empty where there is none.
         head: ``head.weight`` and ``head.bias``; empty where there is none.
+        classes: names of the head's classes in its order, as ``export-model`` writes them; ``None``
+            where nothing says.
     """
 
     visual: Mapping[str, Tensor]
     text: Mapping[str, Tensor]
     head: Mapping[str, Tensor]
+    classes: tuple[str, ...] | None = None
 
 
 def digest(path: Path) -> str:
@@ -80,7 +86,40 @@ def read_foreign(path: Path) -> Foreign:
     if (path / CLASSIFIER).is_file():
         head = read_weights([path / CLASSIFIER])
         weights |= {f"head.{name}": tensor for name, tensor in head.items()}
-    return _sorted_out(weights, path)
+    return replace(_sorted_out(weights, path), classes=_classes(path / CLASSES))
+
+
+def _classes(file: Path) -> tuple[str, ...] | None:
+    """The names in a file of classes, if there is one."""
+    if not file.is_file():
+        return None
+    try:
+        names = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: not readable as JSON: {error}") from error
+    if not isinstance(names, list):
+        raise InputError(f"{file}: must be a list of names")
+    return tuple(map(str, names))
+
+
+def check_classes(found: tuple[str, ...], wanted: tuple[str, ...], where: str) -> None:
+    """See that a classifier's classes are a task's, in the same order.
+
+    Case, underscores and Unicode form aside.
+
+    Raises:
+        InputError: they are not; the message names the first that differ.
+    """
+    for i, (own, other) in enumerate(zip_longest(found, wanted)):
+        if own is None or other is None:
+            raise InputError(
+                f"{where}: {CLASSES} names {len(found):,} classes, the task has {len(wanted):,}"
+            )
+        if plain(own) != plain(other):
+            raise InputError(
+                f'{where}: {CLASSES} calls class {i} "{own}", the task "{other}"; list the classes '
+                "of the task in that order, or take another head than linear"
+            )
 
 
 def _sorted_out(weights: Mapping[str, Tensor], path: Path) -> Foreign:

@@ -36,7 +36,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
         raise InputError(f"{path}: model_type must be one of {', '.join(KINDS)}, not {kind!r}")
     from transformers import AutoConfig  # which knows the defaults that are not written
 
-    config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     model = _clip(config, path) if kind == "clip" else _siglip(config, path)
     return model, _preprocessing(folder), str(kind)
 

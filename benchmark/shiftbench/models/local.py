@@ -30,6 +30,10 @@ PARAMS = "params.txt"
 """The settings that open_clip's training leaves beside its folder of checkpoints."""
 
 
+TOKENIZER_FILES = ("*.model", "merges.txt", "vocab.txt")
+"""Patterns of the names of tokenizers' files that are no JSON: of SentencePiece, BPE, WordPiece."""
+
+
 @dataclass(frozen=True)
 class Described:
     """All about a model but its weights.
@@ -170,15 +174,21 @@ def identity_of(place: Folder | File) -> str:
     if isinstance(place, Folder):
         if place.commit is not None:
             return f"hf-hub@{place.commit[:16]}"
-        files = [*weight_files(place.path), *sorted(place.path.glob("*.json"))]
+        files = [*weight_files(place.path), *_beside_weights(place.path)]
         return f"local@{_digest_of(_named(files))}"
     described = describe(place)
     if described.folder is not None:
-        files = [place.path, *sorted(described.folder.glob("*.json"))]
+        files = [place.path, *_beside_weights(described.folder)]
         return f"local@{_digest_of(_named(files))}"
     said = {"model": described.model, "preprocessing": described.preprocessing}
     lines = [file_digest(place.path), json.dumps(said, sort_keys=True)]
     return f"file@{_digest_of(lines)}"
+
+
+def _beside_weights(folder: Path) -> list[Path]:
+    """A model's configurations and the files of its tokenizer, of whatever form."""
+    patterns = ("*.json", *TOKENIZER_FILES)
+    return [file for pattern in patterns for file in sorted(folder.glob(pattern))]
 
 
 def _named(files: list[Path]) -> Iterator[str]:

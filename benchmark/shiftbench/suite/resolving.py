@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NoReturn
 
 from shiftbench.core import document
@@ -173,6 +173,39 @@ def _with_paths(entry: Node, config: type[MethodConfig]) -> Node:
         if isinstance(node.value, str) and node.value:
             settings[name] = Node(document.relative(node.place, node.value), node.place, node.path)
     return Node(settings, entry.place, entry.path) if settings else entry
+
+
+def method_files(
+    node: Node, task: str, methods: Mapping[str, Method[MethodConfig]]
+) -> Iterator[Node]:
+    """The settings of a task's methods that name a file or folder, as they are written.
+
+    Args:
+        node: the suite's document.
+        task: of the methods.
+        methods: by label, as ``resolve_methods`` gives them.
+    """
+    for label, method in methods.items():
+        entry = node.children["methods"].children[label]
+        override: tuple[Key, ...] = ("tasks", task, "methods", label)
+        own = node.nearest(override)
+        if own.path == override:
+            entry = document.merge(entry, own)
+        files = file_settings(type(method.config))
+        for name, setting in entry.children.items():
+            yield from (leaf for leaf in _texts(setting) if name in files or _is_yaml(leaf))
+
+
+def _texts(node: Node) -> Iterator[Node]:
+    if isinstance(node.value, str):
+        yield node
+    for child in node.children.values():
+        yield from _texts(child)
+
+
+def _is_yaml(node: Node) -> bool:
+    """True for a path whose file's content takes its place, as AutoFT's objective."""
+    return str(node.value).endswith((".yaml", ".yml"))
 
 
 def _check_parents(node: Node, task: str, methods: Mapping[str, Method[MethodConfig]]) -> None:

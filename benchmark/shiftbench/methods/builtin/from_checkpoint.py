@@ -12,7 +12,7 @@ from pydantic import Field
 from shiftbench.core.errors import InputError, RunFailedError
 from shiftbench.methods.base import Architecture, DerivedMethod
 from shiftbench.methods.config import FileOfSuite, MethodConfig
-from shiftbench.models.foreign import digest, fitted, read_foreign
+from shiftbench.models.foreign import check_classes, digest, fitted, read_foreign
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -76,13 +76,19 @@ class FromCheckpoint(DerivedMethod[CheckpointConfig]):
             raise RunFailedError(str(error)) from error
 
     def derive(self, variant: str, derivation: Derivation) -> Weights:
-        """The weights as they are, in the model's number format."""
+        """The weights as they are, in the model's number format.
+
+        Raises:
+            InputError: they do not fit, or the classifier is one of other classes than the task's.
+        """
         foreign, like = self._read(), derivation.zero_shot
         found: dict[str, Tensor] = dict(foreign.visual)
         match self.config.head:
             case "text":
                 found |= foreign.text
             case "linear":
+                if foreign.classes is not None:
+                    check_classes(foreign.classes, derivation.classes, self.config.path)
                 found |= foreign.head
             case _:
                 found |= {name: like[name] for name in ("head.weight", "head.bias")}

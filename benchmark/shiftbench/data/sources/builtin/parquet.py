@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Value = str | int | float | bool
 Filter = Mapping[str, Value | tuple[Value, ...]]
 
+IMAGE = "image"
+"""The column of encoded images where none is named, as the Hugging Face Hub calls it."""
+
 CACHED_BYTES = 256 * 2**20
 """Encoded images that one process keeps of the row groups it has read last."""
 
@@ -54,7 +57,7 @@ class Parquet(CustomSource):
         Field(description="only files of this split, by their names: train, validation, test, …"),
     ] = None
     image: Annotated[str, Field(description="column of encoded images: {bytes, path} or bytes")] = (
-        "image"
+        IMAGE
     )
     label: Annotated[str, Field(description="column of labels")] = "label"
     where: Annotated[
@@ -94,7 +97,7 @@ class Parquet(CustomSource):
             ids=np.array(ids, np.str_),
             labels=labels[positions],
             images=ParquetImages(tuple(files), tuple(digests), self.image, starts, positions),
-            fingerprint=fingerprint(*digests, self.model_dump_json(include={"where", "label"})),
+            fingerprint=fingerprint(*digests, self._settings()),
             metadata=metadata,
         )
 
@@ -108,6 +111,12 @@ class Parquet(CustomSource):
         """Kind, path and split."""
         path = self.path if isinstance(self.path, str) else ", ".join(self.path)
         return f"{self.kind} {path}" + (f" ({self.split})" if self.split else "")
+
+    def _settings(self) -> str:
+        """Return what the files' digests leave open: the rows, their labels and their pixels."""
+        # The default column is left out, so that fingerprints are as they were before it counted.
+        told = {"where", "label"} | ({"image"} if self.image != IMAGE else set())
+        return self.model_dump_json(include=told)
 
     def _files(self, root: str) -> list[str]:
         paths = (self.path,) if isinstance(self.path, str) else self.path
