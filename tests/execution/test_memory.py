@@ -10,10 +10,17 @@ import torch
 import torch.distributed as dist
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.memory import FEW, Memory
+from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.schedule import make_schedule
+from shiftbench.execution.setup import Setup
+from shiftbench.execution.stages.fit import fit
 from shiftbench.execution.training import Trained, Trainer
+from shiftbench.execution.workspace import Workspace
 from shiftbench.methods.base import Batch, TrainedMethod
 from shiftbench.methods.config import TrainingConfig
+from shiftbench.suite.file import Resources
+from shiftbench.suite.plan import Plan
+from shiftbench.suite.suite import Suite
 from torch import Tensor, nn
 
 from tests.methods.settings import TRAINING
@@ -148,6 +155,82 @@ def test_first_fewer_examples_are_held_then_blocks_are_checkpointed() -> None:
     assert list(order(Memory("off", given=True), 64)) == []
     # Batch norm that follows a batch must see all of it, once.
     assert list(order(Memory(), 64, batch_norm="train")) == []
+
+
+def test_what_was_found_for_another_batch_size_leaves_pieces_of_one_size() -> None:
+    """As in a search over batch sizes; each piece counts for the same part of the gradient."""
+    method, found = make_method("full"), Memory(micro_batch=8)
+    whole = make_batch()
+    batch = Batch(whole.inputs[:12], whole.labels[:12])
+    assert [len(piece.labels) for piece in found.pieces(batch, method)] == [6, 6]
+    larger = Memory(micro_batch=64)
+    assert larger.less(method, 12) and larger.micro_batch == 6
+    expected, _, _ = train("full", lambda: EXAMPLES)
+    trainer, tower = make_trainer(make_method("full"), memory=Memory(micro_batch=8))
+    assert trainer.run().losses == pytest.approx(expected.losses, rel=1e-4)
+    assert set(tower.seen) == {6}
+
+
+def test_a_resumed_training_holds_as_much_as_before(tmp_path: Path) -> None:
+    state = tmp_path / "state.safetensors"
+    first, _ = make_trainer(make_method("full"), lambda: 5, state_file=state)
+    first.run(until=2)
+    again, tower = make_trainer(make_method("full"), state_file=state)
+    again.run()
+    assert again.memory == first.memory == Memory("on", micro_batch=3)
+    assert set(tower.seen) == {3}
+    given, _ = make_trainer(make_method("full"), memory=Memory("off", given=True), state_file=state)
+    assert given.memory == Memory("off", given=True)
+
+
+def test_the_moments_of_a_resumed_optimizer_need_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_batch()
+    probe = Batch(whole.inputs[:2], whole.labels[:2])
+    state = tmp_path / "state.safetensors"
+    empty, held = torch.empty, []
+
+    def noted(*size: int, **settings: object) -> Tensor:
+        if settings.get("dtype") == torch.uint8:
+            held.extend(size)
+        return empty(*size, **settings)
+
+    monkeypatch.setattr(torch, "empty", noted)
+    trainer, _ = make_trainer(make_method("full"), state_file=state)
+    trainer.find_room(probe)
+    trainer.run()
+    again, _ = make_trainer(make_method("full"), state_file=state)
+    again.find_room(probe)
+    trained = sum(p.numel() * p.element_size() for p in trainer._model.parameters())
+    assert held == [2 * trained, 0]
+
+
+class _AboutToTrainError(Exception):
+    """The room that is left would be looked at now."""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_model_that_scores_epochs_takes_its_room_first(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """Only where epochs are scored: later, workers that share a training cannot hold less."""
+
+    def trainer(*_: object, **__: object) -> None:
+        raise _AboutToTrainError
+
+    monkeypatch.setattr("shiftbench.execution.stages.fit.Trainer", trainer)
+    (tmp_path / "suite.yaml").write_text(
+        "data: miniature\nbackbones: [miniature]\ntasks: [cifar10]\nshots: [1]\n"
+        "methods: {full: {checkpoint: id-val, batch_size: 2}}\n"
+    )
+    plan = Plan.build(Suite.load(tmp_path / "suite.yaml"))
+    (run,) = plan.runs.values()
+    setup = Setup("s", plan.runs, tmp_path, "miniature", Resources(), Remarks())
+    workspace = Workspace(setup, torch.device("cpu"))
+    with pytest.raises(_AboutToTrainError):
+        fit(workspace, run.id, WorkerPlace(rank, 2))
+    assert len(workspace._slots._values) == (rank == 0)
 
 
 def test_the_probe_finds_out_before_the_first_step() -> None:

@@ -61,6 +61,40 @@ def memory_of(workspace: Workspace) -> Memory:
     return Memory(resources.activation_checkpointing, given=resources.micro_batch is not None)
 
 
+def prepared(
+    workspace: Workspace,
+    run: Run,
+    method: TrainedMethod[MethodConfig],
+    schedule: Schedule,
+    memory: Memory,
+    fresh: Callable[[], ImageClassifier],
+    place: WorkerPlace = WorkerPlace(),
+) -> ImageClassifier:
+    """A model that the method has made ready, which may look at many examples with gradient.
+
+    Args:
+        workspace: of this process.
+        run: to be trained.
+        method: of the run, or a candidate of its search.
+        schedule: of the training.
+        memory: what may be held at a time; less of it where that is too much.
+        fresh: gives a pretrained model, again for every attempt.
+        place: this worker among those that share the training.
+    """
+    while True:
+        model = fresh()
+        memory.apply(model)
+        examples = context(workspace, run, method, schedule, place, memory.micro_batch)
+        try:
+            method.prepare(model, examples)
+        except torch.OutOfMemoryError:
+            # Workers that share a training may wait for each other here.
+            if place.size > 1 or not memory.less(method, schedule.batch_size):
+                raise
+        else:
+            return model
+
+
 def context(
     workspace: Workspace,
     run: Run,

@@ -8,6 +8,7 @@ checkpointed too.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +16,9 @@ from shiftbench.methods.base import Batch
 from shiftbench.models.recomputing import recompute_blocks
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+
     from shiftbench.methods.base import TrainedMethod
     from shiftbench.methods.config import MethodConfig
     from shiftbench.models.classifier import ImageClassifier
@@ -52,9 +56,10 @@ class Memory:
 
     def pieces(self, batch: Batch, method: TrainedMethod[MethodConfig]) -> list[Batch]:
         """A batch in equal parts, one after the other; in one where the loss must see it whole."""
-        n, size = len(batch.labels), self.micro_batch
-        if size is None or size >= n or method.whole_batch:
+        n = len(batch.labels)
+        if self.micro_batch is None or self.micro_batch >= n or method.whole_batch:
             return [batch]
+        size = _largest_divisor(n, self.micro_batch)  # found, perhaps, for batches of another size
         parts = [slice(start, start + size) for start in range(0, n, size)]
         return [
             Batch(
@@ -75,7 +80,7 @@ class Memory:
         """
         if method.training.batch_norm == "train":
             return False
-        held = self.micro_batch or share
+        held = min(self.micro_batch or share, share)
         smaller = None if self.given or held == 1 else _largest_divisor(share, held // 2)
         if smaller is not None and held > FEW:
             self.micro_batch = smaller
@@ -87,6 +92,17 @@ class Memory:
             return False
         return True
 
+    def found(self) -> dict[str, Any]:
+        """What a resumed training has to hold, to cut its steps as before."""
+        return {"micro_batch": self.micro_batch, "checkpointing": self.checkpointing}
+
+    def restore(self, found: Mapping[str, Any]) -> None:
+        """Hold what ``found`` says, as far as the suite leaves that open."""
+        if not self.given:
+            self.micro_batch = found.get("micro_batch", self.micro_batch)
+        if self.checkpointing == "auto":
+            self.checkpointing = found.get("checkpointing", self.checkpointing)
+
     def details(self) -> dict[str, Any]:
         """What was found or asked for, to be recorded with the run."""
         found: dict[str, Any] = {}
@@ -95,6 +111,13 @@ class Memory:
         if self.checkpointing == "on":
             found["activation_checkpointing"] = True
         return found
+
+
+def moments_to_come(optimizer: Optimizer) -> int:
+    """Bytes that AdamW will take at its first step; what a resumed one holds is there already."""
+    parameters: Iterator[Tensor] = (p for group in optimizer.param_groups for p in group["params"])
+    trained = (p for p in parameters if p.requires_grad and p not in optimizer.state)
+    return 2 * sum(p.numel() * p.element_size() for p in trained)
 
 
 def _largest_divisor(n: int, most: int) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from shiftbench.data.batches import WorkerPlace
-from shiftbench.execution.memory import OUT_OF_MEMORY, Memory
+from shiftbench.execution.memory import OUT_OF_MEMORY, Memory, moments_to_come
 from shiftbench.execution.schedule import Schedule
 from shiftbench.execution.watching import Idle, Norms
 from shiftbench.methods.base import Batch
@@ -133,8 +133,8 @@ class Trainer:
         self._parameters = method.parameters(model)
         self._optimizer = method.optimizer(self._parameters)
         model.frozen_statistics = method.training.batch_norm == "frozen"
-        self.done = self._resume()
         self.memory = Memory() if memory is None else memory
+        self.done = self._resume()
         self.memory.apply(model)
         follow = not model.frozen_statistics and place.size > 1
         self._statistics = GlobalBatchNorm() if follow else nullcontext()
@@ -275,7 +275,7 @@ class Trainer:
         return parts
 
     def find_room(self, probe: Batch) -> None:
-        """Try a step's forward and backward pass beside what the optimizer will hold.
+        """Try a step's forward and backward pass beside what the optimizer has yet to hold.
 
         All workers then hold what the one with the least room can.
         """
@@ -287,8 +287,7 @@ class Trainer:
 
         captions = None if probe.captions is None else repeated(probe.captions)
         batch = Batch(repeated(probe.inputs), repeated(probe.labels), captions, probe.step)
-        moments = 2 * sum(p.numel() * p.element_size() for p in self._parameters)
-        held = torch.empty(moments, dtype=torch.uint8, device=self._device)
+        held = torch.empty(moments_to_come(self._optimizer), dtype=torch.uint8, device=self._device)
         self._model.train()
         with matrix_precision(self._method.training.precision):
             self._fitting(partial(self._add_gradient, batch, 0))
@@ -317,6 +316,7 @@ class Trainer:
             "optimizer": self._optimizer.state_dict(),
             "method": self._method.state(),
             "done": asdict(self.done),
+            "memory": self.memory.found(),
         }
         save_state(self._state_file, state)
 
@@ -327,6 +327,7 @@ class Trainer:
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._method.restore(state["method"])
+        self.memory.restore(state.get("memory", {}))
         return Trained(**state["done"])
 
 

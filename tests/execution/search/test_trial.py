@@ -11,6 +11,7 @@ from shiftbench.execution.search.trial import Trials, shared_folder
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.validation import score_of
 from shiftbench.execution.workspace import Workspace
+from shiftbench.methods.base import Context
 from shiftbench.suite.plan import Plan, Run
 from shiftbench.suite.suite import Suite
 
@@ -157,3 +158,19 @@ def test_trials_of_a_linear_probe_share_one_pass_over_the_images(  # type: ignor
 
     monkeypatch.setattr(Workspace, "features", pass_again)
     assert of(0.1) == scores[1]
+
+
+def test_a_trial_that_looks_at_too_many_examples_looks_at_fewer(make_trials, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """As a run's method does while it prepares; the next trial begins with what was found."""
+    trials, _ = make_trials(AUTOFT)
+    sizes: list[int] = []
+
+    def prepare(self: object, model: object, context: Context) -> None:
+        sizes.append(len(next(iter(context.examples())).labels))
+        if sizes[-1] > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("shiftbench.methods.builtin.autoft.AutoFt.prepare", prepare)
+    for seed in (0, 1):
+        trials.start(dict.fromkeys(WEIGHTS, 1e-3) | {"lr": 1e-3, "weight_decay": 0.1}, seed)
+    assert sizes == [12, 6, 6]

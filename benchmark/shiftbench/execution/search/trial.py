@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shiftbench.core.errors import RunFailedError
 from shiftbench.core.locations import cache_dir
 from shiftbench.data.shared import SharedBatches
-from shiftbench.execution.feeding import batches, context, fresh_model, memory_of, schedule_of
+from shiftbench.execution.feeding import batches, fresh_model, memory_of, prepared, schedule_of
 from shiftbench.execution.training import Trainer
 from shiftbench.execution.validation import score_in_training
 
@@ -116,11 +116,11 @@ class Trials:
         self._begun = time.monotonic()
         self._scoring = 0.0
         self._method: TrainedMethod[TrainingConfig] = self.search.candidate(values)
-        before, model = self._model, self._reset()
+        before = self._model
         steps = self.search.config.inner_steps
         schedule = schedule_of(workspace, run, self._method)
         schedule = replace(schedule, steps=steps, save_every=steps, constant=True)
-        self._method.prepare(model, context(workspace, run, self._method, schedule))
+        model = prepared(workspace, run, self._method, schedule, self._memory, self._reset)
         if model is not before:
             images = steps * schedule.batch_size * self.search.config.n_trials
             workspace.compile(run, model, images, passes=3)

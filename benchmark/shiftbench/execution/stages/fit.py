@@ -16,11 +16,12 @@ import torch
 from shiftbench.core.errors import RunFailedError
 from shiftbench.core.provenance import peak_memory_bytes, reset_peak_memory
 from shiftbench.data.batches import WorkerPlace
+from shiftbench.execution.evaluated import scoring_slot
 from shiftbench.execution.feeding import (
     batches,
-    context,
     fresh_model,
     memory_of,
+    prepared,
     probe,
     schedule_of,
 )
@@ -38,13 +39,10 @@ from shiftbench.models.weights import distance, size_in_bytes, sparse_delta
 
 if TYPE_CHECKING:
     from shiftbench.evaluation.inference import Array
-    from shiftbench.execution.memory import Memory
-    from shiftbench.execution.schedule import Schedule
     from shiftbench.execution.workspace import Workspace
     from shiftbench.leaderboard.runfolder import RunFolder
     from shiftbench.methods.base import Weights
     from shiftbench.methods.config import MethodConfig
-    from shiftbench.models.classifier import ImageClassifier
     from shiftbench.suite.plan import Run
 
 
@@ -135,9 +133,12 @@ def _train(
             written(step, schedule.steps)
 
     tell(0)
-    model = _prepared(workspace, run, method, schedule, place, memory)
+    fresh = partial(fresh_model, workspace, run)
+    model = prepared(workspace, run, method, schedule, memory, fresh, place)
     best = _Best.read(folder.best)
     chosen = method.training.checkpoint == "id-val"
+    if chosen and place.rank == 0:
+        scoring_slot(workspace, run)  # takes its room before the trainer finds out what is left
 
     def score_epoch(step: int) -> None:
         nonlocal best
@@ -178,29 +179,6 @@ def _train(
     if chosen and best is not None:
         return load(folder.best)[0], trained, best.step, details
     return workspace.plain(run, method.weights(model)), trained, schedule.steps, details
-
-
-def _prepared(
-    workspace: Workspace,
-    run: Run,
-    method: TrainedMethod[MethodConfig],
-    schedule: Schedule,
-    place: WorkerPlace,
-    memory: Memory,
-) -> ImageClassifier:
-    """A model that the method has made ready, which may look at many examples with gradient."""
-    while True:
-        model = fresh_model(workspace, run)
-        memory.apply(model)
-        examples = context(workspace, run, method, schedule, place, memory.micro_batch)
-        try:
-            method.prepare(model, examples)
-        except torch.OutOfMemoryError:
-            # Workers that share a training may wait for each other here.
-            if place.size > 1 or not memory.less(method, schedule.batch_size):
-                raise
-        else:
-            return model
 
 
 def _files(run: Run) -> dict[str, Any]:
