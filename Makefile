@@ -2,13 +2,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test example browser perf docs lint schema clean
+.PHONY: quickstart test test-cluster example browser perf docs lint schema clean
 
 quickstart: $(VENV)/.installed  ## fine-tune, evaluate and rank on the miniature world
 	$(BIN)/shiftbench run suites/quickstart.yaml
 
-test: $(VENV)/.tested  ## the whole test suite, on two cores
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.tested  ## the test suite, on two cores
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'not cluster'
+
+test-cluster: $(VENV)/.tested  ## what groups, nodes, jobs and searches do when parts of a cluster die
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m cluster
 
 example: $(VENV)/.tested  ## the miniature suite's leaderboard and report, in results/example
 	$(BIN)/shiftbench run suites/miniature.yaml --results results/example

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,8 +49,16 @@ def hub_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def world(cache: Path) -> Path:
-    """The miniature world, drawn once."""
+def world(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature world, drawn once for all processes that run tests; each has a copy."""
+    from shiftbench.core.locks import locked
     from shiftbench.data.roots import resolve
 
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    with locked(base / "world.lock"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHIFTBENCH_CACHE", str(base / "world"))
+        drawn = Path(resolve("miniature"))
+    shutil.copytree(drawn, cache / drawn.name, dirs_exist_ok=True)
     return Path(resolve("miniature"))

@@ -218,6 +218,7 @@ def test_one_process_without_ray_gives_the_same_rows(
         assert fits[0].distance == fits[1].distance
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("workers", [2])
 def test_workers_agree(workers: int, undisturbed: Path, suite: Path, tmp_path: Path) -> None:
     """Zero-shot and linear-probe results are identical; losses agree to a relative 1e-4."""

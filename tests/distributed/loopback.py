@@ -39,7 +39,8 @@ class Cluster:
 @contextmanager
 def cluster(cpus: int = 2) -> Iterator[Cluster]:
     """Start a head, wait until it answers, and end it: no other Ray of this machine is touched."""
-    head, dashboard = _free_ports(2)
+    # The agent takes jobs; at its usual port may be that of another cluster of this machine.
+    head, dashboard, agent = _free_ports(3)
     url = f"http://127.0.0.1:{dashboard}"
     own = {
         "PATH": os.pathsep.join((str(RAY.parent), os.environ["PATH"])),  # a job's python is ours
@@ -54,7 +55,8 @@ def cluster(cpus: int = 2) -> Iterator[Cluster]:
     with TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         command = [RAY, "start", "--head", "--block", "--disable-usage-stats",
                    "--node-ip-address=127.0.0.1", f"--port={head}", f"--dashboard-port={dashboard}",
-                   "--dashboard-host=127.0.0.1", f"--num-cpus={cpus}", f"--temp-dir={folder}",
+                   "--dashboard-host=127.0.0.1", f"--dashboard-agent-listen-port={agent}",
+                   f"--num-cpus={cpus}", f"--temp-dir={folder}",
                    f"--object-store-memory={100 * 2**20}"]  # fmt: skip
         with (Path(folder) / "head.log").open("w") as log:
             process = subprocess.Popen(

@@ -103,6 +103,7 @@ def test_workers_are_counted_by_node() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_nodes_of_odd_sizes_come_and_go(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +129,7 @@ def test_nodes_of_odd_sizes_come_and_go(
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_two_drivers_share_a_cluster(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from shiftbench.leaderboard.store import read
 
 from tests.distributed.loopback import RAY, Cluster, cluster
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 ROOT = Path(__file__).parents[2]
 SUITE = """

@@ -44,6 +44,7 @@ budget: {steps: 2, evaluation_images: 40}
 """
 
 
+@pytest.mark.cluster
 def test_a_killed_search_goes_on_and_keeps_what_was_done(tmp_path: Path, world: Path) -> None:
     suite, results = tmp_path / "suite.yaml", tmp_path / "results"
     suite.write_text(SUITE)
@@ -94,6 +95,7 @@ def test_a_killed_search_goes_on_and_keeps_what_was_done(tmp_path: Path, world: 
     assert "method: full" in SearchFolder(folder).exported.read_text()
 
 
+@pytest.mark.cluster
 def test_a_trial_whose_process_is_killed_is_done_again(tmp_path: Path, world: Path) -> None:
     suite, results = tmp_path / "suite.yaml", tmp_path / "results"
     small = SUITE.replace("n_trials: 8", "n_trials: 4").replace("finalists: 2", "finalists: 0")
