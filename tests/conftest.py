@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,17 @@ settings.load_profile("noisy")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slow files first, so that no core is idle at the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(autouse=True)
+def forgotten_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Plugins that a test imported from a folder of tests are found anew by the next one."""
+    before = {*sys.modules}
+    yield
+    folders = str(tmp_path_factory.getbasetemp()), str(Path(__file__).parent / "fixtures")
+    for name in {*sys.modules} - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(folders):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session", autouse=True)

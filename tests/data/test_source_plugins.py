@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +52,6 @@ class Holder(BaseModel):
     source: AnySource
 
 
-def forget(package: str) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == package]:
-        del sys.modules[name]
-
-
 def install(site: Path, version: str = "1.2") -> None:
     """Leave what pip leaves of the package in a folder that Python looks into."""
     for old in site.glob("*.dist-info"):
@@ -76,15 +70,13 @@ def install(site: Path, version: str = "1.2") -> None:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    forget("mylab")
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "site"
     folder.mkdir()
     install(folder)
     monkeypatch.syspath_prepend(MYLAB)
     monkeypatch.syspath_prepend(folder)
-    yield folder
-    forget("mylab")
+    return folder
 
 
 @pytest.fixture
@@ -229,7 +221,6 @@ def test_a_reader_with_a_bug_is_one_line_that_names_it(
     (tmp_path / "buggy.py").write_text(text.replace('"night"] = "night"', '"bug"] = "bug"'))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(VARIABLE, "sources/bug=buggy:Night")
-    forget("buggy")
     finding = check(SOURCES.load("bug")(), root)
     assert finding.status == "refused"
     assert message in finding.detail
@@ -322,7 +313,6 @@ def test_an_edit_under_development_is_another_run(
 ) -> None:
     text = (MYLAB / "mylab/night.py").read_text()
     (tmp_path / "darkness.py").write_text(text)
-    forget("darkness")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(VARIABLE, "sources/night=darkness:Night")
     before = planned(tmp_path)
