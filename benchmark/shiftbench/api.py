@@ -68,8 +68,8 @@ def run(
     loaded = suite if isinstance(suite, Suite) else Suite.load(suite)
     name = _fitting(loaded, address) if executor == "auto" else executor
     chosen = executor_of(name, address)
-    launch(loaded, Path(results), chosen, Console(), allow_incomplete=allow_incomplete)
-    return Leaderboard(results, loaded)
+    outcome = launch(loaded, Path(results), chosen, Console(), allow_incomplete=allow_incomplete)
+    return Leaderboard(results, outcome.plan)
 
 
 def load_model(results: str | Path, run: str, variant: str | None = None) -> FineTuned:
@@ -84,21 +84,21 @@ class Leaderboard:
 
     Args:
         results: folder of the results, or its URI in an object store.
-        suite: as given to ``run``: only its runs, under the labels that it gives them; ``None`` for
-            all runs.
+        suite: as given to ``run``, or its plan: only its runs, under the labels that it gives them;
+            ``None`` for all runs.
 
     Raises:
         InputError: there are no such results, or something is wrong with the suite.
     """
 
     def __init__(
-        self, results: str | Path = "results", suite: Suite | str | Path | None = None
+        self, results: str | Path = "results", suite: Plan | Suite | str | Path | None = None
     ) -> None:
         if not store.exists(str(results)):
             raise InputError(f"{results}: there are no results")
         self.results: Location = str(results) if is_remote(str(results)) else Path(results)
         loaded = Suite.load(suite) if isinstance(suite, str | Path) else suite
-        self.plan = None if loaded is None else Plan.build(loaded)
+        self.plan = Plan.build(loaded) if isinstance(loaded, Suite) else loaded
 
     @property
     def title(self) -> str:

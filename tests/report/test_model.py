@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 from itertools import combinations
 
 import numpy as np
@@ -10,6 +12,7 @@ from shiftbench.evaluation import comparison, predictions
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import done, rows
 from shiftbench.leaderboard.store import read, write_run
+from shiftbench.report import ties
 from shiftbench.report.html.page import remark_of
 from shiftbench.report.model import build
 from shiftbench.report.scores import MEAN, Member
@@ -118,14 +121,41 @@ def test_missing_predictions_are_said(report, table, cifar, folder, tmp_path):
     assert not any(of_ranking.ties.letters for of_ranking in alone)
     write_results(tmp_path)
     RunFolder.of(tmp_path, "full1").predictions.unlink()
-    ties = build(read(tmp_path), tmp_path).rankings[0].ties
-    assert "full" not in ties.letters
-    assert ties.letters["saft"]
-    assert "predictions are missing: full" in ties.note
+    of_rest = build(read(tmp_path), tmp_path).rankings[0].ties
+    assert "full" not in of_rest.letters
+    assert of_rest.letters["saft"]
+    assert "predictions are missing: full" in of_rest.note
 
 
-def test_each_file_of_predictions_is_read_once(folder, table, monkeypatch):
+def test_what_predictions_told_is_remembered_until_a_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("SHIFTBENCH_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "results"
+    write_results(folder)
+    files = sorted((folder / "runs").rglob("predictions.parquet"))
+    for age, file in enumerate(files, start=10):
+        os.utime(file, (time.time() - age,) * 2)
+
+    def ranked():
+        return build(read(folder), folder).rankings
+
+    first = ranked()
+    with monkeypatch.context() as patch:
+        patch.setattr(ties._Reader, "read", lambda *_: pytest.fail("predictions were read"))
+        assert ranked() == first
+        os.utime(files[0], (time.time() - 5,) * 2)
+        with pytest.raises(pytest.fail.Exception):
+            ranked()
+    RunFolder.of(folder, "full1").predictions.unlink()
+    assert "full" in first[0].ties.letters
+    assert "full" not in ranked()[0].ties.letters
+    for file in (tmp_path / "cache" / "ties").iterdir():
+        file.write_text("{")  # cut short by whatever
+    assert "full" not in ranked()[0].ties.letters
+
+
+def test_each_file_of_predictions_is_read_once(folder, table, tmp_path, monkeypatch):
     """Also that of zero-shot, which stands beside every number of shots."""
+    monkeypatch.setenv("SHIFTBENCH_CACHE", str(tmp_path))
     few = info("few", task="cifar10", data_kind="miniature/2", leakage=None, shots=4)
     of = results(dict.fromkeys(SETS, 0.5), data_fingerprint="d")
     files = []

@@ -49,7 +49,7 @@ def gc(
         raise InputError(f"--results {results}: there is no such folder")
     items = leftovers(results, weights=weights)
     if cache:
-        for name in ("store", "features"):
+        for name in ("store", "features", "ties"):
             items += entries(cache_dir() / name, "made again when a run needs it")
     settle(items, yes)
 

@@ -72,7 +72,7 @@ def run(
         console,
         allow_incomplete=allow_incomplete,
     )
-    board = Leaderboard(results, loaded)
+    board = Leaderboard(results, outcome.plan)
     model = build(board.rows(), results, title=board.title)
     markdown = results / file_name(loaded.name, ".md")
     write_markdown(markdown, model)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from shiftbench.core.files import written_atomically
 from shiftbench.core.locations import cache_dir
 from shiftbench.core.provenance import package_versions
+from shiftbench.core.source_digest import own_code
 from shiftbench.core.stamps import observed, unchanged
 from shiftbench.core.version import __version__
 from shiftbench.data.images import NONE_UNREADABLE, Unreadable
@@ -172,7 +173,7 @@ def _key(plan: Plan, root: str, allow_incomplete: bool) -> str:
     """A digest of all but the data that decides how the checks end."""
     suite = plan.suite
     parts = {
-        "version": [VERSION, IDENTITY_VERSION, __version__, _own_code()],
+        "version": [VERSION, IDENTITY_VERSION, __version__, own_code()],
         "packages": package_versions(),
         "root": str(Path(root).absolute()),
         "allow_incomplete": allow_incomplete,
@@ -182,11 +183,3 @@ def _key(plan: Plan, root: str, allow_incomplete: bool) -> str:
         "resources": suite.resources.model_dump(mode="json"),
     }
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def _own_code() -> str:
-    """Sizes and times of this package's files, which an edit of a checkout changes."""
-    folder = Path(__file__).parents[1]
-    stats = {path: path.stat() for path in sorted(folder.rglob("*.py"))}
-    lines = [f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats.items()]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -315,12 +315,14 @@ def shortages(plan: Plan, root: str) -> list[str]:
 def outdated(plan: Plan, results: Path, states: Mapping[SetKey, SetState]) -> set[str]:
     """Ids of the runs that were done on other data files than there are now."""
     names = (
-        *("run_id", "evaluation_set"),
+        *("run_id", "status", "evaluation_set"),
         *("train_fingerprint", "data_fingerprint", "incomplete_reason"),
     )
-    table = store.read(results, plan.runs, columns=names, where={"status": ["done"]})
-    found = set()
-    for run_id, name, *recorded in zip(*(table[name].to_pylist() for name in names), strict=True):
-        if tuple(recorded) != states[plan.runs[run_id].task.name, whole_set(name)][:3]:
-            found.add(run_id)
-    return found
+    table = store.read(results, plan.runs, columns=names)
+    rows = zip(*(table[name].to_pylist() for name in names), strict=True)
+    return {
+        run_id
+        for run_id, status, name, *recorded in rows
+        if status == "done"
+        and tuple(recorded) != states[plan.runs[run_id].task.name, whole_set(name)][:3]
+    }

@@ -48,21 +48,23 @@ def training_stores(
     """
     store = Store(cache_dir() / "store")
     found: dict[tuple[str, int | None, int, bool, Form], TrainingStore] = {}
-    for run in plan.runs.values():
-        method = run.create()
+    for _, runs in plan.groups():
+        method = runs[0].create()
         if not isinstance(method, TrainedMethod) or method.training.store is None:
             continue
-        form, seed = method.training.store.form, run.seed if run.shots else 0
-        key = (run.task.name, run.shots, seed, run.whole, form)
-        if key not in found:
-            task = open_task(run.task, root, run.shots, seed, unreadable, whole=run.whole)
-            found[key] = TrainingStore(
-                run.task.name,
-                form,
-                len(task.train),
-                store.estimated_bytes(task.train, form),
-                store.has(task.train, form),
-            )
+        form = method.training.store.form
+        for run in runs:
+            seed = run.seed if run.shots else 0
+            key = (run.task.name, run.shots, seed, run.whole, form)
+            if key not in found:
+                task = open_task(run.task, root, run.shots, seed, unreadable, whole=run.whole)
+                found[key] = TrainingStore(
+                    run.task.name,
+                    form,
+                    len(task.train),
+                    store.estimated_bytes(task.train, form),
+                    store.has(task.train, form),
+                )
     return list(found.values())
 
 

@@ -40,6 +40,7 @@ COPY = "leaderboard.parquet"
 STAMPS_KEY = b"shiftbench.stamps"
 GROUP_ROWS = 10_000
 """Rows of a row group of the copy: a query for one task and backbone reads few of them."""
+_NO_ROWS = pa.Table.from_batches([], SCHEMA)  # empty_table() would import pandas
 _REMEDY = "move it away, or delete it to have the run done again"
 _COPY_REMEDY = "delete it; it is only a copy, which shiftbench compact makes"
 
@@ -168,7 +169,7 @@ class Files:
                 else:
                     table = conformed(file.read(), major, self.where(name), _REMEDY)
         except FileNotFoundError:
-            return choice.of(SCHEMA.empty_table())
+            return choice.of(_NO_ROWS)
         if set(table["run_id"].to_pylist()) != {run_id}:
             raise InputError(
                 f"{self.where(name)}: holds rows of another run than its name says; {_REMEDY}"
@@ -177,11 +178,11 @@ class Files:
 
     def _read_copy(self, stamps: Mapping[str, Stamp], choice: Choice) -> tuple[set[str], pa.Table]:
         """The runs whose files are as they were when they were copied, and their chosen rows."""
-        nothing = set[str](), choice.of(SCHEMA.empty_table())
+        nothing = set[str](), choice.of(_NO_ROWS)
         if not stamps:
             return nothing
         try:
-            with self._opened(COPY, _COPY_REMEDY) as (source, _, schema, major):
+            with self._opened(COPY, _COPY_REMEDY) as (source, file, schema, major):
                 if major != MAJOR:
                     return nothing
                 then = json.loads(schema.metadata.get(STAMPS_KEY, b"{}"))
@@ -190,11 +191,11 @@ class Files:
                     return nothing
                 known = [name for name in SCHEMA.names if name in schema.names]
                 complete = len(known) == len(SCHEMA)
-                table = pq.read_table(
-                    source,
-                    columns=choice.needed if complete else None,
-                    filters=choice.filter if complete else None,
-                )
+                columns = choice.needed if complete else None
+                if complete and choice.where:  # takes pandas' import to skip row groups
+                    table = pq.read_table(source, columns=columns, filters=choice.filter)
+                else:
+                    table = file.read(columns)
                 if choice.needed is None or not complete:
                     table = conformed(table, major, self.where(COPY), _COPY_REMEDY)
         except FileNotFoundError:

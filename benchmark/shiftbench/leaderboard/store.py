@@ -164,6 +164,8 @@ def keep_compact(results: Location) -> None:
 def relabel(table: pa.Table, labels: Mapping[str, str]) -> pa.Table:
     """The table with other labels, by run id: suites may call the run they share differently."""
     column = [labels[run_id] for run_id in table["run_id"].to_pylist()]
+    if column == table["label"].to_pylist():
+        return table
     position = table.schema.get_field_index("label")
     field = table.schema.field(position)
     return table.set_column(position, field, pa.array(column, field.type))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from shiftbench.core.errors import InputError
 from shiftbench.leaderboard.golden import golden_faults
@@ -173,7 +172,7 @@ def build(
         find: the file of a suite by its name, for commands that do runs again; ``None`` leaves
             them out, since planning every suite takes a while.
     """
-    headline = rows(table.filter(pc.field("primary")))
+    headline = rows(table.filter(table["primary"]))
     failed = failures(table)
     missing: str | None = None
     if published is None and any(row.data_kind == REAL for row in headline):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +15,20 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from shiftbench.core.errors import InputError
+from shiftbench.core.files import written_atomically
+from shiftbench.core.locations import cache_dir
+from shiftbench.core.provenance import package_versions
+from shiftbench.core.source_digest import own_code
+from shiftbench.core.stamps import COARSE_S
+from shiftbench.evaluation.metrics.registry import plugin_origins
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.report.ranking import RankedMethod, Ranking
 from shiftbench.report.scores import BOOTSTRAP, OF_SETS
 
 if TYPE_CHECKING:
     from shiftbench.evaluation.comparison import Predictions, Seed
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,8 @@ class Compared:
 def compared(rankings: Sequence[Ranking], results: Path | None) -> list[Compared]:
     """The ties of each ranking, and intervals of means. Each file of predictions is read once.
 
+    What was found before on the same files is remembered in the cache's folder.
+
     Args:
         rankings: of a report.
         results: folder of the runs; ``None`` when there is none.
@@ -57,33 +71,106 @@ def compared(rankings: Sequence[Ranking], results: Path | None) -> list[Compared
     reader = _Reader(rankings, results)
     found = []
     for ranking in rankings:
-        found.append(Compared(_with_intervals(ranking, reader), _ties(ranking, reader)))
+        known = _remembered(ranking, reader)
+        found.append(Compared(_with_intervals(ranking, known.intervals), known.ties))
         reader.forget(ranking)
     return found
 
 
-def _with_intervals(ranking: Ranking, reader: _Reader) -> Ranking:
-    """The ranking with bootstrap intervals of the means of one seed, where predictions are there.
+@dataclass(frozen=True)
+class _Found:
+    """What predictions tell of a ranking.
+
+    Attributes:
+        intervals: low and high ends of the means of one seed, by the name of the method.
+        ties: which methods tie.
+    """
+
+    intervals: Mapping[str, Sequence[float]]
+    ties: Ties
+
+
+def _remembered(ranking: Ranking, reader: _Reader) -> _Found:
+    """What is found of a ranking, or was found before on these predictions by this code."""
+    key = _key(ranking, reader.results)
+    file = cache_dir() / "ties" / f"{key}.json"
+    if key is not None:
+        try:
+            content = json.loads(file.read_text())
+            return _Found(content["intervals"], Ties(**content["ties"]))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _log.info("comparing again: %s cannot be read: %s", file, error)
+    found = _Found(_intervals(ranking, reader), _ties(ranking, reader))
+    if key is not None:
+        try:
+            with written_atomically(file) as temporary:
+                temporary.write_text(json.dumps(asdict(found)))
+        except OSError as error:  # the next report compares again, which costs time only
+            _log.info("%s: cannot be written: %s", file, error)
+    return found
+
+
+def _key(ranking: Ranking, results: Path | None) -> str | None:
+    """A digest of all that decides what is found.
+
+    ``None`` where a file is so new that its time may not show that it is written again.
+    """
+    if results is None:
+        return None
+    now, methods = time.time_ns(), []
+    for method in _compared(ranking):
+        mean, files = method.scores.mean_ood, []
+        for member in method.members:
+            path = RunFolder.of(results, member.run_id).predictions
+            try:
+                stat = path.stat()
+            except OSError:
+                stamp = None
+            else:
+                if now - stat.st_mtime_ns < COARSE_S * 1e9:
+                    return None
+                stamp = (stat.st_size, stat.st_mtime_ns)
+            files.append([member.run_id, member.variant, member.seed, stamp])
+        methods.append([method.name, method.shared, mean and mean.interval, files])
+    metrics = {name: ranking.metrics[name] for name in ranking.by if name in ranking.metrics}
+    code = [own_code(), package_versions(), plugin_origins(metrics.values())]
+    parts = [code, str(results.absolute()), metrics, methods]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _with_intervals(ranking: Ranking, intervals: Mapping[str, Sequence[float]]) -> Ranking:
+    """The ranking with these intervals of means."""
+    methods = []
+    for method in ranking.methods:
+        mean = method.scores.mean_ood
+        if mean is not None and method.name in intervals:
+            low, high = intervals[method.name]
+            mean = replace(mean, low=low, high=high, interval=BOOTSTRAP)
+        methods.append(replace(method, scores=replace(method.scores, mean_ood=mean)))
+    return replace(ranking, methods=tuple(methods))
+
+
+def _intervals(ranking: Ranking, reader: _Reader) -> dict[str, tuple[float, float]]:
+    """Bootstrap intervals of the means of one seed, where predictions are there.
 
     Those of what has no predictions follow from the intervals of the sets.
     """
     from shiftbench.evaluation.scoring import interval_of_mean
 
     metrics = {name: ranking.metrics[name] for name in ranking.by if name in ranking.metrics}
-    methods = []
-    for method in ranking.methods:
+    found = {}
+    for method in _compared(ranking):
         mean = method.scores.mean_ood
-        if method.rank is not None and mean is not None and mean.interval == OF_SETS:
+        if mean is not None and mean.interval == OF_SETS:
             (member,) = method.members
             try:
                 tables = reader.read(member.run_id, member.variant, metrics)
-                low, high = interval_of_mean(tables, metrics)
+                found[method.name] = interval_of_mean(tables, metrics)
             except InputError:  # they are not there, or are classes only: the ties' note says so
                 pass
-            else:
-                mean = replace(mean, low=low, high=high, interval=BOOTSTRAP)
-        methods.append(replace(method, scores=replace(method.scores, mean_ood=mean)))
-    return replace(ranking, methods=tuple(methods))
+    return found
 
 
 def _ties(ranking: Ranking, reader: _Reader) -> Ties:
