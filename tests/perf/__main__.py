@@ -128,7 +128,7 @@ def everything(names: list[str], folder: Path, small: bool) -> None:
 def in_a_process(name: str, small: bool) -> dict[str, Any] | None:
     """A section's outcome, with what measuring it took; ``None`` if it failed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    load, started = os.getloadavg()[0], time.monotonic()
+    load, started = processors_at_work(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
         command = [sys.executable, "-m", "tests.perf", "--section", name, "--out", str(out)]
@@ -147,6 +147,18 @@ def in_a_process(name: str, small: bool) -> dict[str, Any] | None:
         "machine": machine(),
         "measured": datetime.now(UTC).date().isoformat(),
     }
+
+
+def processors_at_work(seconds: float = 2) -> float:
+    """Number of processors that other work keeps busy, before a section begins."""
+
+    def busy() -> int:
+        user, nice, system = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:4]
+        return int(user) + int(nice) + int(system)
+
+    before = busy()
+    time.sleep(seconds)
+    return (busy() - before) / os.sysconf("SC_CLK_TCK") / seconds
 
 
 def machine() -> dict[str, Any]:

@@ -89,7 +89,7 @@ def remark(section: Mapping[str, Any]) -> str:
         versions += f", simplejpeg {machine['simplejpeg']}"
     busy = section["load"]
     warning = (
-        f" **The machine was busy: a load of {busy:.1f}.**" if busy > machine["cpus"] / 2 else ""
+        f" **Other work kept {busy:.1f} processors busy.**" if busy > machine["cpus"] / 4 else ""
     )
     return (
         f"{machine['cpu']} processors, {machine['cpus']} of them used; {versions}; "
