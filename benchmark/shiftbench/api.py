@@ -14,6 +14,7 @@ from shiftbench.core.errors import InputError
 from shiftbench.core.locations import is_remote
 from shiftbench.core.words import nearest
 from shiftbench.leaderboard import store
+from shiftbench.leaderboard.merging import Folders, Merged, merge, names_of
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
@@ -83,7 +84,8 @@ class Leaderboard:
     It holds no rows itself: each call reads what is there by then.
 
     Args:
-        results: folder of the results, or its URI in an object store.
+        results: folder of the results, or its URI in an object store; or several, which are read as
+            one (``leaderboard.merging`` says what becomes of a run that several have).
         suite: as given to ``run``, or its plan: only its runs, under the labels that it gives them;
             ``None`` for all runs.
 
@@ -92,11 +94,19 @@ class Leaderboard:
     """
 
     def __init__(
-        self, results: str | Path = "results", suite: Plan | Suite | str | Path | None = None
+        self,
+        results: str | Path | Sequence[str | Path] = "results",
+        suite: Plan | Suite | str | Path | None = None,
     ) -> None:
-        if not store.exists(str(results)):
-            raise InputError(f"{results}: there are no results")
-        self.results: Location = str(results) if is_remote(str(results)) else Path(results)
+        several = [results] if isinstance(results, str | Path) else results
+        names = names_of([str(one) for one in several])
+        for one in several:
+            if not store.exists(str(one)):
+                raise InputError(f"{one}: there are no results")
+        self.sources: dict[str, Location] = {
+            name: str(one) if is_remote(str(one)) else Path(one)
+            for name, one in zip(names, several, strict=True)
+        }
         loaded = Suite.load(suite) if isinstance(suite, str | Path) else suite
         self.plan = Plan.build(loaded) if isinstance(loaded, Suite) else loaded
 
@@ -106,9 +116,15 @@ class Leaderboard:
         return f"Leaderboard: {self.plan.suite.name}" if self.plan else "Leaderboard"
 
     @property
+    def results(self) -> Location:
+        """Where the results are; of several, the first."""
+        return next(iter(self.sources.values()))
+
+    @property
     def folder(self) -> Path | None:
-        """The folder of the results; ``None`` where they are in an object store."""
-        return self.results if isinstance(self.results, Path) else None
+        """The folder of the results; ``None`` for an object store, and for several results."""
+        alone = len(self.sources) == 1
+        return self.results if alone and isinstance(self.results, Path) else None
 
     def rows(self, task: str | None = None) -> pa.Table:
         """All rows: one for each run × variant × selection × evaluation set × metric.
@@ -123,13 +139,24 @@ class Leaderboard:
         Raises:
             InputError: no run is of that task.
         """
-        if self.plan is None:
-            table = store.read(self.results)
-        else:
-            labels = {run_id: run.label for run_id, run in self.plan.runs.items()}
-            table = store.relabel(store.read(self.results, labels), labels)
-        store.keep_compact(self.results)
+        table = self.merged().table
         return table if task is None else of_tasks(table, [task])
+
+    def merged(self, *, compact: bool = True) -> Merged:
+        """All rows of all results, and where the files of their runs are.
+
+        Args:
+            compact: copy the rows into one file where there are many new ones; without it nothing
+                is written.
+
+        Raises:
+            InputError: the rows of some results cannot be read.
+        """
+        tables = {name: (where, self._read(where, compact)) for name, where in self.sources.items()}
+        if len(tables) > 1:
+            return merge(tables)
+        ((where, table),) = tables.values()
+        return Merged(table, Folders.of(where if isinstance(where, Path) else None))
 
     def records(self, task: str | None = None) -> list[Row]:
         """The rows of runs that are done as typed objects, their settings parsed."""
@@ -197,7 +224,7 @@ class Leaderboard:
         """
         from shiftbench.report.ties import compared
 
-        (found,) = compared([self.ranking(task, backbone, shots)], self.folder)
+        (found,) = compared([self.ranking(task, backbone, shots)], self.merged().folders)
         return found.ties
 
     def report(
@@ -217,10 +244,11 @@ class Leaderboard:
         from shiftbench.report.model import build
         from shiftbench.suite.finding import find
 
-        table = self.rows(task)
+        merged = self.merged()
+        table = of_tasks(merged.table, [] if task is None else [task])
         # Only the page shows how to do runs again, and planning every suite takes a while.
         finder = find if html is not None else None
-        report = build(table, self.folder, title=self.title, find=finder)
+        report = build(table, merged.folders, title=self.title, find=finder)
         if markdown is not None:
             from shiftbench.report.markdown import write_markdown
 
@@ -241,12 +269,14 @@ class Leaderboard:
             InputError: no such run is done, or its predictions are not there.
         """
         from shiftbench.evaluation import predictions
-        from shiftbench.leaderboard.runfolder import RunFolder
 
-        file = RunFolder.of(self._local(), self._run_id(run)).predictions
-        if not file.is_file():
-            raise InputError(f"{file}: there are no predictions")
-        return predictions.read(file)
+        merged = self.merged()
+        run_id = _run_id(merged, run)
+        folder = merged.folders.run(run_id)
+        if folder is None or not folder.predictions.is_file():
+            where = f"run {run_id}" if folder is None else str(folder.predictions)
+            raise InputError(f"{where}: there are no predictions")
+        return predictions.read(folder.predictions)
 
     def load_model(self, run: str, variant: str | None = None) -> FineTuned:
         """A fine-tuned open_clip model with its classifier, on the CPU in eval mode.
@@ -264,18 +294,29 @@ class Leaderboard:
         """
         from shiftbench.execution.finetuned import load
 
-        return load(self._local(), self._run_id(run), variant)
-
-    def _local(self) -> Path:
         if self.folder is None:
-            raise InputError(f"{self.results}: predictions and weights are read from folders only")
-        return self.folder
+            names = ", ".join(self.sources)
+            raise InputError(f"{names}: weights are read from one folder of results only")
+        return load(self.folder, _run_id(self.merged(), run), variant)
 
-    def _run_id(self, beginning: str) -> str:
-        from shiftbench.leaderboard.verify import select
+    def _read(self, results: Location, compact: bool) -> pa.Table:
+        """The rows of one of the results."""
+        if self.plan is None:
+            table = store.read(results)
+        else:
+            labels = {run_id: run.label for run_id, run in self.plan.runs.items()}
+            table = store.relabel(store.read(results, labels), labels)
+        if compact:
+            store.keep_compact(results)
+        return table
 
-        (run_id,) = select(self.rows(), [beginning])
-        return run_id
+
+def _run_id(merged: Merged, beginning: str) -> str:
+    """The run that is meant by the beginning of its id."""
+    from shiftbench.leaderboard.verify import select
+
+    (run_id,) = select(merged.table, [beginning])
+    return run_id
 
 
 def of_tasks(table: pa.Table, tasks: Sequence[str]) -> pa.Table:

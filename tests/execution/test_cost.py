@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from shiftbench.data.tasks.opening import open_task
-from shiftbench.execution.cost import Cost, Sizes, cost_of, measured_speeds, plan_state
+from shiftbench.execution.begun import Begun
+from shiftbench.execution.cost import Amount, Cost, Estimator, measured_speeds, plan_state
+from shiftbench.execution.sizes import Sizes
+from shiftbench.execution.throughput import CPU, Rates
+from shiftbench.leaderboard.runfolder import Fit, RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import done, failed
 from shiftbench.leaderboard.store import write_run
 from shiftbench.suite.json_schema import SCHEMA_FILE
@@ -69,35 +74,35 @@ def finish(results_folder: Path, plan: Plan, label: str, seed: int = 0, **change
 def test_steps_and_images_follow_from_the_training_set(birds):
     found = costs(build(), birds)
     # 80 less a quarter held out: 60 images, 3 epochs in batches of 16 are ⌈11.25⌉ steps.
-    assert (found["full"].steps, found["full"].images) == (12, 192)
-    assert (found["zero-shot"].steps, found["zero-shot"].images) == (0, 0)
-    assert (found["wise-ft"].steps, found["wise-ft"].images) == (0, 0)
+    assert (found["full"].steps, found["full"].images) == (Amount(12), Amount(192))
+    assert (found["zero-shot"].steps, found["zero-shot"].images) == (Amount(), Amount())
+    assert (found["wise-ft"].steps, found["wise-ft"].images) == (Amount(), Amount())
 
 
 def test_a_batch_is_never_larger_than_the_training_set(birds):
     found = costs(build("methods.full.batch_size=500"), birds)["full"]
-    assert (found.steps, found.images) == (3, 180)
+    assert (found.steps, found.images) == (Amount(3), Amount(180))
 
 
 def test_budgets_cap_the_cost(birds):
     found = costs(build("budget.steps=5", "budget.evaluation_images=25"), birds)["full"]
-    assert (found.steps, found.images) == (5, 80)
-    assert found.predictions == 20 + 25 + 25
+    assert (found.steps, found.images) == (Amount(5), Amount(80))
+    assert found.predictions == Amount(20 + 25 + 25)
 
 
 @pytest.mark.parametrize(("shots", "images"), [(4, 8), (100, 60)])
 def test_few_shots_are_of_every_class(birds, shots, images):
     found = costs(build(f"shots=[{shots}]", "methods.full.batch_size=1"), birds)["full"]
-    assert found.steps == 3 * images
+    assert found.steps == Amount(3 * images)
     validation = min(min(shots, 4) * 2, 20)
-    assert found.predictions == validation + GARDEN + FOREST
+    assert found.predictions == Amount(validation + GARDEN + FOREST)
 
 
 def test_every_variant_is_predicted_on_every_set(birds):
     found = costs(build(), birds)
     once = 20 + GARDEN + FOREST
-    assert found["full"].predictions == found["zero-shot"].predictions == once
-    assert found["wise-ft"].predictions == 3 * once
+    assert found["full"].predictions == found["zero-shot"].predictions == Amount(once)
+    assert found["wise-ft"].predictions == Amount(3 * once)
 
 
 @pytest.mark.parametrize("shots", [None, 3])
@@ -116,7 +121,9 @@ def test_the_miniature_world_has_as_many_images_as_planned(world, task, shots):
         len(images) for name, (_, images) in opened.evaluation.items() if name != "ood-val"
     )
     if shots is None:
-        assert abs((sizes.predictions(run, 1) or 0) - predicted) <= tolerance
+        assert (
+            abs(sum(size or 0 for size in sizes.evaluated(run).values()) - predicted) <= tolerance
+        )
 
 
 def test_documented_sizes_need_no_data():
@@ -126,10 +133,20 @@ def test_documented_sizes_need_no_data():
     assert sizes.training(imagenet, 16) == 16_000
 
 
-def test_what_cannot_be_known_is_unknown(birds):
+def test_what_cannot_be_known_is_a_lower_bound(birds):
     for found in (costs(build(), None), costs(build(), birds / "nowhere")):
-        assert found["full"] == Cost(None, None, None, None)
-    assert Cost(1, 2, 3, 4.0) + Cost(None, 2, None, None) == Cost(None, 4, None, None)
+        full = found["full"]
+        assert (full.steps, full.images) == (Amount(1, False), Amount(0, False))
+        assert full.seconds == Amount(0, False) and full.disk.known > 0
+    assert Amount(1) + Amount(2, False) == Amount(3, False)
+    assert Amount.of(None, 4) == Amount(4, False) and Amount.of(5, 4) == Amount(5)
+    both = Cost(Amount(1), Amount(2)) + Cost(Amount(1, False), Amount(3))
+    assert (both.steps, both.images) == (Amount(2, False), Amount(5))
+
+
+def test_sets_whose_size_is_known_count_where_others_are_not(birds):
+    plan = build("tasks.birds.shifts.ten={source: {kind: cifar10.1}}")
+    assert costs(plan, None)["zero-shot"].predictions == Amount(2000, False)
 
 
 def test_nothing_is_done_where_nothing_has_run(birds):
@@ -139,8 +156,9 @@ def test_nothing_is_done_where_nothing_has_run(birds):
         ("full", 0, 2),
         ("wise-ft", 0, 2),
     ]
-    assert found.cost.steps == 24
-    assert found.cost.seconds is None
+    assert found.cost.steps == Amount(24)
+    assert found.cost.seconds.whole and found.cost.seconds.known > 0
+    assert found.cost.estimated == pytest.approx(found.cost.seconds.known)
 
 
 def test_what_is_done_costs_nothing_and_tells_how_long_the_rest_takes(birds):
@@ -150,12 +168,13 @@ def test_what_is_done_costs_nothing_and_tells_how_long_the_rest_takes(birds):
     finish(birds / "results", plan, "wise-ft")
     found = {line.label: line for line in plan_state(plan, birds / "results", str(birds)).groups}
     assert [found[label].done for label in ("zero-shot", "full", "wise-ft")] == [1, 1, 1]
-    assert found["zero-shot"].cost == Cost(0, 0, 0, 0.0)
+    assert found["zero-shot"].cost == Cost()
     # Two runs of 192 images at 192 / (6 s · 2 workers) on one worker, and 2 · 130 predictions at
     # 100 images in 2 s.
     assert found["full"].left == 2
-    assert found["full"].cost.seconds == pytest.approx(2 * 12 + 2 * 130 / 50)
-    assert found["wise-ft"].cost.seconds == pytest.approx(2 * 390 / 50)
+    assert found["full"].cost.seconds.known == pytest.approx(2 * 12 + 2 * 130 / 50)
+    assert found["wise-ft"].cost.seconds.known == pytest.approx(2 * 390 / 50)
+    assert found["full"].cost.estimated == found["wise-ft"].cost.estimated == 0
 
 
 def test_more_workers_take_less_time(birds):
@@ -163,9 +182,7 @@ def test_more_workers_take_less_time(birds):
     finish(birds / "results", plan, "full", train_images=192, train_seconds=12.0)
     one = costs(plan, birds)["full"].seconds
     four = costs(build("seeds=[0, 1]", "resources.workers=4"), birds)["full"].seconds
-    assert one is not None
-    assert four is not None
-    assert one - four == pytest.approx(12 - 12 / 4)
+    assert one.known - four.known == pytest.approx(12 - 12 / 4)
 
 
 def test_a_failed_run_is_to_do_again_and_says_why(birds):
@@ -175,7 +192,55 @@ def test_a_failed_run_is_to_do_again_and_says_why(birds):
     found = plan_state(plan, birds / "results", str(birds))
     assert (found.count("done"), found.count("failed"), found.count("left")) == (0, 1, 2)
     assert [(f.run.id, f.reason) for f in found.failures] == [(run.id, "the loss is not finite")]
-    assert found.cost.steps == 12
+    assert found.cost.steps == Amount(12)
+
+
+def test_half_done_runs_cost_what_is_left_of_them(birds):
+    plan = build("methods.full.epochs=4")  # ⌈4 · 60 / 16⌉ = 15 steps, saved every 4
+    run = next(r for r in plan.runs.values() if r.label == "full")
+    folder = RunFolder.of(birds / "results", run.id)
+    folder.path.mkdir(parents=True)
+    folder.progress.write_text('{"step": 6, "steps": 15, "batch_size": 16}')
+    found = costs(plan, birds)["full"]
+    assert (found.steps, found.images) == (Amount(9), Amount(9 * 16))
+    # Interrupted, it goes on from the last state, or from the start where there is none.
+    os.utime(folder.progress, (0, 0))
+    assert costs(plan, birds)["full"].steps == Amount(15)
+    folder.state.touch()
+    assert costs(plan, birds)["full"].steps == Amount(11)
+    folder.write_fit(Fit([], {}, 0, 1.0, 0.0, 1, 1, "2030-01-01T00:00:00+00:00", 15, None, {}))
+    found = costs(plan, birds)["full"]
+    assert (found.steps, found.images) == (Amount(), Amount())
+    assert found.predictions == Amount(20 + GARDEN + FOREST)
+    part = folder.part("", "forest")
+    part.parent.mkdir(parents=True)
+    part.touch()
+    assert costs(plan, birds)["full"].predictions == Amount(20 + GARDEN)
+
+
+def test_a_begun_search_costs_the_trials_that_have_not_ended(birds):
+    import optuna
+    from shiftbench.execution.search.study import open_journal
+
+    val = "{source: {kind: parquet, path: birds.parquet, where: {place: forest}}}"
+    method = "{method: tuned, of: full, search: {n_trials: 8}}"
+    plan = build(f"methods={{tuned-full: {method}}}", f"tasks.birds.ood_val={val}")
+    run = next(r for r in plan.runs.values() if r.search is not None)
+    assert run.search is not None
+    journal = SearchFolder.of(birds / "results", run.search.id).journal
+    study = optuna.create_study(storage=open_journal(journal, 60), study_name="search")
+    before = plan_state(plan, birds / "results", str(birds)).cost.steps.known
+    for end in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED):
+        study.tell(study.ask(), 0.5 if end.name == "COMPLETE" else None, end)
+    study.ask()  # goes on
+    with journal.open("a") as file:
+        file.write('{"op_co')
+    assert Begun(birds / "results").trials(run.search.id) == 2
+    each = run.create().search().config.inner_steps  # type: ignore[union-attr]
+    after = plan_state(plan, birds / "results", str(birds)).cost.steps.known
+    assert before - after == 2 * each
+    (journal.parent / "found.json").write_text("{}")
+    assert Begun(birds / "results").trials(run.search.id) is None
 
 
 def test_failed_runs_and_unknown_methods_measure_nothing():
@@ -212,8 +277,10 @@ def test_a_variant_that_was_selected_twice_was_predicted_once():
     twice = results({"id-test": 0.5}) + results({"id-test": 0.5}, selection="id-val")
     assert measured_speeds(done(info(), twice)).prediction == {("miniature", "full"): 50}
     run = next(iter(build_anywhere().runs.values()))
-    speeds = measured_speeds(done(info(), twice))
-    assert cost_of(run, Sizes(None), speeds, build_anywhere().suite.resources).seconds is None
+    rates = Rates(measured_speeds(done(info(), twice)), CPU)
+    _, evaluation = Estimator(Sizes(None), rates, Begun(Path("nowhere")), 1).stages(run)
+    assert evaluation.predictions.whole
+    assert evaluation.estimated == evaluation.seconds.known > 0  # another backbone was measured
 
 
 def build_anywhere() -> Plan:

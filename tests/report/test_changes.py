@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,12 +24,18 @@ N = 400
 
 
 def write(
-    folder: Path, label: str, right: Mapping[str, int], run_id: str, *, kept: bool = True
+    folder: Path,
+    label: str,
+    right: Mapping[str, int],
+    run_id: str,
+    *,
+    kept: bool = True,
+    **facts: Any,
 ) -> None:
     """A run that is right on the first so many examples of each set."""
     values = {name: count / N for name, count in right.items()}
     shifts = ("imagenet-r",)
-    table = run(run_id, values, label=label, method=label, shifts=shifts)
+    table = run(run_id, values, label=label, method=label, shifts=shifts, **facts)
     store.write_run(folder, run_id, table)
     if not kept:
         return
@@ -98,3 +106,43 @@ def test_the_command_shows_changes_and_counts_the_rest(folders, capsys) -> None:
     assert "6 equal" in capsys.readouterr().out
     assert main(["diff", a, str(folders[0] / "nothing")]) == 2
     assert "there are no results" in capsys.readouterr().err
+
+
+def test_two_commits_of_one_results_folder_are_compared(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    old, new = "a1" * 20, "b2" * 20
+    write(tmp_path, "full", {"id-test": 300, "imagenet-r": 200}, "old1", git_sha=old)
+    write(tmp_path, "full", {"id-test": 300, "imagenet-r": 300}, "new1", git_sha=new)
+    write(tmp_path, "zero-shot", {"id-test": 200, "imagenet-r": 200}, "zero", git_sha=old)
+    child = {"git_sha": new, "parents": (("zero-shot", "zero"),), "git_dirty": False}
+    write(tmp_path, "child", {"id-test": 300, "imagenet-r": 300}, "new2", **child)
+    command = ["diff", "--results", str(tmp_path)]
+    assert main([*command, "a1a1a1a", new]) == 0
+    shown = capsys.readouterr().out
+    assert "1 better" in shown and "worse" not in shown
+    assert "3 equal" in shown  # full on id-test, and zero-shot, which a run of the new one needs
+    assert "child" in shown and "1 runs of b2b2b2b were computed with changes" in shown
+    for commits, problem in (
+        (("a1", "c3"), "no run is of such a commit; runs are of"),
+        (("a1", "a1a1"), "are one commit"),
+        (("", "b2"), "several commits are meant"),
+    ):
+        assert main([*command, *commits]) == 2
+        assert problem in capsys.readouterr().err
+
+
+def test_a_commit_may_be_called_as_git_calls_it(tmp_path: Path) -> None:
+    from shiftbench.report.commits import of_commit
+
+    def git(*arguments: str) -> str:
+        settings = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        command = ["git", "-C", str(tmp_path), *settings, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "first")
+    sha = git("rev-parse", "HEAD")
+    results = tmp_path / "results"
+    write(results, "full", {"id-test": 1, "imagenet-r": 1}, "r1", git_sha=sha)
+    write(results, "full", {"id-test": 1, "imagenet-r": 1}, "r2", git_sha="f" * 40)
+    found = of_commit(store.read(results), "HEAD", tmp_path)
+    assert found.sha == sha and set(found.table["run_id"].to_pylist()) == {"r1"}

@@ -19,6 +19,8 @@ VERBS = {
     "report": "report",
     "compare": "compare",
     "diff": "diff",
+    "serve": "serve",
+    "site": "site",
     "list": "list_registered",
     "backbone": "app",
     "data": "app",

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from shiftbench.leaderboard.files import Location
     from shiftbench.suite.suite import Suite
 
 SuiteArgument = Annotated[
@@ -49,23 +48,31 @@ Address = Annotated[
     typer.Option("--address", help="Ray cluster to join; by default one on this machine."),
 ]
 ReadResults = Annotated[
-    str, typer.Option("--results", help="Folder of the results, or its URI in an object store.")
+    list[str] | None,
+    typer.Option(
+        "--results",
+        metavar="FOLDER",
+        help="Folder of the results, or its URI in an object store; given several times, they are "
+        "read as one. By default results.",
+        show_default=False,
+    ),
 ]
 
 
-def existing(results: str) -> Location:
+def existing(results: list[str] | None) -> list[str]:
     """The results that ``--results`` means.
 
     Raises:
         InputError: there are none.
     """
     from shiftbench.core.errors import InputError
-    from shiftbench.core.locations import is_remote
     from shiftbench.leaderboard.store import exists
 
-    if not exists(results):
-        raise InputError(f"--results {results}: there is no such folder")
-    return results if is_remote(results) else Path(results)
+    chosen = results or [str(RESULTS)]
+    for one in chosen:
+        if not exists(one):
+            raise InputError(f"--results {one}: there is no such folder")
+    return chosen
 
 
 def load_suite(suite: str, overrides: list[str] | None, data: str | None) -> Suite:

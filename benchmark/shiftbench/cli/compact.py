@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from shiftbench.cli.common import RESULTS, ReadResults, existing
+from shiftbench.cli.common import ReadResults, existing
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -18,10 +18,13 @@ Results in an object store:
 """
 
 
-def compact(results: ReadResults = str(RESULTS)) -> None:
+def compact(results: ReadResults = None) -> None:
     """Copy the rows of all runs into one file, leaderboard.parquet, which reports read instead."""
     from shiftbench.leaderboard.store import compact as copied
 
-    done = copied(existing(results))
-    later = f"; {done.recent:,} too new to be copied" if done.recent else ""
-    typer.echo(f"{done.rows:,} rows of {done.runs:,} runs are in one file now{later}")
+    chosen = existing(results)
+    for one in chosen:
+        done = copied(one)
+        later = f"; {done.recent:,} too new to be copied" if done.recent else ""
+        where = f"{one}: " if len(chosen) > 1 else ""
+        typer.echo(f"{where}{done.rows:,} rows of {done.runs:,} runs are in one file now{later}")

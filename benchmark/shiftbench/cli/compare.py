@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shiftbench.cli.common import (
-    RESULTS,
     Data,
     OptionalSuite,
     Overrides,
@@ -42,7 +41,7 @@ STYLES = {"reproduced": "green", "differs": "red", "not comparable": "yellow"}
 
 def compare(
     suite: OptionalSuite = None,
-    results: ReadResults = str(RESULTS),
+    results: ReadResults = None,
     published: Annotated[
         Path | None,
         typer.Option("--published", help="Folder of published results; else results/published."),

@@ -1,4 +1,4 @@
-"""``shiftbench diff``: what got better or worse between two results folders."""
+"""``shiftbench diff``: what got better or worse between two results folders, or two commits."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shiftbench.cli.common import existing
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from shiftbench.leaderboard.merging import Folders
     from shiftbench.report.changes import Change
+    from shiftbench.report.ranking import Ranking
+
+    Side = tuple[list[Ranking], Folders]
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -22,29 +28,52 @@ What changed beyond chance between the results of two versions of the code:
 Every score that both have:
 
   shiftbench diff results-before results --all
+
+What two commits of the code computed, where one results folder has runs of both:
+
+  shiftbench diff --results results 3f1c2ab HEAD
 """
 STYLES = {"better": "green", "worse": "red"}
 
 
 def diff(
-    before: Annotated[str, typer.Argument(metavar="A", help="Folder of results, or its URI.")],
+    before: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="Folder of results, or its URI; with --results, a commit."
+        ),
+    ],
     after: Annotated[str, typer.Argument(metavar="B", help="Another one, to compare with it.")],
+    results: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--results",
+            metavar="FOLDER",
+            help="Compare what two commits computed in these results; given several times, they "
+            "are read as one.",
+        ),
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Show also what is within chance or not tested.")
     ] = False,
 ) -> None:
-    """Compare the scores of the methods that two results folders share, with paired tests."""
+    """Compare the scores of the methods that two results, or two commits, share, by paired tests.
+
+    Exit code 0 whatever changed. Runs of a commit are those whose rows say so; runs that they build
+    on are compared too, whichever commit computed them.
+    """
     from rich.console import Console
     from rich.markup import escape
 
-    from shiftbench.api import Leaderboard
     from shiftbench.report.changes import changes_between
     from shiftbench.report.words import title_of
 
-    boards = [Leaderboard(folder) for folder in (before, after)]
-    ours, theirs = ((board.rankings(), board.folder) for board in boards)
-    found = changes_between(ours, theirs)
     console = Console(highlight=False)
+    if results:
+        ours, theirs = _of_commits(console, existing(results), before, after)
+    else:
+        ours, theirs = (_of_results(folder) for folder in (before, after))
+    found = changes_between(ours, theirs)
     shown = [change for change in found.changes if everything or change.verdict in STYLES]
     for title, group in groupby(shown, key=lambda change: title_of(change.ranking)):
         console.print(f"[bold]{escape(title)}[/bold]")
@@ -59,6 +88,44 @@ def diff(
     console.print(", ".join(parts) or "They have nothing in common.")
     if reasons := {change.reason for change in found.changes if change.reason}:
         console.print(f"not tested: {escape('; '.join(sorted(reasons)))}", soft_wrap=True)
+
+
+def _of_results(folder: str) -> Side:
+    """The rankings of a results folder, and where its predictions are."""
+    from shiftbench.api import Leaderboard
+    from shiftbench.leaderboard.merging import Folders
+
+    board = Leaderboard(folder)
+    return board.rankings(), Folders.of(board.folder)
+
+
+def _of_commits(console: Console, results: list[str], before: str, after: str) -> tuple[Side, Side]:
+    """The rankings of what each of two commits computed in some results.
+
+    Raises:
+        InputError: no run, or several commits, are meant by one of them, or one commit by both.
+    """
+    from shiftbench.api import Leaderboard
+    from shiftbench.core.errors import InputError
+    from shiftbench.leaderboard.schema import rows
+    from shiftbench.report.commits import SHORT, of_commit
+    from shiftbench.report.ranking import rank
+
+    merged = Leaderboard(results).merged()
+    sides = [of_commit(merged.table, commit) for commit in (before, after)]
+    if sides[0].sha == sides[1].sha:
+        raise InputError(f"{before} and {after} are one commit, {sides[0].sha[:SHORT]}")
+    for side in sides:
+        if side.changed:
+            console.print(
+                f"{side.changed} runs of {side.sha[:SHORT]} were computed with changes that are "
+                "not in the commit.",
+                style="yellow",
+            )
+    first, second = (
+        (rank(row for row in rows(side.table) if row.primary), merged.folders) for side in sides
+    )
+    return first, second
 
 
 def _print(console: Console, changes: list[Change]) -> None:

@@ -209,7 +209,7 @@ def bundle(
     from shiftbench.core.words import some
     from shiftbench.leaderboard.bundles.take import take
 
-    labels = None if data is None and suite is None else _labels(suite, data)
+    labels = None if data is None and suite is None else labels_of(suite, data)
     taken = take(file, results, data=labels, theirs=theirs or (), ours=ours or ())
     for run_id in taken.new:
         unchecked = taken.unchecked[run_id]
@@ -230,7 +230,7 @@ def bundle(
         raise typer.Exit(1)
 
 
-def _labels(suite: str | None, data: str | None) -> DataLabels:
+def labels_of(suite: str | None, data: str | None) -> DataLabels:
     """Labels of the tasks of a suite, or of the registered ones.
 
     Raises:

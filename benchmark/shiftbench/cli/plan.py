@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shiftbench.cli.common import RESULTS, Data, Overrides, Results, SuiteArgument, load_suite
+from shiftbench.core.words import duration, size
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from shiftbench.execution.cost import Cost, PlanState
+    from shiftbench.execution.cost import Amount, Cost, PlanState
     from shiftbench.suite.plan import Plan
     from shiftbench.suite.suite import Suite
 
@@ -25,10 +27,16 @@ With real data, another learning rate and one method less:
 
   shiftbench plan nine-shifts --data ~/data --set methods.full.lr=1e-5 --set methods.l2-sp=null
 
+What it would take on other GPUs than this machine has:
+
+  shiftbench plan nine-shifts --data ~/data --device H100 --set resources.gpus_per_worker=1
+
 Everything that a suite means, inherited values and defaults included, as a suite:
 
   shiftbench plan quickstart --resolved
 """
+LEAST = "≥ "
+"""Before a number of which only a part is known."""
 
 
 def plan(
@@ -39,6 +47,14 @@ def plan(
     allow_incomplete: Annotated[
         bool, typer.Option("--allow-incomplete", help="As for run: no problem are missing files.")
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            help="GPU that times are estimated for where nothing was measured, such as H100; by "
+            "default this machine's.",
+        ),
+    ] = None,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print the suite with everything spelled out.")
     ] = False,
@@ -48,6 +64,8 @@ def plan(
     Exit code 2 where shiftbench run would refuse the data or a backbone. No image is decoded but
     the few that tell how much disk a method's store takes.
     """
+    from dataclasses import replace
+
     from rich.console import Console
 
     loaded = load_suite(suite, overrides, data)
@@ -58,15 +76,25 @@ def plan(
         return
     from shiftbench.data.sources.base import read_once
     from shiftbench.execution.cost import plan_state
+    from shiftbench.execution.outlook import Machine, outlook
     from shiftbench.execution.preflight import problems, shortages
+    from shiftbench.execution.throughput import device_of
     from shiftbench.suite.plan import Plan
 
     planned = Plan.build(loaded)
     root = data_root(loaded)
+    meant = None if device is None else device_of(loaded.resources, device)
+    console = Console()
     with read_once():
-        show(Console(), loaded, plan_state(planned, results, root))
+        state = plan_state(planned, results, root, meant)
+        show(console, loaded, state)
+        machine = Machine.here(loaded.resources, results)
+        if meant is not None:  # another machine's
+            machine = replace(machine, workers=0)
+        for line in outlook(planned, state, results, machine=machine):
+            console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
         if root is not None:
-            show_stores(Console(), planned, root)
+            show_stores(console, planned, root)
         found = problems(planned, root, allow_incomplete=allow_incomplete)
     for problem in found:
         typer.echo(f"error: {problem}", err=True)
@@ -139,34 +167,26 @@ def show_stores(console: Console, planned: Plan, root: str) -> None:
         )
 
 
-def size(count: int) -> str:
-    """Bytes for people, such as ``3.1 GiB``."""
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**29 else f"{count / 2**20:,.1f} MiB"
-
-
 def cells(cost: Cost) -> tuple[str, str, str, str]:
     """Steps, images trained on, images predicted and time, for people."""
-    counts = (cost.steps, cost.images, cost.predictions)
-    steps, images, predictions = ("?" if n is None else f"{n:,}" for n in counts)
-    return steps, images, predictions, "?" if cost.seconds is None else duration(cost.seconds)
+    return (
+        _cell(cost.steps),
+        _cell(cost.images),
+        _cell(cost.predictions),
+        _cell(cost.seconds, duration),
+    )
 
 
-def duration(seconds: float) -> str:
-    """Such as ``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 100 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:,.1f} h"
+def _cell(of: Amount, text: Callable[[float], str] = lambda n: f"{n:,.0f}") -> str:
+    return f"{'' if of.whole else LEAST}{text(of.known)}"
 
 
 def _remark(suite: Suite, state: PlanState) -> str:
-    parts = ["Steps, images trained on and predicted, and time: of the runs that are not done."]
-    if state.cost.predictions is None or state.cost.images is None:
+    parts = ["Steps, images trained on and predicted, and time: of what is left."]
+    cost = state.cost
+    if not (cost.predictions.whole and cost.images.whole):
         where = "not named: add --data" if suite.data is None else f"not all in {suite.data}"
-        parts.append(f"Some sizes are unknown, since the data are {where}.")
-    elif state.cost.seconds is None:
-        parts.append("Times are unknown until something like it has run.")
-    else:
-        parts.append("The time is that of one run after the other.")
+        parts.append(f"{LEAST.strip()} at least: some sizes are unknown, as the data are {where}.")
+    elif not cost.seconds.whole:
+        parts.append(f"{LEAST.strip()} at least: the arithmetic of a backbone is not known.")
     return " ".join(parts)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shiftbench.cli.common import (
-    RESULTS,
     Data,
     OptionalSuite,
     Overrides,
@@ -37,6 +36,10 @@ The runs of one suite:
 
   shiftbench report miniature --results results
 
+What two machines have done, as one, with a column that says where each line is from:
+
+  shiftbench report --results results --results /mnt/other/results
+
 A suite that was run on other data needs the same flag here:
 
   shiftbench report nine-shifts --data ~/data
@@ -57,13 +60,15 @@ Numbers for a spreadsheet, tables and figures for a paper:
 
 def report(
     suite: OptionalSuite = None,
-    results: ReadResults = str(RESULTS),
+    results: ReadResults = None,
     task: Annotated[
         list[str] | None, typer.Option(help="Only this task; may be given several times.")
     ] = None,
     markdown: Annotated[
         Path | None,
-        typer.Option(help="File to write; by default in the folder of the results, if it is one."),
+        typer.Option(
+            help="File to write; by default in the folder of the results, if it is one; else here."
+        ),
     ] = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with charts too.")
@@ -94,11 +99,12 @@ def report(
     check_suite_options(suite, overrides, data)
     loaded = None if suite is None else load_suite(suite, overrides, data)
     board = Leaderboard(existing(results), loaded)
-    found = board.rows()
+    merged = board.merged()
+    found = merged.table
     table = of_tasks(found, task or [])
     # Planning every suite takes a while, and only the page shows how to reproduce runs.
     finder = _finder(suite) if html else None
-    model = build(table, board.folder, title=board.title, find=finder)
+    model = build(table, merged.folders, title=board.title, find=finder)
     name = "report" if loaded is None else loaded.name
     file = markdown or (board.folder or Path()) / file_name(name, ".md")
     wanted = {"html": html, "csv": csv, "latex": latex, "figures": figures}

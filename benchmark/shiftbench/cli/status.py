@@ -99,11 +99,13 @@ def _document(plan: Plan, results: Path) -> dict[str, Any]:
 
     runs = progress_of(plan, results)
     counts = Counter(progress.state for progress in runs)
+    seconds = plan_state(plan, results, root=None).cost.seconds
     return {
         "suite": plan.suite.name,
         "results": str(results),
         "counts": dict(counts),
-        "device_seconds_left": plan_state(plan, results, root=None).cost.seconds,
+        "device_seconds_left": seconds.known if seconds.whole else None,
+        "device_seconds_left_at_least": seconds.known,
         "runs": [_entry(progress) for progress in runs],
     }
 

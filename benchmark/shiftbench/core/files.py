@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -45,6 +46,32 @@ def written_atomically(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path``, which takes its place at the end; the one before goes.
+
+    When the block raises, all is as before. Between the two renames there is nothing at ``path``.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unique = f"{_MACHINE}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    temporary, before = (path.with_name(f".{path.name}.{unique}{end}") for end in (".tmp", ".old"))
+    try:
+        temporary.mkdir()
+        yield temporary
+        if path.exists():
+            path.rename(before)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if before.exists():
+                before.rename(path)
+            raise
+    finally:
+        for folder in (temporary, before):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -117,6 +117,12 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
     return sha, None if changes is None else bool(changes)
 
 
+def commit_named(name: str, folder: Path) -> str | None:
+    """The commit that git in a folder calls so, such as ``HEAD~1``; ``None`` if there is none."""
+    asked = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    return _git(folder, *asked) or None
+
+
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the installed ``PACKAGES``."""
     versions = {"python": platform.python_version()}

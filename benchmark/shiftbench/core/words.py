@@ -24,6 +24,18 @@ def some(values: Sequence[object], most: int = 3) -> str:
     return f"{shown}, …" if len(values) > most else shown
 
 
+def duration(seconds: float) -> str:
+    """Such as ``40 s``, ``12 min``, ``3.5 h``: whichever reads best."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes for people, such as ``3.1 GiB``."""
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**29 else f"{count / 2**20:,.1f} MiB"
+
+
 def shortened(text: str, most: int = 200) -> str:
     """A text on one line; what is beyond ``most`` characters is cut off from its middle."""
     line = " ".join(text.split())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,12 +12,14 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from shiftbench.core.errors import InputError
-from shiftbench.data.tasks.classes import task_classes
-from shiftbench.data.tasks.definition import MOST_VALIDATION_SHOTS, Holdout, Task
+from shiftbench.execution.begun import Begun
 from shiftbench.execution.schedule import make_schedule
+from shiftbench.execution.sizes import Sizes
+from shiftbench.execution.throughput import Device, Rate, Rates, Speeds, device_of
 from shiftbench.leaderboard.schema import COLUMNS, FailedRun, RunInfo, runs
 from shiftbench.methods.base import TrainedMethod
 from shiftbench.methods.registry import METHODS
+from shiftbench.models.arithmetic import tower_of
 from shiftbench.suite.plan import Plan, Run
 
 if TYPE_CHECKING:
@@ -27,45 +29,74 @@ if TYPE_CHECKING:
 
 State = Literal["done", "failed", "left"]
 STATES: tuple[State, ...] = ("done", "failed", "left")
-NOWHERE = "data root not given"  # sizes that are documented need no data
+WEIGHT_BYTES = 4
+"""Of a parameter in a file of weights."""
+PREDICTION_BYTES = 60
+"""Of a prediction in a file, about: 53 to 64 in the miniature's, compressed."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A number of which perhaps only a part is known; then it is at least so much.
+
+    Attributes:
+        known: the part.
+        whole: whether that is all.
+    """
+
+    known: float = 0
+    whole: bool = True
+
+    @classmethod
+    def of(cls, number: float | None, least: float = 0) -> Amount:
+        """A number, or where it is not known the least that it can be."""
+        return cls(least, False) if number is None else cls(number)
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(self.known + other.known, self.whole and other.whole)
+
+    def __mul__(self, factor: float) -> Amount:
+        return Amount(self.known * factor, self.whole)
+
+    def seconds(self, rate: Rate | None, workers: int = 1) -> Amount:
+        """The time of so many images at a rate, divided over workers."""
+        if rate is None:
+            return Amount(0, self.known == 0 and self.whole)
+        return self * (1 / (rate.images * workers))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of some runs; ``None`` is unknown.
+    """The cost of some runs.
 
     Attributes:
         steps: optimizer steps.
         images: images trained on, repetitions included.
         predictions: images predicted, over all variants and evaluation sets.
         seconds: estimated time, one run after the other.
+        worker_seconds: the same for every worker that is at it: what is paid for.
+        disk: bytes that will be written and kept.
+        estimated: seconds of ``seconds`` that are not from measurements.
     """
 
-    steps: int | None = 0
-    images: int | None = 0
-    predictions: int | None = 0
-    seconds: float | None = 0.0
+    steps: Amount = Amount()
+    images: Amount = Amount()
+    predictions: Amount = Amount()
+    seconds: Amount = Amount()
+    worker_seconds: Amount = Amount()
+    disk: Amount = Amount()
+    estimated: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
-            _sum(self.steps, other.steps),
-            _sum(self.images, other.images),
-            _sum(self.predictions, other.predictions),
-            None if self.seconds is None or other.seconds is None else self.seconds + other.seconds,
+            self.steps + other.steps,
+            self.images + other.images,
+            self.predictions + other.predictions,
+            self.seconds + other.seconds,
+            self.worker_seconds + other.worker_seconds,
+            self.disk + other.disk,
+            self.estimated + other.estimated,
         )
-
-
-@dataclass(frozen=True)
-class Speeds:
-    """Measured throughput.
-
-    Attributes:
-        training: images per second and worker, by backbone and what the method trains on.
-        prediction: images per second, by backbone and method.
-    """
-
-    training: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    prediction: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,14 +127,31 @@ class RunFailure:
 
 @dataclass(frozen=True)
 class PlanState:
-    """The groups of a plan in its order, and the runs of it that failed."""
+    """The groups of a plan in its order, and the runs of it that failed.
+
+    Attributes:
+        groups: in the plan's order.
+        failures: runs that failed.
+        estimator: of what is left.
+        longest: seconds of the longest run that is left.
+        peak_memory: most bytes that a worker of a run of these backbones has held; ``None`` where
+            none has run.
+    """
 
     groups: tuple[PlannedGroup, ...]
     failures: tuple[RunFailure, ...]
+    estimator: Estimator
+    longest: float = 0.0
+    peak_memory: int | None = None
 
     def count(self, state: State) -> int:
         """Number of runs in a state."""
         return sum(getattr(group, state) for group in self.groups)
+
+    @property
+    def device(self) -> Device:
+        """The device that times are estimated for, where nothing was measured."""
+        return self.estimator.rates.device
 
     @property
     def cost(self) -> Cost:
@@ -111,13 +159,16 @@ class PlanState:
         return sum((group.cost for group in self.groups), Cost())
 
 
-def plan_state(plan: Plan, results: Path, root: str | None) -> PlanState:
+def plan_state(
+    plan: Plan, results: Path, root: str | None, device: Device | None = None
+) -> PlanState:
     """Compare a plan with the leaderboard of a results folder.
 
     Args:
         plan: the runs.
         results: the results folder; nothing is done if there is none.
         root: the data root; without it only documented sizes are known.
+        device: that times are estimated for where nothing was measured; by default this machine's.
 
     Raises:
         InputError: the leaderboard cannot be read.
@@ -126,24 +177,19 @@ def plan_state(plan: Plan, results: Path, root: str | None) -> PlanState:
 
     table = read(results)
     ended = {run.run_id: run for run in runs(table)}
-    speeds = measured_speeds(table)
-    sizes = Sizes(root)
+    estimator = Estimator.of(plan, table, results, root, device)
     groups = []
     searches: set[str] = set()
+    longest = 0.0
     for (task, backbone, label), of_group in plan.groups():
         states = [ended[run.id].status if run.id in ended else "left" for run in of_group]
         todo = [run for run, state in zip(of_group, states, strict=True) if state != "done"]
-        # Runs of a group differ in seed and shots, and no seed changes what a run costs.
-        of_shots = {run.shots: run for run in todo}
-        each = {
-            shots: cost_of(run, sizes, speeds, plan.suite.resources)
-            for shots, run in of_shots.items()
-        }
-        costs = [each[run.shots] for run in todo]
+        costs = [estimator.cost(run) for run in todo]
         for run in todo:
             if run.search is not None and run.search.id not in searches:
                 searches.add(run.search.id)
-                costs.append(search_cost(run, sizes, speeds))
+                costs.append(estimator.search_cost(run))
+        longest = max([longest, *(cost.seconds.known for cost in costs)])
         done, failed, left = (states.count(state) for state in STATES)
         groups.append(PlannedGroup(task, backbone, label, done, failed, left, sum(costs, Cost())))
     failures = tuple(
@@ -151,39 +197,129 @@ def plan_state(plan: Plan, results: Path, root: str | None) -> PlanState:
         for run in plan.runs.values()
         if isinstance(found := ended.get(run.id), FailedRun)
     )
-    return PlanState(tuple(groups), failures)
+    backbones = {run.backbone for run in plan.runs.values()}
+    peaks = [
+        run.peak_memory_bytes
+        for run in ended.values()
+        if run.backbone in backbones and run.peak_memory_bytes
+    ]
+    return PlanState(tuple(groups), failures, estimator, longest, max(peaks, default=None))
 
 
-def cost_of(run: Run, sizes: Sizes, speeds: Speeds, resources: Resources) -> Cost:
-    """The cost of one run, its parents not included."""
-    method = run.create()
-    steps, images = _training(run, sizes)
-    predictions = sizes.predictions(run, len(method.variants()))
-    seconds: float | None = 0.0
-    if isinstance(method, TrainedMethod):
-        speed = speeds.training.get((run.backbone, method.inputs))
-        seconds = _ratio(images, speed and speed * resources.workers)
-    evaluation = _ratio(predictions, speeds.prediction.get((run.backbone, run.method)))
-    total = None if seconds is None or evaluation is None else seconds + evaluation
-    return Cost(steps, images, predictions, total)
+class Estimator:
+    """Estimates what is left of runs.
 
-
-def search_cost(run: Run, sizes: Sizes, speeds: Speeds) -> Cost:
-    """The most that the search of a run can cost: every trial trained to the end, none stopped.
-
-    The time does not count the scoring on OOD validation.
+    Args:
+        sizes: of the sets.
+        rates: images a second.
+        begun: what is under way.
+        workers: of a training.
     """
-    method = run.create()
-    search, n = method.search(), sizes.training(run.task, run.shots, run.whole)
-    if search is None or not isinstance(method, TrainedMethod):
-        return Cost()
-    trials = search.config.n_trials
-    if trials:
-        trials += search.config.finalists * search.config.repeats
-    steps = trials * search.config.inner_steps
-    images = None if n is None else steps * min(method.training.batch_size, n)
-    speed = speeds.training.get((run.backbone, method.inputs))
-    return Cost(steps, images, 0, _ratio(images, speed))
+
+    def __init__(self, sizes: Sizes, rates: Rates, begun: Begun, workers: int) -> None:
+        self.sizes, self.rates, self.begun, self.workers = sizes, rates, begun, workers
+        self._stages: dict[tuple[str, str, str, int | None], tuple[Cost, Cost]] = {}
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        table: pa.Table,
+        results: Path,
+        root: str | None,
+        device: Device | None = None,
+    ) -> Estimator:
+        """The estimator of a plan's runs, with what rows of a leaderboard have measured."""
+        resources = plan.suite.resources
+        chosen = device or device_of(resources)
+        rates = Rates(measured_speeds(table), chosen, _share(resources, chosen))
+        return cls(Sizes(root), rates, Begun(results), resources.workers)
+
+    def cost(self, run: Run) -> Cost:
+        """The cost of what is left of one run, its parents not included."""
+        training, evaluation = self.stages(run)
+        return training + evaluation
+
+    def stages(self, run: Run) -> tuple[Cost, Cost]:
+        """What is left of a run's first stage, and of its evaluation."""
+        if run.id in self.begun.runs:
+            return self._training(run), self._evaluation(run)
+        # Runs of a group differ in seed and shots, and no seed changes what a run costs.
+        key = (run.task.name, run.backbone, run.label, run.shots)
+        if key not in self._stages:
+            self._stages[key] = self._training(run), self._evaluation(run)
+        return self._stages[key]
+
+    def _training(self, run: Run) -> Cost:
+        method = run.create()
+        fitted = self.begun.fitted(run)
+        disk = Amount.of(_weight_bytes(run) if method.kept and not fitted else 0)
+        if not isinstance(method, TrainedMethod):
+            return Cost(disk=disk)
+        n = self.sizes.training(run.task, run.shots, run.whole)
+        if n is None:
+            steps = 0 if fitted else 1
+            unknown = Amount(0, fitted)
+            return Cost(Amount(steps, fitted), unknown, Amount(), unknown, unknown, disk)
+        schedule = make_schedule(n, method.training, max_steps=run.budget.steps)
+        left = schedule.steps - self.begun.steps(run, schedule)
+        images = Amount(left * schedule.batch_size)
+        rate = self.rates.training(run, method)
+        encoded = method.inputs != "images" and not (rate and rate.measured)
+        work = Amount(n if left else 0) if encoded else images  # features: each image is seen once
+        seconds = work.seconds(rate, self.workers)
+        guessed = 0.0 if rate is None or rate.measured else seconds.known
+        return Cost(Amount(left), images, Amount(), seconds, seconds * self.workers, disk, guessed)
+
+    def _evaluation(self, run: Run) -> Cost:
+        variants, sizes = run.create().variants(), self.sizes.evaluated(run)
+        there = self.begun.predicted(run, variants, sizes)
+        predictions = Amount()
+        for name, size in sizes.items():
+            left = sum((variant, name) not in there for variant in variants)
+            predictions += Amount.of(size) * left if left else Amount()
+        rate = self.rates.prediction(run)
+        seconds = predictions.seconds(rate)
+        guessed = 0.0 if rate is None or rate.measured else seconds.known
+        return Cost(
+            predictions=predictions,
+            seconds=seconds,
+            worker_seconds=seconds,
+            disk=predictions * PREDICTION_BYTES,
+            estimated=guessed,
+        )
+
+    def search_cost(self, run: Run) -> Cost:
+        """The most that is left of a run's search: every trial trained to the end, none stopped.
+
+        The time does not count the scoring on OOD validation.
+        """
+        method = run.create()
+        search, n = method.search(), self.sizes.training(run.task, run.shots, run.whole)
+        ended = 0 if run.search is None else self.begun.trials(run.search.id)
+        if search is None or ended is None or not isinstance(method, TrainedMethod):
+            return Cost()
+        trials = search.config.n_trials
+        if trials:
+            trials += search.config.finalists * search.config.repeats
+        steps = max(0, trials - ended) * search.config.inner_steps
+        images = Amount.of(None if n is None else steps * min(method.training.batch_size, n), steps)
+        rate = self.rates.training(run, method)
+        seconds = images.seconds(rate)
+        guessed = 0.0 if rate is None or rate.measured else seconds.known
+        return Cost(Amount(steps), images, Amount(), seconds, seconds, Amount(), guessed)
+
+
+def _share(resources: Resources, device: Device) -> float:
+    """What of a device a worker has: a part of a GPU, or cores."""
+    if device.kind == "gpu":
+        return min(1.0, resources.gpus_per_worker or 1.0)
+    return resources.cpus_per_worker
+
+
+def _weight_bytes(run: Run) -> float | None:
+    tower = tower_of(run.backbone)
+    return None if tower is None else WEIGHT_BYTES * tower.parameters
 
 
 def measured_speeds(table: pa.Table) -> Speeds:
@@ -224,80 +360,6 @@ class _Predicted:
     evaluation_seconds: float | None
 
 
-class Sizes:
-    """Numbers of images of sets, each counted once; ``None`` where nobody knows without the data.
-
-    Args:
-        root: the data root, or ``None``.
-    """
-
-    def __init__(self, root: str | None) -> None:
-        self._root = NOWHERE if root is None else root
-        self._known: dict[str, int | None] = {}
-
-    def training(self, task: Task, shots: int | None, whole: bool = False) -> int | None:
-        """Training images, up to rounding in classes; ``whole``: with those held out for others."""
-        total = self._of(task.train.model_dump_json(), lambda: task.train.size(self._root))
-        if total is None:
-            return None
-        if isinstance(task.id_val, Holdout) and not whole:
-            total -= round(task.id_val.holdout * total)
-        if shots is None:
-            return total
-        classes = self._classes(task)
-        return None if classes is None else min(total, shots * classes)
-
-    def predictions(self, run: Run, variants: int) -> int | None:
-        """Images that a run's variants predict on all evaluation sets."""
-        limit = run.budget.evaluation_images
-        sizes = [self._validation(run.task, run.shots)]
-        for item in run.task.evaluation_sets().values():
-            source = item.source
-            sizes.append(self._of(source.model_dump_json(), lambda s=source: s.size(self._root)))  # type: ignore[misc]
-        total = 0
-        for size in sizes:
-            if size is None:
-                return None
-            total += size if limit is None else min(size, limit)
-        return total * variants
-
-    def _validation(self, task: Task, shots: int | None) -> int | None:
-        if isinstance(task.id_val, Holdout):
-            whole = self._of(task.train.model_dump_json(), lambda: task.train.size(self._root))
-            size = None if whole is None else round(task.id_val.holdout * whole)
-        else:
-            source = task.id_val
-            size = self._of(source.model_dump_json(), lambda: source.size(self._root))
-        if shots is None or size is None:
-            return size
-        classes = self._classes(task)
-        return None if classes is None else min(size, min(shots, MOST_VALIDATION_SHOTS) * classes)
-
-    def _classes(self, task: Task) -> int | None:
-        key = f"classes {task.model_dump_json(include={'classes', 'train', 'class_split'})}"
-        return self._of(key, lambda: len(task_classes(task, self._root)))
-
-    def _of(self, key: str, count: Callable[[], int]) -> int | None:
-        if key not in self._known:
-            try:
-                self._known[key] = count()
-            except InputError:  # absent or broken data: `run` and `data verify` say so
-                self._known[key] = None
-        return self._known[key]
-
-
-def _training(run: Run, sizes: Sizes) -> tuple[int | None, int | None]:
-    """Steps and images of a run's training."""
-    method = run.create()
-    if not isinstance(method, TrainedMethod):
-        return 0, 0
-    n = sizes.training(run.task, run.shots, run.whole)
-    if n is None:
-        return None, None
-    schedule = make_schedule(n, method.training, max_steps=run.budget.steps)
-    return schedule.steps, schedule.steps * schedule.batch_size
-
-
 def _inputs(run: RunInfo) -> str | None:
     """Inputs that a run of the leaderboard trained on; ``None`` if none or if unknown here."""
     try:
@@ -317,11 +379,3 @@ def _rates(
         images[kind] += count
         seconds[kind] += duration
     return {kind: count / seconds[kind] for kind, count in images.items()}
-
-
-def _ratio(count: int | None, speed: float | None) -> float | None:
-    return None if count is None or not speed else count / speed
-
-
-def _sum(first: int | None, second: int | None) -> int | None:
-    return None if first is None or second is None else first + second

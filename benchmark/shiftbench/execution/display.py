@@ -12,6 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from shiftbench.core.words import duration
+from shiftbench.execution.remaining import Remaining
+
 if TYPE_CHECKING:
     from shiftbench.execution.jobs import Job
     from shiftbench.suite.plan import Run
@@ -26,9 +29,16 @@ class Display:
         console: where to draw.
         runs: all runs by id.
         jobs: the jobs that will be done.
+        weights: estimated seconds of each; by default all weigh the same.
     """
 
-    def __init__(self, console: Console, runs: Mapping[str, Run], jobs: list[Job]) -> None:
+    def __init__(
+        self,
+        console: Console,
+        runs: Mapping[str, Run],
+        jobs: list[Job],
+        weights: Mapping[Job, float] | None = None,
+    ) -> None:
         self._console = console
         self._runs = runs
         self._left = Counter(job.run_id for job in jobs)
@@ -36,16 +46,18 @@ class Display:
         self._last_line = self._started
         self._total = len(jobs)
         self._done = 0
+        self._remaining = Remaining(weights or dict.fromkeys(jobs, 1.0))
         self._activity = "starting workers"
         self._progress = Progress(
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[eta]}"),
             TextColumn("{task.description}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self._bar = self._progress.add_task(self._activity, total=self._total)
+        self._bar = self._progress.add_task(self._activity, total=self._total, eta="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -76,14 +88,16 @@ class Display:
         self._done += 1
         self._left[job.run_id] -= 1
         self._activity = "evaluating"
-        self._progress.update(self._bar, completed=self._done)
+        self._remaining.done(job)
+        self._progress.update(self._bar, completed=self._done, eta=self._eta())
         if not self._left[job.run_id]:
             self._line(f"[green]done[/green]    {escape(name_of(self._runs[job.run_id]))}")
 
     def failed(self, run_id: str, reason: str) -> None:
         """Print that a run failed, and why."""
         self._done += self._left.pop(run_id, 0)
-        self._progress.update(self._bar, completed=self._done)
+        self._remaining.failed(run_id)
+        self._progress.update(self._bar, completed=self._done, eta=self._eta())
         self._line(f"[red]failed[/red]  {escape(name_of(self._runs[run_id]))}: {escape(reason)}")
 
     def steps(self, steps: Mapping[str, tuple[int, int]]) -> None:
@@ -94,9 +108,12 @@ class Display:
             if step < total and self._left.get(run_id)
         ]
         text = " · ".join(under_way) or self._activity
-        self._progress.update(self._bar, description=escape(text))
+        self._remaining.steps(steps)
+        eta = self._eta()
+        self._progress.update(self._bar, description=escape(text), eta=eta)
         if not self._console.is_terminal and time.monotonic() - self._last_line > _HEARTBEAT_S:
-            self._line(f"[dim]{self._done}/{self._total} jobs · {escape(text)}[/dim]")
+            parts = filter(None, (f"{self._done}/{self._total} jobs", eta, escape(text)))
+            self._line(f"[dim]{' · '.join(parts)}[/dim]")
 
     def busy(self, text: str) -> None:
         """Show the progress of something long, in words."""
@@ -104,6 +121,11 @@ class Display:
         self._progress.update(self._bar, description=escape(text))
         if not self._console.is_terminal and time.monotonic() - self._last_line > _HEARTBEAT_S:
             self._line(f"[dim]{escape(text)}[/dim]")
+
+    def _eta(self) -> str:
+        """How long it still takes, in words; empty until that can be told."""
+        left = self._remaining.seconds(time.monotonic() - self._started)
+        return "" if left is None else f"about {duration(left)} left"
 
     def _line(self, text: str) -> None:
         self._last_line = time.monotonic()

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shiftbench.data.roots import resolve
+from shiftbench.data.sources.base import read_once
 from shiftbench.execution.checked import Checked
+from shiftbench.execution.cost import plan_state
 from shiftbench.execution.damage import set_damaged_aside
 from shiftbench.execution.display import Display
 from shiftbench.execution.jobs import Job, job_graph
+from shiftbench.execution.outlook import outlook
 from shiftbench.execution.preflight import outdated, preflight
 from shiftbench.execution.record import write_record
+from shiftbench.execution.remaining import weights_of_jobs
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.work import Work
 from shiftbench.leaderboard import store
@@ -23,6 +27,7 @@ from shiftbench.suite.plan import Plan, evaluation_metrics
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from shiftbench.execution.cost import Estimator
     from shiftbench.execution.executor import Executor
     from shiftbench.suite.suite import Suite
 
@@ -98,7 +103,9 @@ def _launch(
     setup = Setup(suite.name, plan.runs, results, data, suite.resources, checked.remarks)
     for run_id in todo:
         write_record(setup, run_id)
-    with Display(console, plan.runs, list(graph)) as display:
+    estimator = _tell(plan, results, root, console)
+    weights = weights_of_jobs(graph, plan.runs, estimator)
+    with Display(console, plan.runs, list(graph), weights) as display:
         work = Work(setup, graph, todo, display)
         executor.execute(work)
     store.keep_compact(results)
@@ -132,6 +139,15 @@ def _claim(plan: Plan, results: Path, todo: set[str], checked: Checked) -> None:
         RunFolder.of(results, run_id).claim(checked.fingerprints(run))
         if run.search is not None:
             SearchFolder.of(results, run.search.id).claim(checked.searched_fingerprints(run))
+
+
+def _tell(plan: Plan, results: Path, root: str, console: Console) -> Estimator:
+    """Print what is left: time, cost, memory and disk; and give what estimates it."""
+    with read_once():
+        state = plan_state(plan, results, root)
+    for line in outlook(plan, state, results):
+        console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+    return state.estimator
 
 
 def _graph(plan: Plan, results: Path, todo: set[str]) -> dict[Job, set[Job]]:

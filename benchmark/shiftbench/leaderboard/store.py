@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.locations import kind_of
-from shiftbench.leaderboard.files import COPY, STAMPS_KEY, Choice, Files, Location, reason
+from shiftbench.leaderboard.files import COPY, STAMPS_KEY, Choice, Files, Location, Stamp, reason
 from shiftbench.leaderboard.schema import SCHEMA
 from shiftbench.leaderboard.versions import with_unknown
 
@@ -169,6 +169,15 @@ def relabel(table: pa.Table, labels: Mapping[str, str]) -> pa.Table:
     position = table.schema.get_field_index("label")
     field = table.schema.field(position)
     return table.set_column(position, field, pa.array(column, field.type))
+
+
+def stamps(results: Location) -> dict[str, Stamp]:
+    """Time and size of each run's file, by run id: they change whenever rows do.
+
+    Raises:
+        InputError: the files cannot be listed.
+    """
+    return Files.of(results).runs()
 
 
 def exists(results: Location) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from shiftbench.core.errors import InputError
 from shiftbench.evaluation.metrics.registry import metric
-from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.merging import Folders
 from shiftbench.report.scale import Scale, scale_of
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ class Changes:
 
 
 def changes_between(
-    before: tuple[list[Ranking], Path | None], after: tuple[list[Ranking], Path | None]
+    before: tuple[list[Ranking], Path | Folders | None],
+    after: tuple[list[Ranking], Path | Folders | None],
 ) -> Changes:
     """Compare what two results folders have in common.
 
@@ -87,12 +88,13 @@ def changes_between(
     from shiftbench.evaluation.comparison import SIGNIFICANT
     from shiftbench.evaluation.pair_tests import holm
 
+    was, now = (Folders.of(folders) for _, folders in (before, after))
     ours, theirs = (dict(_methods(rankings)) for rankings, _ in (before, after))
     found = [
         change
         for key, (ranking, method) in theirs.items()
         if key in ours
-        for change in _of_method(ranking, ours[key][1], method, before[1], after[1])
+        for change in _of_method(ranking, ours[key][1], method, was, now)
     ]
     tested = {i: change.p for i, change in enumerate(found) if change.p is not None}
     for i, p in zip(tested, holm([*tested.values()]), strict=True):
@@ -118,8 +120,8 @@ def _of_method(
     ranking: Ranking,
     old: RankedMethod,
     new: RankedMethod,
-    before: Path | None,
-    after: Path | None,
+    before: Folders,
+    after: Folders,
 ) -> Iterator[Change]:
     for name, estimate in new.scores.by_set.items():
         was: Estimate | None = old.scores.by_set.get(name)
@@ -138,8 +140,8 @@ def _of_method(
 def _tested(
     old: RankedMethod,
     new: RankedMethod,
-    before: Path | None,
-    after: Path | None,
+    before: Folders,
+    after: Folders,
     name: str,
     text: str,
 ) -> Difference:
@@ -152,25 +154,25 @@ def _tested(
 
     sides: dict[str, Mapping[Seed, Mapping[str, pa.Table]]] = {
         side: {
-            None if method.shared else member.seed: {name: _predictions(folder, member, name)}
+            None if method.shared else member.seed: {name: _predictions(folders, member, name)}
             for member in method.members
         }
-        for side, method, folder in (("after", new, after), ("before", old, before))
+        for side, method, folders in (("after", new, after), ("before", old, before))
     }
     (found,) = compare(sides, {name: text})
     return found
 
 
-def _predictions(folder: Path | None, member: Member, name: str) -> pa.Table:
+def _predictions(folders: Folders, member: Member, name: str) -> pa.Table:
     import pyarrow.compute as pc
 
     from shiftbench.evaluation.predictions import read
 
-    file = None if folder is None else RunFolder.of(folder, member.run_id).predictions
-    if file is None or not file.is_file():
+    folder = folders.run(member.run_id)
+    if folder is None or not folder.predictions.is_file():
         raise InputError("no predictions are there")
     wanted = (pc.field("variant") == member.variant) & (pc.field("set") == name)
-    return read(file).filter(wanted)
+    return read(folder.predictions).filter(wanted)
 
 
 def _verdict(change: Change, significant: bool) -> Verdict:

@@ -19,6 +19,7 @@ from shiftbench.report.tradeoffs import Tradeoff
 from shiftbench.report.words import (
     MARK,
     NOTE,
+    RESULTS,
     TRADEOFFS,
     duration,
     failure_text,
@@ -80,20 +81,27 @@ def escaped(text: str) -> str:
 def _ranking(of_ranking: RankingReport) -> list[str]:
     ranking, ties = of_ranking.ranking, of_ranking.ties
     shifts = several_shifts(ranking)
-    header = ["#", "tied", "method", "selection", "seeds", "ID"]
+    origin = any(method.results for method in ranking.methods)
+    header = ["#", "tied", "method", *([RESULTS] if origin else []), "selection", "seeds", "ID"]
     header += [*map(short, shifts), "OOD", "95 % of OOD", "cost"]
     rows = [
-        _row(ranking, method, shifts, ties.letters.get(method.name)) for method in ranking.methods
+        _row(ranking, method, shifts, ties.letters.get(method.name), origin=origin)
+        for method in ranking.methods
     ]
     parts = [f"## {escaped(title_of(ranking))}", escaped(metrics_of(ranking)), escaped(ties.note)]
-    parts += [_table(header, rows, left={"method", "selection", "tied"})]
+    parts += [_table(header, rows, left={"method", "selection", "tied", RESULTS})]
     if of_ranking.tradeoffs:
         parts += [TRADEOFFS, _tradeoffs(of_ranking.tradeoffs)]
     return parts
 
 
 def _row(
-    ranking: Ranking, method: RankedMethod, shifts: Sequence[str], letters: str | None
+    ranking: Ranking,
+    method: RankedMethod,
+    shifts: Sequence[str],
+    letters: str | None,
+    *,
+    origin: bool,
 ) -> list[str]:
     mean = method.scores.get(MEAN)
     interval = "" if mean is None else ranking.scale_on(MEAN).interval(mean.low, mean.high)
@@ -101,6 +109,7 @@ def _row(
         "" if method.rank is None else str(method.rank),
         letters or NONE,
         method.label,
+        *([", ".join(method.results)] if origin else []),
         " ".join([method.selection, *filter(None, method.variants)]),
         str(len(method.seeds)),
         *(score_text(ranking, method, name, spread=True) for name in (ID_TEST, *shifts, MEAN)),

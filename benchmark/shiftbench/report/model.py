@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from shiftbench.core.errors import InputError
 from shiftbench.leaderboard.golden import golden_faults
+from shiftbench.leaderboard.merging import Folders
 from shiftbench.leaderboard.published.reading import read_published
 from shiftbench.leaderboard.schema import (
     REAL,
@@ -78,6 +80,7 @@ class RunReport:
     suite: str
     finished: str
     provenance: str
+    results: tuple[str, ...]
     reproduction: Reproduction
 
 
@@ -129,6 +132,7 @@ class Report:
         leaks: task, test images that methods saw.
         runs: every run, and how to do it again.
         updated: when the last run finished, for people; ``None`` when none has.
+        sources: names of the results that are read as one; none where there is only one.
     """
 
     title: str
@@ -151,11 +155,12 @@ class Report:
     leaks: tuple[tuple[str, str], ...]
     runs: tuple[RunReport, ...]
     updated: str | None
+    sources: tuple[str, ...] = ()
 
 
 def build(
     table: pa.Table,
-    results: Path | None = None,
+    results: Path | Folders | None = None,
     *,
     title: str = "Leaderboard",
     published: pa.Table | None = None,
@@ -165,7 +170,8 @@ def build(
 
     Args:
         table: rows of the leaderboard; all their ancestors should be among them.
-        results: folder with the runs' predictions and the searches' trials; ``None`` without.
+        results: folder with the runs' predictions and the searches' trials, or several; ``None``
+            without.
         title: of the whole.
         published: of ``read_published``; by default the shipped results, where a run is of real
             data.
@@ -177,7 +183,8 @@ def build(
     missing: str | None = None
     if published is None and any(row.data_kind == REAL for row in headline):
         published, missing = _shipped()
-    rankings = rank(headline)
+    folders = Folders.of(results)
+    rankings = [_with_results(ranking, folders) for ranking in rank(headline)]
     baselines, trend_note = shipped_baselines(rankings, published)
     first: dict[str, Row] = {}
     for row in headline:
@@ -188,13 +195,13 @@ def build(
         title=title,
         rankings=tuple(
             _ranking_report(found.ranking, found.ties, applicable(found.ranking, baselines))
-            for found in compared(rankings, results)
+            for found in compared(rankings, folders)
         ),
         overall=tuple(overall(rankings)),
         base_to_new=tuple(base_to_new(rankings)),
         movements=tuple(movements(first.values())),
         layer_shares=tuple(layer_shares(first.values())),
-        searches=tuple(searches(first.values(), results)),
+        searches=tuple(searches(first.values(), folders)),
         cloud=cloud(published) if published is not None and baselines else (),
         baselines=tuple(p for shift, of in baselines.items() for p in baseline_points(shift, of)),
         comparisons=() if published is None else tuple(compare(rankings, published)),
@@ -206,8 +213,11 @@ def build(
         data_remarks=data_remarks(headline),
         imports=_imports(everything),
         leaks=tuple(sorted({(run.task, run.leakage) for run in everything if run.leakage})),
-        runs=_run_reports(everything, {} if find is None else reproductions(everything, find)),
+        runs=_run_reports(
+            everything, {} if find is None else reproductions(everything, find), folders
+        ),
         updated=None if finished is None else f"{finished:%Y-%m-%d %H:%M} UTC",
+        sources=tuple(dict.fromkeys(chain.from_iterable(folders.origins.values()))),
     )
 
 
@@ -260,6 +270,24 @@ def _imports(runs: Iterable[RunInfo]) -> tuple[ImportedRun, ...]:
     return tuple(sorted(found, key=str))
 
 
+def _with_results(ranking: Ranking, folders: Folders) -> Ranking:
+    """The ranking with the names of the results that its methods' runs are from."""
+    if not folders.origins:
+        return ranking
+    methods = (
+        replace(
+            method,
+            results=tuple(
+                dict.fromkeys(
+                    chain.from_iterable(folders.origins[m.run_id] for m in method.members)
+                )
+            ),
+        )
+        for method in ranking.methods
+    )
+    return replace(ranking, methods=tuple(methods))
+
+
 def _ranking_report(
     ranking: Ranking, ties: Ties, baseline: Mapping[str, Baseline]
 ) -> RankingReport:
@@ -280,7 +308,7 @@ def _published_note(runs: Sequence[RunInfo], missing: str | None) -> str | None:
 
 
 def _run_reports(
-    runs: Iterable[RunInfo], known: Mapping[str, Reproduction]
+    runs: Iterable[RunInfo], known: Mapping[str, Reproduction], folders: Folders
 ) -> tuple[RunReport, ...]:
     def place(run: RunInfo) -> tuple[object, ...]:
         return run.task, run.backbone, run.shots is None, run.shots or 0, run.label, run.seed
@@ -297,6 +325,7 @@ def _run_reports(
             suite=run.suite,
             finished=f"{run.finished:%Y-%m-%d %H:%M}",
             provenance=provenance(run),
+            results=folders.origins.get(run.run_id, ()),
             reproduction=known.get(run.run_id, UNKNOWN),
         )
         for run in sorted(runs, key=place)

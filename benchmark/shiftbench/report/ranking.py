@@ -38,8 +38,8 @@ class ScoredMethod:
     Attributes:
         label: what the suite calls it, with the settings that tell it from a namesake.
         method: registered name.
-        origin: the distribution and version that provide it; ``imported`` for what
-            was not run, ``made elsewhere`` for weights that were not trained here.
+        origin: the distribution and version that provide it; ``imported`` for what was not run,
+            ``made elsewhere`` for weights that were not trained here.
         reference: whether it is the method that others are compared with, such as zero-shot.
         parents: registered names of the methods that it builds on directly.
         members: the runs that the scores are averaged over, each with its variant.
@@ -86,12 +86,14 @@ class RankedMethod(ScoredMethod):
         cost_seconds: mean device time to train it with its ancestors and to search for their
             settings, each counted once; ``None`` when an ancestor's is not known.
         provenance: what computed it, one text for each kind.
+        results: names of the results that its runs are from, where several are read as one.
     """
 
     rank: int | None
     selection: str
     cost_seconds: float | None
     provenance: tuple[str, ...]
+    results: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -144,10 +146,9 @@ class Ranking:
 def rank(rows: Iterable[Row]) -> list[Ranking]:
     """Rank the methods of each task × backbone × shots.
 
-    A task's shifts are those of its definition, as rows have recorded it; of rows that have not,
-    those that any of them names. What no seed can change, such as zero-shot
-    with all its parents, is one run that stands for all seeds, and is shown beside every number of
-    shots.
+    A task's shifts are those of its definition, as rows have recorded it, or else those that rows
+    name. What no seed can change, such as zero-shot with all its parents, is one run that stands
+    for all seeds, and is shown beside every number of shots.
 
     Args:
         rows: of the leaderboard; all their ancestors should be among them for the costs.
@@ -319,10 +320,7 @@ M = TypeVar("M", bound=ScoredMethod)
 
 
 def shared_ranks(values: Sequence[float]) -> list[int]:
-    """Ranks from 1 of values in descending order: equal ones share a rank, as in 1, 1, 3.
-
-    Means of the same numbers may differ in their last digits, so those count as equal.
-    """
+    """Ranks from 1 of descending values: equal ones (but for last digits) share one: 1, 1, 3."""
     ranks: list[int] = []
     for place, value in enumerate(values):
         equal = place > 0 and math.isclose(value, values[place - 1], rel_tol=1e-12, abs_tol=1e-12)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from shiftbench.leaderboard.runfolder import SearchFolder
+from shiftbench.leaderboard.merging import Folders
 from shiftbench.leaderboard.schema import Row
 
 _TRIAL_COLUMNS = ["study", "number", "state", "values", "score", "rungs", "steps", "error"]
@@ -82,19 +82,20 @@ class SearchReport:
     note: str | None
 
 
-def searches(runs: Iterable[Row], results: Path | None) -> list[SearchReport]:
+def searches(runs: Iterable[Row], results: Path | Folders | None) -> list[SearchReport]:
     """Every search once, by task and method.
 
     Args:
         runs: a row of each.
-        results: folder with the searches' trials; ``None`` without.
+        results: folder with the searches' trials, or several; ``None`` without.
     """
     first: dict[str, Row] = {}
     for run in runs:
         if run.search_id is not None:
             first.setdefault(run.search_id, run)
     ordered = sorted(first.values(), key=lambda run: (run.task, run.label))
-    return [_search(run, results) for run in ordered]
+    folders = Folders.of(results)
+    return [_search(run, folders) for run in ordered]
 
 
 def rungs(trials: Iterable[Mapping[str, Any]]) -> list[RungCount]:
@@ -114,9 +115,9 @@ def rungs(trials: Iterable[Mapping[str, Any]]) -> list[RungCount]:
     return [RungCount(step, reached[step], stopped[step]) for step in sorted(reached)]
 
 
-def _search(run: Row, results: Path | None) -> SearchReport:
+def _search(run: Row, folders: Folders) -> SearchReport:
     search_id = run.search_id or ""
-    rows, note = _trials(search_id, results)
+    rows, note = _trials(search_id, folders)
     return SearchReport(
         search_id=search_id,
         task=run.task,
@@ -144,13 +145,14 @@ def _search(run: Row, results: Path | None) -> SearchReport:
     )
 
 
-def _trials(search_id: str, results: Path | None) -> tuple[list[dict[str, Any]], str | None]:
+def _trials(search_id: str, folders: Folders) -> tuple[list[dict[str, Any]], str | None]:
     """The rows of a search's table of trials, or why there are none."""
     import pyarrow.parquet as pq
 
-    if results is None:
+    folder = folders.search(search_id)
+    if folder is None:
         return [], "There is no results folder."
-    file = SearchFolder.of(results, search_id).trials
+    file = folder.trials
     try:
         table = pq.read_table(file, columns=_TRIAL_COLUMNS, partitioning=None)
     except (OSError, pa.ArrowException):

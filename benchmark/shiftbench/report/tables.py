@@ -27,13 +27,14 @@ HEADER = (
     *("rank", "tied", "method", "label", "origin", "selection", "variants"),
     *("evaluation_set", "shifts", "metric"),
     *("value", "sd", "low", "high", "interval", "n", "seeds", "seed_list", "complete", "remark"),
-    *("cost_seconds", "runs", "imported_files", "imported_sha256"),
+    *("cost_seconds", "runs", "imported_files", "imported_sha256", "results"),
 )
 """Columns of the CSV. Accuracies are in [0, 1]; an empty cell is not known, or means all.
 
 ``shifts`` are those that a mean is over, ``n`` is the least where seeds had different numbers of
 images (the remark says so), ``seeds`` a count, and ``origin`` what provides the method. The files
-that imported runs are from, and their digests, are in the order of the runs.
+that imported runs are from, and their digests, are in the order of the runs. ``results`` are those
+that the runs are from, where several are read as one.
 """
 
 _SPECIAL = {
@@ -116,6 +117,7 @@ def _csv_rows(
                 *(
                     "; ".join(run.file for run in imported),
                     " ".join(run.sha256 for run in imported),
+                    "; ".join(method.results),
                 ),
             ]
         )

@@ -13,6 +13,7 @@ from shiftbench.report.scores import MEAN
 from shiftbench.report.words import (
     MARK,
     NOTE,
+    RESULTS,
     duration,
     failure_text,
     metrics_of,
@@ -70,16 +71,21 @@ def print_ranking(console: Console, of_ranking: RankingReport) -> None:
     shown = shifts[:SHOWN_SHIFTS]
     table = _table()
     tied = ["tied"] if letters else []
-    for header in ("#", *tied, "method", "seeds", "ID", *map(short, shown), "OOD", "cost"):
-        is_text = header in ("method", "tied")
+    origin = [RESULTS] if any(method.results for method in ranking.methods) else []
+    for header in ("#", *tied, "method", *origin, "seeds", "ID", *map(short, shown), "OOD", "cost"):
+        is_text = header in ("method", "tied", RESULTS)
         table.add_column(
-            escape(header), justify="left" if is_text else "right", no_wrap=header != "method"
+            escape(header),
+            justify="left" if is_text else "right",
+            no_wrap=header not in ("method", RESULTS),
+            overflow="fold",
         )
     for method in ranking.methods:
         cells = [
             "" if method.rank is None else str(method.rank),
             *([letters.get(method.name, NONE)] if letters else []),
             method.name,
+            *([", ".join(method.results)] if origin else []),
             str(len(method.seeds)),
             score_text(ranking, method, ID_TEST, spread=True),
             *(score_text(ranking, method, shift) for shift in shown),

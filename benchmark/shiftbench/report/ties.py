@@ -21,7 +21,7 @@ from shiftbench.core.provenance import package_versions
 from shiftbench.core.source_digest import own_code
 from shiftbench.core.stamps import COARSE_S
 from shiftbench.evaluation.metrics.registry import plugin_origins
-from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.merging import Folders
 from shiftbench.report.ranking import RankedMethod, Ranking
 from shiftbench.report.scores import BOOTSTRAP, OF_SETS
 
@@ -59,16 +59,16 @@ class Compared:
     ties: Ties
 
 
-def compared(rankings: Sequence[Ranking], results: Path | None) -> list[Compared]:
+def compared(rankings: Sequence[Ranking], results: Path | Folders | None) -> list[Compared]:
     """The ties of each ranking, and intervals of means. Each file of predictions is read once.
 
     What was found before on the same files is remembered in the cache's folder.
 
     Args:
         rankings: of a report.
-        results: folder of the runs; ``None`` when there is none.
+        results: folder of the runs, or several; ``None`` when there is none.
     """
-    reader = _Reader(rankings, results)
+    reader = _Reader(rankings, Folders.of(results))
     found = []
     for ranking in rankings:
         known = _remembered(ranking, reader)
@@ -92,7 +92,7 @@ class _Found:
 
 def _remembered(ranking: Ranking, reader: _Reader) -> _Found:
     """What is found of a ranking, or was found before on these predictions by this code."""
-    key = _key(ranking, reader.results)
+    key = _key(ranking, reader.folders)
     file = cache_dir() / "ties" / f"{key}.json"
     if key is not None:
         try:
@@ -112,31 +112,34 @@ def _remembered(ranking: Ranking, reader: _Reader) -> _Found:
     return found
 
 
-def _key(ranking: Ranking, results: Path | None) -> str | None:
+def _key(ranking: Ranking, folders: Folders) -> str | None:
     """A digest of all that decides what is found.
 
     ``None`` where a file is so new that its time may not show that it is written again.
     """
-    if results is None:
+    if not folders.results:
         return None
     now, methods = time.time_ns(), []
     for method in _compared(ranking):
         mean, files = method.scores.mean_ood, []
         for member in method.members:
-            path = RunFolder.of(results, member.run_id).predictions
+            folder = folders.run(member.run_id)
+            path = None if folder is None else folder.predictions.absolute()
             try:
-                stat = path.stat()
+                stat = None if path is None else path.stat()
             except OSError:
+                stat = None
+            if stat is None:
                 stamp = None
             else:
                 if now - stat.st_mtime_ns < COARSE_S * 1e9:
                     return None
                 stamp = (stat.st_size, stat.st_mtime_ns)
-            files.append([member.run_id, member.variant, member.seed, stamp])
+            files.append([str(path), member.variant, member.seed, stamp])
         methods.append([method.name, method.shared, mean and mean.interval, files])
     metrics = {name: ranking.metrics[name] for name in ranking.by if name in ranking.metrics}
     code = [own_code(), package_versions(), plugin_origins(metrics.values())]
-    parts = [code, str(results.absolute()), metrics, methods]
+    parts = [code, metrics, methods]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -197,7 +200,7 @@ def _ties(ranking: Ranking, reader: _Reader) -> Ties:
     absent = ", ".join(missing)
     if len(predictions) < 2:
         there = f"Predictions are missing of {absent}."
-        why = "There is no results folder." if reader.results is None else there
+        why = there if reader.folders.results else "There is no results folder."
         return Ties({}, f"Ties are not known. {why}", False)
     try:
         differences = compare(predictions, metrics)
@@ -225,8 +228,8 @@ def _compared(ranking: Ranking) -> list[RankedMethod]:
 class _Reader:
     """Predictions of runs, kept from a run's first ranking to its last."""
 
-    def __init__(self, rankings: Sequence[Ranking], results: Path | None) -> None:
-        self.results = results
+    def __init__(self, rankings: Sequence[Ranking], folders: Folders) -> None:
+        self.folders = folders
         self.variants: dict[str, set[str]] = {}  # that are looked at
         self.last: dict[str, Ranking] = {}  # that looks at a run
         self.tables: dict[str, pa.Table | InputError] = {}
@@ -272,9 +275,10 @@ class _Reader:
         from shiftbench.evaluation.metrics.registry import metric
         from shiftbench.evaluation.predictions import columns_for
 
-        if self.results is None:
+        folder = self.folders.run(run_id)
+        if folder is None:
             raise InputError("no results folder")
-        path = RunFolder.of(self.results, run_id).predictions
+        path = folder.predictions
         variants = pc.field("variant").isin(sorted(self.variants[run_id]))
         wanted = variants & pc.field("set").isin(list(metrics))
         columns = ["set", "variant", *columns_for(metric(text) for text in metrics.values())]

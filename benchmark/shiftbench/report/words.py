@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from shiftbench.core import words
 from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.leaderboard.schema import REAL, FailedRun
 from shiftbench.report.over_tasks import OverallRanking
@@ -27,6 +28,7 @@ SHORT = {
 }
 """Headings of columns."""
 MARK = "*"  # of a value from incomplete data
+RESULTS = "results"  # heading of the column that says where runs are from
 OUTSIDE = "†"  # of an effective robustness that is extrapolated
 NOTE = (
     "Headline metric of each set, in percent unless it is a loss; mean over seeds ± standard "
@@ -87,11 +89,7 @@ def tasks_of(ranking: OverallRanking) -> str:
 
 def duration(seconds: float | None) -> str:
     """Seconds, minutes or hours, whichever reads best."""
-    if seconds is None:
-        return NONE
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return NONE if seconds is None else words.duration(seconds)
 
 
 def shots_text(shots: int | None) -> str:

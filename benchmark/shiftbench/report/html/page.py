@@ -54,8 +54,13 @@ class ScoreColumn:
     explanation: str
 
 
-def render(report: Report) -> str:
-    """The page as HTML."""
+def render(report: Report, version: str = "") -> str:
+    """The page as HTML.
+
+    Args:
+        report: what it shows.
+        version: of the rows, on a page that is served: it asks for that of those there are by then.
+    """
     style = styles(report)
     rankings = []
     figures: list[Figure] = []
@@ -107,6 +112,8 @@ def render(report: Report) -> str:
         counts=_counts(report),
         css=_own("page.css"),
         script=_own("page.js"),
+        version=version,
+        live=_own("live.js") if version else "",
         vega=_script(assets.vega()) if figures else "",
         datatables=_script(assets.datatables()),
         charts=as_json(

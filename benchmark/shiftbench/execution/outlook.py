@@ -1,0 +1,159 @@
+"""What is left of a plan, in a few lines for people: time, cost, memory, disk. No torch, no ray."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shiftbench.core.cpus import available_cpus
+from shiftbench.core.errors import InputError
+from shiftbench.core.memory import available_memory
+from shiftbench.core.words import duration, size
+from shiftbench.execution.processes import workers_that_fit
+from shiftbench.execution.throughput import gpu_models
+from shiftbench.models.arithmetic import tower_of
+
+if TYPE_CHECKING:
+    from shiftbench.execution.cost import Amount, PlanState
+    from shiftbench.suite.file import Resources
+    from shiftbench.suite.plan import Plan
+
+TRAINED_BYTES = 16
+"""Of a weight that trains with AdamW: itself, its gradient and two moments, fp32."""
+SOON_S = 12 * 3600
+"""Seconds up to which an end is told by the clock alone."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine can do at once.
+
+    Attributes:
+        workers: that fit; 0 where it has none of the GPUs that they need, or is not to do it.
+        memory: bytes that are free.
+        disk: bytes that are free where the results are.
+    """
+
+    workers: int
+    memory: int
+    disk: int
+
+    @classmethod
+    def here(cls, resources: Resources, results: Path) -> Machine:
+        """This one, for workers with these resources."""
+        memory = available_memory()
+        folder = results.absolute()
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        return cls(_workers(resources, memory), memory, shutil.disk_usage(there).free)
+
+
+def outlook(
+    plan: Plan,
+    state: PlanState,
+    results: Path,
+    *,
+    machine: Machine | None = None,
+    now: Callable[[], datetime] = datetime.now,
+) -> list[str]:
+    """Time, cost, memory and disk of what is left, a line each; where it ends by the clock.
+
+    Args:
+        plan: the runs.
+        state: of them.
+        results: the results folder.
+        machine: that does them; by default this one.
+        now: the local time.
+    """
+    if not state.count("left") and not state.count("failed"):
+        return ["Nothing is left to do."]
+    machine = machine or Machine.here(plan.suite.resources, results)
+    return [
+        _time(state, machine, now),
+        _money(state),
+        _calibration(state),
+        _memory(plan, state, machine),
+        _disk(state, results, machine),
+    ]
+
+
+def eta_seconds(state: PlanState, workers: int) -> Amount:
+    """Seconds until the end with so many workers at once: no sooner than the longest run takes."""
+    shared = state.cost.worker_seconds * (1 / max(1, workers))
+    return type(shared)(max(shared.known, state.longest), shared.whole)
+
+
+def amount(of: Amount, text: Callable[[float], str] = lambda n: f"{n:,.0f}") -> str:
+    """An amount in words: ``at least 1,200`` where only a part of it is known."""
+    return text(of.known) if of.whole else f"at least {text(of.known)}"
+
+
+def _workers(resources: Resources, memory: int) -> int:
+    if resources.gpus_per_worker:
+        fit = int(len(gpu_models()) / resources.gpus_per_worker)
+        return min(fit, resources.max_concurrent or sys.maxsize)
+    try:
+        return workers_that_fit(resources, available_cpus(), memory)
+    except InputError:  # too few processors: run says so
+        return 0
+
+
+def _time(state: PlanState, machine: Machine, now: Callable[[], datetime]) -> str:
+    alone = f"Time: {amount(state.cost.seconds, duration)}, one run after the other"
+    if not machine.workers:
+        return f"{alone}; to be divided by the workers that are at it at once."
+    left = eta_seconds(state, machine.workers)
+    at_once = "1 worker" if machine.workers == 1 else f"{machine.workers} workers at once"
+    end = now() + timedelta(seconds=left.known)
+    clock = f"{end:%H:%M}" if left.known < SOON_S else f"{end:%a %d %b %H:%M}"
+    return f"{alone}; {amount(left, duration)} here with {at_once}, until {clock} if begun now."
+
+
+def _money(state: PlanState) -> str:
+    unit = "GPU" if state.device.kind == "gpu" else "processor"
+    hours = amount(state.cost.worker_seconds, lambda s: f"{s / 3600:,.2f}")
+    return f"Cost: {hours} {unit}-hours of workers."
+
+
+def _calibration(state: PlanState) -> str:
+    cost = state.cost
+    if not cost.estimated:
+        if cost.seconds.known:
+            return "Times are those of runs like these in these results."
+        return "No time is known: sizes of data, or the arithmetic of a backbone, are missing."
+    whole = cost.estimated >= 0.999 * cost.seconds.known
+    part = "Times" if whole else f"{cost.estimated / cost.seconds.known:.0%} of the time"
+    return (
+        f"{part}: an estimate that is not calibrated, of arithmetic alone, from published "
+        f"throughputs ({state.device.name}: {state.device.source}). Finished runs replace it."
+    )
+
+
+def _memory(plan: Plan, state: PlanState, machine: Machine) -> str:
+    resources = plan.suite.resources
+    towers = [tower_of(name) for name in {run.backbone for run in plan.runs.values()}]
+    least = TRAINED_BYTES * max((tower.parameters for tower in towers if tower), default=0)
+    seen = "" if state.peak_memory is None else f"; the most so far was {size(state.peak_memory)}"
+    needs = f"weights, gradients and moments take at least {size(least)}"
+    if state.device.kind == "gpu":
+        return f"Memory: on a GPU, {needs}, activations what is left{seen}."
+    counted = f"a worker is counted with {size(resources.memory_per_worker)}"
+    more = (
+        "; set resources.memory_per_worker higher"
+        if max(least, state.peak_memory or 0) > resources.memory_per_worker
+        else ""
+    )
+    return f"Memory: {counted}, {needs}{seen}; {size(machine.memory)} are free{more}."
+
+
+def _disk(state: PlanState, results: Path, machine: Machine) -> str:
+    left = state.cost.disk
+    short = ", which is not enough" if left.known > machine.disk else ""
+    return (
+        f"Disk: {amount(left, size)} of weights and predictions; {size(machine.disk)} are free in "
+        f"{results}{short}."
+    )

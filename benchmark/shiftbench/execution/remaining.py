@@ -1,0 +1,87 @@
+"""How long a launch still takes, from how long what is done of it took. No torch, no ray."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from shiftbench.execution.jobs import Job
+
+if TYPE_CHECKING:
+    from shiftbench.execution.cost import Estimator
+    from shiftbench.suite.plan import Run
+
+ENOUGH = 0.03
+"""Part of the work after which its own speed tells more than any estimate."""
+BRIEF_S = 0.05
+"""Weight of a job beyond its arithmetic: loading, scoring, writing."""
+
+
+class Remaining:
+    """The work of a launch's jobs, in any unit, and how much of it is done.
+
+    Estimates only weigh the jobs against each other: their sum is measured as they are done.
+
+    Args:
+        weights: of each job; more than 0.
+    """
+
+    def __init__(self, weights: Mapping[Job, float]) -> None:
+        self._left: dict[str, dict[Job, float]] = defaultdict(dict)
+        for job, weight in weights.items():
+            self._left[job.run_id][job] = weight
+        self._all = sum(weights.values())
+        self._done = 0.0
+        self._part: dict[str, float] = {}
+
+    def done(self, job: Job) -> None:
+        """A job is done."""
+        self._done += self._left[job.run_id].pop(job, 0.0)
+
+    def failed(self, run_id: str) -> None:
+        """A run has failed: what was left of it is no work any more."""
+        self._all -= sum(self._left.pop(run_id, {}).values())
+
+    def steps(self, steps: Mapping[str, tuple[int, int]]) -> None:
+        """Trainings under way are so far: steps done and in all, by run."""
+        self._part = {run_id: done / max(1, total) for run_id, (done, total) in steps.items()}
+
+    def seconds(self, elapsed: float) -> float | None:
+        """Seconds until the end, at the speed so far; ``None`` before that says anything."""
+        done = self._done + sum(
+            part * self._left[run_id].get(Job("fit", run_id), 0.0)
+            for run_id, part in self._part.items()
+        )
+        if self._all <= 0 or done < ENOUGH * self._all:
+            return None
+        return elapsed * (self._all - done) / done
+
+
+def weights_of_jobs(
+    jobs: Iterable[Job], runs: Mapping[str, Run], estimator: Estimator
+) -> dict[Job, float]:
+    """Estimated seconds of each job.
+
+    Args:
+        jobs: of a launch.
+        runs: by id.
+        estimator: of what is left of them.
+    """
+    jobs = list(jobs)
+    predicts = Counter(job.run_id for job in jobs if job.stage == "predict")
+    stages = {run_id: estimator.stages(runs[run_id]) for run_id in {job.run_id for job in jobs}}
+    weights = {}
+    for job in jobs:
+        training, evaluation = stages[job.run_id]
+        match job.stage:
+            case "search":
+                seconds = estimator.search_cost(runs[job.run_id]).seconds.known
+            case "fit":
+                seconds = training.seconds.known
+            case "predict":
+                seconds = evaluation.seconds.known / predicts[job.run_id]
+            case _:
+                seconds = 0.0
+        weights[job] = seconds + BRIEF_S
+    return weights
