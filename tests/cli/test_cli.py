@@ -206,9 +206,10 @@ def test_plan_shows_every_method_and_the_total(capsys):
     assert main(["plan", "x.yaml"]) == 0
     lines = {line.split()[0]: line.split()[1:] for line in _lines(capsys.readouterr().out)}
     # 45,000 images for 10 epochs in batches of 512, and 5,000 + 10,000 + 2,000 + 2,000 to predict.
-    assert lines["zero-shot"] == ["0", "0", "1", "0", "0", "19,000", "?"]
-    assert lines["full"] == ["0", "0", "2", "1,758", "900,096", "38,000", "?"]
-    assert lines["all"] == ["0", "0", "3", "1,758", "900,096", "57,000", "?"]
+    assert lines["zero-shot"][:6] == ["0", "0", "1", "0", "0", "19,000"]
+    assert lines["full"][:6] == ["0", "0", "2", "1,758", "900,096", "38,000"]
+    assert lines["all"][:6] == ["0", "0", "3", "1,758", "900,096", "57,000"]
+    assert all(lines[name][-1] == "h" for name in ("zero-shot", "full", "all"))
 
 
 def test_plan_takes_overrides(capsys):
