@@ -63,7 +63,7 @@ def values(rows, **wanted):
 def test_counts(rows):
     assert Counter(row["collection"] for row in rows) == {
         "papers": 958,
-        "papers-since-2023": 216,
+        "papers-since-2023": 221,
         "openclip-zero-shot": 121 * 39,  # 38 data sets and their average
         "model-soups-finetunes": 72 * 7,
         "imagenet-testbed": 338 * 13 - 51,  # where a model was not evaluated
@@ -156,7 +156,7 @@ def test_papers_since_2023(rows, value, wanted):
 def test_papers_since_2023_have_no_rows_that_are_known_to_be_wrong(rows):
     """TRACER's second LP-FT row, and its LP-FT of ViT-L/14, which is another method's row."""
     of_tracer = [row for row in rows if row["source"].startswith("arXiv:2605.29380")]
-    assert len(of_tracer) == 56
+    assert len(of_tracer) == 61
     lp_ft = [row for row in of_tracer if row["method"] == "lp-ft"]
     assert {row["backbone"] for row in lp_ft} == {"openai/ViT-B-16"}
     assert values(lp_ft, evaluation_set="id-test") == [0.8244]
@@ -211,6 +211,23 @@ def test_recipes_of_full_fine_tuning_that_differ_are_noted(rows):
     assert all("36.6 to 45.5" in row["note"] for row in full)
 
 
+def test_it_is_noted_that_tpgm_looked_at_the_test_set(rows):
+    of_tpgm = [row for row in rows if row["method"] == "tpgm"]
+    assert len(of_tpgm) == 5
+    assert all("radii on the images that ID accuracy is measured on" in r["note"] for r in of_tpgm)
+
+
+def test_model_stock_of_another_papers_baselines(rows):
+    found = {r["evaluation_set"]: r["value"] for r in rows if r["method"] == "model-stock"}
+    assert found == {
+        "id-test": 0.8407,
+        "imagenet-v2": 0.7483,
+        "imagenet-r": 0.7177,
+        "imagenet-a": 0.5123,
+        "imagenet-sketch": 0.5177,
+    }
+
+
 def test_open_clip(rows):
     """Values of docs/openclip_results.csv."""
     wanted = {"collection": "openclip-zero-shot", "backbone": "openai/ViT-B-16"}
@@ -259,7 +276,7 @@ def test_the_vocabulary_is_ours(rows):
         assert {row["evaluation_set"] for row in of_task} == sets.keys() - {"ood-val"}
         assert all(row["metric"] == sets[row["evaluation_set"]].metric for row in of_task)
     ours = METHODS.entries().keys()
-    others = {"carot", "clipood", "coop", "drm", "lipsum-ft", "partial-ft-top4", "tpgm"}
+    others = {"carot", "clipood", "coop", "drm", "lipsum-ft", "partial-ft-top4"}
     since = [row for row in rows if row["collection"] == "papers-since-2023"]
     others |= {"arf", "mask-fill", "r-adapter", "static-sd", "tracer", "vrf"}
     assert {row["method"] for row in since} - others <= ours

@@ -53,6 +53,10 @@ _FULL_DIFFERS = (
     "full fine-tuning gives 36.6 to 45.5 on ImageNet-A, as each paper's recipe has it: see the "
     "source's own baselines"
 )
+_LEARNED_ON_TEST_IMAGES = (
+    "the released script learns the radii on the images that ID accuracy is measured on; ours "
+    "learns them on ID validation"
+)
 _OF_PROBABILITIES = 'averages probabilities, as output-ensemble does with "space: probabilities"'
 _AS_PRINTED = "as printed in the CLIP paper"  # and evaluated by it
 _UNCROPPED_SOURCES = ("arXiv:2109.01903", "CaRot ", "arXiv:2605.29380")
@@ -104,6 +108,8 @@ def _of_recipe(task: str, backbone: str, method: str) -> str | None:
     """What to know of a method whose settings are not the same in all papers."""
     if method in ("l2-sp", "lp-ft"):
         return _RECIPES_DIFFER
+    if method == "tpgm":
+        return _LEARNED_ON_TEST_IMAGES
     if (task, backbone, method) == ("imagenet", "openai/ViT-B-16", "full"):
         return _FULL_DIFFERS
     return None
