@@ -31,8 +31,8 @@ backbones: [miniature]
 tasks: [imagenet]
 methods:
   zero-shot: {}
-  full: {method: terms, lr: 1e-3, batch_size: 12, warmup_steps: 0}
-  stock: {over_seeds: [0, 3]}
+  full: {method: terms, lr: 1e-3, batch_size: 12, warmup_steps: 0, train_head: false}
+  stock: {method: model-stock, parents: [full], over_seeds: [0, 3]}
   soup: {parents: [full], over_seeds: [0, 3], kind: uniform}
   descent: {rate: 0.01, epochs: 1, batch_size: 16}
   nearness: {}
@@ -90,6 +90,13 @@ def test_every_term_of_a_loss_is_recorded(done) -> None:  # type: ignore[no-unty
     assert record.terms.keys() == {"labels", "twice", "even"}
     assert record.terms["twice"] == pytest.approx([2 * loss for loss in record.losses])
     assert [value is None for value in record.terms["even"]] == [False, True, False]
+
+
+def test_a_head_that_is_not_to_train_is_the_zero_shot_one(done) -> None:  # type: ignore[no-untyped-def]
+    workspace, runs = done
+    start, theta = (workspace.start(runs["full", 0]), weights(workspace, runs["full", 0], ""))
+    for name, theta0 in start.items():
+        assert torch.equal(theta[name], theta0) == name.startswith("head."), name
 
 
 def test_derived_weights_that_are_kept_are_stored_once(done) -> None:  # type: ignore[no-untyped-def]

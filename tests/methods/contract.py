@@ -6,7 +6,6 @@ A suite names them through ``SHIFTBENCH_PLUGINS``; see ``PLUGINS``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,41 +17,6 @@ if TYPE_CHECKING:
     from shiftbench.methods.base import Array, Batch, Derivation, Labelled, Members, Weights
     from shiftbench.models.classifier import ImageClassifier
     from torch import Tensor
-
-
-class OverSeeds(MethodConfig):
-    parent: str = "full"
-    over_seeds: tuple[int, ...] = (0, 1)
-
-
-class StockAverage(DerivedMethod[OverSeeds]):
-    """Model Stock (Jang et al. 2024, arXiv 2403.19522): the mean over seeds, pulled to θ0."""
-
-    name = "stock"
-    Config = OverSeeds
-    kept = True
-    seeded = False
-
-    def parents(self) -> tuple[Parent, ...]:
-        return tuple(Parent(self.config.parent, seed) for seed in self.config.over_seeds)
-
-    def derive(self, variant: str, derivation: Derivation) -> Weights:
-        from shiftbench.models.weights import average
-
-        thetas = [derivation.parents[parent] for parent in self.parents()]
-        n = len(thetas)
-        result: dict[str, Tensor] = {}
-        for name, start in derivation.zero_shot.items():
-            deltas = [(theta[name] - start).double().flatten() for theta in thetas]
-            cosines = [
-                float(a @ b / (a.norm() * b.norm()).clamp(min=1e-30))
-                for a, b in combinations(deltas, 2)
-            ]
-            cosine = sum(cosines) / len(cosines)
-            share = min(max(n * cosine / (1 + (n - 1) * cosine), 0), 1)
-            parts = [{name: start}, *({name: theta[name]} for theta in thetas)]
-            result |= average(parts, [1 - share, *[share / n] * n])
-        return result
 
 
 class DescentConfig(MethodConfig):
@@ -176,5 +140,5 @@ class Terms(Full):
 
 PLUGINS = ",".join(
     f"{method.name}=tests.methods.contract:{method.__name__}"
-    for method in (StockAverage, Descent, Nearness, Terms)
+    for method in (Descent, Nearness, Terms)
 )

@@ -16,47 +16,12 @@ from tests.methods.contract import (
     DescentConfig,
     Nearness,
     NearnessConfig,
-    OverSeeds,
-    StockAverage,
 )
 from tests.methods.toys import (
     make_derivation,
     make_members,
     make_model,
 )
-
-
-def flat(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().double().numpy().ravel()
-
-
-@pytest.mark.parametrize("seeds", [(0, 1), (4, 2, 9)])
-def test_model_stock_over_seeds(seeds: tuple[int, ...]) -> None:
-    method = StockAverage(OverSeeds(over_seeds=seeds))
-    assert method.parents() == tuple(Parent("full", seed) for seed in seeds)
-    start = make_model().state_dict()
-    drift = make_model(seed=50).state_dict()
-    noises = [make_model(seed=60 + i).state_dict() for i in range(len(seeds))]
-    thetas = [
-        {k: v + 0.1 * drift[k] + 0.05 * noise[k] for k, v in start.items()} for noise in noises
-    ]
-    parents = dict(zip(method.parents(), thetas, strict=True))
-    merged = method.derive("", make_derivation(start, parents))
-
-    n = len(seeds)
-    for name, tensor in start.items():
-        theta0 = flat(tensor)
-        deltas = [flat(theta[name]) - theta0 for theta in thetas]
-        cosines = [
-            deltas[i] @ deltas[j] / math.sqrt(deltas[i] @ deltas[i] * (deltas[j] @ deltas[j]) or 1)
-            for i in range(n)
-            for j in range(i)
-        ]
-        cosine = np.mean(cosines)
-        share = np.clip(n * cosine / (1 + (n - 1) * cosine), 0, 1)
-        expected = theta0 + share * np.mean(deltas, axis=0)
-        np.testing.assert_allclose(flat(merged[name]), expected, rtol=1e-4, atol=1e-6)
-        assert merged[name].dtype == tensor.dtype
 
 
 def double(weights: dict[str, Tensor]) -> ImageClassifier:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from pydantic import ValidationError
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training import Trained, Trainer
@@ -41,6 +42,8 @@ TRAINING = [
     for name, method in METHODS.items()
     if isinstance(method, TrainedMethod) and method.search() is None
 ]
+WITHOUT_HEAD = ["linear-probe", "flyp", "saft"]
+"""Methods that train nothing but a head, or have none: the text tower makes it."""
 
 
 def fit(
@@ -49,12 +52,13 @@ def fit(
     state_file: Path | None = None,
     stop_after: int | None = None,
     micro_batch: int | None = None,
+    **changes: object,
 ) -> tuple[ImageClassifier, Trained, TrainedMethod[TrainingConfig]]:
     """Train the toy model with a method, in this process."""
-    method = make_method(name)
+    method = make_method(name, **changes)
     model = make_model(architecture=method.architecture())
     start = copy.deepcopy(model)
-    method.prepare(model, make_context(method, model, place))
+    method.ready(model, make_context(method, model, place))
     if method.whole_batch:
         model.chunk, micro_batch = micro_batch, None
     schedule = make_schedule(EXAMPLES, method.config, place.size, micro_batch)
@@ -163,6 +167,22 @@ def test_accumulated_micro_batches_agree_with_the_whole_batch(name: str) -> None
     whole, _, method = fit(name)
     pieces, _, other = fit(name, micro_batch=4)
     torch.testing.assert_close(final(pieces, other), final(whole, method), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINING if name not in WITHOUT_HEAD])
+def test_a_head_that_is_not_to_train_stays_what_it_was(name: str) -> None:
+    model, _, method = fit(name, train_head=False)
+    begun = make_model(5 if method.parents() else 0, method.architecture()).state_dict()
+    found = final(model, method)
+    assert torch.equal(found["head.weight"], begun["head.weight"])
+    assert torch.equal(found["head.bias"], begun["head.bias"])
+    assert any(not torch.equal(tensor, begun[key]) for key, tensor in found.items())
+
+
+@pytest.mark.parametrize("name", WITHOUT_HEAD)
+def test_train_head_is_refused_where_it_says_nothing(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"train_head\b.*\n?.*[Tt]rue"):
+        make_method(name, train_head=False)
 
 
 @pytest.mark.parametrize("name", TRAINING)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from scipy.special import softmax
-from shiftbench.methods.base import Members, Outputs, Parent
+from shiftbench.methods.base import Labelled, Members, Outputs, Parent
 from shiftbench.methods.builtin.output_ensemble import OutputEnsemble, OutputEnsembleConfig
+from shiftbench.methods.calibration import calibrated_temperature
 
 
 def make_ensemble(**settings: object) -> OutputEnsemble:
@@ -80,6 +81,40 @@ def test_the_two_means_can_disagree() -> None:
         for space in ("logits", "probabilities")
     ]
     assert answers == [2, 0, 2, 2]
+
+
+@pytest.mark.parametrize("space", ["logits", "probabilities"])
+def test_models_are_calibrated_on_id_validation_first(space: str) -> None:
+    members = make_members(scale=4)
+    parts = (members.zero_shot.logits, members.parents[Parent("full")].logits)
+    labels = np.array([z.argmax() for z in parts[1]])
+    labels[:2] = (labels[:2] + 1) % 4  # of six, the fine-tuned model is right on four
+    method = make_ensemble(alphas=[0.3], alpha=0.3, space=space, temperatures="id-val")
+    assert method.kept
+    assert method.selects()
+    fitted = method.fit(lambda: Labelled(members, labels), never)
+    grid = np.geomspace(0.1, 10, 20_001)
+    scaled = []
+    for z, found in zip(parts, fitted["temperatures"], strict=True):
+        wide = z.astype(np.float64)
+        accuracy = (z.argmax(1) == labels).mean()
+        gaps = [abs(softmax(wide / t, axis=1).max(1).mean() - accuracy) for t in grid]
+        assert found == pytest.approx(grid[np.argmin(gaps)], rel=5e-4)
+        scaled.append(wide / found)
+    of = (lambda z: z) if space == "logits" else (lambda z: softmax(z, axis=1))
+    expected = 0.7 * of(scaled[0]) + 0.3 * of(scaled[1])
+    combined = method.combine("alpha=0.3", members, fitted).astype(np.float64)
+    np.testing.assert_allclose(of(combined), expected, rtol=1e-5)
+
+
+def never() -> Labelled:
+    raise AssertionError("temperatures need no training set")
+
+
+def test_a_temperature_stays_between_two_ends() -> None:
+    logits = np.array([[5, 0, 0], [0, 5, 0], [0, 0, 5]], np.float32)
+    assert calibrated_temperature(logits, np.array([1, 2, 0])) == 10  # never right
+    assert calibrated_temperature(logits, np.array([0, 1, 2])) == pytest.approx(0.1)  # always
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from shiftbench.models import sparse
 from shiftbench.models.sparse import (
     SparseParameters,
     join_positions,
+    kth_largest,
     sampled,
     select_mask,
     selected_count,
@@ -223,3 +224,10 @@ def test_a_transposed_parameter_is_written_in_logical_order() -> None:
         compact.values.copy_(torch.tensor([-1.0, -2.0]))
     compact.scatter()
     assert tensor.tolist() == [[0, -1], [1, 4], [-2, 5]]
+
+
+@pytest.mark.parametrize("k", [1, 3, 7, 12])
+def test_the_kth_largest_of_all_scores(k: int) -> None:
+    scores = [torch.tensor([[0.5, 3, -0.0], [2, 2, 1e-30]]), torch.tensor([2, 0.25, 9, 0, 7, 0.5])]
+    everything = sorted(torch.cat([part.flatten() for part in scores]).tolist(), reverse=True)
+    assert kth_largest(scores, k) == everything[k - 1]

@@ -86,7 +86,7 @@ def prepared(
         memory.apply(model)
         examples = context(workspace, run, method, schedule, place, memory.micro_batch)
         try:
-            method.prepare(model, examples)
+            method.ready(model, examples)
         except torch.OutOfMemoryError:
             # Workers that share a training may wait for each other here.
             if place.size > 1 or not memory.less(method, schedule.batch_size):

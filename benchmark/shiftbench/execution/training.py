@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from shiftbench.core.errors import RunFailedError
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.memory import OUT_OF_MEMORY, Memory, moments_to_come
 from shiftbench.execution.schedule import Schedule
@@ -131,6 +132,8 @@ class Trainer:
         self._on_step = on_step
         self._on_save = on_save
         self._parameters = method.parameters(model)
+        if not self._parameters:
+            raise RunFailedError(f"{method.name}: nothing of the model is left to train")
         self._optimizer = method.optimizer(self._parameters)
         model.frozen_statistics = method.training.batch_norm == "frozen"
         self.memory = Memory() if memory is None else memory

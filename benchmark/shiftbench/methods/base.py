@@ -197,6 +197,15 @@ class TrainedMethod(Method[C]):
         parameters trainable (but not a head that is computed from the text tower).
         """
 
+    def ready(self, model: ImageClassifier, context: Context) -> None:
+        """``prepare``, before and after which the head is frozen if the settings say so."""
+        frozen = not self.training.train_head
+        if frozen:
+            model.head.requires_grad_(False)
+        self.prepare(model, context)
+        if frozen:
+            model.head.requires_grad_(False)
+
     @abstractmethod
     def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
         """The objective on one batch: scalar ``loss``, and other scalar terms to be recorded.

@@ -83,6 +83,14 @@ class TrainingConfig(MethodConfig):
         float | None, Field(gt=0, description="global gradient norm; null: off")
     ] = 1.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    train_head: Annotated[
+        bool,
+        Field(
+            exclude_if=lambda value: value is True,  # as before it was there
+            description="also train the head; false: it stays the zero-shot one, so that the model "
+            "still tells any classes by their names (PAINT, arXiv 2208.05592)",
+        ),
+    ] = True
     precision: Annotated[
         Precision,
         Field(description="of matrix products; weights, head and loss are always fp32"),

@@ -66,6 +66,22 @@ def select_mask(scores: Sequence[Tensor], density: float, scope: Scope = "global
     return _top(scores, selected_count(density, sum(part.numel() for part in scores)))
 
 
+def kth_largest(scores: Sequence[Tensor], k: int) -> float:
+    """The k-th largest of all scores; what ``select_mask`` compares with, and costs as little.
+
+    Args:
+        scores: non-negative and finite, any shapes, compared in fp32.
+        k: from 1 to their number.
+
+    Raises:
+        RunFailedError: a score is not finite.
+        ValueError: a score is negative.
+    """
+    _check(scores)
+    bits, _ = _threshold(scores, k)
+    return float(torch.tensor(bits, dtype=torch.int32).view(torch.float32))
+
+
 def sampled(
     sizes: Sequence[int], density: float, scope: Scope = "global", seed: int | Sequence[int] = 0
 ) -> list[Tensor]:

@@ -54,7 +54,7 @@ def average(
         coefficients = [1 / len(thetas)] * len(thetas)
     if len(coefficients) != len(thetas) or not math.isclose(sum(coefficients), 1, abs_tol=1e-9):
         raise InputError(f"coefficients {list(coefficients)} must be {len(thetas)} and sum to 1")
-    _check(*thetas)
+    check_alike(*thetas)
     terms = [(t, c) for t, c in zip(thetas, coefficients, strict=True) if c != 0]
     return {
         name: _combine([theta[name] for theta, _ in terms], [c for _, c in terms], like)
@@ -70,7 +70,7 @@ def sparse_delta(theta0: Weights, theta1: Weights) -> dict[str, Tensor]:
         ascending, int32 where they fit, else int64) and ``<name>/values`` (the new values, in the
         tensor's dtype). Values rather than differences, because adding a difference rounds.
     """
-    _check(theta0, theta1)
+    check_alike(theta0, theta1)
     changes: dict[str, Tensor] = {}
     for name, tensor in theta0.items():
         new = theta1[name].to(tensor.device).contiguous().flatten()
@@ -150,7 +150,7 @@ def _bits(tensor: Tensor) -> Tensor:
     return tensor.view(sizes[tensor.element_size()])
 
 
-def _check(*thetas: Weights) -> None:
+def check_alike(*thetas: Weights) -> None:
     """Raise ``InputError`` unless all have the same names, shapes and dtypes, and no ties."""
     first = thetas[0]
     for theta in thetas[1:]:

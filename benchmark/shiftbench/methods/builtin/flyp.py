@@ -27,6 +27,10 @@ class FlypConfig(TrainingConfig):
     label_smoothing: Annotated[
         float, Field(ge=0, le=0, description="the contrastive loss has none")
     ] = 0.0
+    train_head: Annotated[
+        Literal[True],
+        Field(exclude_if=lambda value: value, description="the text tower makes the head anew"),
+    ] = True
     checkpoint: Annotated[
         Literal["last", "id-val"],
         Field(description="the epoch whose weights are kept: the last, or the best on id-val"),

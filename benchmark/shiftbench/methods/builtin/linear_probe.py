@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ class LinearProbeConfig(TrainingConfig):
     """
 
     lr: Annotated[float, Field(gt=0, description="peak learning rate of AdamW")] = 1e-3
+    train_head: Annotated[
+        Literal[True], Field(exclude_if=lambda value: value, description="nothing else trains")
+    ] = True
 
 
 class LinearProbe(TrainedMethod[LinearProbeConfig]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -10,10 +10,11 @@ from pydantic import Field
 
 from shiftbench.methods.base import EnsembleMethod, Parent
 from shiftbench.methods.builtin.wise_ft import CurveConfig
+from shiftbench.methods.calibration import calibrated_temperature
 from shiftbench.methods.config import MethodConfig
 
 if TYPE_CHECKING:
-    from shiftbench.methods.base import Array, Members
+    from shiftbench.methods.base import Array, Labelled, Members
 
 
 class OutputEnsembleConfig(CurveConfig):
@@ -23,6 +24,14 @@ class OutputEnsembleConfig(CurveConfig):
         Literal["logits", "probabilities"],
         Field(description="average logits, or probabilities as most papers do"),
     ] = "logits"
+    temperatures: Annotated[
+        Literal["none", "id-val"],
+        Field(
+            exclude_if=lambda value: value == "none",  # as before it was there
+            description="id-val: logits of each model are first divided by a temperature that "
+            "makes its mean confidence its accuracy on ID validation (VRF, arXiv 2411.06966)",
+        ),
+    ] = "none"
 
 
 def mean_logits(coefficients: Sequence[float], logits: Sequence[Array]) -> Array:
@@ -63,6 +72,7 @@ class OutputEnsemble(EnsembleMethod[OutputEnsembleConfig]):
     def __init__(self, config: OutputEnsembleConfig) -> None:
         super().__init__(config)
         self.projected = config.space == "probabilities"
+        self.kept = config.temperatures == "id-val"
 
     def parents(self) -> tuple[Parent, ...]:
         """The fine-tuned run."""
@@ -76,10 +86,25 @@ class OutputEnsemble(EnsembleMethod[OutputEnsembleConfig]):
         """The configured ``alpha``."""
         return f"alpha={self.config.alpha}"
 
+    def fit(
+        self, id_val: Callable[[], Labelled], train: Callable[[], Labelled]
+    ) -> Mapping[str, Array]:
+        """Temperatures (2,) of the zero-shot model and the fine-tuned one, if any are asked for."""
+        if not self.kept:
+            return super().fit(id_val, train)
+        members, labels = id_val()
+        (fine_tuned,) = members.parents.values()
+        found = [
+            calibrated_temperature(of.logits, labels) for of in (members.zero_shot, fine_tuned)
+        ]
+        return {"temperatures": np.array(found, np.float32)}
+
     def combine(self, variant: str, members: Members, fitted: Mapping[str, Array]) -> Array:
         """The mean of the zero-shot model's and the fine-tuned one's outputs."""
-        del fitted
         alpha = self.config.points[variant]
         (fine_tuned,) = members.parents.values()
+        logits = [members.zero_shot.logits, fine_tuned.logits]
+        if self.kept:
+            logits = [z / t for z, t in zip(logits, fitted["temperatures"], strict=True)]
         mean = mean_logits if self.config.space == "logits" else mean_probabilities
-        return mean((1 - alpha, alpha), (members.zero_shot.logits, fine_tuned.logits))
+        return mean((1 - alpha, alpha), logits)

@@ -80,6 +80,8 @@ class SaftConfig(TrainingConfig):
             raise ValueError("batch_norm must be frozen: nothing but the selected weights changes")
         if self.head == "linear" and self.towers == "text":
             raise ValueError("with a linear head there is no text tower to train")
+        if self.head == "text" and not self.train_head:
+            raise ValueError("train_head must be true: the text tower makes the head anew")
         return self
 
 
@@ -128,7 +130,11 @@ class Saft(TrainedMethod[SaftConfig]):
 
         self._context = context
         model.requires_grad_(False)
-        self._candidates = candidates(model, self.config.towers, self.config.include)
+        self._candidates = {
+            name: tensor
+            for name, tensor in candidates(model, self.config.towers, self.config.include).items()
+            if self.config.train_head or not name.startswith("head.")
+        }
         for tensor in self._candidates.values():
             tensor.requires_grad_(True)
         indices = self._select(model, step=0)

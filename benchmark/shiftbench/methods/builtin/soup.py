@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from shiftbench.methods.base import DerivedMethod, Parent
 from shiftbench.methods.config import MethodConfig
+from shiftbench.methods.merging import MergeConfig
 
 if TYPE_CHECKING:
     from shiftbench.methods.base import Derivation, Weights
 
 
-class SoupConfig(MethodConfig):
+class SoupConfig(MergeConfig):
     """The runs that are averaged, and the recipe that selects among them."""
 
-    parents: Annotated[
-        tuple[str, ...], Field(min_length=1, description="labels of the fine-tuned runs")
-    ]
-    over_seeds: Annotated[
-        tuple[Annotated[int, Field(ge=0)], ...] | None,
-        Field(
-            min_length=1,
-            description="seeds of which each of these runs is averaged, also ones that the suite "
-            "does not have; null: the seed of the soup",
-        ),
-    ] = None
+    fewest: ClassVar[int] = 2
+
     kind: Annotated[
         Literal["uniform", "greedy"],
         Field(description="all of them, or those that do not lower the ID-validation score"),
     ] = "greedy"
-
-    @model_validator(mode="after")
-    def _check_parents(self) -> Self:
-        for name in ("parents", "over_seeds"):
-            values = getattr(self, name) or ()
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name} must differ from each other, got {list(values)}")
-        if len(self.parents) * len(self.over_seeds or (None,)) < 2:
-            raise ValueError("a soup needs at least 2 runs: more parents, or over_seeds")
-        return self
 
 
 def greedy_ingredients(
@@ -80,8 +62,7 @@ class Soup(DerivedMethod[SoupConfig]):
 
     def parents(self) -> tuple[Parent, ...]:
         """The fine-tuned runs, each of every seed."""
-        seeds = self.config.over_seeds or (None,)
-        return tuple(Parent(label, seed) for label in self.config.parents for seed in seeds)
+        return self.config.runs
 
     def selects(self) -> bool:
         """True of the greedy soup, whose ingredients ID validation decides."""
@@ -91,7 +72,7 @@ class Soup(DerivedMethod[SoupConfig]):
         """The plain mean of all parents, or of the greedy soup's ingredients."""
         from shiftbench.models.weights import average
 
-        thetas = [derivation.parents[parent] for parent in self.parents()]
+        thetas = self.config.weights(derivation)
         if self.config.kind == "greedy":
             thetas = [thetas[i] for i in greedy_ingredients(thetas, derivation.id_val)]
         return average(thetas)
