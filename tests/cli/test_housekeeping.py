@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from shiftbench.cli import main
 from shiftbench.leaderboard import housekeeping, store
+from shiftbench.leaderboard.leases import Leases
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import done, failed
 
@@ -153,3 +154,38 @@ def test_a_file_that_is_renamed_meanwhile_is_no_error(tmp_path, monkeypatch):
     gone = tmp_path / ".weights.tmp"
     assert housekeeping._item(gone, "why").size == 0
     assert housekeeping._age(gone) < 1
+
+
+def test_what_is_being_done_is_left_alone(results, capsys):
+    state = RunFolder.of(results, IDS["broken"]).path / "state.safetensors"
+    state.write_bytes(b"z")
+    (state.parent / "fit.json").write_text("{}")
+    before = there(results)
+    with Leases.of(results) as leases:
+        leases.take(IDS["broken"])
+        assert main(["remove", "--failed", "--yes", "--results", str(results)]) == 2
+        error = capsys.readouterr().err
+        assert f"is being done by process {os.getpid()} on " in error
+        assert error.count("\n") == 1 and f"{IDS['broken']}.1.json" in error
+        assert main(["gc", "--weights", "--yes", "--results", str(results)]) == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"1 being done by process {os.getpid()} on ")
+        assert before <= there(results)
+    assert main(["gc", "--yes", "--results", str(results)]) == 0
+    assert not state.exists()
+    assert main(["remove", "--failed", "--yes", "--results", str(results)]) == 0
+    assert not any(IDS["broken"] in name for name in there(results))
+
+
+def test_gc_takes_old_leases_that_nobody_holds(results):
+    with Leases.of(results) as leases:
+        for key in ("done", "held"):
+            leases.take(key)
+        leases.end("done", "done")
+        leases.take("new")
+        leases.end("new", "done")
+        for name in ("done", "held"):
+            os.utime(results / "leases" / f"{name}.1.json", (OLD, OLD))
+        assert main(["gc", "--yes", "--results", str(results)]) == 0
+        left = {file.name for file in (results / "leases").iterdir()}
+    assert left == {"held.1.json", "new.1.json"}

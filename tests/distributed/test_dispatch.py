@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 
@@ -14,11 +15,14 @@ from rich.console import Console
 from shiftbench.distributed import pool
 from shiftbench.distributed.cluster import slots
 from shiftbench.distributed.dispatch import Dispatcher
+from shiftbench.distributed.place import Home, home
 from shiftbench.execution.display import Display
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.setup import Setup
+from shiftbench.execution.sharing import Sharing
 from shiftbench.execution.work import Work
+from shiftbench.leaderboard.leases import Leases
 from shiftbench.suite.file import Resources
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
@@ -38,8 +42,8 @@ class Worker:
     def __init__(self, setup: Setup, progress: object) -> None:
         self._results = setup.results
 
-    def node(self) -> str:
-        return ray.get_runtime_context().get_node_id()
+    def home(self) -> Home:
+        return home()
 
     def predict(self, run_id: str, variant: str, evaluation_set: str) -> None:
         time.sleep(0.1)
@@ -59,8 +63,8 @@ def nodes() -> Iterator[Nodes]:
     cluster.shutdown()
 
 
-def make_work(folder: Path, jobs: int) -> Work:
-    folder.mkdir()
+def make_work(folder: Path, jobs: int, leases: Leases) -> Work:
+    folder.mkdir(exist_ok=True)
     file = folder / "suite.yaml"
     file.write_text(SUITE)
     plan = Plan.build(Suite.load(file))
@@ -69,7 +73,21 @@ def make_work(folder: Path, jobs: int) -> Work:
         Job("predict", run_ids[i % len(run_ids)], "", f"set-{i}"): set() for i in range(jobs)
     }
     setup = Setup("s", plan.runs, folder, "miniature", plan.suite.resources, Remarks())
-    return Work(setup, graph, plan.runs, Display(Console(quiet=True), plan.runs, list(graph)))
+    display = Display(Console(quiet=True), plan.runs, list(graph))
+    sharing = Sharing(leases, folder, plan.runs, graph, {}, lambda job: None)
+    return Work(setup, graph, plan.runs, display, sharing)
+
+
+@pytest.fixture
+def work_in(tmp_path: Path) -> Iterator[Callable[[str, int], Work]]:
+    """Makes work of so many jobs, in a results folder so called."""
+    with ExitStack() as stack:
+
+        def make(name: str, jobs: int) -> Work:
+            leases = stack.enter_context(Leases.of(tmp_path / name))
+            return make_work(tmp_path / name, jobs, leases)
+
+        yield make
 
 
 def finish(*works: Work) -> None:
@@ -105,13 +123,16 @@ def test_workers_are_counted_by_node() -> None:
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_nodes_of_odd_sizes_come_and_go(
-    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes,
+    tmp_path: Path,
+    work_in: Callable[[str, int], Work],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool, "WarmWorker", Worker)
-    finish(make_work(tmp_path / "whole", 20))
+    finish(work_in("whole", 20))
     assert done(tmp_path / "whole") == [1] * 20
 
-    work = make_work(tmp_path / "node-dies", 80)
+    work = work_in("node-dies", 80)
     thread = Thread(target=Dispatcher(work).run, daemon=True)
     thread.start()
     while len(done(tmp_path / "node-dies")) < 10:
@@ -131,8 +152,11 @@ def test_nodes_of_odd_sizes_come_and_go(
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_two_drivers_share_a_cluster(
-    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes,
+    tmp_path: Path,
+    work_in: Callable[[str, int], Work],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool, "WarmWorker", Worker)
-    finish(make_work(tmp_path / "one", 20), make_work(tmp_path / "other", 20))
+    finish(work_in("one", 20), work_in("other", 20))
     assert done(tmp_path / "one") == done(tmp_path / "other") == [1] * 20

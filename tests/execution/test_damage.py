@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from io import StringIO
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from shiftbench.execution.in_process import InProcess
 from shiftbench.execution.launch import launch
 from shiftbench.execution.stages import fit as fitting
 from shiftbench.execution.stages import score as scoring
+from shiftbench.leaderboard.leases import Leases
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.suite.suite import Suite
 
@@ -116,7 +118,8 @@ def test_a_done_run_whose_predictions_are_cut_short_is_predicted_and_scored_agai
 ) -> None:
     before, folder = values(undisturbed), only_run(undisturbed)
     cut(folder.predictions)
-    assert not set_damaged_aside(undisturbed, [], print)
+    with Leases.of(undisturbed) as leases:
+        assert not set_damaged_aside(undisturbed, [], print, leases)
     shown = run(undisturbed)
     assert "predictions.parquet.damaged, predicted again" in shown and "1 to do" in shown
     assert folder.predictions.exists() and values(undisturbed) == before
@@ -138,3 +141,19 @@ def test_an_ensemble_that_is_cut_short_with_its_predictions_is_made_again(
     assert "ensemble.safetensors.damaged, made again when it is needed" in shown
     assert "predictions.parquet.damaged, predicted again" in shown and "1 to do" in shown
     assert folder.ensemble.exists() and values(results) == before
+
+
+def test_files_of_a_run_that_another_process_does_are_left_to_it(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(undisturbed, results)
+    folder = only_run(results)
+    cut(folder.predictions)
+    with Leases.of(results) as other, Leases.of(results) as leases:
+        other.take(folder.path.name)
+        assert not set_damaged_aside(results, [folder.path.name], print, leases)
+        assert folder.predictions.exists()
+        other.end(folder.path.name, "released")
+        assert set_damaged_aside(results, [folder.path.name], print, leases)
+    assert not folder.predictions.exists()

@@ -21,9 +21,11 @@ from shiftbench.execution.jobs import Job
 from shiftbench.execution.launch import launch
 from shiftbench.execution.processes import Processes, workers_that_fit
 from shiftbench.leaderboard.store import read
-from shiftbench.suite.file import Resources
+from shiftbench.suite.file import Limits, Resources
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
+
+from tests.core.test_stacks import Hung
 
 SUITE = """
 data: miniature
@@ -107,8 +109,9 @@ class Answering:
 class Jobs:
     """Work of which nothing is recorded but how each job ended."""
 
-    def __init__(self, jobs: list[Job]) -> None:
-        self.setup = SimpleNamespace(runs={}, resources=Resources())
+    def __init__(self, jobs: list[Job], limits: Limits | None = None) -> None:
+        self.setup = SimpleNamespace(runs={}, resources=Resources(limits=limits or Limits()))
+        self.hung: list[tuple[Job, Exception]] = []
         self._jobs = jobs
         self.ended: dict[Job, Exception | None] = {}
 
@@ -118,6 +121,15 @@ class Jobs:
 
     def needed(self, job: Job) -> bool:
         return True
+
+    def begin(self, job: Job) -> bool:
+        return True
+
+    def awaits_others(self) -> bool:
+        return False
+
+    def note_hung(self, job: Job, error: Exception) -> None:
+        self.hung.append((job, error))
 
     def settle(self, job: Job, error: Exception | None) -> None:
         self.ended[job] = error
@@ -152,6 +164,38 @@ def test_a_job_whose_worker_dies_is_tried_again_and_then_recorded(
     jobs = Jobs([job])
     loop_of(jobs, Answering(dead=2), monkeypatch).run()
     assert "its process died" in str(jobs.ended[job])
+
+
+class Hanging(Answering):
+    """A server whose first worker is a process that hangs."""
+
+    def __init__(self, process: Hung) -> None:
+        super().__init__(dead=0)
+        self._places = [process.place]
+
+    def fork(self, setup: object) -> Connection:
+        if not self._places:
+            return super().fork(setup)
+        ours, self._theirs = Pipe()
+        self._theirs.send(("here", self._places.pop()))
+        self._theirs.send(("sign", None))
+        return ours
+
+
+@pytest.mark.parametrize("hangs_again", [False, True])
+def test_a_job_that_hangs_is_stopped_noted_and_tried_again(
+    hangs_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_TICK_S", 0.02)
+    job = Job("fit", "a")
+    jobs = Jobs([job], Limits(stall_s=0.1, job_retries=0 if hangs_again else 1))
+    with Hung() as hung:
+        loop_of(jobs, Hanging(hung), monkeypatch).run()
+        assert hung.process.wait(20) == -signal.SIGKILL
+    ((of, error),) = jobs.hung
+    assert of == job and str(error).startswith("no progress for 0 s")
+    assert "in stuck" in error.__notes__[0]
+    assert jobs.ended == {job: error if hangs_again else None}
 
 
 def test_a_worker_that_is_killed_costs_its_job_only(tmp_path: Path, world: Path) -> None:

@@ -254,3 +254,27 @@ def test_a_job_goes_to_the_worker_that_is_closest_to_having_its_weights() -> Non
     assert closest(job, [("b", "alpha=0.5"), ("a", ""), ("b", ""), None]) == 1
     assert closest(job, [None, ("b", "alpha=0.5")]) == 1
     assert closest(job, [None]) == 0
+
+
+@pytest.mark.parametrize("stage", ["fit", "predict"])
+def test_jobs_that_others_do_are_left_out_when_their_turn_comes(stage: str) -> None:
+    asked: list[Job] = []
+    elsewhere = {"a"}
+
+    def begin(job: Job) -> bool:
+        asked.append(job)
+        return job.run_id not in elsewhere
+
+    order = {run: (2, i) for i, run in enumerate("abc")}
+    scheduler = Scheduler(order, lambda job: Room(brief=job.stage == "predict"), begin=begin)
+    scheduler.resize(1)
+    jobs = [Job(stage, run, "", name) for run in "abc" for name in ("x", "y")]  # type: ignore[arg-type]
+    for job in jobs:
+        scheduler.add(job)
+    assert scheduler.start() == [jobs[2]]
+    assert asked == jobs[:3]  # no run is asked for before its turn
+    assert (scheduler.waiting, scheduler.wanted) == (3, 4)
+    elsewhere.clear()
+    scheduler.add(jobs[0])
+    scheduler.ended(jobs[2])
+    assert scheduler.start() == [jobs[0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from shiftbench.execution.display import Display
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.setup import Setup
+from shiftbench.execution.sharing import Sharing
 from shiftbench.execution.work import Work
 from shiftbench.leaderboard import store
+from shiftbench.leaderboard.leases import Leases
 from shiftbench.leaderboard.runfolder import Fit, RunFolder
 from shiftbench.leaderboard.schema import failures
 from shiftbench.leaderboard.store import read
@@ -37,13 +40,20 @@ def plan(tmp_path: Path) -> Plan:
     return Plan.build(Suite.load(file))
 
 
-def make_work(plan: Plan, results: Path, todo: set[str] | None = None) -> Work:
+@pytest.fixture
+def leases(tmp_path: Path) -> Iterator[Leases]:
+    with Leases.of(tmp_path) as leases:
+        yield leases
+
+
+def make_work(plan: Plan, results: Path, leases: Leases, todo: set[str] | None = None) -> Work:
     parent, child = plan.runs
     fit = Job("fit", parent)
     graph = {fit: set(), Job("score", parent): {fit}, Job("score", child): {fit}}
     setup = Setup("s", plan.runs, results, "miniature", plan.suite.resources, Remarks())
     display = Display(Console(quiet=True), plan.runs, list(graph))
-    return Work(setup, graph, plan.runs.keys() if todo is None else todo, display)
+    sharing = Sharing(leases, results, plan.runs, graph, {}, lambda job: None)
+    return Work(setup, graph, plan.runs.keys() if todo is None else todo, display, sharing)
 
 
 def raised(error: Exception) -> Exception:
@@ -54,20 +64,24 @@ def raised(error: Exception) -> Exception:
 
 
 def test_rows_are_copied_together_now_and_then(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Plan, tmp_path: Path, leases: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "MANY", 2)
     monkeypatch.setattr(store.compact, "__defaults__", (0,))
-    work = make_work(plan, tmp_path)
+    work = make_work(plan, tmp_path, leases)
     (fit,) = work.ready()
+    assert work.begin(fit)
     work.settle(fit, RunFailedError("no way"))  # of both runs
     assert store.Files.of(tmp_path).copied().keys() == plan.runs.keys()
 
 
-def test_a_failure_is_recorded_with_its_traceback(plan: Plan, tmp_path: Path) -> None:
-    work = make_work(plan, tmp_path)
+def test_a_failure_is_recorded_with_its_traceback(
+    plan: Plan, tmp_path: Path, leases: Leases
+) -> None:
+    work = make_work(plan, tmp_path, leases)
     parent, child = plan.runs
     (fit,) = work.ready()
+    assert work.begin(fit)
     work.settle(fit, raised(ZeroDivisionError("no\nway")))
     assert work.ready() == []
     assert not work.needed(Job("score", child))
@@ -82,26 +96,31 @@ def test_a_failure_is_recorded_with_its_traceback(plan: Plan, tmp_path: Path) ->
     assert rows[child].error_file == rows[parent].error_file
 
 
-def test_the_traceback_goes_when_the_run_is_done(plan: Plan, tmp_path: Path) -> None:
+def test_the_traceback_goes_when_the_run_is_done(
+    plan: Plan, tmp_path: Path, leases: Leases
+) -> None:
     parent, _ = plan.runs
     file = RunFolder.of(tmp_path, parent).error
     file.parent.mkdir(parents=True)
     file.write_text("an earlier failure")
-    work = make_work(plan, tmp_path)
+    work = make_work(plan, tmp_path, leases)
     (fit,) = work.ready()
+    assert work.begin(fit)
     work.settle(fit)
     assert {job.stage for job in work.ready()} == {"score"}
+    assert work.begin(Job("score", parent))
     work.settle(Job("score", parent))
     assert not file.exists()
     assert work.failures == {}
 
 
 def test_a_run_that_is_done_stays_so_when_it_cannot_be_fitted_again(
-    plan: Plan, tmp_path: Path
+    plan: Plan, tmp_path: Path, leases: Leases
 ) -> None:
     _, child = plan.runs
-    work = make_work(plan, tmp_path, todo={child})
+    work = make_work(plan, tmp_path, leases, todo={child})
     (fit,) = work.ready()
+    assert work.begin(fit)
     work.settle(fit, RunFailedError("the loss is not finite"))
     assert work.failures.keys() == {child}
     assert [run.run_id for run in failures(read(tmp_path))] == [child]
@@ -118,15 +137,16 @@ def test_a_run_that_is_done_stays_so_when_it_cannot_be_fitted_again(
     ],
 )
 def test_a_gpu_that_waited_for_data_is_told_with_the_setting_that_helps(
-    overrides: list[str], waited: float, expected: str, tmp_path: Path
+    overrides: list[str], waited: float, expected: str, tmp_path: Path, leases: Leases
 ) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(SUITE)
     suite = Suite.load(file, ["resources.gpus_per_worker=1", *overrides])
-    work = make_work(Plan.build(suite), tmp_path)
+    work = make_work(Plan.build(suite), tmp_path, leases)
     stream = io.StringIO()
     work.display = Display(Console(file=stream, width=200), work.setup.runs, [])
     (fit,) = work.ready()
+    assert work.begin(fit)
     RunFolder.of(tmp_path, fit.run_id).write_fit(
         Fit([1.0], {}, 12, 10.0, waited, 1, 1, "2026-01-01T00:00:00+00:00", 1, 0.5, {})
     )

@@ -4,6 +4,7 @@ import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 
 import duckdb
 import pandas as pd
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from shiftbench.core.errors import InputError
+from shiftbench.leaderboard import store
+from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import SCHEMA, VERSION_KEY, failed
 from shiftbench.leaderboard.store import check_writable, folder, read, relabel, statuses, write_run
 
@@ -197,3 +200,24 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file: results cannot be written there .*--results"):
         check_writable(tmp_path / "file")
+
+
+def test_a_run_that_is_done_is_never_replaced_by_one_that_failed(tmp_path):
+    write_run(tmp_path, "a1", run("a1", SETS))
+    write_run(tmp_path, "a1", failed(info("a1"), "power cut"))
+    assert read(tmp_path).equals(run("a1", SETS))
+
+
+def test_neither_by_one_that_was_about_to_fail_when_it_was_done(tmp_path, monkeypatch):
+    RunFolder.of(tmp_path, "a1").path.mkdir(parents=True)
+    late = Thread(target=write_run, args=(tmp_path, "a1", run("a1", SETS)))
+
+    def slow(results, run_id):
+        late.start()
+        late.join(0.1)  # it would have been written now if it had not to wait
+        return
+
+    monkeypatch.setattr(store, "status_of", slow)
+    write_run(tmp_path, "a1", failed(info("a1"), "power cut"))
+    late.join()
+    assert statuses(tmp_path)["a1"] == "done"

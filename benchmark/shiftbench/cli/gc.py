@@ -35,18 +35,26 @@ def gc(
         typer.Option("--weights", help="Also weights that no unfinished run builds on."),
     ] = False,
     cache: Annotated[
-        bool, typer.Option("--cache", help="Also decoded images and features in the cache.")
+        bool,
+        typer.Option(
+            "--cache", help="Also decoded images and features in the cache; not while a suite runs."
+        ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete, and do not only show.")] = False,
     results: Results = RESULTS,
 ) -> None:
-    """Find what nothing needs; without --yes, only show it. Not while a suite runs."""
+    """Find what nothing needs; without --yes, only show it."""
     from shiftbench.core.errors import InputError
     from shiftbench.core.locations import cache_dir
     from shiftbench.leaderboard.housekeeping import entries, leftovers
+    from shiftbench.leaderboard.leases import held_now
 
     if not results.is_dir():
         raise InputError(f"--results {results}: there is no such folder")
+    at_work = held_now(results)
+    if at_work:
+        holders = ", ".join(sorted({lease.holder for lease in at_work.values()}))
+        typer.echo(f"{len(at_work)} being done by {holders}: their files and all weights stay")
     items = leftovers(results, weights=weights)
     if cache:
         for name in ("store", "features", "ties"):

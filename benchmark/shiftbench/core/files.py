@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shiftbench.core.errors import InputError
+from shiftbench.core.liveness import alive
 
 _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 _TEMPORARY = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.tmp")
@@ -101,24 +102,13 @@ def sweep_temporaries(folder: Path, pattern: str = "**/.*.tmp") -> None:
             continue
         try:
             if named["machine"] == _MACHINE:
-                abandoned = not _runs(int(named["pid"]))
+                abandoned = not alive(int(named["pid"]))
             else:
                 abandoned = time.time() - file.stat().st_mtime > _ABANDONED_S
         except FileNotFoundError:  # renamed meanwhile
             continue
         if abandoned:
             file.unlink(missing_ok=True)
-
-
-def _runs(pid: int) -> bool:
-    """True if there is a process of this id."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        return True
-    return True
 
 
 def file_name(text: str, ending: str = "") -> str:

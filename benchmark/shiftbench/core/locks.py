@@ -5,10 +5,14 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from shiftbench.core.pulse import beat
+
+_SHORTEST_S, _LONGEST_S = 0.001, 0.1
 _log = logging.getLogger(__name__)
 
 
@@ -30,12 +34,25 @@ def locked(path: Path) -> Iterator[bool]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             _log.info("waiting for another process that holds %s", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _wait(file.fileno())
         except OSError as error:
             _log.info("%s cannot be locked (%s)", path, error.strerror)
             yield False
             return
         yield True
+
+
+def _wait(descriptor: int) -> None:
+    """Take a lock as soon as it is free; whoever watches this process knows that it waits."""
+    pause = _SHORTEST_S
+    while True:
+        time.sleep(pause)
+        beat()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            pause = min(2 * pause, _LONGEST_S)
 
 
 def _opened(path: Path) -> int:

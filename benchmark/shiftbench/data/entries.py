@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from shiftbench.core.errors import InputError
+from shiftbench.core.pulse import beat
 from shiftbench.data.decoding import image_at, simplejpeg_version
 from shiftbench.data.preprocessing import Pixels
 from shiftbench.data.rgb import as_rgb
@@ -83,6 +84,7 @@ def decoded_ahead(
         try:
             while waiting:
                 values = waiting.popleft().result()
+                beat()
                 waiting.extend(pool.submit(decode, chunk) for chunk in islice(chunks, 1))
                 yield from values
         finally:

@@ -37,6 +37,7 @@ from shiftbench.core.errors import InputError
 from shiftbench.core.files import sweep_temporaries
 from shiftbench.core.locks import locked
 from shiftbench.core.processes import forkserver
+from shiftbench.core.pulse import beat
 from shiftbench.data.entries import (
     check_space,
     decoded,
@@ -235,6 +236,7 @@ class Store:
         with ProcessPoolExecutor(self.processes, forkserver(), _begin, (write,)) as pool:
             done = 0
             for count in pool.map(_write, parts):
+                beat()
                 done += count
                 if progress is not None:
                     progress(done, n)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, RunFailedError
 from shiftbench.data.shared import remove_unused
 from shiftbench.distributed.cluster import Cluster, beside_the_driver
 from shiftbench.distributed.groups import Group
@@ -24,6 +24,7 @@ from shiftbench.execution.scheduler import Room, Scheduler, priorities
 from shiftbench.execution.search.record import account
 from shiftbench.execution.search.search import search
 from shiftbench.execution.search.trial import shared_folder
+from shiftbench.execution.stalls import Watch, error_of
 from shiftbench.leaderboard.runfolder import SearchFolder
 from shiftbench.methods.base import TrainedMethod
 
@@ -60,7 +61,12 @@ class Dispatcher:
         self._pool = Pool(self._setup, self._progress, self._events, self._ended)
         self._groups: list[Group] = []
         self._losses: Counter[Job] = Counter()
-        self._scheduler = Scheduler(priorities(self._setup.runs), self._room, work.needed)
+        self._preemptions: Counter[Job] = Counter()
+        self._watch = Watch(self._setup.resources.limits.stall_s)
+        self._hung: dict[Job, RunFailedError] = {}
+        self._scheduler = Scheduler(
+            priorities(self._setup.runs), self._room, work.needed, work.begin
+        )
         self._searching: set[Job] = set()
         self._waits_since: float | None = None
         self._said = float("-inf")
@@ -83,13 +89,18 @@ class Dispatcher:
             scheduler.resize(self._cluster.slots())
             for job in scheduler.start():
                 self._start(job)
-            if not scheduler.running and not scheduler.waiting:
+            busy = scheduler.running or scheduler.waiting
+            if not busy and not self._work.awaits_others():
                 break
             self._cluster.ask_for(scheduler.wanted)
             self._make_room()
             self._tell_what_waits()
             self._await_events()
-            self._work.display.steps(ray.get(self._progress.changed.remote()))
+            steps, signs = ray.get(self._progress.changed.remote())
+            self._work.display.steps(steps)
+            for fields in signs:
+                self._watch.sign(Job(*fields))
+            self._stop_what_hangs()
 
     def _room(self, job: Job) -> Room:
         """The slots that a job can use."""
@@ -127,17 +138,37 @@ class Dispatcher:
     def _ended(self, job: Job, error: BaseException | None) -> None:
         """A job has ended; one whose worker was lost is done again.
 
-        A node that went away is no fault of the job, so any number of those may; of workers that
-        died on a node that is still there, ``limits.job_retries``.
+        A node that went away is no fault of the job, so ``limits.max_preemptions`` of those may,
+        any number by default; of workers that died on a node that is still there, or that hung,
+        ``limits.job_retries``.
         """
         self._scheduler.ended(job)
         self._searching.discard(job)
+        self._watch.forget(job)
         if isinstance(error, WorkerLostError):
-            self._losses[job] += self._cluster.has(error.node)
-            if self._losses[job] <= self._setup.resources.limits.job_retries:
+            limits = self._setup.resources.limits
+            there = self._cluster.has(error.node)
+            lost, most = (
+                (self._losses, limits.job_retries)
+                if there
+                else (self._preemptions, limits.max_preemptions)
+            )
+            lost[job] += 1
+            hung = self._hung.pop(job, None)
+            if most is None or lost[job] <= most:
                 self._scheduler.add(job)
                 return
+            error = hung or error
         self._work.settle(job, error)
+
+    def _stop_what_hangs(self) -> None:
+        """Kill the workers whose jobs show no progress; the jobs count as lost."""
+        groups = {group.job: group for group in self._groups if group.job is not None}
+        for job, seconds in self._watch.among([*self._pool.running, *groups]).items():
+            stack = groups[job].stop() if job in groups else self._pool.stop(job)
+            self._watch.forget(job)
+            self._hung[job] = error_of(seconds, stack)
+            self._work.note_hung(job, self._hung[job])
 
     def _make_room(self) -> None:
         """Let go of idle groups and workers where a job that was started needs their place."""

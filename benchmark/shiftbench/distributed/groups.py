@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from functools import partial
 from tempfile import TemporaryDirectory
 from threading import Thread
@@ -24,14 +25,15 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from shiftbench.core.errors import RunFailedError, sendable
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.distributed.cluster import beside_the_driver, bundle
-from shiftbench.distributed.workers import reporter
+from shiftbench.distributed.place import Home, home, stop_at
+from shiftbench.distributed.workers import reporter, signs
+from shiftbench.execution.jobs import Job
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.stages.fit import fit
 from shiftbench.execution.workspace import Workspace
 
 if TYPE_CHECKING:
     from shiftbench.distributed.pool import Ended, Events
-    from shiftbench.execution.jobs import Job
 
 
 class Feed:
@@ -44,7 +46,16 @@ class Feed:
         self._runs: list[str] = []
         self._outcomes: list[RunFailedError | None] = []
         self._closed = False
+        self._homes: dict[int, Home] = {}
         self._changed = asyncio.Condition()
+
+    async def join(self, rank: int, where: Home) -> None:
+        """A worker has come."""
+        self._homes[rank] = where
+
+    async def homes(self) -> list[Home]:
+        """Where the workers are."""
+        return list(self._homes.values())
 
     async def put(self, run_id: str) -> RunFailedError | None:
         """Have a run trained, and wait for it; what went wrong, if anything."""
@@ -122,6 +133,18 @@ class Group:
             lambda future: self._events.put(partial(self._trained, future))
         )
 
+    @property
+    def job(self) -> Job | None:
+        """The job that the group is at."""
+        return self._job
+
+    def stop(self) -> str:
+        """Kill the workers, which Train starts again; the stacks of their threads."""
+        try:
+            return stop_at(ray.get(self._feed.homes.remote()))
+        except RayError:  # the group has just ended
+            return ""
+
     def close(self) -> None:
         """Let the workers go when they have trained what they were given."""
         self._closing = True
@@ -187,11 +210,15 @@ def _group_loop(config: dict[str, Any]) -> None:
     place = WorkerPlace(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(max(1, int(setup.resources.cpus_per_worker)))
     workspace = Workspace(setup, get_device())
+    ray.get(feed.join.remote(place.rank, home()))
     index = ray.get(feed.first.remote())
     while (run_id := ray.get(feed.get.remote(index))) is not None:
         error = None
+        job = Job("fit", run_id)
+        first = signs(config["progress"], job) if place.rank == 0 else nullcontext()
         try:
-            fit(workspace, run_id, place, reporter(config["progress"], run_id))
+            with first:
+                fit(workspace, run_id, place, reporter(config["progress"], run_id))
         except RunFailedError as caught:  # gradients are averaged, so all workers get here at once
             error = sendable(caught)
         if place.rank == 0:

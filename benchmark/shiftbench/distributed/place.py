@@ -1,12 +1,55 @@
-"""The workspace of a process that Ray started."""
+"""Where a process is that Ray started, and its workspace there."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from typing import Any, NamedTuple
+
 import ray
 import torch
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from shiftbench.core.stacks import Place, stop, watchable
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.workspace import Workspace
+
+_STOP_S = 30.0
+
+
+class Home(NamedTuple):
+    """A process on a cluster.
+
+    Attributes:
+        node: id of its node.
+        place: of the process there.
+    """
+
+    node: str
+    place: Place
+
+
+@cache
+def home() -> Home:
+    """That of this process, which can be asked for its stack from now on."""
+    return Home(ray.get_runtime_context().get_node_id(), watchable())
+
+
+def stop_at(homes: Iterable[Home]) -> str:
+    """Kill processes; the stacks of the threads of those that answer."""
+
+    def stopped(where: Home) -> Any:
+        on_its_node = NodeAffinitySchedulingStrategy(where.node, soft=False)
+        options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": on_its_node}
+        return ray.remote(**options)(stop).remote(where.place)
+
+    stacks = []
+    for answer in [stopped(where) for where in homes]:
+        with suppress(RayError, GetTimeoutError):
+            stacks.append(ray.get(answer, timeout=_STOP_S))
+    return "\n".join(filter(None, stacks))
 
 
 def workspace_here(setup: Setup) -> Workspace:

@@ -16,10 +16,12 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayTaskError
 
 from shiftbench.core.errors import last_line
+from shiftbench.distributed.place import stop_at
 from shiftbench.distributed.workers import WarmWorker
 from shiftbench.execution.scheduler import closest, weights_of
 
 if TYPE_CHECKING:
+    from shiftbench.distributed.place import Home
     from shiftbench.execution.jobs import Job
     from shiftbench.execution.scheduler import Weights
     from shiftbench.execution.setup import Setup
@@ -47,10 +49,10 @@ class WorkerLostError(RuntimeError):
 
 @dataclass(eq=False)
 class _Worker:
-    """A process; ``node`` is empty until it is ready."""
+    """A process; it has a ``home`` once it is ready."""
 
     actor: Any
-    node: str = ""
+    home: Home | None = None
     last: Weights | None = None
     since: float = field(default_factory=time.monotonic)
 
@@ -85,6 +87,18 @@ class Pool:
     def size(self) -> int:
         """Number of workers, those that are starting included."""
         return len(self._starting) + len(self._idle) + len(self._busy)
+
+    @property
+    def running(self) -> list[Job]:
+        """The jobs that workers are at."""
+        return list(self._busy.values())
+
+    def stop(self, job: Job) -> str:
+        """Kill the worker that is at a job, which is lost then; the stacks of its threads."""
+        worker = next(worker for worker, its in self._busy.items() if its == job)
+        stack = stop_at([worker.home] if worker.home else [])
+        ray.kill(worker.actor)
+        return stack
 
     def unplaced(self, seconds: float) -> int:
         """Workers that jobs wait for and that have not been ready for so long."""
@@ -142,9 +156,9 @@ class Pool:
         )(WarmWorker).remote(self._setup, self._progress)
         worker = _Worker(actor)
         self._starting.append(worker)
-        self._when_done(actor.node.remote(), partial(self._ready, worker))
+        self._when_done(actor.home.remote(), partial(self._ready, worker))
 
-    def _ready(self, worker: _Worker, future: Future[str]) -> None:
+    def _ready(self, worker: _Worker, future: Future[Home]) -> None:
         """A worker is ready for jobs, or could not be started."""
         if worker not in self._starting:  # it was not wanted any more
             return
@@ -157,7 +171,8 @@ class Pool:
                 self._settle(self._queue.popleft(), error)
         else:
             self._lost_starts = 0
-            self._rest(worker, future.result())
+            worker.home = future.result()
+            self._rest(worker)
         self._fill()
 
     def _ended(self, worker: _Worker, future: Future[Any], *, lost: bool = False) -> None:
@@ -175,31 +190,36 @@ class Pool:
             return
         job = self._busy.pop(worker)
         if error is None:
-            self._rest(worker, worker.node)
+            self._rest(worker)
             if lost:
-                error = WorkerLostError("the connection to its worker broke", worker.node)
+                error = WorkerLostError("the connection to its worker broke", _node(worker))
         elif isinstance(error, RayTaskError):  # what the job raised
             error = _of_the_job(error)
-            self._rest(worker, worker.node)
+            self._rest(worker)
         else:  # the worker or its node is gone
-            error = WorkerLostError(last_line(error), worker.node)
+            error = WorkerLostError(last_line(error), _node(worker))
         self._settle(job, error)
         self._fill()
 
     def _ask_again(self, worker: _Worker) -> None:
         """See whether a worker that could not be reached is there; it answers after its job."""
-        self._when_done(worker.actor.node.remote(), partial(self._ended, worker, lost=True))
+        self._when_done(worker.actor.home.remote(), partial(self._ended, worker, lost=True))
 
-    def _rest(self, worker: _Worker, node: str) -> None:
+    def _rest(self, worker: _Worker) -> None:
         """A worker has nothing to do."""
         if self.size >= self._most:
             ray.kill(worker.actor)
             return
-        worker.node, worker.since = node, time.monotonic()
+        worker.since = time.monotonic()
         self._idle.append(worker)
 
     def _when_done(self, reference: Any, then: Callable[[Future[Any]], None]) -> None:
         reference.future().add_done_callback(lambda future: self._events.put(partial(then, future)))
+
+
+def _node(worker: _Worker) -> str:
+    """Id of the node that a worker is on."""
+    return worker.home.node if worker.home else ""
 
 
 def _of_the_job(error: RayTaskError) -> BaseException:

@@ -8,17 +8,21 @@ only runs that need several workers are given to a group (``groups``).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
-import ray
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from shiftbench.distributed.place import workspace_here
+from shiftbench.core.pulse import felt
+from shiftbench.distributed.place import Home, home, workspace_here
+from shiftbench.execution.jobs import Job
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.stages.fit import fit
 from shiftbench.execution.stages.predict import predict
 from shiftbench.execution.stages.score import score
+
+SIGN_EVERY_S = 5.0
 
 
 class WarmWorker:
@@ -28,10 +32,9 @@ class WarmWorker:
         self._workspace = workspace_here(setup)
         self._progress = progress
 
-    def node(self) -> str:
-        """Id of the node that this process is on; it answers once the process is ready."""
-        node: str = ray.get_runtime_context().get_node_id()
-        return node
+    def home(self) -> Home:
+        """Where this process is; it answers once the process is ready."""
+        return home()
 
     def fit(self, run_id: str) -> None:
         """Train a run as Ray Train's only worker."""
@@ -39,15 +42,23 @@ class WarmWorker:
         def loop() -> None:
             fit(self._workspace, run_id, on_step=reporter(self._progress, run_id))
 
-        TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0)).fit()
+        with signs(self._progress, Job("fit", run_id)):
+            TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0)).fit()
 
     def predict(self, run_id: str, variant: str, evaluation_set: str) -> None:
         """Predict one evaluation set with one variant."""
-        predict(self._workspace, run_id, variant, evaluation_set)
+        with signs(self._progress, Job("predict", run_id, variant, evaluation_set)):
+            predict(self._workspace, run_id, variant, evaluation_set)
 
     def score(self, run_id: str) -> None:
         """Score a run's predictions and write its rows."""
-        score(self._workspace, run_id)
+        with signs(self._progress, Job("score", run_id)):
+            score(self._workspace, run_id)
+
+
+def signs(progress: Any, job: Job) -> AbstractContextManager[None]:
+    """Tells the ``ProgressActor`` that a job goes on, while it does."""
+    return felt(lambda: progress.sign.remote(tuple(job)), SIGN_EVERY_S)
 
 
 def reporter(progress: Any, run_id: str) -> Callable[[int, int], None]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from shiftbench.execution.scheduler import Scheduler, priorities
+
+_TICK_S = 0.5
 
 if TYPE_CHECKING:
     import torch
@@ -58,15 +61,17 @@ class InProcess:
         if resources.workers > 1:
             work.display.note(f"one worker trains, not {resources.workers}: all is in this process")
         workspace = Workspace(work.setup, device)
-        scheduler = Scheduler(priorities(work.setup.runs), needed=work.needed)
+        scheduler = Scheduler(priorities(work.setup.runs), needed=work.needed, begin=work.begin)
         scheduler.resize(1)
         with _as_a_worker(max(1, int(resources.cpus_per_worker)), device):
             while True:
                 for job in work.ready():
                     scheduler.add(job)
                 started = scheduler.start()
-                if not started:
+                if not started and not work.awaits_others():
                     break
+                if not started:
+                    time.sleep(_TICK_S)
                 for job in started:
                     work.settle(job, _error_of(job, workspace, work))
                     scheduler.ended(job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,10 @@ from shiftbench.execution.preflight import outdated, preflight
 from shiftbench.execution.record import write_record
 from shiftbench.execution.remaining import weights_of_jobs
 from shiftbench.execution.setup import Setup
+from shiftbench.execution.sharing import Sharing
 from shiftbench.execution.work import Work
 from shiftbench.leaderboard import store
+from shiftbench.leaderboard.leases import Leases
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.suite.plan import Plan, evaluation_metrics
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from shiftbench.execution.cost import Estimator
     from shiftbench.execution.executor import Executor
+    from shiftbench.leaderboard.files import Stamp
     from shiftbench.suite.suite import Suite
 
 
@@ -95,50 +99,71 @@ def _launch(
     root = resolve(data, lambda name: console.print(f"[dim]drawing {name}[/dim]"))
     console.print("[dim]checking the data[/dim]")
     checked = preflight(plan, root, allow_incomplete=allow_incomplete)
-    todo = _left(plan, results, checked, console)
-    if not todo:
-        return Outcome(plan, frozenset(), {})
-    _claim(plan, results, todo, checked)
-    graph = _graph(plan, results, todo)
-    setup = Setup(suite.name, plan.runs, results, data, suite.resources, checked.remarks)
-    for run_id in todo:
-        write_record(setup, run_id)
-    estimator = _tell(plan, results, root, console)
-    weights = weights_of_jobs(graph, plan.runs, estimator)
-    with Display(console, plan.runs, list(graph), weights) as display:
-        work = Work(setup, graph, todo, display)
-        executor.execute(work)
+    with Leases.of(results, suite.resources.limits.lease_s) as leases:
+        left = _left(plan, results, checked, leases, console)
+        if not left.todo:
+            return Outcome(plan, frozenset(), {})
+        graph = _graph(plan, results, left, checked)
+        setup = Setup(
+            suite.name, plan.runs, results, data, suite.resources, checked.remarks, leases.token
+        )
+        prepare = partial(_prepare, setup, left, checked)
+        sharing = Sharing(leases, results, plan.runs, graph, left.known, prepare)
+        estimator = _tell(plan, results, root, console)
+        weights = weights_of_jobs(graph, plan.runs, estimator)
+        with Display(console, plan.runs, list(graph), weights) as display:
+            work = Work(setup, graph, left.todo, display, sharing)
+            executor.execute(work)
     store.keep_compact(results)
-    return Outcome(plan, frozenset(todo), work.failures)
+    return Outcome(plan, frozenset(left.todo), work.failures)
 
 
-def _left(plan: Plan, results: Path, checked: Checked, console: Console) -> set[str]:
-    """Ids of the runs that are not done, or whose predictions are damaged.
+@dataclass(frozen=True)
+class _Left:
+    """What a launch has to do.
 
-    Those done on other data files are forgotten.
+    Attributes:
+        todo: ids of the runs to finish.
+        outdated: those of them that were done on other data files.
+        known: what the rows of runs were when this was found out.
     """
+
+    todo: set[str]
+    outdated: set[str]
+    known: Mapping[str, Stamp]
+
+
+def _left(plan: Plan, results: Path, checked: Checked, leases: Leases, console: Console) -> _Left:
+    """The runs that are not done, or done on other data files, or with damaged predictions."""
+    known = store.stamps(results)
     redone = outdated(plan, results, checked.sets)
-    for run_id in redone:
-        RunFolder.of(results, run_id).delete()
     statuses = store.statuses(results, plan.runs)
     done = {run_id for run_id, status in statuses.items() if status == "done"} - redone
     done -= set_damaged_aside(
-        results, plan.runs, lambda line: console.print(line, style="yellow", markup=False)
+        results, plan.runs, lambda line: console.print(line, style="yellow", markup=False), leases
     )
     if redone:
         console.print(f"{len(redone)} runs were done on other data files and are done again")
     todo = plan.runs.keys() - done
     console.print(f"{len(plan.runs)} runs: {len(done)} done, {len(todo)} to do")
-    return todo
+    return _Left(todo, redone, known)
 
 
-def _claim(plan: Plan, results: Path, todo: set[str], checked: Checked) -> None:
-    """Begin or go on with runs on these data files; what was begun on others is forgotten."""
-    for run_id in todo:
-        run = plan.runs[run_id]
-        RunFolder.of(results, run_id).claim(checked.fingerprints(run))
-        if run.search is not None:
-            SearchFolder.of(results, run.search.id).claim(checked.searched_fingerprints(run))
+def _prepare(setup: Setup, left: _Left, checked: Checked, job: Job) -> None:
+    """Begin or go on with a run or a search on these data files, under its lease.
+
+    What was done or begun on others is forgotten.
+    """
+    run, results = setup.runs[job.run_id], setup.results
+    if job.stage == "search" and run.search is not None:
+        SearchFolder.of(results, run.search.id).claim(checked.searched_fingerprints(run))
+    elif run.id in left.todo:
+        folder = RunFolder.of(results, run.id)
+        if run.id in left.outdated:
+            store.forget(results, run.id)
+            folder.delete()
+        folder.claim(checked.fingerprints(run))
+        write_record(setup, run.id)
 
 
 def _tell(plan: Plan, results: Path, root: str, console: Console) -> Estimator:
@@ -150,13 +175,25 @@ def _tell(plan: Plan, results: Path, root: str, console: Console) -> Estimator:
     return state.estimator
 
 
-def _graph(plan: Plan, results: Path, todo: set[str]) -> dict[Job, set[Job]]:
+def _graph(plan: Plan, results: Path, left: _Left, checked: Checked) -> dict[Job, set[Job]]:
     """The jobs that are left, each with those that it waits for."""
+
+    def fitted(run_id: str) -> bool:
+        folder = RunFolder.of(results, run_id)
+        on = run_id not in left.todo or folder.is_on(checked.fingerprints(plan.runs[run_id]))
+        return folder.fitted and on and run_id not in left.outdated
+
+    @cache
+    def found(search_id: str) -> bool:
+        folder = SearchFolder.of(results, search_id)
+        run = next(run for run in plan.runs.values() if run.search and run.search.id == search_id)
+        return folder.finished and folder.is_on(checked.searched_fingerprints(run))
+
     return job_graph(
         plan.runs,
-        todo,
-        fitted=lambda run_id: RunFolder.of(results, run_id).fitted,
-        found=lambda search_id: SearchFolder.of(results, search_id).finished,
+        left.todo,
+        fitted=fitted,
+        found=found,
         kept=lambda run: run.create().kept,
         variants=lambda run: run.create().variants(),
         evaluation_sets=lambda run: tuple(evaluation_metrics(run.task)),

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 from shiftbench.core.cpus import available_cpus
 from shiftbench.core.errors import InputError, RunFailedError
 from shiftbench.core.memory import available_memory
+from shiftbench.core.stacks import stop
 from shiftbench.execution.scheduler import Room, Scheduler, closest, priorities, weights_of
+from shiftbench.execution.stalls import Watch, error_of
 from shiftbench.models.backbones import is_shipped
 
 if TYPE_CHECKING:
+    from shiftbench.core.stacks import Place
     from shiftbench.execution.jobs import Job
     from shiftbench.execution.scheduler import Weights
     from shiftbench.execution.server import Message
@@ -56,6 +59,7 @@ class _Worker:
     """A process, at a job or idle."""
 
     connection: Connection
+    place: Place | None = None
     last: Weights | None = None
 
 
@@ -153,11 +157,13 @@ class _Loop:
     def __init__(self, work: Work, server: Server, size: int) -> None:
         self._work = work
         self._server = server
-        self._scheduler = Scheduler(priorities(work.setup.runs), _room, work.needed)
+        self._scheduler = Scheduler(priorities(work.setup.runs), _room, work.needed, work.begin)
         self._scheduler.resize(size)
         self._idle: list[_Worker] = []
         self._busy: dict[Connection, tuple[_Worker, Job]] = {}
         self._losses: Counter[Job] = Counter()
+        self._watch = Watch(work.setup.resources.limits.stall_s)
+        self._hung: dict[Job, RunFailedError] = {}
 
     def run(self) -> None:
         """Do all jobs."""
@@ -167,10 +173,11 @@ class _Loop:
             started = self._scheduler.start()
             for job in started:
                 self._give(job)
-            if not started and not self._busy:
+            if not started and not self._busy and not self._work.awaits_others():
                 break
             for connection in wait(list(self._busy), timeout=_TICK_S):
                 self._listen(self._busy[connection][0])  # type: ignore[index]
+            self._stop_what_hangs()
         for worker in self._idle:
             worker.connection.close()
 
@@ -204,9 +211,16 @@ class _Loop:
         except (EOFError, OSError):
             self._lost(worker)
             return
+        if message[0] == "here":
+            worker.place = message[1]
+            return
+        if message[0] == "sign":
+            self._watch.sign(job)
+            return
         if message[0] == "step":
             self._work.display.steps({job.run_id: message[1]})
             return
+        self._watch.forget(job)
         del self._busy[worker.connection]
         self._idle.append(worker)
         self._scheduler.ended(job)
@@ -215,14 +229,25 @@ class _Loop:
     def _lost(self, worker: _Worker) -> None:
         """A worker is gone; its job is done again, ``limits.job_retries`` times."""
         _, job = self._busy.pop(worker.connection)
+        self._watch.forget(job)
         worker.connection.close()
         self._scheduler.ended(job)
         self._losses[job] += 1
+        hung = self._hung.pop(job, None)
         if self._losses[job] <= self._work.setup.resources.limits.job_retries:
             self._scheduler.add(job)
         else:
             message = "its process died: it was killed, or there was too little memory"
-            self._work.settle(job, RunFailedError(message))
+            self._work.settle(job, hung or RunFailedError(message))
+
+    def _stop_what_hangs(self) -> None:
+        """End the workers whose jobs show no progress; the jobs count as lost."""
+        running = {job: worker for worker, job in self._busy.values()}
+        for job, seconds in self._watch.among(running).items():
+            place = running[job].place
+            self._hung[job] = error_of(seconds, stop(place) if place else "")
+            self._work.note_hung(job, self._hung[job])
+            self._lost(running[job])
 
 
 def _room(job: Job) -> Room:

@@ -50,12 +50,18 @@ class TrainingWriter:
         file: of ``RunFolder.progress``.
         batch_size: images of a step, of all workers together.
         clock: gives seconds.
+        held: false once another process has taken the run over; nothing is written then.
     """
 
     def __init__(
-        self, file: Path, batch_size: int, clock: Callable[[], float] = time.monotonic
+        self,
+        file: Path,
+        batch_size: int,
+        clock: Callable[[], float] = time.monotonic,
+        held: Callable[[], bool] = lambda: True,
     ) -> None:
         self._file = file
+        self._held = held
         self._batch_size = batch_size
         self._clock = clock
         self._first: tuple[int, float] | None = None
@@ -73,6 +79,8 @@ class TrainingWriter:
         if self._first is not None and now > self._first[1]:
             speed = (step - self._first[0]) / (now - self._first[1])
         progress = Training(step, steps, self._batch_size, speed or None)
+        if not self._held():
+            return
         # A training does not fail because nobody can watch it.
         with suppress(OSError), written_atomically(self._file) as temporary:
             temporary.write_text(json.dumps(asdict(progress)))

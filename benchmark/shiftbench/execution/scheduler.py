@@ -53,6 +53,8 @@ class Scheduler:
         priorities: of each run; the smallest comes first.
         room: the slots that a job can use.
         needed: false for a job that is to be left out, since its run has failed.
+        begin: asked before a job starts; false if it does not start, since another process does
+            its run. It is left out then, and may be added again.
     """
 
     def __init__(
@@ -60,10 +62,12 @@ class Scheduler:
         priorities: Mapping[str, Priority],
         room: Callable[[Job], Room] = lambda job: Room(),
         needed: Callable[[Job], bool] = lambda job: True,
+        begin: Callable[[Job], bool] = lambda job: True,
     ) -> None:
         self._priorities = priorities
         self._room = room
         self._needed = needed
+        self._begin = begin
         self._slots = 0
         self._used = 0
         self._soon = 0  # slots of brief jobs that run
@@ -173,18 +177,28 @@ class Scheduler:
 
     def _next(self) -> Job | None:
         """Start one job, if one can."""
-        for brief in (True, False):
-            self._drop_unneeded(self._waiting[brief])
+        while True:
+            for brief in (True, False):
+                self._drop_unneeded(self._waiting[brief])
+            brief_one = self._startable()
+            if brief_one is None:
+                return None
+            if self._begin(self._waiting[brief_one][0][2]):  # all brief jobs of a run begin as one
+                return self._run(brief_one)
+            self._drop(self._waiting[brief_one])
+
+    def _startable(self) -> bool | None:
+        """Whether the job to start now is the first brief one or the first other; or none is."""
         heads = {brief: heap[0] for brief, heap in self._waiting.items() if heap}
         if not heads:
             return None
         first = min(heads, key=lambda brief: heads[brief])
         least = heads[first][3].least
         if least <= self.free:
-            return self._run(first)
+            return first
         waits_long = least > self.free + self._soon + self._surplus
         if waits_long and not first and True in heads and self.free > 0:
-            return self._run(True)
+            return True
         return None
 
     def _run(self, brief: bool) -> Job:
@@ -232,17 +246,20 @@ class Scheduler:
 
     def _drop_unneeded(self, heap: list[Entry]) -> None:
         while heap:
-            entry = heap[0]
-            _, _, job, room = entry
-            if entry in self._early:
-                self._early.remove(entry)
-            elif not self._needed(job):
-                self._wanted -= room.least
-                if room.brief:
-                    self._forget(entry)
+            if heap[0] in self._early:
+                self._early.remove(heappop(heap))
+            elif not self._needed(heap[0][2]):
+                self._drop(heap)
             else:
                 break
-            heappop(heap)
+
+    def _drop(self, heap: list[Entry]) -> None:
+        """Leave the first job of a heap out."""
+        entry = heappop(heap)
+        room = entry[3]
+        self._wanted -= room.least
+        if room.brief:
+            self._forget(entry)
 
     def _share(self) -> None:
         """Share the slots that no waiting job wants among the jobs that can grow."""

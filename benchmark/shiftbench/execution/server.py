@@ -16,17 +16,25 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from shiftbench.core.stacks import Place
     from shiftbench.execution.jobs import Job
     from shiftbench.execution.setup import Setup
 
-    Message = tuple[Literal["step"], tuple[int, int]] | tuple[Literal["ended"], Exception | None]
-    """What a worker says: steps done and in all, or that its job has ended and what it raised."""
+    Message = (
+        tuple[Literal["here"], Place]
+        | tuple[Literal["sign"], None]
+        | tuple[Literal["step"], tuple[int, int]]
+        | tuple[Literal["ended"], Exception | None]
+    )
+    """What a worker says: where it writes its stack when it is asked to, that its job goes on,
+    steps done and in all, or that the job has ended and what it raised."""
 
 PRELOADED = ("open_clip", "shiftbench.execution.doing", "shiftbench.execution.workspace")
 
@@ -89,10 +97,19 @@ def _work(connection: Connection) -> None:
     import torch
 
     from shiftbench.core.errors import sendable
+    from shiftbench.core.pulse import felt
+    from shiftbench.core.stacks import watchable
     from shiftbench.execution.doing import do
     from shiftbench.execution.workspace import Workspace
 
+    lock = threading.Lock()
+
+    def say(*message: object) -> None:
+        with lock:  # signs may come from any thread
+            connection.send(message)
+
     setup: Setup = connection.recv()
+    say("here", watchable())
     torch.set_num_threads(max(1, int(setup.resources.cpus_per_worker)))
     workspace = Workspace(setup, torch.device("cpu"))
     while True:
@@ -102,16 +119,17 @@ def _work(connection: Connection) -> None:
             return
         error: Exception | None = None
         try:
-            do(job, workspace, partial(_tell_steps, connection))
+            with felt(partial(say, "sign", None)):
+                do(job, workspace, partial(_tell_steps, say))
         except Exception as caught:  # recorded with the run
             error = sendable(caught)
-        connection.send(("ended", error))
+        say("ended", error)
 
 
-def _tell_steps(connection: Connection, step: int, steps: int) -> None:
+def _tell_steps(say: Callable[[str, tuple[int, int]], None], step: int, steps: int) -> None:
     """Tell of the start of a training, its first, every tenth and its last step."""
     if step % 10 == 0 or step in (1, steps):
-        connection.send(("step", (step, steps)))
+        say("step", (step, steps))
 
 
 if __name__ == "__main__":

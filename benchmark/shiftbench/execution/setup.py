@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shiftbench.core.errors import RunFailedError
 from shiftbench.execution.remarks import Remarks
+from shiftbench.leaderboard.leases import holds
 
 if TYPE_CHECKING:
     from shiftbench.suite.file import Resources
@@ -25,6 +27,7 @@ class Setup:
         data: the data root, as the suite or ``--data`` names it.
         resources: that a run may use.
         remarks: on the data, for the rows.
+        token: of the ``Leases`` that the runs are done under; "" where nobody else can be at them.
     """
 
     suite: str
@@ -33,3 +36,17 @@ class Setup:
     data: str
     resources: Resources
     remarks: Remarks
+    token: str = ""
+
+    def holds(self, run_id: str) -> bool:
+        """True while a run's files are for the process to write that this was made by."""
+        return not self.token or holds(self.results, run_id, self.token)
+
+    def check_held(self, run_id: str) -> None:
+        """See that a run's files are still for that process to write.
+
+        Raises:
+            RunFailedError: another process has taken the run over.
+        """
+        if not self.holds(run_id):
+            raise RunFailedError(f"run {run_id} has been taken over by another process")

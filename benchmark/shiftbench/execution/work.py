@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shiftbench.core.errors import last_line, whole_text
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from shiftbench.execution.display import Display
     from shiftbench.execution.jobs import Job
     from shiftbench.execution.setup import Setup
+    from shiftbench.execution.sharing import Sharing
 
 
 class Work:
@@ -33,6 +35,7 @@ class Work:
         graph: the jobs, each with those that it waits for.
         todo: ids of the runs to finish; others in the graph are only to be fitted again.
         display: shows what happens.
+        sharing: with other processes that do runs of the same results folder.
     """
 
     def __init__(
@@ -41,13 +44,16 @@ class Work:
         graph: Mapping[Job, set[Job]],
         todo: Collection[str],
         display: Display,
+        sharing: Sharing,
     ) -> None:
         self.setup = setup
         self.display = display
         self._graph = graph
         self._agenda = Agenda(graph)
         self._todo = todo
+        self._sharing = sharing
         self._recorded = 0
+        self._said = ""
 
     @property
     def searches(self) -> bool:
@@ -55,12 +61,40 @@ class Work:
         return any(job.stage == "search" for job in self._graph)
 
     def ready(self) -> list[Job]:
-        """Jobs that may start now and were not given out before."""
-        return self._agenda.ready()
+        """Jobs that may start now and were not given out before, or are to be tried once more."""
+        news = self._sharing.look()
+        for run_id, reason in news.failed.items():
+            self._fail(run_id, reason)
+        for job in news.done:
+            self._done(job)
+        ready = [job for job in news.here if self.needed(job)]
+        while given := self._agenda.ready():
+            for job in given:
+                if self._sharing.done_elsewhere(job):
+                    self._done(job)
+                else:
+                    ready.append(job)
+        return ready
 
     def needed(self, job: Job) -> bool:
         """True while the job's run has not failed; else the job is to be left out."""
         return job.run_id not in self._agenda.failed
+
+    def begin(self, job: Job) -> bool:
+        """True if a job may start; false if another process does its run, and it is set aside."""
+        return self._sharing.begin(job)
+
+    def awaits_others(self) -> bool:
+        """True while something is awaited that other processes do; a line says so."""
+        awaited = self._sharing.awaited
+        text = ""
+        if awaited:
+            those = "1 run is" if len(awaited) == 1 else f"{len(awaited)} runs are"
+            text = f"{those} being done by another process on {', '.join({*awaited.values()})}"
+        if text not in ("", self._said):
+            self.display.note(text)
+        self._said = text
+        return bool(awaited)
 
     @property
     def failures(self) -> dict[str, str]:
@@ -70,32 +104,74 @@ class Work:
     def settle(self, job: Job, error: BaseException | None = None) -> None:
         """A job has ended: with it go on the jobs that wait for it, or fail the runs that do.
 
+        Where another process has taken the run over meanwhile, that one's outcome counts.
+
         Args:
             job: as ``ready`` gave it.
             error: what it raised; ``None`` when it is done.
         """
-        if error is None:
-            self._agenda.done(job)
-            self.display.done(job)
-            if job.stage == "fit":
-                self._check_waits(job.run_id)
-            if job.stage == "score":
-                RunFolder.of(self.setup.results, job.run_id).error.unlink(missing_ok=True)
-                self._check_golden(job.run_id)
-                self._count_recorded()
+        if not self.needed(job):  # its run had failed before
             return
-        ended = self._agenda.fail(job.run_id, last_line(error))
-        if not ended:  # it had failed before
+        if self._sharing.lost(job):
+            self._sharing.set_aside(job)
             return
-        file = self._write_error(job.run_id, error)
-        RunFolder.of(self.setup.results, job.run_id).progress.unlink(missing_ok=True)
-        for run_id in ended:
-            reason = self._agenda.failed[run_id]
-            if run_id in self._todo:
-                info = run_info(self.setup.suite, self.setup.runs[run_id])
-                store.write_run(self.setup.results, run_id, failed(info, reason, file))
-                self._count_recorded()
-            self.display.failed(run_id, reason)
+        if error is not None:
+            reason = last_line(error)
+            self._fail(job.run_id, reason, error)
+            self._sharing.fail(job, reason)
+            return
+        if job.stage == "fit":
+            self._check_waits(job.run_id)
+        if job.stage == "score":
+            RunFolder.of(self.setup.results, job.run_id).error.unlink(missing_ok=True)
+            self._check_golden(job.run_id)
+            self._count_recorded()
+        self._sharing.done(job, finishes=job.stage == "score")
+        self._done(job)
+
+    def note_hung(self, job: Job, error: BaseException) -> None:
+        """A job has been stopped that showed no progress; what it was at is kept with its run.
+
+        It may be done again: if its run is done, that record goes.
+        """
+        self.display.warn(f"{name_of(self.setup.runs[job.run_id])}: {error}")
+        if not self._sharing.lost(job):
+            self._write_error(RunFolder.of(self.setup.results, job.run_id), error)
+
+    def _done(self, job: Job) -> None:
+        self._agenda.done(job)
+        self.display.done(job)
+
+    def _fail(self, run_id: str, reason: str, error: BaseException | None = None) -> None:
+        """Fail a run and those that build on it.
+
+        Args:
+            run_id: of the run.
+            reason: why, on one line.
+            error: why, at length; ``None`` if it failed elsewhere, where that is recorded.
+        """
+        folder = RunFolder.of(self.setup.results, run_id)
+        for ended in self._agenda.fail(run_id, reason):
+            why = self._agenda.failed[ended]
+            if ended != run_id or error is not None:
+                own = error if ended == run_id else None
+                record = partial(self._record_failure, ended, why, folder, own)
+                self._sharing.record_failure(ended, why, record)
+            self.display.failed(ended, why)
+
+    def _record_failure(
+        self, run_id: str, reason: str, folder: RunFolder, error: BaseException | None
+    ) -> None:
+        """Write a failed run's row, and the error if it is its own into the folder."""
+        if error is not None:
+            self._write_error(folder, error)
+            folder.progress.unlink(missing_ok=True)
+        if run_id in self._todo:
+            file = folder.error.relative_to(self.setup.results).as_posix()
+            info = run_info(self.setup.suite, self.setup.runs[run_id])
+            row = failed(info, reason, file if folder.error.exists() else None)
+            store.write_run(self.setup.results, run_id, row)
+            self._count_recorded()
 
     def _count_recorded(self) -> None:
         """A run's rows are written; now and then all rows are copied together."""
@@ -103,12 +179,10 @@ class Work:
         if self._recorded % store.MANY == 0:
             store.keep_compact(self.setup.results)
 
-    def _write_error(self, run_id: str, error: BaseException) -> str:
-        """Write the whole error to the run's folder; its path in the results folder."""
-        file = RunFolder.of(self.setup.results, run_id).error
-        with written_atomically(file) as temporary:
+    def _write_error(self, folder: RunFolder, error: BaseException) -> None:
+        """Keep the whole error in the run's folder."""
+        with written_atomically(folder.error) as temporary:
             temporary.write_text(whole_text(error), encoding="utf-8")
-        return file.relative_to(self.setup.results).as_posix()
 
     def _check_waits(self, run_id: str) -> None:
         """Say so where a GPU waited for its data, and which setting helps."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from shiftbench.core.errors import InputError
-from shiftbench.leaderboard import store
+from shiftbench.leaderboard import leases, store
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import Row, runs
 
@@ -48,8 +48,16 @@ def removal(results: Path, run_ids: Collection[str]) -> list[Item]:
         run_ids: of the runs.
 
     Raises:
-        InputError: another run builds on one of them.
+        InputError: another run builds on one of them, or a process is at one.
     """
+    at_work = leases.held_now(results)
+    for run_id in sorted(run_ids):
+        if run_id in at_work:
+            file = leases.files_of(results, run_id)[0]
+            raise InputError(
+                f"run {run_id} is being done by {at_work[run_id].holder}; stop that first, or if "
+                f"that machine is gone, delete {file}"
+            )
     for run in runs(store.read(results)):
         needs = [parent for parent in run.parents if parent.run_id in run_ids]
         if run.run_id not in run_ids and needs:
@@ -59,10 +67,12 @@ def removal(results: Path, run_ids: Collection[str]) -> list[Item]:
             )
     rows = (store.folder(results) / f"{run_id}.parquet" for run_id in run_ids)
     folders = (RunFolder.of(results, run_id).path for run_id in run_ids)
+    files = (path for run_id in run_ids for path in leases.files_of(results, run_id))
     # Rows go first: a run without them is done again, rows without a run would be wrong.
     return [
         *(_item(path, "rows of the run") for path in rows if path.exists()),
         *(_item(path, "files of the run") for path in folders if path.exists()),
+        *(_item(path, "leases of the run") for path in files),
     ]
 
 
@@ -73,8 +83,10 @@ def leftovers(results: Path, *, weights: bool = False) -> list[Item]:
         results: the results folder.
         weights: also the weights of runs that are done, if no run that is not done builds on them;
             with them go ``load_model`` and ``export-model`` of these runs, until they are done
-            again.
+            again. They stay while any process is at work, and so does all of the runs that are
+            being done.
     """
+    at_work = leases.held_now(results)
     known = {run.run_id: run for run in runs(store.read(results))}
     done = {run_id for run_id, run in known.items() if isinstance(run, Row)}
     folders = sorted((results / "runs").glob("*")) if (results / "runs").is_dir() else []
@@ -92,6 +104,8 @@ def leftovers(results: Path, *, weights: bool = False) -> list[Item]:
         awaited |= above
         reached += above
     for path in folders:
+        if path.name in at_work:
+            continue
         folder = RunFolder(path)
         if path.name not in known and _age(path) > UNTOUCHED_S:
             found.append(_item(path, "a run without rows, untouched for a week"))
@@ -102,9 +116,10 @@ def leftovers(results: Path, *, weights: bool = False) -> list[Item]:
         if path.name in done:
             if (path / "parts").is_dir():
                 found.append(_item(path / "parts", "predictions that are in one file by now"))
-            if weights and path.name not in awaited and folder.weights.exists():
+            if weights and not at_work and path.name not in awaited and folder.weights.exists():
                 found.append(_item(folder.weights, "weights that no unfinished run builds on"))
     found += _searches(results, known.values(), records.values())
+    found += _leases(results, at_work)
     return [*found, *_temporaries(results, [item.path for item in found])]
 
 
@@ -120,6 +135,14 @@ def _searches(
     for path in sorted((results / "searches").glob("*")):
         if path.name not in used and _age(path) > UNTOUCHED_S:
             yield _item(path, "a search that no run has, untouched for a week")
+
+
+def _leases(results: Path, at_work: Collection[str]) -> Iterator[Item]:
+    """Leases of what nobody is at."""
+    for key in leases.keys(results):
+        files = leases.files_of(results, key)
+        if key not in at_work and files and _age(files[0]) > UNTOUCHED_S:
+            yield from (_item(file, "a lease of what was done long ago") for file in files)
 
 
 def _temporaries(results: Path, covered: Collection[Path]) -> Iterator[Item]:

@@ -11,6 +11,9 @@ from typing import Any
 
 from shiftbench.core.files import file_name, sweep_temporaries, written_atomically
 
+_DATA = "data.json"
+"""The data files that a folder's content was made of."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -119,6 +122,10 @@ class SearchFolder:
         """Begin or go on with the search on these data files; see ``RunFolder.claim``."""
         _claim(self.path, fingerprints)
 
+    def is_on(self, fingerprints: Mapping[str, str]) -> bool:
+        """True if what is there was made of these data files."""
+        return _is_on(self.path, fingerprints)
+
     @property
     def _found(self) -> Path:
         return self.path / "found.json"
@@ -176,6 +183,11 @@ class RunFolder:
         return self.path / "error.txt"
 
     @property
+    def lock(self) -> Path:
+        """Held by whoever writes the run's rows."""
+        return self.path / "rows.lock"
+
+    @property
     def fitted(self) -> bool:
         """True if training has finished."""
         return self._fit.exists()
@@ -207,6 +219,10 @@ class RunFolder:
         """
         _claim(self.path, fingerprints)
 
+    def is_on(self, fingerprints: Mapping[str, str]) -> bool:
+        """True if what is there was made of these data files."""
+        return _is_on(self.path, fingerprints)
+
     def delete(self) -> None:
         """Forget everything about the run."""
         shutil.rmtree(self.path, ignore_errors=True)
@@ -229,10 +245,20 @@ class RunFolder:
 
 
 def _claim(folder: Path, fingerprints: Mapping[str, str]) -> None:
-    marker, text = folder / "data.json", json.dumps(dict(fingerprints), sort_keys=True)
-    if marker.exists() and marker.read_text() == text:
+    if _is_on(folder, fingerprints):
         sweep_temporaries(folder)
         return
     shutil.rmtree(folder, ignore_errors=True)
-    with written_atomically(marker) as temporary:
-        temporary.write_text(text)
+    with written_atomically(folder / _DATA) as temporary:
+        temporary.write_text(_text_of(fingerprints))
+
+
+def _is_on(folder: Path, fingerprints: Mapping[str, str]) -> bool:
+    try:
+        return (folder / _DATA).read_text() == _text_of(fingerprints)
+    except FileNotFoundError:
+        return False
+
+
+def _text_of(fingerprints: Mapping[str, str]) -> str:
+    return json.dumps(dict(fingerprints), sort_keys=True)

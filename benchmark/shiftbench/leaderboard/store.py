@@ -16,7 +16,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,7 +26,9 @@ import pyarrow as pa
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.locations import kind_of
+from shiftbench.core.locks import locked
 from shiftbench.leaderboard.files import COPY, STAMPS_KEY, Choice, Files, Location, Stamp, reason
+from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import SCHEMA
 from shiftbench.leaderboard.versions import with_unknown
 
@@ -48,6 +51,8 @@ def folder(results: Path) -> Path:
 def write_run(results: Location, run_id: str, table: pa.Table) -> None:
     """Write the rows of a run in place of what was known of it.
 
+    Rows of a run that is done are never replaced by one that says that it failed.
+
     Args:
         results: the results folder.
         run_id: of all the rows.
@@ -58,8 +63,35 @@ def write_run(results: Location, run_id: str, table: pa.Table) -> None:
         raise ValueError("the table does not have the leaderboard's schema")
     if set(table["run_id"].to_pylist()) != {run_id}:
         raise ValueError(f"the rows are not all of run {run_id}")
-    # Statistics are for skipping parts of large files: here they would be a third of the file.
-    Files.of(results).write(f"leaderboard/{run_id}.parquet", table, write_statistics=False)
+    files = Files.of(results)
+    with nullcontext() if files.remote else _alone(RunFolder.of(Path(results), run_id)):
+        if "failed" in table["status"].to_pylist() and status_of(results, run_id) == "done":
+            return
+        # Statistics are for skipping parts of large files: here they would be a third of the file.
+        files.write(f"leaderboard/{run_id}.parquet", table, write_statistics=False)
+
+
+@contextmanager
+def _alone(run: RunFolder) -> Iterator[None]:
+    """No other process writes a run's rows meanwhile, where the file system has locks."""
+    with locked(run.lock) if run.path.is_dir() else nullcontext():  # else nobody is at it
+        yield
+
+
+def status_of(results: Location, run_id: str) -> Status | None:
+    """The status of one run, from its own file; ``None`` if it has none.
+
+    Raises:
+        InputError: the file is broken, of a version that is not read, or another run's.
+    """
+    found = Files.of(results).read_run(run_id, Choice(["run_id", "status"], {}))["status"]
+    status: Status | None = found[0].as_py() if len(found) else None
+    return status
+
+
+def forget(results: Path, run_id: str) -> None:
+    """Delete the rows of a run."""
+    (folder(results) / f"{run_id}.parquet").unlink(missing_ok=True)
 
 
 def read(

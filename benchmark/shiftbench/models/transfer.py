@@ -11,6 +11,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from shiftbench.core.pulse import beat
+
 BEHIND = 4  # batches that a GPU may be behind
 
 T = TypeVar("T")
@@ -62,6 +64,7 @@ def ahead(read: Callable[[K], T], keys: Iterable[K], depth: int) -> Iterator[T]:
         try:
             while waiting:
                 value = waiting.popleft().result()
+                beat()
                 waiting.extend(pool.submit(read, key) for key in islice(keys, 1))
                 yield value
         finally:

@@ -49,6 +49,27 @@ class Limits(_Closed):
         int,
         Field(ge=0, description="times that a job or a trial is done again whose worker was lost"),
     ] = 1
+    max_preemptions: Annotated[
+        int | None,
+        Field(ge=0, description="times that a job is done again whose node was lost; null: any"),
+    ] = None
+    stall_s: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="seconds without progress after which a job is stopped and counted as one "
+            "whose worker was lost; null: 100 times its slowest step so far, at least 10 minutes, "
+            "and an hour before its first",
+        ),
+    ] = None
+    lease_s: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="seconds without a sign after which whoever did a run on the same results "
+            "folder is taken for gone, and the run for free",
+        ),
+    ] = 60
     group_restarts: Annotated[
         int, Field(ge=0, description="times that a group is started again that lost a worker")
     ] = 2

@@ -15,6 +15,7 @@ import torch
 
 from shiftbench.core.errors import RunFailedError
 from shiftbench.core.provenance import peak_memory_bytes, reset_peak_memory
+from shiftbench.core.pulse import beat
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.evaluated import scoring_slot
 from shiftbench.execution.feeding import (
@@ -73,6 +74,7 @@ def fit(
     begun = time.monotonic()
     trained, step = Trained(), 0
     weights: Weights | None = None
+    arrays: Mapping[str, Array] | None = None
     details: dict[str, Any] = {}
     match method:
         case TrainedMethod():
@@ -82,12 +84,15 @@ def fit(
             weights = method.derive(method.fixed_variant(), derivation(workspace, run))
             trained.seconds = time.monotonic() - begun
         case EnsembleMethod():
-            _save_arrays(folder, run, fit_ensemble(workspace, run, method))
+            arrays = fit_ensemble(workspace, run, method)
             trained.seconds = time.monotonic() - begun
     if place.rank > 0:
         return
+    workspace.setup.check_held(run.id)
     if weights is not None:
         _save_weights(workspace, run, folder, weights)
+    if arrays is not None:
+        _save_arrays(folder, run, arrays)
     folder.write_fit(
         Fit(
             **asdict(trained),
@@ -125,9 +130,12 @@ def _train(
     begun = time.monotonic()
     folder = workspace.folder(run)
     schedule, memory = schedule_of(workspace, run, method, place.size), memory_of(workspace)
-    written = TrainingWriter(folder.progress, schedule.batch_size)
+    written = TrainingWriter(
+        folder.progress, schedule.batch_size, held=partial(workspace.setup.holds, run.id)
+    )
 
     def tell(step: int) -> None:
+        beat()
         on_step(step, schedule.steps)
         if place.rank == 0:
             written(step, schedule.steps)
@@ -140,20 +148,23 @@ def _train(
     if chosen and place.rank == 0:
         scoring_slot(workspace, run)  # takes its room before the trainer finds out what is left
 
-    def score_epoch(step: int) -> None:
+    def before_saving(step: int) -> None:
         nonlocal best
         if place.rank > 0:
+            return
+        if not chosen:
+            workspace.setup.check_held(run.id)
             return
         headline, _ = id_val(workspace, run)
         weights = workspace.plain(run, method.weights(model))
         value = id_val_value(workspace, run, weights)
+        workspace.setup.check_held(run.id)
         if best is None or headline.better(value, best.score):
             best = _Best(value, step)
             save(folder.best, weights, asdict(best))
 
     def on_save(step: int) -> None:
-        if chosen:
-            all_agree(partial(score_epoch, step), place.size, workspace.device)
+        all_agree(partial(before_saving, step), place.size, workspace.device)
 
     trainer = Trainer(
         model,

@@ -43,6 +43,7 @@ def predict(workspace: Workspace, run_id: str, variant: str, evaluation_set: str
     for block, logits in logits_in_blocks(workspace, run, variant, evaluation_set):
         for view in (whole, *parts.values()):
             view.add(block, logits)
+    workspace.setup.check_held(run.id)
     for name, view in parts.items():
         facts = {"fingerprint": view.images.fingerprint}
         table = view.table(name, variant).replace_schema_metadata(facts)

@@ -47,6 +47,7 @@ def score(workspace: Workspace, run_id: str) -> None:
         for name in sets
         for result in scored[variant, name]
     ]
+    workspace.setup.check_held(run.id)
     tables = [part.table for part in parts.values()]
     predictions.write(folder.predictions, predictions.concat(tables))
     search = run.search

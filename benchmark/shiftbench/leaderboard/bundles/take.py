@@ -186,9 +186,9 @@ def _place(
         with TemporaryDirectory(dir=results, prefix=".import-") as name:
             staging = Path(name)
             for run_id in (*new, *kept):
+                store.write_run(staging, run_id, tables[run_id])
                 told = contents.predictions(run_id)
                 predictions.write(RunFolder.of(staging, run_id).predictions, told)
-                store.write_run(staging, run_id, tables[run_id])
             try:
                 for source, target in _moves(staging, results, new, kept, replaced):
                     if target.exists():

@@ -1,0 +1,96 @@
+"""Which jobs hang. No ray, no torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shiftbench.core.errors import RunFailedError
+
+if TYPE_CHECKING:
+    from shiftbench.execution.jobs import Job
+
+FLOOR_S = 600.0
+PREPARING_S = 3600.0
+TIMES = 100.0
+
+
+@dataclass
+class Course:
+    """How a job goes on.
+
+    Attributes:
+        last: when it gave its last sign, or else was begun, in seconds.
+        slowest: the longest time between two of its signs; ``None`` before the first.
+    """
+
+    last: float
+    slowest: float | None = None
+
+
+def patience(slowest: float | None, stall_s: float | None) -> float:
+    """Seconds without a sign after which a job is taken to hang.
+
+    Args:
+        slowest: the longest time between two of its signs; ``None`` before the first.
+        stall_s: the limit that the suite sets, if it does.
+    """
+    if stall_s is not None:
+        return stall_s
+    return PREPARING_S if slowest is None else max(FLOOR_S, TIMES * slowest)
+
+
+def stalled(courses: Mapping[Job, Course], now: float, stall_s: float | None) -> list[Job]:
+    """The jobs that have given no sign for too long."""
+    return [
+        job
+        for job, course in courses.items()
+        if now - course.last > patience(course.slowest, stall_s)
+    ]
+
+
+class Watch:
+    """The signs of all jobs that run.
+
+    Args:
+        stall_s: of ``limits.stall_s``.
+        clock: gives seconds.
+    """
+
+    def __init__(self, stall_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stall_s = stall_s
+        self._clock = clock
+        self._courses: dict[Job, Course] = {}
+
+    def sign(self, job: Job) -> None:
+        """A job has gone on."""
+        course = self._courses.get(job)
+        if course is not None:
+            now = self._clock()
+            course.slowest = max(course.slowest or 0.0, now - course.last)
+            course.last = now
+
+    def among(self, running: Iterable[Job]) -> dict[Job, float]:
+        """Those that hang of the jobs that run now, with the seconds since their last sign."""
+        now = self._clock()
+        self._courses = {job: self._courses.get(job, Course(now)) for job in running}
+        hanging = stalled(self._courses, now, self._stall_s)
+        return {job: now - self._courses[job].last for job in hanging}
+
+    def forget(self, job: Job) -> None:
+        """A job has ended; if it runs again, it begins anew."""
+        self._courses.pop(job, None)
+
+
+def error_of(seconds: float, stack: str) -> RunFailedError:
+    """What is recorded of a job that hung.
+
+    Args:
+        seconds: since its last sign.
+        stack: of ``core.stacks.stop``.
+    """
+    error = RunFailedError(f"no progress for {seconds:.0f} s; its process was stopped")
+    error.add_note(stack.strip() or "It gave no answer when it was asked for its stack.")
+    return error

@@ -1,0 +1,346 @@
+"""Who does what in a results folder: a lease for each run, and each search, that is being done.
+
+Whoever works on a run holds its lease, so any number of processes on any number of machines share
+what is to do. A lease is a row of files in ``leases/``, ``KEY.1.json``, ``KEY.2.json``, …: each
+holder makes the next one, which a file system lets exactly one of several do, and only the last
+counts. The holder touches its file as long as it is at work. A lease is free when its holder has
+written there how it ended, or its process is gone from this machine, or its file has not changed
+for ``lease_s`` seconds of the clock of whoever looks: no two machines' clocks are compared. A
+holder that was frozen meanwhile finds that it holds nothing any more.
+
+What is asked of the storage is in ``Storage``: that a file can be created by one of several at once
+and that what was written is seen by whoever opens the file afterwards. Local disks and NFS do so,
+and object stores with conditional writes could.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Event, Thread
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from shiftbench.core.files import written_atomically
+from shiftbench.core.liveness import alive, machine, started
+
+LEASE_S = 60.0
+FOLDER = "leases"
+_BEATS = 6  # within the time after which a holder is taken for gone
+
+Ending = Literal["done", "failed", "released", "taken"]
+Stamp = tuple[int, str]
+
+_NAME = re.compile(r"[^.].*\.[0-9]+\.json")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What a file of a lease says.
+
+    Attributes:
+        token: of the holder, and of no other.
+        host: name of its machine, for people.
+        pid: its process.
+        machine: of ``core.liveness.machine``.
+        started: of ``core.liveness.started``.
+        ended: how the holder's work ended; ``None`` while it is at it.
+        reason: why it failed.
+    """
+
+    token: str = ""
+    host: str = "?"
+    pid: int = 0
+    machine: str = ""
+    started: str = ""
+    ended: Ending | None = None
+    reason: str = ""
+
+    @property
+    def gone(self) -> bool:
+        """True if the holder's process was on this machine and is there no more."""
+        return self.machine == machine() and not alive(self.pid, self.started)
+
+    @property
+    def holder(self) -> str:
+        """The holder for people."""
+        return f"process {self.pid} on {self.host}"
+
+    def text(self) -> str:
+        """The content of its file."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of(cls, text: str) -> Lease:
+        """What a file says; of one that is not whole yet, that somebody is at it."""
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError):
+            return cls()
+
+
+class Storage(Protocol):
+    """The files of leases, by name."""
+
+    def create(self, name: str, text: str) -> bool:
+        """Make a file; false if there is one, made by whomever."""
+
+    def read(self, name: str) -> tuple[str, Stamp] | None:
+        """A file's text, and what tells whether it has changed; ``None`` if there is none."""
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file in place of what was there."""
+
+    def touch(self, name: str) -> None:
+        """Make a file look changed, if it is there."""
+
+    def names(self) -> list[str]:
+        """All files."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Leases on a file system."""
+
+    path: Path
+
+    def create(self, name: str, text: str) -> bool:
+        """See ``Storage``."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with (self.path / name).open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            return False
+        return True
+
+    def read(self, name: str) -> tuple[str, Stamp] | None:
+        """See ``Storage``. NFS asks its server when a file is opened, and not otherwise."""
+        try:
+            with (self.path / name).open(encoding="utf-8") as file:
+                text = file.read()
+                return text, (os.fstat(file.fileno()).st_mtime_ns, text)
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, text: str) -> None:
+        """See ``Storage``."""
+        with written_atomically(self.path / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def touch(self, name: str) -> None:
+        """See ``Storage``."""
+        with suppress(FileNotFoundError):
+            os.utime(self.path / name)
+
+    def names(self) -> list[str]:
+        """See ``Storage``."""
+        return [file.name for file in self.path.glob("*.json") if _NAME.fullmatch(file.name)]
+
+
+class Leases:
+    """The leases that this process holds, and what it sees of others'; a context manager.
+
+    At the end of the block all are released.
+
+    Args:
+        storage: of the results folder.
+        lease_s: seconds without a sign after which a holder is taken for gone.
+        clock: gives seconds.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        lease_s: float = LEASE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        pid = os.getpid()
+        self._me = Lease(uuid.uuid4().hex, platform.node(), pid, machine(), started(pid))
+        self._storage = storage
+        self._lease_s = lease_s
+        self._clock = clock
+        self._held: dict[str, int] = {}
+        self._watched: dict[str, tuple[Stamp, float]] = {}
+        self._over = Event()
+        self._beating: Thread | None = None
+
+    @classmethod
+    def of(cls, results: Path, lease_s: float = LEASE_S) -> Leases:
+        """Those of a results folder."""
+        return cls(Folder(results / FOLDER), lease_s)
+
+    @property
+    def token(self) -> str:
+        """Tells this holder from all others; see ``holds``."""
+        return self._me.token
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        if self._beating is not None:
+            self._beating.join()
+        for key in [*self._held]:
+            self.end(key, "released")
+
+    def take(self, key: str) -> Lease | None:
+        """Have a lease, if it is free or held here already; else that of its holder."""
+        if self.held(key):
+            return None
+        while True:
+            last, lease = self._last(key)
+            if lease is not None and lease.ended is None:
+                return lease
+            if self._storage.create(_name(key, last + 1), self._me.text()):
+                break
+        if lease is not None and lease.ended == "taken":  # the holder may be frozen, and wake up
+            self._storage.write(_name(key, last), lease.text())
+        self._held[key] = last + 1
+        self._beat()
+        return None
+
+    @contextmanager
+    def taken(self, key: str) -> Iterator[bool]:
+        """Have a lease for the block; yields whether it is ours."""
+        before = self.held(key)
+        ours = before or self.take(key) is None
+        try:
+            yield ours
+        finally:
+            if ours and not before:
+                self.end(key, "released")
+
+    def held(self, key: str) -> bool:
+        """True while this process holds a lease; it asks the storage."""
+        number = self._held.get(key)
+        return number is not None and _holds(self._storage, key, number, self.token)
+
+    def look(self, key: str) -> Lease | None:
+        """A lease as it is now, ``taken`` if its holder is gone; ``None`` if nobody ever had it."""
+        return self._last(key)[1]
+
+    def end(self, key: str, ended: Ending, reason: str = "") -> None:
+        """Give a lease back, and say how the work ended; nothing if it was lost."""
+        if self.held(key):
+            lease = replace(self._me, ended=ended, reason=reason)
+            self._storage.write(_name(key, self._held[key]), lease.text())
+        self._held.pop(key, None)
+
+    def _last(self, key: str) -> tuple[int, Lease | None]:
+        """The number of a lease's last file, 0 if there is none, and what it says."""
+        number, found = 0, None
+        while (content := self._storage.read(_name(key, number + 1))) is not None:
+            number, found = number + 1, content
+        if found is None:
+            return 0, None
+        text, stamp = found
+        lease = Lease.of(text)
+        if lease.ended is None and (lease.gone or self._silent(_name(key, number), stamp)):
+            lease = replace(lease, ended="taken")
+        return number, lease
+
+    def _silent(self, name: str, stamp: Stamp) -> bool:
+        """True if a file has been seen unchanged for too long."""
+        now = self._clock()
+        before, since = self._watched.get(name, (None, now))
+        if before != stamp:
+            self._watched[name] = stamp, now
+            return False
+        return now - since >= self._lease_s
+
+    def _beat(self) -> None:
+        """Touch what is held, now and then, in a thread of its own."""
+        if self._beating is None:
+            self._beating = Thread(target=self._beats, name="leases", daemon=True)
+            self._beating.start()
+
+    def _beats(self) -> None:
+        while not self._over.wait(self._lease_s / _BEATS):
+            for key, number in [*self._held.items()]:
+                try:
+                    if self.held(key):
+                        self._storage.touch(_name(key, number))
+                except OSError as error:  # it may work the next time
+                    _log.warning("the lease of %s cannot be renewed: %s", key, error)
+
+
+def holds(results: Path, key: str, token: str) -> bool:
+    """True if a lease is held by the process that a worker works for.
+
+    Args:
+        results: the results folder.
+        key: of the lease.
+        token: of that process.
+    """
+    storage, number = Folder(results / FOLDER), 1
+    while storage.read(_name(key, number + 1)) is not None:
+        number += 1
+    return _holds(storage, key, number, token)
+
+
+def search_key(search_id: str) -> str:
+    """The key of a search's lease; that of a run's is its id."""
+    return f"search-{search_id}"
+
+
+def held_now(results: Path) -> Mapping[str, Lease]:
+    """The leases whose holders may be at work, by key: as far as one look can tell."""
+    storage = Folder(results / FOLDER)
+    last: dict[str, int] = {}
+    for name in storage.names():
+        key, number = _parts(name)
+        last[key] = max(number, last.get(key, 0))
+    found = {}
+    for key, number in sorted(last.items()):
+        content = storage.read(_name(key, number))
+        lease = Lease.of(content[0]) if content else None
+        if lease is not None and lease.ended is None and not lease.gone:
+            found[key] = lease
+    return found
+
+
+def files_of(results: Path, key: str) -> list[Path]:
+    """The files of a lease, the last first: as they can be deleted without a gap before one."""
+    found = (results / FOLDER).glob(f"{key}.*.json")
+    return sorted(found, key=lambda file: -_parts(file.name)[1])
+
+
+def keys(results: Path) -> list[str]:
+    """The keys of all leases that anybody ever had."""
+    return sorted({_parts(name)[0] for name in Folder(results / FOLDER).names()})
+
+
+def _holds(storage: Storage, key: str, number: int, token: str) -> bool:
+    """True if a file of a lease is its last, and its holder has this token and is at work."""
+    content = storage.read(_name(key, number))
+    if content is None or storage.read(_name(key, number + 1)) is not None:
+        return False
+    lease = Lease.of(content[0])
+    return lease.token == token and lease.ended is None
+
+
+def _name(key: str, number: int) -> str:
+    return f"{key}.{number}.json"
+
+
+def _parts(name: str) -> tuple[str, int]:
+    key, number, _ = name.rsplit(".", 2)
+    return key, int(number)

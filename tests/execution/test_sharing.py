@@ -1,0 +1,351 @@
+"""Several processes do one suite in one results folder: shared, and whatever becomes of one."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from shiftbench.core.errors import RunFailedError
+from shiftbench.execution import in_process, sharing
+from shiftbench.execution.display import Display
+from shiftbench.execution.doing import do
+from shiftbench.execution.in_process import InProcess
+from shiftbench.execution.jobs import Job
+from shiftbench.execution.launch import launch
+from shiftbench.execution.remarks import Remarks
+from shiftbench.execution.runinfo import run_info
+from shiftbench.execution.setup import Setup
+from shiftbench.execution.sharing import Sharing
+from shiftbench.execution.work import Work
+from shiftbench.execution.workspace import Workspace
+from shiftbench.leaderboard import store
+from shiftbench.leaderboard.leases import FOLDER, Folder, Leases, keys
+from shiftbench.leaderboard.runfolder import Fit, RunFolder
+from shiftbench.leaderboard.schema import done, failures
+from shiftbench.suite.plan import Plan, evaluation_metrics
+from shiftbench.suite.suite import Suite
+
+from tests.leaderboard.records import results as scores
+from tests.leaderboard.test_leases import Clock, Still
+
+SUITE = """
+data: miniature
+backbones: [miniature]
+tasks: [cifar10]
+methods:
+  zero-shot: {}
+  full: {lr: 5e-4, epochs: 12, batch_size: 16, warmup_steps: 2}
+  wise-ft: {alphas: [0.5]}
+shots: [8]
+seeds: [0, 1]
+budget: {evaluation_images: 40}
+resources: {limits: {lease_s: 1}}
+"""
+QUIET = Console(quiet=True)
+FIT = Fit([1.0], {}, 1, 1.0, 0.0, 1, 1, "2026-01-01T00:00:00+00:00", 1, 0.5, {})
+
+
+def load(folder: Path, *overrides: str) -> Suite:
+    file = folder / "small.yaml"
+    file.write_text(SUITE)
+    return Suite.load(file, overrides)
+
+
+# Drivers that pretend: forked, since they would spend most of their time on imports otherwise.
+
+
+def pretend(
+    log: Path, seconds: float, broken: str, job: Job, workspace: object, work: Work
+) -> None:
+    """Note a job, take some time and leave what those look for that wait for it."""
+    setup = work.setup
+    with log.open("a") as file:
+        file.write(json.dumps([os.getpid(), *job]) + "\n")
+    time.sleep(seconds)
+    folder = RunFolder.of(setup.results, job.run_id)
+    if job.stage == "fit" and setup.runs[job.run_id].label == broken:
+        raise OSError("no such disk")
+    if job.stage == "fit":
+        folder.write_fit(FIT)
+    if job.stage == "score":
+        info = run_info(setup.suite, setup.runs[job.run_id])
+        store.write_run(setup.results, job.run_id, done(info, scores({"id-test": 0.5})))
+
+
+def drive(suite: Suite, results: Path, answer: Path) -> None:
+    outcome = launch(suite, results, InProcess(), QUIET)
+    answer.write_text(json.dumps({"left": len(outcome.executed), "failed": dict(outcome.failed)}))
+
+
+class Drivers:
+    """Two processes that do the same suite at once."""
+
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, seconds: float, broken: str = ""
+    ) -> None:
+        self.results, self.log, self.folder = folder / "results", folder / "log", folder
+        monkeypatch.setattr(sharing, "LOOK_EVERY_S", 0.1)
+        monkeypatch.setattr(in_process, "_TICK_S", 0.05)
+        monkeypatch.setattr(in_process, "_do", partial(pretend, self.log, seconds, broken))
+        suite, context = load(folder), multiprocessing.get_context("fork")
+        self.plan = Plan.build(suite)
+        self.processes = [
+            context.Process(target=drive, args=(suite, self.results, folder / f"{i}.json"))
+            for i in range(2)
+        ]
+        self.log.touch()
+        for process in self.processes:
+            process.start()
+
+    def jobs(self) -> list[tuple[int, Job]]:
+        """The jobs so far, each with the process that did it."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [(pid, Job(*job)) for pid, *job in lines]
+
+    def wait(self, i: int) -> dict[str, object]:
+        """How a driver ended."""
+        self.processes[i].join(60)
+        assert self.processes[i].exitcode == 0
+        answer: dict[str, object] = json.loads((self.folder / f"{i}.json").read_text())
+        return answer
+
+    def until(self, enough: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not enough():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_two_drivers_finish_one_suite_together_and_do_every_run_once(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drivers = Drivers(tmp_path, monkeypatch, seconds=0.02)
+    for i in range(2):
+        assert drivers.wait(i) == {"left": len(drivers.plan.runs), "failed": {}}
+    jobs = drivers.jobs()
+    assert {pid for pid, _ in jobs} == {process.pid for process in drivers.processes}
+    assert len({job for _, job in jobs}) == len(jobs)
+    assert len({(pid, job.run_id) for pid, job in jobs}) == len(drivers.plan.runs)
+    statuses = store.statuses(drivers.results)
+    assert statuses == dict.fromkeys(drivers.plan.runs, "done")
+    with Leases.of(drivers.results) as leases:
+        endings = {key: leases.look(key) for key in keys(drivers.results)}
+    assert endings.keys() == statuses.keys()
+    assert {lease.ended for lease in endings.values() if lease} == {"done"}
+
+
+def test_what_a_killed_driver_had_is_done_by_the_other_at_once(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drivers = Drivers(tmp_path, monkeypatch, seconds=0.05)
+    victim = drivers.processes[0]
+    drivers.until(lambda: [pid for pid, _ in drivers.jobs()].count(victim.pid) > 2)
+    victim.kill()
+    assert drivers.wait(1)["failed"] == {}
+    victim.join()
+    times = Counter(job for _, job in drivers.jobs())
+    again = {job.run_id for job, count in times.items() if count > 1}
+    assert len(again) <= 1  # the run that it was at
+    assert max(times.values()) <= 2
+    assert store.statuses(drivers.results) == dict.fromkeys(drivers.plan.runs, "done")
+
+
+def test_a_frozen_driver_finds_what_it_lost_done_when_it_wakes_up(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drivers = Drivers(tmp_path, monkeypatch, seconds=0.05)
+    frozen = drivers.processes[0]
+    drivers.until(lambda: [pid for pid, _ in drivers.jobs()].count(frozen.pid) > 2)
+    os.kill(frozen.pid, signal.SIGSTOP)
+    assert drivers.wait(1)["failed"] == {}
+    assert store.statuses(drivers.results) == dict.fromkeys(drivers.plan.runs, "done")
+    before = files(drivers.results / "leaderboard"), len(drivers.jobs())
+    os.kill(frozen.pid, signal.SIGCONT)
+    assert drivers.wait(0)["failed"] == {}
+    assert (files(drivers.results / "leaderboard"), len(drivers.jobs())) == before
+
+
+def test_what_fails_in_one_driver_fails_in_the_other_and_is_tried_once(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drivers = Drivers(tmp_path, monkeypatch, seconds=0.02, broken="full")
+    first, second = drivers.wait(0), drivers.wait(1)
+    assert first["failed"] == second["failed"]
+    fits = Counter(job.run_id for _, job in drivers.jobs() if job.stage == "fit")
+    assert len(fits) == 2 and max(fits.values()) == 1
+    rows = {run.run_id: run for run in failures(store.read(drivers.results))}
+    assert {run_id: run.error for run_id, run in rows.items()} == first["failed"]
+    reasons = sorted({run.error for run in rows.values() if run.label == "full"})
+    assert reasons == ["OSError: no such disk"]
+    assert {run.label for run in rows.values()} == {"full", "wise-ft"}
+
+
+# One driver, and another whose leases are in the test's hands.
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return Plan.build(load(tmp_path, "seeds=[0]", "methods.zero-shot=null"))
+
+
+def work_of(plan: Plan, results: Path, leases: Leases, clock: Clock) -> Work:
+    parent, child = plan.runs
+    fit = Job("fit", parent)
+    graph = {fit: set(), Job("score", parent): {fit}, Job("score", child): {fit}}
+    setup = Setup("s", plan.runs, results, "miniature", plan.suite.resources, Remarks())
+    shared = Sharing(leases, results, plan.runs, graph, {}, lambda job: None, clock)
+    return Work(setup, graph, plan.runs, Display(QUIET, plan.runs, list(graph)), shared)
+
+
+def leases_of(results: Path, clock: Clock) -> Leases:
+    return Still(Folder(results / FOLDER), 60, clock)
+
+
+def test_a_fit_that_is_done_elsewhere_lets_what_builds_on_it_begin(
+    plan: Plan, tmp_path: Path
+) -> None:
+    clock = Clock()
+    work, other = (
+        work_of(plan, tmp_path, leases_of(tmp_path, clock), clock),
+        leases_of(tmp_path, clock),
+    )
+    parent, child = plan.runs
+    other.take(parent)
+    (fit,) = work.ready()
+    assert not work.begin(fit)
+    assert work.ready() == [] and work.awaits_others()
+    RunFolder.of(tmp_path, parent).write_fit(FIT)
+    clock.now = 5
+    assert set(work.ready()) == {Job("score", parent), Job("score", child)}
+    assert not work.begin(Job("score", parent)) and work.begin(Job("score", child))
+    other.end(parent, "done")
+    clock.now = 10
+    assert work.ready() == [] and not work.awaits_others()
+    assert work.failures == {}
+
+
+def test_what_another_gives_back_is_done_here(plan: Plan, tmp_path: Path) -> None:
+    clock = Clock()
+    mine, other = leases_of(tmp_path, clock), leases_of(tmp_path, clock)
+    work = work_of(plan, tmp_path, mine, clock)
+    (fit,) = work.ready()
+    other.take(fit.run_id)
+    assert not work.begin(fit)
+    other.end(fit.run_id, "released")
+    clock.now = 5
+    assert work.ready() == [fit]
+    assert work.begin(fit) and mine.held(fit.run_id)
+
+
+@pytest.mark.parametrize("error", [None, OSError("no such disk")])
+def test_whoever_lost_a_run_records_nothing_of_it(
+    plan: Plan, tmp_path: Path, error: Exception | None
+) -> None:
+    clock, later = Clock(), Clock()
+    work = work_of(plan, tmp_path, leases_of(tmp_path, clock), clock)
+    (fit,) = work.ready()
+    assert work.begin(fit)
+    other = leases_of(tmp_path, later)
+    other.look(fit.run_id)
+    later.now = 60
+    assert other.take(fit.run_id) is None
+    work.settle(fit, error)
+    assert work.failures == {} and store.statuses(tmp_path) == {}
+    assert not (tmp_path / "runs").exists()
+    assert work.ready() == [] and work.awaits_others()
+    other.end(fit.run_id, "failed", "no luck")
+    clock.now = 5
+    assert work.ready() == []
+    assert work.failures[fit.run_id] == "no luck"
+    _, child = plan.runs  # which builds on it
+    assert store.statuses(tmp_path) == {child: "failed"}
+
+
+def test_rows_that_came_since_the_launch_count(plan: Plan, tmp_path: Path) -> None:
+    clock = Clock()
+    mine = leases_of(tmp_path, clock)
+    work = work_of(plan, tmp_path, mine, clock)
+    parent, child = plan.runs
+    info = run_info("s", plan.runs[parent])
+    store.write_run(tmp_path, parent, done(info, scores({"id-test": 0.5})))
+    (fit,) = work.ready()
+    assert not work.begin(fit) and not mine.held(parent)
+    clock.now = 5
+    assert work.ready() == [Job("score", child)]
+
+
+# The stages themselves.
+
+
+def test_a_training_that_another_process_took_over_writes_nothing_more(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite, results = load(tmp_path, "seeds=[0]", "methods.zero-shot=null"), tmp_path / "results"
+    clock, before = Clock(), {}
+    other = leases_of(results, clock)
+    full, child = Plan.build(suite).runs
+
+    def steps(display: Display, steps: Mapping[str, tuple[int, int]]) -> None:
+        if steps == {full: (7, 60)}:
+            other.look(full)
+            clock.now = 60
+            assert other.take(full) is None
+            before.update(files(results / "runs" / full))
+
+    def note(display: Display, text: str) -> None:
+        assert text.startswith("1 run is being done by another process on ")
+        other.end(full, "failed", "no luck")
+
+    monkeypatch.setattr(Display, "steps", steps)
+    monkeypatch.setattr(Display, "note", note)
+    monkeypatch.setattr(sharing, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(in_process, "_TICK_S", 0.05)
+    outcome = launch(suite, results, InProcess(), QUIET)
+    assert outcome.failed == {full: "no luck", child: f"it builds on run {full}, which failed"}
+    assert before and files(results / "runs" / full) == before
+    assert store.statuses(results) == {child: "failed"}
+
+
+@pytest.mark.parametrize("stage", ["fit", "predict", "score"])
+def test_no_stage_leaves_anything_of_a_run_that_was_taken_over(
+    stage: str, tmp_path: Path, world: Path
+) -> None:
+    suite, results = load(tmp_path, "methods.full.epochs=1", "budget.steps=1"), tmp_path / "results"
+    plan = Plan.build(suite)
+    full = next(run_id for run_id, run in plan.runs.items() if run.label == "full")
+    leases = leases_of(results, Clock())
+    setup = Setup(
+        "s", plan.runs, results, "miniature", suite.resources, Remarks(), token=leases.token
+    )
+    leases.take(full)
+    workspace = Workspace(setup, torch.device("cpu"))
+    jobs = [
+        Job("fit", full),
+        *(Job("predict", full, "", name) for name in evaluation_metrics(plan.runs[full].task)),
+        Job("score", full),
+    ]
+    for job in jobs:
+        if job.stage == stage:
+            leases.end(full, "released")
+            before = files(results / "runs") | files(results / "leaderboard")
+            with pytest.raises(RunFailedError, match="taken over"):
+                do(job, workspace, lambda step, steps: None)
+            assert files(results / "runs") | files(results / "leaderboard") == before
+            return
+        do(job, workspace, lambda step, steps: None)
+
+
+def files(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Every file below a folder, and what it is."""
+    found = [(file, file.stat()) for file in folder.rglob("*") if file.is_file()]
+    return {file: (stat.st_mtime_ns, stat.st_ino) for file, stat in found}

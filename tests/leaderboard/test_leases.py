@@ -1,0 +1,171 @@
+"""Leases: one holder at a time, whoever else wants it, dies, freezes or comes back."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from shiftbench.leaderboard.leases import (
+    FOLDER,
+    Folder,
+    Lease,
+    Leases,
+    files_of,
+    held_now,
+    holds,
+    keys,
+)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Still(Leases):
+    """Leases that are touched by nobody, as by a process that is frozen."""
+
+    def _beat(self) -> None:
+        pass
+
+
+def of(results: Path, clock: Callable[[], float] = time.monotonic) -> Leases:
+    return Still(Folder(results / FOLDER), 60, clock)
+
+
+def says(results: Path, number: int, key: str = "r") -> Lease:
+    return Lease.of((results / FOLDER / f"{key}.{number}.json").read_text())
+
+
+def test_one_of_many_has_it_and_the_others_know_who(tmp_path: Path) -> None:
+    drivers = [of(tmp_path) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda leases: leases.take("r"), drivers))
+    (winner,) = (leases for leases, answer in zip(drivers, answers, strict=True) if answer is None)
+    assert [leases.held("r") for leases in drivers].count(True) == 1
+    others = [answer for answer in answers if answer is not None]
+    assert len(others) == 7
+    assert {answer.token for answer in others} <= {winner.token, ""}  # "": not whole yet
+    assert winner.take("r") is None  # again
+    assert holds(tmp_path, "r", winner.token)
+    assert not holds(tmp_path, "r", drivers[0].token + "x")
+
+
+def test_one_of_many_takes_over_from_whoever_shows_no_sign(tmp_path: Path) -> None:
+    frozen = of(tmp_path)
+    assert frozen.take("r") is None
+    clock = Clock()
+    drivers = [of(tmp_path, clock) for _ in range(8)]
+    assert all(leases.take("r") is not None for leases in drivers)
+    clock.now = 59.9
+    assert all(leases.take("r") is not None for leases in drivers)
+    clock.now = 60.0
+    assert frozen.held("r")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda leases: leases.take("r"), drivers))
+    assert answers.count(None) == 1
+    assert not frozen.held("r") and not holds(tmp_path, "r", frozen.token)
+    frozen.end("r", "done")
+    assert says(tmp_path, 1).ended == "taken"
+    assert says(tmp_path, 2).ended is None
+
+
+def test_a_sign_renews_it_whatever_the_clocks_of_the_machines_say(tmp_path: Path) -> None:
+    holder, clock = of(tmp_path), Clock()
+    assert holder.take("r") is None
+    other = of(tmp_path, clock)
+    for day in (3, 1, 2):  # years ago, and back
+        os.utime(tmp_path / FOLDER / "r.1.json", (day * 86400.0, day * 86400.0))
+        assert other.take("r") is not None
+        clock.now += 59
+        assert other.take("r") is not None
+    clock.now += 1
+    assert other.take("r") is None
+
+
+def test_a_holder_shows_signs_by_itself_and_is_quiet_afterwards(tmp_path: Path) -> None:
+    file = tmp_path / FOLDER / "r.1.json"
+    with Leases(Folder(tmp_path / FOLDER), lease_s=0.06) as holder:
+        holder.take("r")
+        os.utime(file, (0, 0))
+        deadline = time.monotonic() + 20
+        while file.stat().st_mtime == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        thread = holder._beating
+    assert thread is not None and not thread.is_alive()
+    assert says(tmp_path, 1).ended == "released"
+
+
+def test_whoever_is_gone_from_this_machine_is_followed_at_once(tmp_path: Path) -> None:
+    clock = Clock()
+    holder = of(tmp_path)
+    assert holder.take("r") is None
+    folder = Folder(tmp_path / FOLDER)
+    now = says(tmp_path, 1)
+    folder.write("r.1.json", replace(now, machine="elsewhere", started="1").text())
+    assert of(tmp_path, clock).take("r") is not None
+    folder.write("r.1.json", replace(now, started="1").text())
+    assert of(tmp_path, clock).take("r") is None
+
+
+def test_the_next_one_learns_how_it_ended(tmp_path: Path) -> None:
+    first, second = of(tmp_path), of(tmp_path)
+    assert second.look("r") is None
+    first.take("r")
+    found = second.look("r")
+    assert found is not None and found.ended is None and found.pid == os.getpid()
+    first.end("r", "failed", "no luck")
+    found = second.look("r")
+    assert found is not None and (found.ended, found.reason) == ("failed", "no luck")
+    assert second.take("r") is None
+    assert not first.held("r")
+    assert first.take("r") is not None
+
+
+def test_it_is_had_for_a_block_and_not_given_back_if_it_was_held_before(tmp_path: Path) -> None:
+    first, second = of(tmp_path), of(tmp_path)
+    with first.taken("r") as ours, second.taken("r") as theirs:
+        assert ours and not theirs
+    assert not first.held("r")
+    second.take("r")
+    with second.taken("r") as ours:
+        assert ours
+    assert second.held("r")
+
+
+def test_a_file_that_is_being_written_is_somebodys(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "r.1.json").touch()
+    clock = Clock()
+    leases = of(tmp_path, clock)
+    assert leases.take("r") == Lease()
+    clock.now = 60
+    assert leases.take("r") is None
+
+
+def test_one_look_tells_who_is_at_work(tmp_path: Path) -> None:
+    assert keys(tmp_path) == [] and held_now(tmp_path) == {}
+    leases = of(tmp_path)
+    for key in ("a", "search-b"):
+        leases.take(key)
+    leases.end("a", "done")
+    (tmp_path / FOLDER / "notes.json").touch()  # not ours
+    assert keys(tmp_path) == ["a", "search-b"]
+    assert held_now(tmp_path).keys() == {"search-b"}
+    leases.take("a")
+    assert [file.name for file in files_of(tmp_path, "a")] == ["a.2.json", "a.1.json"]
+    assert held_now(tmp_path).keys() == {"a", "search-b"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"token": "x", "more": 1}', '{"token"'])
+def test_a_broken_file_says_that_somebody_is_at_it(text: str) -> None:
+    assert Lease.of(text) == Lease()
