@@ -63,11 +63,24 @@ def nodes() -> Iterator[Nodes]:
     cluster.shutdown()
 
 
-def make_work(folder: Path, jobs: int, leases: Leases) -> Work:
+class HangingOnce(Worker):
+    """A worker that hangs at the first job of all."""
+
+    def predict(self, run_id: str, variant: str, evaluation_set: str) -> None:
+        if evaluation_set == "set-0" and not (self._results / "hung").exists():
+            (self._results / "hung").touch()
+            self._hang()
+        super().predict(run_id, variant, evaluation_set)
+
+    def _hang(self) -> None:
+        time.sleep(3600)
+
+
+def make_work(folder: Path, jobs: int, leases: Leases, *overrides: str) -> Work:
     folder.mkdir(exist_ok=True)
     file = folder / "suite.yaml"
     file.write_text(SUITE)
-    plan = Plan.build(Suite.load(file))
+    plan = Plan.build(Suite.load(file, overrides))
     run_ids = list(plan.runs)
     graph: dict[Job, set[Job]] = {
         Job("predict", run_ids[i % len(run_ids)], "", f"set-{i}"): set() for i in range(jobs)
@@ -79,13 +92,13 @@ def make_work(folder: Path, jobs: int, leases: Leases) -> Work:
 
 
 @pytest.fixture
-def work_in(tmp_path: Path) -> Iterator[Callable[[str, int], Work]]:
+def work_in(tmp_path: Path) -> Iterator[Callable[..., Work]]:
     """Makes work of so many jobs, in a results folder so called."""
     with ExitStack() as stack:
 
-        def make(name: str, jobs: int) -> Work:
+        def make(name: str, jobs: int, *overrides: str) -> Work:
             leases = stack.enter_context(Leases.of(tmp_path / name))
-            return make_work(tmp_path / name, jobs, leases)
+            return make_work(tmp_path / name, jobs, leases, *overrides)
 
         yield make
 
@@ -125,7 +138,7 @@ def test_workers_are_counted_by_node() -> None:
 def test_nodes_of_odd_sizes_come_and_go(
     nodes: Nodes,
     tmp_path: Path,
-    work_in: Callable[[str, int], Work],
+    work_in: Callable[..., Work],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool, "WarmWorker", Worker)
@@ -154,9 +167,28 @@ def test_nodes_of_odd_sizes_come_and_go(
 def test_two_drivers_share_a_cluster(
     nodes: Nodes,
     tmp_path: Path,
-    work_in: Callable[[str, int], Work],
+    work_in: Callable[..., Work],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool, "WarmWorker", Worker)
     finish(work_in("one", 20), work_in("other", 20))
     assert done(tmp_path / "one") == done(tmp_path / "other") == [1] * 20
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_a_job_that_hangs_is_stopped_and_done_by_another_worker(
+    nodes: Nodes,
+    tmp_path: Path,
+    work_in: Callable[..., Work],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "WarmWorker", HangingOnce)
+    limits = ("resources.limits.job_retries=1", "resources.limits.stall_s=4")
+    work = work_in("hangs", 20, *limits)
+    finish(work)
+    assert work.failures == {}
+    assert done(tmp_path / "hangs") == [1] * 20
+    (error,) = (tmp_path / "hangs").glob("runs/*/error.txt")
+    text = error.read_text()
+    assert "no progress for" in text and "in _hang" in text

@@ -35,6 +35,7 @@ from shiftbench.core.liveness import alive, machine, started
 
 LEASE_S = 60.0
 FOLDER = "leases"
+_JOIN_S = 1.0
 _BEATS = 6  # within the time after which a holder is taken for gone
 
 Ending = Literal["done", "failed", "released", "taken"]
@@ -197,7 +198,7 @@ class Leases:
     ) -> None:
         self._over.set()
         if self._beating is not None:
-            self._beating.join()
+            self._beating.join(_JOIN_S)  # the storage may not answer
         for key in [*self._held]:
             self.end(key, "released")
 
