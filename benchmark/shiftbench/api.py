@@ -248,7 +248,9 @@ class Leaderboard:
         table = of_tasks(merged.table, [] if task is None else [task])
         # Only the page shows how to do runs again, and planning every suite takes a while.
         finder = find if html is not None else None
-        report = build(table, merged.folders, title=self.title, find=finder)
+        report = build(
+            table, merged.folders, title=self.title, find=finder, curves=html is not None
+        )
         if markdown is not None:
             from shiftbench.report.markdown import write_markdown
 

@@ -9,18 +9,27 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
 from shiftbench.core.errors import InputError
+from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.execution.display import Display
 from shiftbench.execution.in_process import InProcess
 from shiftbench.execution.launch import Outcome, launch
+from shiftbench.execution.remarks import Remarks
+from shiftbench.execution.search.serial import Rungs, run_trials
+from shiftbench.execution.search.study import Study, open_journal
+from shiftbench.execution.search.trial import Trials
+from shiftbench.execution.setup import Setup
+from shiftbench.execution.workspace import Workspace
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import failures, rows
 from shiftbench.leaderboard.store import read
 from shiftbench.methods.base import Batch, Context
 from shiftbench.methods.builtin.full import Full
+from shiftbench.methods.search import SearchConfig
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.suite.suite import Suite
 
@@ -187,7 +196,7 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(tmp_path: Path, world: Path
     assert full.error_file == failed["wise-ft"].error_file == f"runs/{full.run_id}/error.txt"
     text = (results / full.error_file).read_text()
     assert text.startswith("Traceback (most recent call last):") and "training.py" in text
-    assert text.rstrip().endswith(f"RunFailedError: {full.error}")
+    assert text.rstrip().endswith(f"DivergedError: {full.error}")
 
 
 def test_the_error_of_a_run_goes_when_the_run_is_done(
@@ -210,14 +219,51 @@ def test_the_error_of_a_run_goes_when_the_run_is_done(
     assert not failures(read(results)) and not (results / failed.error_file).exists()
 
 
-def test_a_search_by_trials_is_refused_before_anything_is_spent(
-    tmp_path: Path, world: Path
+def test_a_search_by_trials_needs_no_ray(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suite = load(tmp_path, "methods.tuned={method: tuned, of: full}")
-    with pytest.raises(InputError, match=r"searches by trials.*executor ray") as refused:
-        launch(suite, tmp_path / "results", InProcess(), QUIET)
-    assert "\n" not in str(refused.value)
-    assert not (tmp_path / "results").exists()
+    few = "n_trials: 3, inner_steps: 3, rungs: 2, finalists: 2, repeats: 1, n_startup_trials: 2"
+    tuned = f"of: full, settings: {{batch_size: 24}}, search: {{{few}}}"
+    suite = load(
+        tmp_path,
+        f"methods={{tuned: {{{tuned}}}}}",
+        *("methods.full=null", "methods.wise-ft=null", "budget.steps=2"),
+    )
+    original, begun = Trials.start, []
+
+    def start(trials: Trials, values: dict[str, object], seed: int) -> None:
+        begun.append(dict(values))
+        if len(begun) == 2:
+            raise KeyError("bug")
+        original(trials, values, seed)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trials, "start", start)
+    outcome = launch(suite, tmp_path / "results", InProcess(), QUIET)
+    assert outcome.failed == {}
+    run = next(run for run in outcome.plan.runs.values() if run.label == "tuned")
+    assert run.search is not None
+    folder = SearchFolder.of(tmp_path / "results", run.search.id)
+    found = folder.read_found()
+    trials = pq.read_table(folder.trials).to_pylist()
+    assert [trial["study"] for trial in trials] == ["search"] * 3 + ["finalists"] * 2
+    assert [trial["state"] for trial in trials].count("failed") == 1
+    assert "KeyError: 'bug'" in trials[1]["error"]
+    assert found.n_trials == 3 and dict(found.values) in begun
+    assert found.steps == sum(trial["steps"] for trial in trials)
+
+    study = Study(open_journal(tmp_path / "j", 5), "search", {}, metric("accuracy"), 3, 0)
+    setup = Setup("s", outcome.plan.runs, tmp_path, "miniature", suite.resources, Remarks())
+    begun[:] = [{}]
+    with pytest.raises(KeyError, match="bug"):
+        run_trials(Workspace(setup, torch.device("cpu")), run, study, raising=True)
+
+
+def test_a_rung_keeps_the_best_of_those_that_were_there() -> None:
+    rungs = Rungs(SearchConfig(reduction_factor=2), metric("accuracy"))
+    scores = (0.5, 0.4, 0.6, 0.45, 0.55)
+    assert [rungs.passes(1, score) for score in scores] == [True, False, True, False, True]
+    lower = Rungs(SearchConfig(reduction_factor=2), metric("nll"))
+    assert [lower.passes(1, score) for score in scores] == [True, True, False, True, False]
 
 
 def test_settings_that_are_drawn_and_not_tried_need_no_ray(tmp_path: Path, world: Path) -> None:

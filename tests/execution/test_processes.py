@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import time
@@ -198,7 +199,33 @@ def test_a_job_that_hangs_is_stopped_noted_and_tried_again(
     assert jobs.ended == {job: error if hangs_again else None}
 
 
-def test_a_worker_that_is_killed_costs_its_job_only(tmp_path: Path, world: Path) -> None:
+LOUD = """
+import logging
+import warnings
+from typing import ClassVar
+
+from shiftbench.methods.builtin.full import Full
+
+
+class Loud(Full):
+    \"\"\"Full fine-tuning that says so.\"\"\"
+
+    name: ClassVar[str] = "loud"
+
+    def prepare(self, model, context):
+        print("preparing [all]")
+        warnings.warn("this is slow")
+        logging.getLogger("lab").warning("and loud")
+"""
+
+
+def test_a_worker_that_is_killed_costs_its_job_only(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loud_lab.py").write_text(LOUD)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("SHIFTBENCH_PLUGINS", "loud=loud_lab:Loud")
+    monkeypatch.syspath_prepend(tmp_path)
     executor = Processes()
     killed: list[int] = []
 
@@ -219,14 +246,21 @@ def test_a_worker_that_is_killed_costs_its_job_only(tmp_path: Path, world: Path)
     assert len(outcome.executed) == 2
     assert set(read(tmp_path / "results")["status"].to_pylist()) == {"done"}
     assert executor._server is None
+    settings = "{lr: 1e+30, max_grad_norm: null, epochs: 1, batch_size: 24, warmup_steps: 0}"
+    console = Console(file=io.StringIO(), width=200)
     outcome = launch(
-        suite_of(tmp_path, "methods.full.lr=1e+30", "methods.full.max_grad_norm=null"),
+        suite_of(tmp_path, "methods.full=null", f"methods.loud={settings}"),
         tmp_path / "results",
         executor,
-        Console(quiet=True),
+        console,
     )
     (reason,) = outcome.failed.values()
     assert "not finite" in reason
+    said = [line for line in console.file.getvalue().splitlines() if "│" in line]  # type: ignore[attr-defined]
+    name = "cifar10 · miniature · loud · seed 0 │ "
+    assert said[0] == f"{name}preparing [all]"
+    assert said[1].startswith(f"{name}UserWarning: this is slow (") and "loud_lab.py" in said[1]
+    assert said[2] == f"{name}and loud"
 
 
 def children(of: int) -> list[int]:

@@ -16,6 +16,7 @@ VERBS = {
     "submit": "submit",
     "plan": "plan",
     "status": "status",
+    "show": "show",
     "report": "report",
     "compare": "compare",
     "diff": "diff",

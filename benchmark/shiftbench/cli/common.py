@@ -43,6 +43,15 @@ ExecutorName = Annotated[
         "one job after the other.",
     ),
 ]
+LoggerNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--logger",
+        metavar="NAME",
+        help="Show trainings as they go on: tensorboard, wandb, mlflow or a plugin's. May be given "
+        "several times.",
+    ),
+]
 Address = Annotated[
     str | None,
     typer.Option("--address", help="Ray cluster to join; by default one on this machine."),

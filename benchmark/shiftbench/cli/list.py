@@ -1,4 +1,4 @@
-"""``shiftbench list``: the methods, metrics, tasks, sources, backbones and suites there are."""
+"""``shiftbench list``: the methods, metrics, tasks, sources, … and suites there are."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Row = tuple[str, str, str]
 
 def list_registered(
     what: Annotated[
-        Literal["methods", "metrics", "tasks", "sources", "backbones", "suites"],
+        Literal["methods", "metrics", "tasks", "sources", "backbones", "loggers", "suites"],
         typer.Argument(
-            metavar="WHAT", help="methods, metrics, tasks, sources, backbones or suites."
+            metavar="WHAT", help="methods, metrics, tasks, sources, backbones, loggers or suites."
         ),
     ],
 ) -> None:
@@ -83,6 +83,10 @@ def _registry(kind: Kind) -> Registry[object]:
             from shiftbench.data.sources.registry import SOURCES
 
             return SOURCES
+        case "loggers":
+            from shiftbench.execution.loggers.registry import LOGGERS
+
+            return LOGGERS
         case _:
             from shiftbench.models.registry import BACKBONES
 

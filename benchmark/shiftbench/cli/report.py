@@ -104,7 +104,7 @@ def report(
     table = of_tasks(found, task or [])
     # Planning every suite takes a while, and only the page shows how to reproduce runs.
     finder = _finder(suite) if html else None
-    model = build(table, merged.folders, title=board.title, find=finder)
+    model = build(table, merged.folders, title=board.title, find=finder, curves=html is not None)
     name = "report" if loaded is None else loaded.name
     file = markdown or (board.folder or Path()) / file_name(name, ".md")
     wanted = {"html": html, "csv": csv, "latex": latex, "figures": figures}

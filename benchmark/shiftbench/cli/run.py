@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,11 +12,18 @@ from shiftbench.cli.common import (
     Address,
     Data,
     ExecutorName,
+    LoggerNames,
     Overrides,
     Results,
     SuiteArgument,
     load_suite,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from shiftbench.execution.executor import Executor
+    from shiftbench.suite.suite import Suite
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -27,9 +35,13 @@ The real nine shifts, on one GPU:
 
   shiftbench run nine-shifts --data ~/data --set resources.gpus_per_worker=1
 
-In this process, without Ray, say under a debugger:
+One run in this process, where breakpoint() works and an error comes with its traceback:
 
-  shiftbench run quickstart --executor in-process
+  shiftbench run quickstart --debug full/cifar10
+
+Three steps and a few images of every run, into a folder that is thrown away:
+
+  shiftbench run quickstart --fast-dev-run
 
 On a Ray cluster, 8 workers for each training:
 
@@ -52,26 +64,50 @@ def run(
     allow_incomplete: Annotated[
         bool, typer.Option("--allow-incomplete", help="Go on with data sets that lack files.")
     ] = False,
+    loggers: LoggerNames = None,
+    debug: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Do one run in this process, after what it builds on, and raise what goes wrong: "
+            "its id, the beginning of it, or method, method/task, method/task/seed.",
+        ),
+    ] = None,
+    fast_dev_run: Annotated[
+        bool,
+        typer.Option(
+            "--fast-dev-run",
+            help="Do a few steps and images of every run, and keep nothing; exit code 1 if one "
+            "fails.",
+        ),
+    ] = False,
 ) -> None:
     """Fine-tune, evaluate and rank: do what is left of a suite."""
+    from dataclasses import replace
+
     from rich.console import Console
 
     from shiftbench.api import Leaderboard, executor_of
+    from shiftbench.core.errors import InputError
     from shiftbench.core.files import file_name
     from shiftbench.execution.launch import launch
     from shiftbench.report.markdown import write_markdown
     from shiftbench.report.model import build
     from shiftbench.report.terminal import print_report
 
-    console = Console()
     loaded = load_suite(suite, overrides, data)
-    outcome = launch(
-        loaded,
-        results,
-        executor_of(executor, address),
-        console,
-        allow_incomplete=allow_incomplete,
-    )
+    loaded = replace(loaded, loggers=tuple(dict.fromkeys((*loaded.loggers, *(loggers or ())))))
+    if debug is not None:
+        if address is not None:
+            raise InputError("--debug does a run in this process: leave --address out")
+        _debug(loaded, debug, results, allow_incomplete, fast=fast_dev_run)
+        return
+    console = Console()
+    chosen = executor_of(executor, address)
+    if fast_dev_run:
+        _fast_dev_run(loaded, results, chosen, console, allow_incomplete)
+        return
+    outcome = launch(loaded, results, chosen, console, allow_incomplete=allow_incomplete)
     board = Leaderboard(results, outcome.plan)
     model = build(board.rows(), results, title=board.title)
     markdown = results / file_name(loaded.name, ".md")
@@ -80,3 +116,57 @@ def run(
     console.print(f"Results: {results}/leaderboard · report: {markdown}", highlight=False)
     if outcome.failed:
         raise typer.Exit(1)
+
+
+def _debug(suite: Suite, text: str, results: Path, allow_incomplete: bool, *, fast: bool) -> None:
+    """Do one run here. Without a terminal, rich draws no bar over a debugger."""
+    from rich.console import Console
+
+    from shiftbench.execution import debugging
+    from shiftbench.suite.plan import Plan
+
+    console = Console(force_terminal=False, soft_wrap=True, highlight=False)
+    plan = Plan.build(suite)
+    run_id = debugging.run_of(plan, text)
+    if not fast:
+        debugging.debug(suite, run_id, results, console, allow_incomplete=allow_incomplete)
+        console.print(f"shiftbench show {run_id} --results {results}")
+        return
+    small = debugging.fast(suite)
+    alike = debugging.same_place(plan.runs[run_id], Plan.build(small))
+    with debugging.thrown_away() as folder:
+        debugging.debug(
+            small, alike, folder, console, allow_incomplete=allow_incomplete, decode=False
+        )
+
+
+def _fast_dev_run(
+    suite: Suite, results: Path, executor: Executor, console: Console, allow_incomplete: bool
+) -> None:
+    """Do a little of every run, where it can be taken for no result."""
+    import os
+
+    from shiftbench.execution import debugging
+    from shiftbench.execution.launch import launch
+
+    on_cluster = getattr(executor, "address", None) is not None or "RAY_ADDRESS" in os.environ
+    with debugging.thrown_away(results if on_cluster else None) as folder:
+        outcome = launch(
+            debugging.fast(suite),
+            folder,
+            executor,
+            console,
+            allow_incomplete=allow_incomplete,
+            decode=False,
+        )
+    did = (
+        f"{len(outcome.executed)} runs, {debugging.STEPS} steps and {debugging.IMAGES} images each"
+    )
+    if outcome.failed:
+        console.print(
+            f"[red]{len(outcome.failed)} of {did}, failed[/red]; kept for you to look at, and "
+            f"yours to delete: {folder}",
+            highlight=False,
+        )
+        raise typer.Exit(1)
+    console.print(f"[green]{did}: none failed[/green]; nothing of it was kept", highlight=False)

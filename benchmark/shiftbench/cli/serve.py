@@ -94,7 +94,7 @@ def _live(title: str, board: Leaderboard) -> LivePage:
 
     def make(version: str) -> str:
         merged = board.merged(compact=False)
-        report = build(merged.table, merged.folders, title=board.title, find=find)
+        report = build(merged.table, merged.folders, title=board.title, find=find, curves=True)
         return render(report, version)
 
     return LivePage(title, look, make)

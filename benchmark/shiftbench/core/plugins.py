@@ -9,8 +9,8 @@ Three places are looked at, and nothing is imported before it is asked for:
    kinds.
 
 The registries themselves stand beside the contracts that they hold: ``methods.registry``,
-``evaluation.metrics.registry``, ``data.sources.registry``, ``data.tasks.registry`` and
-``models.registry``.
+``evaluation.metrics.registry``, ``data.sources.registry``, ``data.tasks.registry``,
+``models.registry`` and ``execution.loggers.registry``.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from shiftbench.core.source_digest import source_digest
 from shiftbench.core.version import __version__
 from shiftbench.core.words import nearest
 
-Kind = Literal["methods", "tasks", "backbones", "metrics", "sources"]
-KINDS: tuple[Kind, ...] = ("methods", "tasks", "backbones", "metrics", "sources")
+Kind = Literal["methods", "tasks", "backbones", "metrics", "sources", "loggers"]
+KINDS: tuple[Kind, ...] = ("methods", "tasks", "backbones", "metrics", "sources", "loggers")
 VARIABLE = "SHIFTBENCH_PLUGINS"
 BUILTIN = "shiftbench"
 

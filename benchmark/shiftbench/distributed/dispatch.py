@@ -96,11 +96,17 @@ class Dispatcher:
             self._make_room()
             self._tell_what_waits()
             self._await_events()
-            steps, signs = ray.get(self._progress.changed.remote())
-            self._work.display.steps(steps)
-            for fields in signs:
-                self._watch.sign(Job(*fields))
+            self._tell_news()
             self._stop_what_hangs()
+
+    def _tell_news(self) -> None:
+        """Show how far trainings are and what runs have printed; note which jobs go on."""
+        steps, signs, said = ray.get(self._progress.news.remote())
+        for run_id, line in said:
+            self._work.display.said(run_id, line)
+        self._work.display.steps(steps)
+        for fields in signs:
+            self._watch.sign(Job(*fields))
 
     def _room(self, job: Job) -> Room:
         """The slots that a job can use."""
@@ -227,7 +233,7 @@ class Dispatcher:
             tell(display.busy, f"{name_of(run)}: {study} {ended}/{wanted}, best {best:.3f}")
 
         def trials(study: Study) -> None:
-            run_trials(self._setup, run, study, slots, show)
+            run_trials(self._setup, run, study, slots, show, self._progress)
 
         slots = Slots(
             granted=lambda: self._scheduler.granted(job),

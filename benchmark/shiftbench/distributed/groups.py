@@ -26,7 +26,7 @@ from shiftbench.core.errors import RunFailedError, sendable
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.distributed.cluster import beside_the_driver, bundle
 from shiftbench.distributed.place import Home, home, stop_at
-from shiftbench.distributed.workers import reporter, signs
+from shiftbench.distributed.workers import Speaker, reporter, signs
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.stages.fit import fit
@@ -205,7 +205,7 @@ def _trainer_fit(setup: Setup, feed: Any, progress: Any) -> None:
 def _group_loop(config: dict[str, Any]) -> None:
     """The loop of each worker of a group."""
     setup: Setup = config["setup"]
-    feed = config["feed"]
+    feed, speaker = config["feed"], Speaker(config["progress"])
     context = ray.train.get_context()
     place = WorkerPlace(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(max(1, int(setup.resources.cpus_per_worker)))
@@ -217,7 +217,7 @@ def _group_loop(config: dict[str, Any]) -> None:
         job = Job("fit", run_id)
         first = signs(config["progress"], job) if place.rank == 0 else nullcontext()
         try:
-            with first:
+            with first, speaker.at(run_id):
                 fit(workspace, run_id, place, reporter(config["progress"], run_id))
         except RunFailedError as caught:  # gradients are averaged, so all workers get here at once
             error = sendable(caught)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
 from shiftbench.distributed.place import workspace_here
+from shiftbench.distributed.workers import Speaker
 from shiftbench.execution.search.trial import Trials, TrialSettings
 
 if TYPE_CHECKING:
@@ -28,23 +30,27 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
         setup: Setup | None = None,
         run: Run | None = None,
         points: Sequence[Mapping[str, Any]] | None = None,
+        progress: Any = None,
     ) -> None:
         """Load what all trials share, and start the first."""
         if setup is None or run is None:
             raise ValueError("a trial needs the setup and the run")
         self._points = points
+        self._speaker, self._run_id = progress and Speaker(progress), run.id
         self._trials = Trials(workspace_here(setup), run)
         self._begin(config)
 
     def _begin(self, proposed: dict[str, Any]) -> None:
         self._settings = TrialSettings.of(self._trials.search.config, proposed, self._points)
         self._rung = 0
-        self._trials.start(self._settings.values, self._settings.seed)
+        with self._heard():
+            self._trials.start(self._settings.values, self._settings.seed)
 
     def step(self) -> dict[str, Any]:
         """Train to the next rung and score."""
         milestones = self._settings.milestones
-        report = self._trials.advance(milestones[self._rung])
+        with self._heard():
+            report = self._trials.advance(milestones[self._rung])
         resource = self._trials.search.config.reduction_factor**self._rung
         self._rung += 1
         last = self._rung == len(milestones)
@@ -62,6 +68,10 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
             "last": last,
             "done": last or bool(report.error),
         }
+
+    def _heard(self) -> AbstractContextManager[None]:
+        """Tell what is printed in the block, if anybody wants to know."""
+        return self._speaker.at(self._run_id) if self._speaker else nullcontext()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Start another trial in the same process."""

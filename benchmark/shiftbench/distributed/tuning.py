@@ -54,7 +54,9 @@ class Slots:
         return Slots, ()
 
 
-def run_trials(setup: Setup, run: Run, study: Study, slots: Slots, on_trial: OnTrial) -> None:
+def run_trials(
+    setup: Setup, run: Run, study: Study, slots: Slots, on_trial: OnTrial, progress: Any = None
+) -> None:
     """Run what is left of a study's trials, those again whose processes or nodes died.
 
     Args:
@@ -64,13 +66,16 @@ def run_trials(setup: Setup, run: Run, study: Study, slots: Slots, on_trial: OnT
         slots: for the trials.
         on_trial: called with the study's name, the trials ended, the trials in all and the best
             score, whenever a trial has ended.
+        progress: handle of the ``ProgressActor``, which is told what trials print.
     """
     study.propose_interrupted()
     while len(study.trials()) < study.wanted:
-        _run_round(setup, run, study, slots, on_trial)
+        _run_round(setup, run, study, slots, on_trial, progress)
 
 
-def _run_round(setup: Setup, run: Run, study: Study, slots: Slots, on_trial: OnTrial) -> None:
+def _run_round(
+    setup: Setup, run: Run, study: Study, slots: Slots, on_trial: OnTrial, progress: Any
+) -> None:
     """Run as many trials as are left; of those that die, none ends."""
     asked = run.create().search()
     if asked is None or run.search is None:
@@ -80,7 +85,9 @@ def _run_round(setup: Setup, run: Run, study: Study, slots: Slots, on_trial: OnT
     scheduler: TrialScheduler = FIFOScheduler()
     if study.points is None and len(config.milestones()) > 1:
         scheduler = asha(config, ended, study.measured)
-    trainable = tune.with_parameters(SearchTrial, setup=setup, run=run, points=study.points)
+    trainable = tune.with_parameters(
+        SearchTrial, setup=setup, run=run, points=study.points, progress=progress
+    )
     mode = "max" if study.measured.higher_is_better else "min"
     proposals = Proposals(
         study,

@@ -7,10 +7,11 @@ only runs that need several workers are given to a group (``groups``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import ray
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 
@@ -21,6 +22,7 @@ from shiftbench.execution.setup import Setup
 from shiftbench.execution.stages.fit import fit
 from shiftbench.execution.stages.predict import predict
 from shiftbench.execution.stages.score import score
+from shiftbench.execution.voice import Voice
 
 SIGN_EVERY_S = 5.0
 
@@ -29,6 +31,7 @@ class WarmWorker:
     """A process that keeps backbones, data and weights between the jobs it is given."""
 
     def __init__(self, setup: Setup, progress: Any) -> None:
+        self._speaker = Speaker(progress)
         self._workspace = workspace_here(setup)
         self._progress = progress
 
@@ -42,23 +45,51 @@ class WarmWorker:
         def loop() -> None:
             fit(self._workspace, run_id, on_step=reporter(self._progress, run_id))
 
-        with signs(self._progress, Job("fit", run_id)):
+        with signs(self._progress, Job("fit", run_id)), self._speaker.at(run_id):
             TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0)).fit()
 
     def predict(self, run_id: str, variant: str, evaluation_set: str) -> None:
         """Predict one evaluation set with one variant."""
-        with signs(self._progress, Job("predict", run_id, variant, evaluation_set)):
+        job = Job("predict", run_id, variant, evaluation_set)
+        with signs(self._progress, job), self._speaker.at(run_id):
             predict(self._workspace, run_id, variant, evaluation_set)
 
     def score(self, run_id: str) -> None:
         """Score a run's predictions and write its rows."""
-        with signs(self._progress, Job("score", run_id)):
+        with signs(self._progress, Job("score", run_id)), self._speaker.at(run_id):
             score(self._workspace, run_id)
 
 
 def signs(progress: Any, job: Job) -> AbstractContextManager[None]:
     """Tells the ``ProgressActor`` that a job goes on, while it does."""
     return felt(lambda: progress.sign.remote(tuple(job)), SIGN_EVERY_S)
+
+
+class Speaker:
+    """Tells the ``ProgressActor`` what runs print in this process, whose output it takes over.
+
+    Args:
+        progress: handle of the actor.
+    """
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+        self._voice = Voice()
+        self._voice.take_over()
+
+    @contextmanager
+    def at(self, run_id: str) -> Iterator[None]:
+        """Tell what is printed in the block as said at a run; all of it has arrived at its end."""
+        told: list[Any] = []
+
+        def tell(line: str) -> None:
+            told[:] = [self._progress.say.remote(run_id, line)]
+
+        try:
+            with self._voice.heard(tell):
+                yield
+        finally:
+            ray.get(told)
 
 
 def reporter(progress: Any, run_id: str) -> Callable[[int, int], None]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from shiftbench.core.words import duration
 from shiftbench.execution.remaining import Remaining
@@ -80,6 +81,12 @@ class Display:
     def warn(self, text: str) -> None:
         """Warn of something that looks wrong, while there is time to stop."""
         self._line(f"[red]{escape(text)}[/red]")
+
+    def said(self, run_id: str, line: str) -> None:
+        """Print a line that a worker printed at a run, with the run's name in front."""
+        self._last_line = time.monotonic()
+        text = Text.assemble((f"{name_of(self._runs[run_id])} │ ", "dim"), line)
+        self._progress.console.print(text, soft_wrap=True, highlight=False)
 
     def done(self, job: Job) -> None:
         """Count a job as done; print a line at the last one of a run."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from shiftbench.core.errors import InputError, RunFailedError
+from shiftbench.execution.display import name_of
 from shiftbench.execution.scheduler import Scheduler, priorities
 
 _TICK_S = 0.5
@@ -14,10 +16,12 @@ _TICK_S = 0.5
 if TYPE_CHECKING:
     import torch
 
+    from shiftbench.execution.display import Display
     from shiftbench.execution.jobs import Job
+    from shiftbench.execution.search.study import Study
     from shiftbench.execution.work import Work
     from shiftbench.execution.workspace import Workspace
-    from shiftbench.suite.plan import Plan
+    from shiftbench.suite.plan import Plan, Run
 
 
 class InProcess:
@@ -25,18 +29,21 @@ class InProcess:
 
     A run is trained by one worker, whatever ``resources.workers`` says; its results are the same
     but for the order of floating-point sums. ``resources.gpus_per_worker`` above 0 means the GPU.
+
+    Args:
+        raising: whether an error of a job is raised at once, in which case nothing is recorded of
+            it; else the run is recorded as failed, and the others go on.
     """
 
+    def __init__(self, *, raising: bool = False) -> None:
+        self._raising = raising
+
     def check(self, plan: Plan) -> None:
-        """See that no run searches, which needs Ray Tune, and that a GPU is there if one is asked.
+        """See that a GPU is there if one is asked for.
 
         Raises:
-            InputError: one of these does not hold.
+            InputError: none is.
         """
-        for run in plan.runs.values():
-            if run.searched:
-                message = "searches by trials, which Ray does: use the executor ray"
-                raise plan.suite.error(message, "methods", run.label)
         if plan.suite.resources.gpus_per_worker:
             import torch
 
@@ -73,30 +80,45 @@ class InProcess:
                 if not started:
                     time.sleep(_TICK_S)
                 for job in started:
-                    work.settle(job, _error_of(job, workspace, work))
+                    work.settle(job, self._error_of(job, workspace, work))
                     scheduler.ended(job)
 
+    def _error_of(self, job: Job, workspace: Workspace, work: Work) -> Exception | None:
+        """Do a job; what went wrong, if anything. An interrupt is no error of the job."""
+        try:
+            _do(job, workspace, work, raising=self._raising)
+        except Exception as error:  # recorded with the run
+            if not self._raising:
+                return error
+            if isinstance(error, InputError):  # of which the command line would show a line only
+                raise RunFailedError(f"run {job.run_id} failed") from error
+            raise
+        return None
 
-def _error_of(job: Job, workspace: Workspace, work: Work) -> Exception | None:
-    """Do a job; what went wrong, if anything. An interrupt is no error of the job."""
-    try:
-        _do(job, workspace, work)
-    except Exception as error:  # recorded with the run
-        return error
-    return None
 
-
-def _do(job: Job, workspace: Workspace, work: Work) -> None:
+def _do(job: Job, workspace: Workspace, work: Work, *, raising: bool) -> None:
     from shiftbench.execution.doing import do
-    from shiftbench.execution.search.search import search
 
     def show(step: int, steps: int) -> None:
         work.display.steps({job.run_id: (step, steps)})
 
     if job.stage == "search":
-        search(work.setup, work.setup.runs[job.run_id])
+        _search(work.setup.runs[job.run_id], workspace, work.display, raising=raising)
     else:
         do(job, workspace, show)
+
+
+def _search(run: Run, workspace: Workspace, display: Display, *, raising: bool) -> None:
+    from shiftbench.execution.search.search import search
+    from shiftbench.execution.search.serial import run_trials
+
+    def show(study: str, ended: int, wanted: int) -> None:
+        display.busy(f"{name_of(run)}: {study} {ended}/{wanted}")
+
+    def trials(study: Study) -> None:
+        run_trials(workspace, run, study, show, raising=raising)
+
+    search(workspace.setup, run, trials, display.warn)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from shiftbench.execution.cost import plan_state
 from shiftbench.execution.damage import set_damaged_aside
 from shiftbench.execution.display import Display
 from shiftbench.execution.jobs import Job, job_graph
+from shiftbench.execution.loggers.registry import check_loggers
 from shiftbench.execution.outlook import outlook
 from shiftbench.execution.preflight import outdated, preflight
 from shiftbench.execution.record import write_record
@@ -58,6 +59,7 @@ def launch(
     console: Console,
     *,
     allow_incomplete: bool = False,
+    decode: bool = True,
 ) -> Outcome:
     """Do what is left of a suite. The same call goes on after any interruption.
 
@@ -67,12 +69,15 @@ def launch(
         executor: does the jobs, in this process or on a cluster.
         console: where progress is shown.
         allow_incomplete: go on with data sets that lack files, and say so in every row.
+        decode: whether every image is decoded beforehand, to find broken and leaked ones; not for
+            runs that are thrown away.
 
     Raises:
         InputError: something cannot work, found before anything was computed.
     """
     plan = Plan.build(suite)
     executor.check(plan)
+    check_loggers(suite.loggers)
     data = suite.require_data()
     results = results.absolute()
     store.check_writable(results)
@@ -80,7 +85,10 @@ def launch(
         known = store.statuses(results, plan.runs)
         if any(known.get(run_id) != "done" for run_id in plan.runs):
             executor.prepare(plan)
-        return _launch(plan, data, results, executor, console, allow_incomplete=allow_incomplete)
+        root = resolve(data, lambda name: console.print(f"[dim]drawing {name}[/dim]"))
+        console.print("[dim]checking the data[/dim]")
+        checked = preflight(plan, root, allow_incomplete=allow_incomplete, decode=decode)
+        return _launch(plan, data, results, executor, console, checked)
     finally:
         executor.release()
 
@@ -91,25 +99,28 @@ def _launch(
     results: Path,
     executor: Executor,
     console: Console,
-    *,
-    allow_incomplete: bool,
+    checked: Checked,
 ) -> Outcome:
-    """Check everything, and do what is left."""
+    """Do what is left, on data that were checked."""
     suite = plan.suite
-    root = resolve(data, lambda name: console.print(f"[dim]drawing {name}[/dim]"))
-    console.print("[dim]checking the data[/dim]")
-    checked = preflight(plan, root, allow_incomplete=allow_incomplete)
     with Leases.of(results, suite.resources.limits.lease_s) as leases:
         left = _left(plan, results, checked, leases, console)
         if not left.todo:
             return Outcome(plan, frozenset(), {})
         graph = _graph(plan, results, left, checked)
         setup = Setup(
-            suite.name, plan.runs, results, data, suite.resources, checked.remarks, leases.token
+            suite=suite.name,
+            runs=plan.runs,
+            results=results,
+            data=data,
+            resources=suite.resources,
+            remarks=checked.remarks,
+            token=leases.token,
+            loggers=suite.loggers,
         )
         prepare = partial(_prepare, setup, left, checked)
         sharing = Sharing(leases, results, plan.runs, graph, left.known, prepare)
-        estimator = _tell(plan, results, root, console)
+        estimator = _tell(plan, results, checked.root, console)
         weights = weights_of_jobs(graph, plan.runs, estimator)
         with Display(console, plan.runs, list(graph), weights) as display:
             work = Work(setup, graph, left.todo, display, sharing)

@@ -38,19 +38,27 @@ ALLOW = "with --allow-incomplete the rest runs, and every row says so"
 P = ParamSpec("P")
 
 
-def preflight(plan: Plan, root: str, *, allow_incomplete: bool = False) -> Checked:
+def preflight(
+    plan: Plan, root: str, *, allow_incomplete: bool = False, decode: bool = True
+) -> Checked:
     """Do every check, the quick ones first; those of data unless the same files passed before.
 
     Args:
         plan: the runs.
         root: the data root.
         allow_incomplete: go on with data sets that lack files.
+        decode: whether images are decoded, to find those that cannot be or that leaked.
 
     Raises:
         InputError: the first thing that cannot work.
     """
     submitted()
     check_backbones(plan)  # looks at caches and the network, so it is not remembered
+    if not decode:
+        with read_once():
+            sets = check_data(plan, root, allow_incomplete)
+            check_schedules(plan, root)
+        return Checked(root, sets, {}, {})
 
     def check() -> Checked:
         with read_once():

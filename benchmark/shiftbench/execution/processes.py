@@ -220,6 +220,9 @@ class _Loop:
         if message[0] == "step":
             self._work.display.steps({job.run_id: message[1]})
             return
+        if message[0] == "said":
+            self._work.display.said(job.run_id, message[1])
+            return
         self._watch.forget(job)
         del self._busy[worker.connection]
         self._idle.append(worker)

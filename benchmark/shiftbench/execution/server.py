@@ -31,10 +31,11 @@ if TYPE_CHECKING:
         tuple[Literal["here"], Place]
         | tuple[Literal["sign"], None]
         | tuple[Literal["step"], tuple[int, int]]
+        | tuple[Literal["said"], str]
         | tuple[Literal["ended"], Exception | None]
     )
     """What a worker says: where it writes its stack when it is asked to, that its job goes on,
-    steps done and in all, or that the job has ended and what it raised."""
+    steps done and in all, a line that was printed, or that the job has ended and what it raised."""
 
 PRELOADED = ("open_clip", "shiftbench.execution.doing", "shiftbench.execution.workspace")
 
@@ -100,14 +101,17 @@ def _work(connection: Connection) -> None:
     from shiftbench.core.pulse import felt
     from shiftbench.core.stacks import watchable
     from shiftbench.execution.doing import do
+    from shiftbench.execution.voice import Voice
     from shiftbench.execution.workspace import Workspace
 
-    lock = threading.Lock()
+    lock = threading.RLock()
 
     def say(*message: object) -> None:
-        with lock:  # signs may come from any thread
+        with lock:  # signs and what is printed may come from any thread
             connection.send(message)
 
+    voice = Voice()
+    voice.take_over()
     setup: Setup = connection.recv()
     say("here", watchable())
     torch.set_num_threads(max(1, int(setup.resources.cpus_per_worker)))
@@ -119,7 +123,7 @@ def _work(connection: Connection) -> None:
             return
         error: Exception | None = None
         try:
-            with felt(partial(say, "sign", None)):
+            with voice.heard(partial(say, "said")), felt(partial(say, "sign", None)):
                 do(job, workspace, partial(_tell_steps, say))
         except Exception as caught:  # recorded with the run
             error = sendable(caught)

@@ -28,6 +28,7 @@ class Setup:
         resources: that a run may use.
         remarks: on the data, for the rows.
         token: of the ``Leases`` that the runs are done under; "" where nobody else can be at them.
+        loggers: names of those that show trainings.
     """
 
     suite: str
@@ -37,6 +38,7 @@ class Setup:
     resources: Resources
     remarks: Remarks
     token: str = ""
+    loggers: tuple[str, ...] = ()
 
     def holds(self, run_id: str) -> bool:
         """True while a run's files are for the process to write that this was made by."""

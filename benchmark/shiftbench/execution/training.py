@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -18,9 +19,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from shiftbench.core.errors import RunFailedError
 from shiftbench.data.batches import WorkerPlace
+from shiftbench.execution.course import LOSS, Recent, Trained
 from shiftbench.execution.memory import OUT_OF_MEMORY, Memory, moments_to_come
 from shiftbench.execution.schedule import Schedule
-from shiftbench.execution.watching import Idle, Norms
+from shiftbench.execution.watching import DivergedError, Idle, Norms
 from shiftbench.methods.base import Batch
 from shiftbench.models.batch_norm import GlobalBatchNorm
 from shiftbench.models.checkpoints import load_state, save_state
@@ -33,29 +35,6 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-
-LOSS = "loss"
-"""The term of a method's ``loss`` that is minimised."""
-
-
-@dataclass
-class Trained:
-    """The course of a training.
-
-    Attributes:
-        losses: mean loss over the global batch, of every step.
-        terms: the same of every other term that the method's ``loss`` returned, by name; ``None``
-            at steps where it was absent or not finite.
-        images: examples seen, repetitions included.
-        seconds: wall time in the loop, interrupted attempts included up to their last saved state.
-        waited: of those, seconds in which there was nothing to compute because no batch was there.
-    """
-
-    losses: list[float] = field(default_factory=list)
-    terms: dict[str, list[float | None]] = field(default_factory=dict)
-    images: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
 
 
 class _Terms(nn.Module):
@@ -97,6 +76,8 @@ class Trainer:
         state_file: where rank 0 saves, every ``schedule.save_every`` steps, what a resume needs.
         on_step: called with the number of steps done.
         on_save: called with the number of steps done before a state is saved, in eval mode.
+        on_course: called with the course of the training before a state of it is saved, and once
+            more where it diverges, with the steps that led to that.
         probe: a few examples; parameters that have no part in their loss are frozen. On a GPU,
             it is tried on as many as a step has whether they fit the memory.
         memory: what may be held at a time.
@@ -119,6 +100,7 @@ class Trainer:
         state_file: Path | None = None,
         on_step: Callable[[int], None] = lambda step: None,
         on_save: Callable[[int], None] = lambda step: None,
+        on_course: Callable[[Trained], None] = lambda course: None,
         probe: Batch | None = None,
         memory: Memory | None = None,
     ) -> None:
@@ -131,6 +113,7 @@ class Trainer:
         self._state_file = state_file
         self._on_step = on_step
         self._on_save = on_save
+        self._on_course = on_course
         self._parameters = method.parameters(model)
         if not self._parameters:
             raise RunFailedError(f"{method.name}: nothing of the model is left to train")
@@ -158,6 +141,7 @@ class Trainer:
                 static_graph=self._accumulate == 1 and self.memory.micro_batch is None,
             )
         self._stream: Iterator[Batch] | None = None
+        self._recent = Recent(place)
         self._norms = Norms()
         self._idle = Idle(self._device)
 
@@ -165,63 +149,66 @@ class Trainer:
         """Train up to a number of steps in all; ``None``: to the end.
 
         Raises:
-            RunFailedError: when a loss or gradient is not finite.
+            DivergedError: a loss or gradient is not finite.
         """
         begin = len(self.done.losses)
         end = self._schedule.steps if until is None else min(until, self._schedule.steps)
         if self._stream is None:
             self._stream = self._batches(range(begin, self._schedule.steps))
-        pending: list[dict[str, Tensor]] = []
         started = time.monotonic()
+        self._recent.clear()
         self._model.train()
-        with matrix_precision(self._method.training.precision):
+        with matrix_precision(self._method.training.precision), self._divergence_told():
             for step in range(begin, end):
-                pending.append(self._step(step, self._stream))
+                self._step(step, self._stream)
                 self._on_step(step + 1)
                 if (step + 1) % self._schedule.save_every == 0 or step + 1 == end:
                     self._norms.look()
-                    self._record(_mean_over_workers(pending, self._place))
+                    self._recent.add_to(self.done, self._norms.take())
                     self.done.images = len(self.done.losses) * self._schedule.batch_size
                     self.done.seconds += time.monotonic() - started
                     self.done.waited += self._idle.seconds()
-                    pending = []
                     self._model.eval()
                     self._on_save(step + 1)
+                    self._on_course(self.done)
                     self._save()
                     self._model.train()
                     started = time.monotonic()
+                    self._recent.clear()
         if end == self._schedule.steps:
             self._stream = None  # whatever reads ahead for it can stop
         self._model.eval()
         return self.done
 
-    def _record(self, steps: list[dict[str, float]]) -> None:
-        """Add the terms of the last steps to those of the steps before."""
-        done = self.done
-        for terms in steps:
-            for name in terms.keys() - {LOSS} - done.terms.keys():
-                done.terms[name] = [None] * len(done.losses)
-            for name, values in done.terms.items():
-                value = terms.get(name, math.nan)
-                values.append(value if math.isfinite(value) else None)
-            done.losses.append(terms[LOSS])
+    @contextmanager
+    def _divergence_told(self) -> Iterator[None]:
+        """Tell the course up to where the training diverged, which all workers see at once."""
+        try:
+            yield
+        except DivergedError:
+            course = deepcopy(self.done)
+            self._recent.add_to(course, self._norms.take())
+            self._on_course(course)
+            raise
 
-    def _step(self, step: int, stream: Iterator[Batch]) -> dict[str, Tensor]:
-        """One optimizer step; this worker's mean of the loss and of every other term, detached."""
+    def _step(self, step: int, stream: Iterator[Batch]) -> None:
+        """One optimizer step."""
         config = self._method.training
         self._seed_of_step = _step_seed(self._seed, step, self._place.rank)
         _seed(self._seed_of_step, self._device)
+        rate = self._schedule.learning_rate(step, config)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._schedule.learning_rate(step, config)
+            group["lr"] = rate
         with self._statistics:
-            terms = self._backward(stream)
+            self._recent.terms.append(self._backward(stream))
+        self._recent.rates.append(rate)
         self._method.before_step(self._model)
         self._norms.put(step, _clip(self._parameters, config.max_grad_norm))
         self._optimizer.step()
         self._clear_gradients()
         self._method.after_step(self._model, step + 1)
         self._idle.busy()
-        return terms
+        self._recent.stepped()
 
     def _backward(self, stream: Iterator[Batch]) -> dict[str, Tensor]:
         """Accumulate the gradient of one step; this worker's mean of every term, detached, fp32."""
@@ -387,15 +374,3 @@ def _clip(parameters: Sequence[nn.Parameter], limit: float | None) -> Tensor:
     if limit is not None:
         nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return norm
-
-
-def _mean_over_workers(
-    steps: list[dict[str, Tensor]], place: WorkerPlace
-) -> list[dict[str, float]]:
-    """The mean over workers of every term of every step; all workers have the same terms."""
-    stacked = torch.stack([term for terms in steps for term in terms.values()])
-    if place.size > 1:
-        dist.all_reduce(stacked)
-        stacked /= place.size
-    values = iter(stacked.tolist())
-    return [{name: next(values) for name in terms} for terms in steps]

@@ -49,6 +49,10 @@ def all_agree(act: Callable[[], None], workers: int, device: torch.device) -> No
         raise failure
 
 
+class DivergedError(RunFailedError):
+    """The loss of a training, or its gradient, is not finite."""
+
+
 class Norms:
     """Gradient norms of the last steps, looked at when the GPU has long computed them.
 
@@ -57,12 +61,13 @@ class Norms:
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
+        self._seen: list[float] = []
 
     def put(self, step: int, norm: Tensor) -> None:
         """Take a step's norm, and look at that of ``LAG`` steps ago; on a CPU at this one.
 
         Raises:
-            RunFailedError: it is not finite.
+            DivergedError: it is not finite.
         """
         if norm.is_cuda:
             there = norm.to("cpu", non_blocking=True)  # into pinned memory
@@ -77,14 +82,20 @@ class Norms:
         """Look at all norms but the last ``left``.
 
         Raises:
-            RunFailedError: one is not finite.
+            DivergedError: one is not finite.
         """
         while len(self._waiting) > left:
             step, norm, event = self._waiting.popleft()
             if event is not None:
                 event.synchronize()
-            if not math.isfinite(norm):
-                raise RunFailedError(f"the loss or its gradient is not finite at step {step + 1}")
+            self._seen.append(norm.item())
+            if not math.isfinite(self._seen[-1]):
+                raise DivergedError(f"the loss or its gradient is not finite at step {step + 1}")
+
+    def take(self) -> list[float]:
+        """The norms that were looked at since this was last asked, in the order of their steps."""
+        seen, self._seen = self._seen, []
+        return seen
 
 
 class Idle:

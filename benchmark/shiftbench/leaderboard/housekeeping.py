@@ -146,8 +146,9 @@ def _leases(results: Path, at_work: Collection[str]) -> Iterator[Item]:
 
 
 def _temporaries(results: Path, covered: Collection[Path]) -> Iterator[Item]:
-    """Files under temporary names, and folders of groups, whose process was killed long ago."""
-    for path in sorted([*results.rglob(".*.tmp"), *results.glob("train-*")]):
+    """Files and folders of processes that were killed long ago."""
+    temporary = (*results.rglob(".*.tmp"), *results.glob("train-*"))
+    for path in sorted([*temporary, *results.glob("fast-dev-run-*")]):
         inside = any(path.is_relative_to(other) for other in covered)
         if not inside and _age(path) > UNTOUCHED_S:
             yield _item(path, "left by a process that was killed")

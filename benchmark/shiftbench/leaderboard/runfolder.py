@@ -173,6 +173,11 @@ class RunFolder:
         return self.path / "progress.json"
 
     @property
+    def metrics(self) -> Path:
+        """The curve of the training: every step up to the last saved state, or to its failure."""
+        return self.path / "metrics.parquet"
+
+    @property
     def predictions(self) -> Path:
         """The predictions of all variants on all sets; there when the run has been scored."""
         return self.path / "predictions.parquet"

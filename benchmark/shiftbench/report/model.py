@@ -41,6 +41,7 @@ from shiftbench.report.runs import imported_file, provenance
 from shiftbench.report.searches import SearchReport, searches
 from shiftbench.report.ties import Ties, compared
 from shiftbench.report.tradeoffs import Tradeoff, tradeoffs
+from shiftbench.report.trainings import Trainings, trainings
 
 if TYPE_CHECKING:
     from shiftbench.evaluation.robustness import Baseline
@@ -118,6 +119,7 @@ class Report:
         movements: distances from the pretrained weights.
         layer_shares: which layers masks are in.
         searches: with their trials.
+        trainings: the curves of the runs that trained, where they were asked for.
         cloud: published models; only where some ranking is of the real ImageNet.
         baselines: lines that standard models lie on.
         comparisons: with published values.
@@ -142,6 +144,7 @@ class Report:
     movements: tuple[Movement, ...]
     layer_shares: tuple[LayerShare, ...]
     searches: tuple[SearchReport, ...]
+    trainings: Trainings
     cloud: tuple[CloudPoint, ...]
     baselines: tuple[BaselinePoint, ...]
     comparisons: tuple[Comparison, ...]
@@ -165,6 +168,7 @@ def build(
     title: str = "Leaderboard",
     published: pa.Table | None = None,
     find: Find | None = None,
+    curves: bool = False,
 ) -> Report:
     """Build the model of a report.
 
@@ -177,6 +181,7 @@ def build(
             data.
         find: the file of a suite by its name, for commands that do runs again; ``None`` leaves
             them out, since planning every suite takes a while.
+        curves: whether to read the curves of trainings, which only the page shows; each is a file.
     """
     headline = rows(table.filter(table["primary"]))
     failed = failures(table)
@@ -202,6 +207,7 @@ def build(
         movements=tuple(movements(first.values())),
         layer_shares=tuple(layer_shares(first.values())),
         searches=tuple(searches(first.values(), folders)),
+        trainings=trainings(everything, folders) if curves else Trainings(),
         cloud=cloud(published) if published is not None and baselines else (),
         baselines=tuple(p for shift, of in baselines.items() for p in baseline_points(shift, of)),
         comparisons=() if published is None else tuple(compare(rankings, published)),

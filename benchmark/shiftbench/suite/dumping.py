@@ -59,4 +59,5 @@ def _spelled_out(suite: Suite) -> dict[str, Any]:
         "shots": ["full" if shots is None else shots for shots in suite.shots],
         "budget": suite.budget.model_dump(),
         "resources": suite.resources.model_dump(),
+        "loggers": list(suite.loggers),
     }

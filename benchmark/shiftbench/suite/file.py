@@ -229,3 +229,11 @@ class SuiteFile(_Closed):
     ] = ("full",)
     budget: Budget = Budget()
     resources: Resources = Resources()
+    loggers: Annotated[
+        tuple[str, ...],
+        AfterValidator(_all_differ),
+        Field(
+            description="what shows trainings as they go on: tensorboard, wandb, mlflow or a "
+            "plugin's; changes no outcome"
+        ),
+    ] = ()

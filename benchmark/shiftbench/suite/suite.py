@@ -37,6 +37,7 @@ class Suite:
         shots: training images per class; ``None`` is all of them.
         budget: limits that are part of a run's identity.
         resources: hardware for a run, no part of its identity.
+        loggers: names of what shows trainings as they go on, no part of their identity.
         source: the merged document, for error messages.
     """
 
@@ -50,6 +51,7 @@ class Suite:
     shots: tuple[int | None, ...]
     budget: Budget
     resources: Resources
+    loggers: tuple[str, ...]
     source: Node = field(repr=False)
 
     @classmethod
@@ -84,6 +86,7 @@ class Suite:
             shots=tuple(None if shots == "full" else shots for shots in spec.shots),
             budget=spec.budget,
             resources=spec.resources,
+            loggers=spec.loggers,
             source=node,
         )
 

@@ -17,6 +17,8 @@ from shiftbench.core.errors import RunFailedError
 from shiftbench.core.provenance import peak_memory_bytes, reset_peak_memory
 from shiftbench.core.pulse import beat
 from shiftbench.data.batches import WorkerPlace
+from shiftbench.execution.course import Trained
+from shiftbench.execution.curve_keeper import CurveKeeper, logged
 from shiftbench.execution.evaluated import scoring_slot
 from shiftbench.execution.feeding import (
     batches,
@@ -28,11 +30,12 @@ from shiftbench.execution.feeding import (
 )
 from shiftbench.execution.outputs import fit_ensemble
 from shiftbench.execution.progress import TrainingWriter
-from shiftbench.execution.training import Trained, Trainer
+from shiftbench.execution.training import Trainer
 from shiftbench.execution.validation import id_val, id_val_value
 from shiftbench.execution.variants import derivation
 from shiftbench.execution.watching import all_agree
 from shiftbench.leaderboard.runfolder import Fit
+from shiftbench.leaderboard.training_curve import ID_VAL
 from shiftbench.methods.base import DerivedMethod, EnsembleMethod, TrainedMethod
 from shiftbench.methods.config import file_digests
 from shiftbench.models.checkpoints import load, save
@@ -95,7 +98,11 @@ def fit(
         _save_arrays(folder, run, arrays)
     folder.write_fit(
         Fit(
-            **asdict(trained),
+            losses=trained.losses,
+            terms=trained.terms,
+            images=trained.images,
+            seconds=trained.seconds,
+            waited=trained.waited,
             peak_memory_bytes=peak_memory_bytes(workspace.device),
             world_size=place.size,
             started=started,
@@ -159,12 +166,15 @@ def _train(
         weights = workspace.plain(run, method.weights(model))
         value = id_val_value(workspace, run, weights)
         workspace.setup.check_held(run.id)
+        trainer.done.note(ID_VAL, value)
         if best is None or headline.better(value, best.score):
             best = _Best(value, step)
             save(folder.best, weights, asdict(best))
 
     def on_save(step: int) -> None:
         all_agree(partial(before_saving, step), place.size, workspace.device)
+
+    keeper = CurveKeeper(folder.metrics, schedule.batch_size)
 
     trainer = Trainer(
         model,
@@ -176,6 +186,7 @@ def _train(
         state_file=folder.state,
         on_step=tell,
         on_save=on_save,
+        on_course=keeper.take if place.rank == 0 else lambda course: None,
         probe=probe(workspace, run, method),
         memory=memory,
     )
@@ -183,7 +194,9 @@ def _train(
     images = schedule.steps * schedule.batch_size // place.size
     compiled = workspace.compile(run, model, images, passes=3)
     trainer.done.seconds += time.monotonic() - begun
-    trained = trainer.run()
+    loggers = workspace.setup.loggers if place.rank == 0 else ()
+    with keeper.shown(loggers, logged(workspace.setup, run, len(trainer.done.losses))):
+        trained = trainer.run()
     details = method.details(model) | memory.details() | ({"compiled": True} if compiled else {})
     if trainer.unused:
         details["not_in_the_loss"] = list(trainer.unused)

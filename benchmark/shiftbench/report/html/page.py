@@ -21,6 +21,7 @@ from shiftbench.report.model import Report
 from shiftbench.report.ranking import RankedMethod, Ranking
 from shiftbench.report.scale import ACCURACY, NONE
 from shiftbench.report.scores import MEAN, Estimate
+from shiftbench.report.trainings import HEIGHT, SEEDS, WIDTH
 from shiftbench.report.words import (
     OUTSIDE,
     TRADEOFFS,
@@ -101,6 +102,9 @@ def render(report: Report, version: str = "") -> str:
         "TRADEOFFS": TRADEOFFS,
         "tradeoff_header": tradeoff_header,
         "tradeoff_cells": tradeoff_cells,
+        "SEEDS": SEEDS,
+        "WIDTH": WIDTH,
+        "HEIGHT": HEIGHT,
     }
     return environment.get_template("page.html.jinja").render(
         report=report,

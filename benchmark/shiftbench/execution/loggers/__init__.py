@@ -1,0 +1,1 @@
+"""Loggers: places outside of the results folder that show the curves of trainings."""

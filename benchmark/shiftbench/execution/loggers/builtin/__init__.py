@@ -1,0 +1,1 @@
+"""The loggers of this package, one a file."""

@@ -1,0 +1,198 @@
+"""All that is known of one run, whether it is done, has failed or is under way."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from shiftbench.leaderboard import store
+from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.schema import FailedRun, Row, RunInfo, failures, rows
+from shiftbench.leaderboard.training_curve import STEP, TrainingCurve, thinned
+from shiftbench.report.runs import provenance
+from shiftbench.report.words import duration
+from shiftbench.suite.naming import Called, meant
+
+BARS = "▁▂▃▄▅▆▇█"
+WIDTH = 60
+"""Characters of a curve in a terminal."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run.
+
+    Attributes:
+        run_id: of it.
+        name: for people.
+        state: ``begun`` is a run without rows: one that is under way or was interrupted.
+        about: what was asked for, what it cost and what computed it, by names for people.
+        settings: of its method.
+        rows: of the leaderboard, if it is done.
+        curve: of its training; ``None`` where nothing was trained, or no state saved yet.
+        error: why it failed, in one line.
+        traceback: the whole message of its failure.
+    """
+
+    run_id: str
+    name: str
+    state: Literal["done", "failed", "begun"]
+    about: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    curve: TrainingCurve | None
+    error: str | None
+    traceback: str | None
+
+    @property
+    def scores(self) -> list[Row]:
+        """Headline metrics of the variants that were chosen, of all if none was."""
+        headline = [row for row in self.rows if row.primary]
+        return [row for row in headline if row.selection is not None] or headline
+
+    def curve_lines(self) -> list[str]:
+        """The curve as lines of text: each value, its first and last number, and bars between."""
+        if self.curve is None or not len(self.curve):
+            return []
+        drawn, steps = self.curve.drawn, [int(step or 0) for step in self.curve.columns[STEP]]
+        width = max(map(len, drawn))
+        lines = [f"steps {steps[0]:,} to {steps[-1]:,}"]
+        for name, values in drawn.items():
+            points = [value for _, value in thinned(steps, values, WIDTH)]
+            if points:
+                known = [value for value in values if value is not None and math.isfinite(value)]
+                ends = f"{known[0]:.4g}", f"{known[-1]:.4g}"
+                lines.append(f"  {name:<{width}}  {ends[0]:>9} {sparkline(points)} {ends[1]}")
+        return lines
+
+    def document(self) -> dict[str, Any]:
+        """All of it as JSON has it; what is no number is null."""
+        found = {item.name: getattr(self, item.name) for item in fields(self)}
+        found["rows"] = [
+            {item.name: getattr(row, item.name) for item in fields(row)} for row in self.rows
+        ]
+        found["curve"] = None if self.curve is None else dict(self.curve.columns)
+        document: dict[str, Any] = _as_json(found)
+        return document
+
+
+def facts_of(results: Path, text: str) -> RunFacts:
+    """What a results folder knows of a run.
+
+    Args:
+        results: the folder.
+        text: the run's id, the beginning of it, or method, method/task or method/task/seed.
+
+    Raises:
+        InputError: no run is meant, or several, or a file of it cannot be read.
+    """
+    table = store.read(results, columns=["run_id", "label", "task", "seed"])
+    known = {row["run_id"]: Called(**row) for row in table.to_pylist()}
+    records = _records(results, known)
+    begun = [_called(run_id, record) for run_id, record in records.items()]
+    run_id = meant(text, [*known.values(), *begun])
+    folder = RunFolder.of(results, run_id)
+    curve = TrainingCurve.read(folder.metrics)
+    if run_id in records:
+        run = records[run_id]
+        asked = {name: run[name] for name in ("backbone", "method", "seed", "shots", "budget")}
+        about = {"task": run["task"]["name"], **asked}
+        name = "/".join(map(str, _called(run_id, run)[1:]))
+        return RunFacts(run_id, name, "begun", about, run["config"], (), curve, None, None)
+    table = store.read(results, [run_id])
+    of_run, failed = tuple(rows(table)), failures(table)
+    info: Row | FailedRun = failed[0] if failed else of_run[0]
+    file = results / (failed[0].error_file or "") if failed else None
+    return RunFacts(
+        run_id=run_id,
+        name="/".join(map(str, known[run_id][1:])),
+        state=info.status,
+        about=_about(info),
+        settings=info.config,
+        rows=of_run,
+        curve=curve,
+        error=failed[0].error if failed else None,
+        traceback=file.read_text(encoding="utf-8") if file is not None and file.is_file() else None,
+    )
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Numbers as bars of text, the least of them the lowest."""
+    least, most = min(values), max(values)
+    span = (most - least) or 1.0
+    return "".join(BARS[round((value - least) / span * (len(BARS) - 1))] for value in values)
+
+
+def _records(results: Path, known: Collection[str]) -> dict[str, dict[str, Any]]:
+    """What the folders of runs without rows say of them; one that is not whole says nothing."""
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted((results / "runs").glob("*/run.json")):
+        if file.parent.name in known:
+            continue
+        try:
+            found[file.parent.name] = json.loads(file.read_text(encoding="utf-8"))["run"]
+        except (OSError, ValueError, KeyError):
+            continue
+    return found
+
+
+def _called(run_id: str, record: Mapping[str, Any]) -> Called:
+    return Called(run_id, record["label"], record["task"]["name"], record["seed"])
+
+
+def _about(run: RunInfo) -> dict[str, Any]:
+    """What is worth knowing of a run that has rows; what does not apply is left out."""
+    trained = run.train_steps or 0
+    speed = None
+    if trained and run.train_seconds and run.train_images:
+        speed = f"{run.train_images / run.train_seconds:,.0f} images/s"
+    facts = {
+        "suite": run.suite,
+        "task": f"{run.task} ({run.data_kind} data)",
+        "backbone": run.backbone,
+        "method": f"{run.method} ({run.origin})",
+        "seed": run.seed if run.seeded else f"{run.seed} (it uses none)",
+        "shots": run.shots,
+        "budget": {name: value for name, value in run.budget.items() if value is not None} or None,
+        "builds on": ", ".join(f"{p.label} ({p.run_id})" for p in run.parents) or None,
+        "search": None if run.search_id is None else f"{run.search_id}: {run.search_trials} trials",
+        "searched": run.searched,
+        "training": None
+        if not trained
+        else ", ".join(
+            filter(
+                None,
+                (
+                    f"{trained:,} steps",
+                    f"{run.train_images:,} images",
+                    duration(run.train_seconds),
+                    speed,
+                    None if run.world_size in (None, 1) else f"{run.world_size} workers",
+                ),
+            )
+        ),
+        "distance": None if run.distance is None else f"‖θ - θ0‖ = {run.distance:.4g}",
+        "memory": None
+        if run.peak_memory_bytes is None
+        else f"{run.peak_memory_bytes / 2**30:.2f} GiB at most",
+        "details": run.details or None,
+        "leakage": run.leakage,
+        "computed by": provenance(run),
+        "finished": f"{run.finished:%Y-%m-%d %H:%M} UTC",
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
