@@ -11,6 +11,7 @@ from safetensors import safe_open
 from shiftbench.cli import main
 from shiftbench.core.errors import InputError
 from shiftbench.execution.cost import Amount, plan_state
+from shiftbench.execution.in_process import InProcess
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.outlook import Machine, amount, eta_seconds, outlook
 from shiftbench.execution.remaining import Remaining
@@ -146,3 +147,13 @@ def test_what_is_left_is_told_at_the_speed_so_far():
     left.done(predict)
     left.done(score)
     assert left.seconds(50.0) == 0
+
+
+def test_executors_say_how_many_workers_are_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from shiftbench.distributed.executor import RayExecutor
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert InProcess().most == 1 and RayExecutor().most is None
+    assert RayExecutor("10.0.0.1:6379").most == 0
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert RayExecutor().most == 0

@@ -54,6 +54,7 @@ def test_a_site_has_rankings_history_and_where_every_line_is_from(
     to = tmp_path / "public"
     assert main(["site", str(bundles), "--to", str(to), "--title", f"Ours {EVIL}"]) == 0
     assert "2 bundles without a problem" in capsys.readouterr().out
+    assert "2 runs from 2 bundles" in (to / "index.html").read_text()
     assert {path.name for path in to.iterdir()} == FILES
     pages = {path.name: path.read_text() for path in to.glob("*.html")}
     for page in pages.values():

@@ -28,6 +28,11 @@ class RayExecutor:
         self.address = address
         self._processes = Processes()
 
+    @property
+    def most(self) -> int | None:
+        """As many as fit this machine; 0 on a cluster, whose size is known when it is joined."""
+        return 0 if self._on_cluster else None
+
     def check(self, plan: Plan) -> None:
         """Nothing: what a cluster has is known when it is joined."""
 
@@ -63,6 +68,9 @@ class RayExecutor:
 
     def _here(self, workers: int, gpus_per_worker: float) -> bool:
         """True if trainings by single workers on the processors of this machine are meant."""
-        on_cluster = self.address is not None or "RAY_ADDRESS" in os.environ
         forks = sys.platform == "linux"  # elsewhere, libraries may not survive it
-        return forks and not on_cluster and workers == 1 and not gpus_per_worker
+        return forks and not self._on_cluster and workers == 1 and not gpus_per_worker
+
+    @property
+    def _on_cluster(self) -> bool:
+        return self.address is not None or "RAY_ADDRESS" in os.environ

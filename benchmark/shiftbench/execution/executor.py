@@ -16,6 +16,10 @@ class Executor(Protocol):
     the process that does it. An executor that is killed loses only what was under way.
     """
 
+    @property
+    def most(self) -> int | None:
+        """Most workers at once; ``None`` as many as fit this machine, 0 where nobody knows yet."""
+
     def check(self, plan: Plan) -> None:
         """See that this executor can do a plan, before anything is spent.
 

@@ -35,6 +35,8 @@ class InProcess:
             it; else the run is recorded as failed, and the others go on.
     """
 
+    most = 1
+
     def __init__(self, *, raising: bool = False) -> None:
         self._raising = raising
 

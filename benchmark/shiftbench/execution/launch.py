@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from shiftbench.execution.damage import set_damaged_aside
 from shiftbench.execution.display import Display
 from shiftbench.execution.jobs import Job, job_graph
 from shiftbench.execution.loggers.registry import check_loggers
-from shiftbench.execution.outlook import outlook
+from shiftbench.execution.outlook import Machine, outlook
 from shiftbench.execution.preflight import outdated, preflight
 from shiftbench.execution.record import write_record
 from shiftbench.execution.remaining import weights_of_jobs
@@ -120,7 +120,7 @@ def _launch(
         )
         prepare = partial(_prepare, setup, left, checked)
         sharing = Sharing(leases, results, plan.runs, graph, left.known, prepare)
-        estimator = _tell(plan, results, checked.root, console)
+        estimator = _tell(plan, results, checked.root, executor.most, console)
         weights = weights_of_jobs(graph, plan.runs, estimator)
         with Display(console, plan.runs, list(graph), weights) as display:
             work = Work(setup, graph, left.todo, display, sharing)
@@ -177,11 +177,22 @@ def _prepare(setup: Setup, left: _Left, checked: Checked, job: Job) -> None:
         write_record(setup, run.id)
 
 
-def _tell(plan: Plan, results: Path, root: str, console: Console) -> Estimator:
-    """Print what is left: time, cost, memory and disk; and give what estimates it."""
+def _tell(plan: Plan, results: Path, root: str, most: int | None, console: Console) -> Estimator:
+    """Print what is left: time, cost, memory and disk; and give what estimates it.
+
+    Args:
+        plan: the runs.
+        results: the results folder.
+        root: the data root.
+        most: workers at once, as the executor says.
+        console: where to print.
+    """
     with read_once():
         state = plan_state(plan, results, root)
-    for line in outlook(plan, state, results):
+    machine = Machine.here(plan.suite.resources, results)
+    if most is not None:
+        machine = replace(machine, workers=min(most, machine.workers))
+    for line in outlook(plan, state, results, machine=machine):
         console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
     return state.estimator
 

@@ -72,6 +72,8 @@ class Processes:
     def __init__(self) -> None:
         self._server: Server | None = None
 
+    most = None
+
     def check(self, plan: Plan) -> None:
         """Nothing but the number of processors can be missing, of which ``execute`` tells."""
 

@@ -88,7 +88,6 @@ class Lead:
         ranking: what it is a ranking of.
         method: the first.
         ood: its mean over shifts, for people.
-        interval: of that mean.
     """
 
     date: str
@@ -96,7 +95,6 @@ class Lead:
     ranking: str
     method: str
     ood: str
-    interval: str
 
 
 @dataclass(frozen=True)
@@ -155,6 +153,7 @@ def write_site(
         "submissions": submissions[::-1],
         "leads": leads[::-1],
         "runs": len(report.runs),
+        "taken": sum(submission.refused is None for submission in submissions),
     }
     files |= {f"{name}.html": _page(name, shown) for name in PAGES}
     record = {
@@ -246,7 +245,6 @@ def _new_leads(
                 line["title"],
                 line["method"],
                 line["ood"],
-                line["interval"],
             )
         )
     return found
