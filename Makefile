@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-cluster example browser perf docs lint schema clean
+.PHONY: quickstart test test-cluster example screenshots browser perf docs lint schema clean
 
 quickstart: $(VENV)/.installed  ## fine-tune, evaluate and rank on the miniature world
 	$(BIN)/shiftbench run suites/quickstart.yaml
@@ -18,6 +18,9 @@ example: $(VENV)/.tested  ## the miniature suite's leaderboard and report, in re
 	$(BIN)/shiftbench report suites/miniature.yaml --results results/example --html results/example/report.html
 	$(BIN)/shiftbench export --results results/example --task cifar10 --method wise-ft --to results/example/wise-ft.zip
 	$(BIN)/python -m tests.screenshot results/example/report.html results/example/report.png
+
+screenshots: $(VENV)/.tested  ## pictures of reports on few and many methods, in build/screenshots
+	$(BIN)/python -m tests.screenshots --to build/screenshots
 
 browser:  ## Debian's chromium, in which the tests open the HTML report
 	apt-get update -qq

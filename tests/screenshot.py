@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from tests.browser import executable, launched, opened
 
-SIZE = {"width": 1300, "height": 1500}
+WIDTH, HEIGHT = 1300, 1300  # pixels
 
 
 def main() -> None:
@@ -20,19 +18,14 @@ def main() -> None:
     parser.add_argument("--at", help="id of the part to show; else the top")
     parser.add_argument("--dark", action="store_true")
     arguments = parser.parse_args()
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+    if executable() is None:
         raise SystemExit("there is no chromium; `make browser` installs Debian's")
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=options)
-        page = browser.new_page(viewport=SIZE, color_scheme="dark" if arguments.dark else "light")
-        page.goto(arguments.report.resolve().as_uri())
-        page.wait_for_selector("html[data-charts=done]", timeout=60_000)
+    with launched() as browser:
+        scheme = "dark" if arguments.dark else "light"
+        page = opened(browser, arguments.report, WIDTH, HEIGHT, scheme)
         if arguments.at:
             page.evaluate(f"document.getElementById({arguments.at!r}).scrollIntoView()")
         page.screenshot(path=arguments.picture)
-        browser.close()
 
 
 if __name__ == "__main__":

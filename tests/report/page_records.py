@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from shiftbench.core.errors import InputError
@@ -17,7 +18,7 @@ from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import done, failed
 from shiftbench.leaderboard.store import write_run
 
-from tests.leaderboard.records import info, results
+from tests.leaderboard.records import info, results, run
 
 EVIL = "<script>alert(1)</script>"
 SETS = ("id-test", "cifar10.1", "cifar10.2")
@@ -222,3 +223,27 @@ def published() -> pa.Table:
 def nowhere(name: str) -> Path:
     """Finds no suite."""
     raise InputError(f'there is no suite "{name}"')
+
+
+def of_methods(number: int) -> pa.Table:
+    """Zero-shot and other methods on one miniature task with five shifts, of three seeds each."""
+    sets = ("id-val", "id-test", *(f"imagenet-{name}" for name in ("v2", "r", "sketch", "a")))
+    place = {"data_kind": "miniature/2", "leakage": None}
+    draw = np.random.default_rng(number)
+    scores = {name: 0.83 - 0.05 * i for i, name in enumerate((*sets, "objectnet"))}
+    zero_shot = {"method": "zero-shot", "seeded": False, "reference": True, "train_seconds": 0.0}
+    tables = [run("zero", scores, label="zero-shot", **zero_shot, **place)]
+    for method in range(number - 1):
+        gained, lost = draw.uniform(0.01, 0.14), draw.uniform(-0.06, 0.3)
+        cost = draw.uniform(20, 2000)
+        for seed in range(3):
+            values = {
+                name: (value + gained if name.startswith("id") else value - lost)
+                + draw.normal(0, 0.006)
+                for name, value in scores.items()
+            }
+            name = f"{('full', 'lora', 'wise-ft', 'soup-of-seeds')[method % 4]}-{method}"
+            own = {"label": name, "method": name, "seed": seed, "train_seconds": cost}
+            own["parents"] = [("zero-shot", "zero")] if method % 4 > 1 else ()
+            tables.append(run(f"m{method}s{seed}", values, **own, **place))
+    return pa.concat_tables(tables)

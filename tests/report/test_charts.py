@@ -10,7 +10,7 @@ import pytest
 from shiftbench.leaderboard.published.schema import PUBLISHED_SCHEMA
 from shiftbench.report.html import assets
 from shiftbench.report.html.charts import drawn
-from shiftbench.report.html.charts.figure import COLOURS, NEUTRAL
+from shiftbench.report.html.charts.figure import COLOURS, NEUTRAL, styles
 from shiftbench.report.html.charts.records import logit_of
 from shiftbench.report.html.charts.trainings import STATES
 from shiftbench.report.html.figures import write_figures
@@ -19,6 +19,7 @@ from shiftbench.report.model import build
 from shiftbench.report.scores import MEAN
 
 from tests.leaderboard.records import run
+from tests.report.page_records import of_methods
 
 
 def test_logits():
@@ -91,6 +92,20 @@ def test_a_panel_that_would_be_empty_is_left_out_and_named(monkeypatch):
     assert "No panel for b: no method has a value" in figures["r1-id-ood"]
 
 
+def test_a_method_far_from_all_others_does_not_squeeze_them(monkeypatch):
+    monkeypatch.setattr("shiftbench.report.html.assets.vega", lambda: "")
+    task = {"shifts": ("a",), "task": "pets"}
+    tables = [
+        run(f"x{i}", {"id-test": 0.8 + i / 100, "a": 0.6 + i / 100}, label=f"x{i}", **task)
+        for i in range(9)
+    ]
+    broken = run("b", {"id-test": 0.8, "a": 0.1}, label="broken", **task)
+    _, figures = undrawn(*tables, broken)
+    assert figures["r1-id-ood"].endswith("Beyond the axes, since far from all others: broken.")
+    _, figures = undrawn(*tables)
+    assert "Beyond" not in figures["r1-id-ood"]
+
+
 def test_equal_names_of_data_mean_equal_data(figures):
     seen = {}
     for figure in figures.values():
@@ -109,6 +124,12 @@ def test_the_frontier_is_what_nothing_beats(figures):
     }
     frontier = {(r["cost"], r["value"]) for r in data["r1-frontier"]}
     assert frontier == set(points) - beaten
+
+
+def test_many_methods_have_looks_of_their_own():
+    report = build(of_methods(144))
+    looks = styles(report)
+    assert len({(look.colour, look.shape, look.fill) for look in looks.values()}) == 144
 
 
 def test_oracles_are_in_no_chart(figures):

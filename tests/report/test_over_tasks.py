@@ -30,7 +30,8 @@ def test_over_tasks_only_what_ranks_in_all_of_them():
     assert across.tasks == ("cifar10", "imagenet")
     assert [(line.rank, line.label) for line in across.methods] == [(1, "a"), (2, "b")]
     first = across.methods[0]
-    assert (first.mean_ood, first.id_test) == pytest.approx(((0.55 + 0.81) / 2, 0.85))
+    numbers = (first.mean_ood.mean, first.id_test.mean)
+    assert numbers == pytest.approx(((0.55 + 0.81) / 2, 0.85))
     assert first.cost_seconds == 120.0
 
 
@@ -54,7 +55,8 @@ def test_the_mean_over_tasks_has_an_interval_over_seeds():
     )
     freedom = variances.sum() ** 2 / (variances**2 / 2).sum()
     half = stats.t.ppf(0.975, freedom) * np.sqrt(variances.sum()) / 2
-    assert (line.low, line.high) == pytest.approx((means.mean() - half, means.mean() + half))
+    ends = (line.mean_ood.low, line.mean_ood.high)
+    assert ends == pytest.approx((means.mean() - half, means.mean() + half))
     assert line.shifts.keys() == {"cifar10 new", "imagenet new"}
 
 
@@ -70,6 +72,12 @@ def test_the_harmonic_mean_is_of_the_averages():
 
     table = pa.concat_tables([split("a", 0.9, 0.3), split("b", 0.5, 0.7)])
     (line,) = build(table).base_to_new
-    assert (line.base, line.new) == pytest.approx((0.7, 0.5))
-    assert line.harmonic_mean == pytest.approx(2 * 0.7 * 0.5 / 1.2)
-    assert "| miniature | 16 | full | 70.0 | 50.0 | 58.3 |" in markdown(table)
+    assert (line.base.mean, line.new.mean) == pytest.approx((0.7, 0.5))
+    assert line.harmonic_mean.mean == pytest.approx(2 * 0.7 * 0.5 / 1.2)
+    # Each is a mean of two scores that are known to a point; both at their ends at once.
+    half = 0.01 / np.sqrt(2)
+    assert (line.base.low, line.base.high) == pytest.approx((0.7 - half, 0.7 + half))
+    widest = [harmonic_mean(0.7 + end, 0.5 + end) for end in (-half, half)]
+    assert (line.harmonic_mean.low, line.harmonic_mean.high) == pytest.approx(widest, abs=1e-4)
+    shown = "70.0 (69.3 to 70.7) | 50.0 (49.3 to 50.7) | 58.3 (57.6 to 59.1)"
+    assert f"| miniature | 16 | full | {shown} |" in markdown(table)

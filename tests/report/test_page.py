@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from shiftbench.leaderboard.store import read
 from shiftbench.report.html.page import write_html
 from shiftbench.report.model import build
 
-from tests.report.page_records import EVIL, published, write_results
+from tests.browser import CHARTS, executable, launched
+from tests.report.page_records import EVIL, of_methods, published, write_results
 
 MEGABYTE = 1e6
-CHARTS = "html[data-charts=done]"
 BOARD = "section[data-task=cifar10]"
 
 
 @pytest.fixture(scope="module")
 def browser():
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+    if executable() is None:
         pytest.skip("there is no chromium; `make browser` installs Debian's")
-    # Chromium has no sandbox for root, as whom containers run; the page is our own.
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=options)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -143,12 +135,13 @@ def test_filters_narrow_the_page(changing):
     expect(faded).to_have_count(0)
 
 
-def test_intervals_are_shown_when_asked_for(changing):
-    interval = changing.locator(f"{BOARD} .interval").first
-    assert interval.bounding_box()["width"] <= 1
-    changing.get_by_role("checkbox", name="intervals").check()
+def test_intervals_can_be_hidden(changing):
+    interval = changing.locator(f"{BOARD} .ranking td:not(.headline) .interval").first
     assert interval.bounding_box()["width"] > 20
     assert " to " in interval.inner_text()
+    changing.get_by_role("checkbox", name="intervals").uncheck()
+    assert interval.bounding_box()["width"] <= 1
+    assert changing.locator(f"{BOARD} .ranking .headline .interval").first.is_visible()
 
 
 def test_numbers_say_what_they_are_when_pointed_at(page):
@@ -202,3 +195,81 @@ def test_without_scripts_the_tables_are_there(browser, file):
     assert page.locator(f"{BOARD} table.ranking tbody tr").count() > 5
     assert page.locator("noscript").is_visible()
     context.close()
+
+
+METHODS = 67
+
+
+@pytest.fixture(scope="module")
+def narrow(browser, tmp_path_factory):
+    """A report on many methods and five shifts, on a narrow screen."""
+    file = tmp_path_factory.mktemp("narrow") / "report.html"
+    write_html(file, build(of_methods(METHODS)))
+    page = browser.new_page(viewport={"width": 500, "height": 900})
+    page.goto(file.as_uri())
+    page.wait_for_selector(".chart[data-chart$=id-ood].done", timeout=60_000)
+    yield page
+    page.close()
+
+
+def test_accuracies_are_in_sight_on_a_narrow_screen(narrow):
+    assert narrow.evaluate("document.documentElement.scrollWidth") <= 500  # no sideways scrolling
+    headings = narrow.locator("table.ranking thead th.score")
+    assert headings.count() == 7
+    boxes = [headings.nth(i).bounding_box() for i in range(headings.count())]
+    assert min(box["x"] for box in boxes) > 0
+    assert max(box["x"] + box["width"] for box in boxes) <= 500
+    name = narrow.locator("table.ranking tbody th.method").first.bounding_box()
+    assert 0 <= name["x"] < boxes[0]["x"]
+    assert name["width"] > 60
+
+
+def test_the_answer_comes_first(narrow):
+    tops = [
+        narrow.locator(of).first.bounding_box()["y"]
+        for of in ("#answer .pick", ".chart[data-chart$=id-ood]", "table.ranking")
+    ]
+    assert tops == sorted(tops)
+    assert "Mean OOD" in narrow.locator("#answer .tiles").inner_text()
+
+
+def test_no_two_methods_look_alike(narrow):
+    legend = narrow.locator(".legend button[data-method]").evaluate_all(
+        """buttons => buttons.map(button => {
+            const path = button.querySelector("path");
+            return ["d", "fill", "stroke"].map(name => path.getAttribute(name)).join(" ");
+        })"""
+    )
+    assert len(set(legend)) == len(legend) == METHODS
+    # Of the marks, the position is not a part of the look; their size differs from curves' points.
+    marks = narrow.locator(".chart[data-chart$=id-ood] svg .mark-symbol path").evaluate_all(
+        """paths => paths.map(path => [
+            path.ariaLabel.match(/method: ([^;]+)/)[1],
+            ["d", "fill", "stroke"].map(name => path.getAttribute(name)).join(" "),
+        ])"""
+    )
+    looks = {}
+    for method, look in marks:
+        looks.setdefault(method, set()).add(look)
+    assert len(looks) == METHODS
+    assert all(len(of_method) == 1 for of_method in looks.values())
+    assert len(set.union(*looks.values())) == METHODS
+
+
+def test_what_is_chosen_in_the_legend_stands_out(narrow):
+    faded = narrow.locator('.chart[data-chart$=id-ood] .mark-symbol path[opacity="0.08"]')
+    marks = narrow.locator(".chart[data-chart$=id-ood] .mark-symbol path").count()
+    button = narrow.locator(".legend button[data-method]").nth(3)
+    button.focus()
+    narrow.keyboard.press("Enter")
+    assert button.get_attribute("aria-pressed") == "true"
+    expect(faded).to_have_count(marks - marks // METHODS)
+    narrow.keyboard.press("Enter")
+    expect(faded).to_have_count(0)
+    family = narrow.locator(".legend .family", has_text="trained").last
+    family.click()
+    of_family = family.locator("xpath=..").locator("[data-method]").count()
+    assert 1 < of_family < METHODS
+    expect(faded).to_have_count(marks // METHODS * (METHODS - of_family))
+    family.click()
+    expect(faded).to_have_count(0)

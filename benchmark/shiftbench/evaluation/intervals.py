@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,6 +79,25 @@ def of_mean(
     up = float(np.sqrt(np.sum((high - numbers) ** 2))) / n
     mean = float(numbers.mean())
     return mean - down, mean + up
+
+
+def of_difference(
+    first: tuple[float, float, float], second: tuple[float, float, float]
+) -> tuple[float, float]:
+    """Interval of the first minus the second of two independent numbers.
+
+    As for ``of_mean``: how far each end lies from the value stands for its standard error on that
+    side (Zou and Donner, 2008, doi 10.1002/sim.3095).
+
+    Args:
+        first: a number with the ends of its interval.
+        second: the one that is subtracted, likewise.
+    """
+    value, low, high = first
+    other, other_low, other_high = second
+    down = math.hypot(value - low, other_high - other)
+    up = math.hypot(high - value, other - other_low)
+    return value - other - down, value - other + up
 
 
 def worst_of_groups(successes: Counts, trials: Counts) -> tuple[float, float]:

@@ -7,6 +7,14 @@ from pathlib import Path
 
 from shiftbench.core.files import written_atomically
 from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.report.answer import RULE
+from shiftbench.report.answer_words import (
+    ANSWER_HEADER,
+    answer_cells,
+    answers,
+    reasons,
+    with_interval,
+)
 from shiftbench.report.model import RankingReport, Report
 from shiftbench.report.movements import Movement
 from shiftbench.report.over_tasks import BaseToNew, OverallRanking
@@ -37,10 +45,12 @@ from shiftbench.report.words import (
 def to_markdown(report: Report) -> str:
     """The whole report, except the charts."""
     parts = [f"# {escaped(report.title)}", NOTE.replace(MARK, f"\\{MARK}")]
+    if report.rankings:
+        parts += _answers(report)
     for of_ranking in report.rankings:
         parts += _ranking(of_ranking)
     for across in report.overall:
-        parts += _overall(across)
+        parts += _overall(across.ranking)
     if report.base_to_new:
         parts += _base_to_new(report.base_to_new)
     if report.searches:
@@ -76,6 +86,14 @@ def escaped(text: str) -> str:
     """Text that Markdown shows as it is, also inside a table, on one line."""
     plain = "".join(f"\\{c}" if c in "\\`*_|[]~" else c for c in text)
     return " ".join(plain.replace("&", "&amp;").replace("<", "&lt;").split())
+
+
+def _answers(report: Report) -> list[str]:
+    found = answers(report)
+    rows = [[title, *answer_cells(answer)] for title, answer in found]
+    why = [f"{title}: {' '.join(reasons(answer))}" for title, answer in found]
+    table = _table(["", *ANSWER_HEADER], rows, left={"", "recipe"})
+    return ["## Which recipe", RULE, table, _list(why)]
 
 
 def _ranking(of_ranking: RankingReport) -> list[str]:
@@ -132,10 +150,10 @@ def _overall(ranking: OverallRanking) -> list[str]:
         [
             str(method.rank),
             method.name,
-            text(method.id_test),
-            *(text(method.shifts[shift]) for shift in shifts),
-            text(method.mean_ood),
-            ranking.scale.interval(method.low, method.high) or NONE,
+            text(method.id_test.mean),
+            *(text(method.shifts[shift].mean) for shift in shifts),
+            text(method.mean_ood.mean),
+            ranking.scale.interval(method.mean_ood.low, method.mean_ood.high) or NONE,
             duration(method.cost_seconds),
         ]
         for method in ranking.methods
@@ -154,7 +172,10 @@ def _base_to_new(found: Sequence[BaseToNew]) -> list[str]:
             split.backbone,
             shots_text(split.shots),
             split.name,
-            *map(ACCURACY.text, (split.base, split.new, split.harmonic_mean)),
+            *(
+                with_interval(estimate, ACCURACY)
+                for estimate in (split.base, split.new, split.harmonic_mean)
+            ),
         ]
         for split in found
     ]

@@ -22,6 +22,7 @@ from shiftbench.leaderboard.schema import (
     failures,
     rows,
 )
+from shiftbench.report.answer import Answer, answer, answer_over_tasks
 from shiftbench.report.cloud import (
     BaselinePoint,
     CloudPoint,
@@ -37,9 +38,9 @@ from shiftbench.report.over_tasks import BaseToNew, OverallRanking, base_to_new,
 from shiftbench.report.ranking import Ranking, rank
 from shiftbench.report.references import Comparison, compare
 from shiftbench.report.reproduce import UNKNOWN, Find, Reproduction, reproductions
-from shiftbench.report.runs import imported_file, provenance
+from shiftbench.report.runs import Runs, imported_file, provenance
 from shiftbench.report.searches import SearchReport, searches
-from shiftbench.report.ties import Ties, compared
+from shiftbench.report.ties import Compared, Ties, compared
 from shiftbench.report.tradeoffs import Tradeoff, tradeoffs
 from shiftbench.report.trainings import Trainings, trainings
 
@@ -53,6 +54,7 @@ class RankingReport:
 
     Attributes:
         ranking: methods with their scores.
+        answer: which of them to take.
         ties: which of its ranked methods tie.
         curves: points of every curve, in the order of alpha.
         axes: the set that gives the ID accuracy for the published cloud, for those shifts that it
@@ -61,10 +63,19 @@ class RankingReport:
     """
 
     ranking: Ranking
+    answer: Answer
     ties: Ties
     curves: tuple[CurvePoint, ...]
     axes: Mapping[str, str]
     tradeoffs: tuple[Tradeoff, ...]
+
+
+@dataclass(frozen=True)
+class OverallReport:
+    """A ranking over tasks, and which of its methods to take."""
+
+    ranking: OverallRanking
+    answer: Answer
 
 
 @dataclass(frozen=True)
@@ -139,7 +150,7 @@ class Report:
 
     title: str
     rankings: tuple[RankingReport, ...]
-    overall: tuple[OverallRanking, ...]
+    overall: tuple[OverallReport, ...]
     base_to_new: tuple[BaseToNew, ...]
     movements: tuple[Movement, ...]
     layer_shares: tuple[LayerShare, ...]
@@ -195,14 +206,20 @@ def build(
     for row in headline:
         first.setdefault(row.run_id, row)
     everything: list[RunInfo] = [*first.values(), *failed]
+    runs = Runs(first.values())
+    of_rankings = tuple(
+        _ranking_report(found, applicable(found.ranking, baselines), runs)
+        for found in compared(rankings, folders)
+    )
+    answers = [(of.ranking, of.answer) for of in of_rankings]
     finished = max((run.finished for run in everything), default=None)
     return Report(
         title=title,
-        rankings=tuple(
-            _ranking_report(found.ranking, found.ties, applicable(found.ranking, baselines))
-            for found in compared(rankings, folders)
+        rankings=of_rankings,
+        overall=tuple(
+            OverallReport(across, answer_over_tasks(across, answers, runs))
+            for across in overall(rankings)
         ),
-        overall=tuple(overall(rankings)),
         base_to_new=tuple(base_to_new(rankings)),
         movements=tuple(movements(first.values())),
         layer_shares=tuple(layer_shares(first.values())),
@@ -294,13 +311,13 @@ def _with_results(ranking: Ranking, folders: Folders) -> Ranking:
     return replace(ranking, methods=tuple(methods))
 
 
-def _ranking_report(
-    ranking: Ranking, ties: Ties, baseline: Mapping[str, Baseline]
-) -> RankingReport:
+def _ranking_report(found: Compared, baseline: Mapping[str, Baseline], runs: Runs) -> RankingReport:
+    ranking = found.ranking
     points = curve_points(ranking)
     return RankingReport(
         ranking=ranking,
-        ties=ties,
+        answer=answer(ranking, found.ties, runs),
+        ties=found.ties,
         curves=points,
         axes=axes(ranking),
         tradeoffs=tuple(tradeoffs(ranking, points, baseline)),

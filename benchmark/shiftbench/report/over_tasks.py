@@ -6,14 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 import numpy as np
 
 from shiftbench.data.tasks.definition import ID_TEST, NEW
 from shiftbench.report.ranking import RankedMethod, Ranking, grouped, name_of, shared_ranks
 from shiftbench.report.scale import Scale
-from shiftbench.report.scores import Estimate
+from shiftbench.report.scores import OF_SETS, STUDENT, Estimate
 
 
 @dataclass(frozen=True)
@@ -25,22 +24,17 @@ class OverallMethod:
         label: what the suite calls it.
         selection: how its variants were chosen.
         id_test: mean over tasks.
-        mean_ood: mean over tasks.
-        low: lower end of the 95 % interval of ``mean_ood`` over seeds: Student's t with the degrees
-            of freedom of Welch and Satterthwaite, tasks being independent; ``None`` for one seed.
-        high: upper end.
-        shifts: mean over seeds of every shift of every task.
+        mean_ood: mean over tasks of their means over shifts.
+        shifts: score on every shift of every task.
         cost_seconds: sum over tasks; ``None`` when one is not known.
     """
 
     rank: int
     label: str
     selection: str
-    id_test: float
-    mean_ood: float
-    low: float | None
-    high: float | None
-    shifts: Mapping[str, float]
+    id_test: Estimate
+    mean_ood: Estimate
+    shifts: Mapping[str, Estimate]
     cost_seconds: float | None
 
     @property
@@ -83,16 +77,17 @@ class BaseToNew:
         selection: how its variants were chosen.
         base: mean over tasks of the score on base classes.
         new: the same of new classes.
-        harmonic_mean: of these two averages, as it is published (not the mean of tasks' own).
+        harmonic_mean: of these two averages, as it is published (not the mean of tasks' own); its
+            interval is as wide as if they always moved together.
     """
 
     backbone: str
     shots: int | None
     label: str
     selection: str
-    base: float
-    new: float
-    harmonic_mean: float
+    base: Estimate
+    new: Estimate
+    harmonic_mean: Estimate
 
     @property
     def name(self) -> str:
@@ -123,8 +118,11 @@ def overall(rankings: Sequence[Ranking]) -> list[OverallRanking]:
             if len(methods) == len(of_tasks)
         ]
         if common:
-            common.sort(key=lambda m: (-scale.gain(m.mean_ood), -scale.gain(m.id_test), m.label))
-            places = shared_ranks([scale.gain(method.mean_ood) for method in common])
+            gains = {
+                m.name: (scale.gain(m.mean_ood.mean), scale.gain(m.id_test.mean)) for m in common
+            }
+            common.sort(key=lambda m: (*(-gain for gain in gains[m.name]), m.label))
+            places = shared_ranks([gains[method.name][0] for method in common])
             ranked = (replace(m, rank=place) for place, m in zip(places, common, strict=True))
             results.append(
                 OverallRanking(data_kind, backbone, shots, images, tasks, scale, tuple(ranked))
@@ -138,23 +136,38 @@ def base_to_new(rankings: Sequence[Ranking]) -> list[BaseToNew]:
     found = []
     for backbone, shots in dict.fromkeys((r.backbone, r.shots) for r in split):
         tasks = [r for r in split if (r.backbone, r.shots) == (backbone, shots)]
-        scores: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+        scores: dict[tuple[str, str], list[tuple[Estimate, Estimate]]] = defaultdict(list)
         for ranking in tasks:
             for method in ranking.methods:
                 id_test, mean = method.scores.get(ID_TEST), method.scores.mean_ood
                 if method.rank is not None and id_test is not None and mean is not None:
-                    scores[method.label, method.selection].append((id_test.mean, mean.mean))
+                    scores[method.label, method.selection].append((id_test, mean))
         for (label, selection), pairs in scores.items():
             if len(pairs) == len(tasks):
-                base, new = (fmean(of) for of in zip(*pairs, strict=True))
-                mean_of_both = harmonic_mean(base, new)
-                found.append(BaseToNew(backbone, shots, label, selection, base, new, mean_of_both))
-    return sorted(found, key=lambda m: (m.backbone, m.shots or 0, -m.harmonic_mean, m.label))
+                base, new = (_mean(of) for of in zip(*pairs, strict=True))
+                of_both = _harmonic(base, new)
+                found.append(BaseToNew(backbone, shots, label, selection, base, new, of_both))
+    return sorted(found, key=lambda m: (m.backbone, m.shots or 0, -m.harmonic_mean.mean, m.label))
 
 
 def harmonic_mean(base: float, new: float) -> float:
     """2 · base · new / (base + new); 0 when both are."""
     return 2 * base * new / (base + new) if base + new else 0.0
+
+
+def _harmonic(base: Estimate, new: Estimate) -> Estimate:
+    """The harmonic mean of two estimates; where both move together, no interval is wider."""
+    mean, total = harmonic_mean(base.mean, new.mean), base.mean + new.mean
+    seeds = tuple(sorted({*base.seeds} & {*new.seeds}))
+    ends = [
+        mean
+        + 2 * (new.mean**2 * (of_base - base.mean) + base.mean**2 * (of_new - new.mean)) / total**2
+        for of_base, of_new in ((base.low, new.low), (base.high, new.high))
+        if of_base is not None and of_new is not None
+    ]
+    if len(ends) < 2 or total <= 0:
+        return Estimate(mean, None, None, None, seeds)
+    return Estimate(mean, None, ends[0], ends[1], seeds, base.interval)
 
 
 def _scale_of_id(ranking: Ranking) -> Scale | None:
@@ -166,12 +179,9 @@ def _overall(
 ) -> OverallMethod:
     oods = [m.scores.mean_ood or m.scores.by_set[ID_TEST] for m in methods]
     costs = [method.cost_seconds for method in methods]
-    low, high = _interval_of_mean(oods)
     names = [shift for ranking in of_tasks for shift in ranking.shifts]
     shifts = {
-        shift if names.count(shift) == 1 else f"{ranking.task} {shift}": method.scores.by_set[
-            shift
-        ].mean
+        shift if names.count(shift) == 1 else f"{ranking.task} {shift}": method.scores.by_set[shift]
         for ranking, method in zip(of_tasks, methods, strict=True)
         for shift in ranking.shifts
     }
@@ -179,26 +189,40 @@ def _overall(
         rank=0,
         label=label,
         selection=selection,
-        id_test=float(np.mean([method.scores.by_set[ID_TEST].mean for method in methods])),
-        mean_ood=float(np.mean([ood.mean for ood in oods])),
-        low=low,
-        high=high,
+        id_test=_mean([method.scores.by_set[ID_TEST] for method in methods]),
+        mean_ood=_mean(oods),
         shifts=shifts,
         cost_seconds=None if None in costs else sum(cost for cost in costs if cost is not None),
     )
 
 
-def _interval_of_mean(estimates: Sequence[Estimate]) -> tuple[float | None, float | None]:
-    """95 % interval over seeds of the mean of independent estimates; none without two seeds."""
-    variances = [(e.sd**2 / len(e.seeds), len(e.seeds) - 1) for e in estimates if e.sd is not None]
-    total = sum(variance for variance, _ in variances)
-    if not variances:
-        return None, None
-    mean = float(np.mean([e.mean for e in estimates]))
+def _mean(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of independent estimates with its 95 % interval.
+
+    Where each is over several seeds, that is Student's t over seeds, with the degrees of freedom of
+    Welch and Satterthwaite; else it follows from the intervals of each.
+    """
+    from shiftbench.evaluation.intervals import of_mean
+
+    mean = float(np.mean([estimate.mean for estimate in estimates]))
+    seeds = tuple(sorted(set.intersection(*(set(e.seeds) for e in estimates))))
+    spreads = [(e.sd**2 / len(e.seeds), len(e.seeds) - 1) for e in estimates if e.sd is not None]
+    ends = [(e.mean, e.low, e.high) for e in estimates if e.low is not None and e.high is not None]
+    if len(spreads) == len(estimates):
+        half = _half_width(spreads) / len(estimates)
+        return Estimate(mean, None, mean - half, mean + half, seeds, STUDENT)
+    if len(ends) == len(estimates):
+        low, high = of_mean(*zip(*ends, strict=True))
+        return Estimate(mean, None, low, high, seeds, OF_SETS)
+    return Estimate(mean, None, None, None, seeds)
+
+
+def _half_width(spreads: Sequence[tuple[float, int]]) -> float:
+    """Half of the 95 % interval of a sum of means, of each its variance and degrees of freedom."""
+    total = sum(variance for variance, _ in spreads)
     if total == 0:
-        return mean, mean
+        return 0.0
     from scipy.special import stdtrit
 
-    freedom = total**2 / sum(variance**2 / n for variance, n in variances)
-    half = float(stdtrit(freedom, 0.975)) * math.sqrt(total) / len(estimates)
-    return mean - half, mean + half
+    freedom = total**2 / sum(variance**2 / n for variance, n in spreads)
+    return float(stdtrit(freedom, 0.975)) * math.sqrt(total)

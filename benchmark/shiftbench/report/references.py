@@ -166,9 +166,11 @@ def beside(
     difference = ours.mean - value
     low = high = None
     if ours.low is not None and ours.high is not None:
-        published_low, published_high = _published_interval(row)
-        low = difference - math.hypot(ours.mean - ours.low, published_high - value)
-        high = difference + math.hypot(ours.high - ours.mean, value - published_low)
+        from shiftbench.evaluation.intervals import of_difference
+
+        low, high = of_difference(
+            (ours.mean, ours.low, ours.high), (value, *_published_interval(row))
+        )
     verdict: Agreement = "not comparable"
     if comparable:
         half = 0.0 if low is None or high is None else (high - low) / 2

@@ -74,6 +74,10 @@ class Runs:
             self._marks = self._marks_of_all()
         return self._marks.get(run_id)
 
+    def family(self, run_id: str) -> list[Row]:
+        """The first row of a run and of each of its ancestors that are known."""
+        return [self.by_id[member] for member in self._family(run_id) if member in self.by_id]
+
     def cost_seconds(self, run_id: str) -> float | None:
         """Device seconds to train a run and its ancestors, and of each of their searches once."""
         total = 0.0

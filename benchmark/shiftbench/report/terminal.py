@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.report.answer import Answer
+from shiftbench.report.answer_words import change_text, loss_text, recipe_text
 from shiftbench.report.model import RankingReport, Report
 from shiftbench.report.over_tasks import OverallRanking
 from shiftbench.report.ranking import RankedMethod, Ranking
@@ -38,7 +40,8 @@ def print_report(console: Console, report: Report) -> None:
     for of_ranking in report.rankings:
         print_ranking(console, of_ranking)
     for across in report.overall:
-        print_overall(console, across)
+        print_overall(console, across.ranking)
+        print_answer(console, across.answer)
     if report.rankings:
         console.print(f"[dim]{escape(NOTE)}[/dim]\n")
     for fault in report.golden_faults:
@@ -95,6 +98,7 @@ def print_ranking(console: Console, of_ranking: RankingReport) -> None:
         table.add_row(*map(escape, cells), style="dim" if method.rank is None else None)
     console.print(f"[bold]{escape(title_of(ranking))}[/bold]")
     console.print(table)
+    print_answer(console, of_ranking.answer)
     if len(shifts) > len(shown):
         console.print(f"[dim]{len(shifts) - len(shown)} more shifts are in the Markdown.[/dim]")
     if letters:
@@ -110,12 +114,29 @@ def print_overall(console: Console, ranking: OverallRanking) -> None:
     for header in ("#", "method", "ID", "OOD", "cost"):
         table.add_column(header, justify="left" if header == "method" else "right")
     for method in ranking.methods:
-        numbers = map(ranking.scale.text, (method.id_test, method.mean_ood))
+        numbers = map(ranking.scale.text, (method.id_test.mean, method.mean_ood.mean))
         cells = (str(method.rank), method.name, *numbers, duration(method.cost_seconds))
         table.add_row(*map(escape, cells))
     console.print(f"[bold]{escape(title_of(ranking))}[/bold]")
     console.print(table)
     console.print(f"[dim]{escape(tasks_of(ranking))}[/dim]\n")
+
+
+def print_answer(console: Console, answer: Answer) -> None:
+    """Print which recipe to take, in a sentence."""
+    from rich.markup import escape
+
+    recipe, scale = answer.recipe, answer.scale
+    if recipe is None:
+        console.print(f"[dim]No recommendation: {escape(answer.reason)}.[/dim]")
+        return
+    text = f"{recipe_text(recipe)}: ID {scale.text(recipe.id_test.mean)}, "
+    text += f"OOD {scale.text(recipe.mean_ood.mean)}"
+    if answer.gain is not None and answer.most_lost is not None:
+        text += f", against zero-shot {change_text(answer.gain, scale)}"
+        text += f", on its worst shift {loss_text(answer.most_lost, scale)}"
+    text += f", {duration(recipe.cost_seconds)}"
+    console.print(f"[bold green]Recommended[/bold green] {escape(text)}")
 
 
 def score_text(

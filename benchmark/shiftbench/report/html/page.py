@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ from markupsafe import Markup
 
 from shiftbench.core.files import written_atomically
 from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.report.answer import RULE, Answer
+from shiftbench.report.answer_words import answers, reasons, without_common
 from shiftbench.report.html import assets
 from shiftbench.report.html.charts.drawn import ranking_charts, report_charts
-from shiftbench.report.html.charts.figure import Figure, Style, Undrawn, styles
-from shiftbench.report.model import Report
+from shiftbench.report.html.charts.figure import Figure, Undrawn, styles
+from shiftbench.report.html.legend import legend, marker
+from shiftbench.report.model import RankingReport, Report
 from shiftbench.report.ranking import RankedMethod, Ranking
 from shiftbench.report.scale import ACCURACY, NONE
 from shiftbench.report.scores import MEAN, Estimate
@@ -36,23 +39,22 @@ from shiftbench.report.words import (
     tradeoff_header,
 )
 
-SHAPE_PATHS = {
-    "circle": "M8 2.5a5.5 5.5 0 1 0 .01 0z",
-    "square": "M3 3h10v10H3z",
-    "triangle-up": "M8 2l6 11H2z",
-    "diamond": "M8 1.5l4.5 6.5L8 14.5 3.5 8z",
-    "cross": "M6 2h4v4h4v4h-4v4H6v-4H2V6h4z",
-    "triangle-down": "M8 14L2 3h12z",
-}
-
 
 @dataclass(frozen=True)
 class ScoreColumn:
-    """A column of a ranking's table: an evaluation set, or their mean."""
+    """A column of a ranking's table: an evaluation set, or their mean.
+
+    Attributes:
+        set_name: the set, or ``MEAN``.
+        heading: its short name.
+        explanation: what its numbers are.
+        headline: whether it is ID or the mean, whose intervals are always shown.
+    """
 
     set_name: str
     heading: str
     explanation: str
+    headline: bool
 
 
 def render(report: Report, version: str = "") -> str:
@@ -69,7 +71,15 @@ def render(report: Report, version: str = "") -> str:
         key = f"r{number}"
         drawn, undrawn = _parted(ranking_charts(of_ranking, report, style, key))
         figures += drawn
-        rankings.append({"key": key, "report": of_ranking, "figures": drawn, "undrawn": undrawn})
+        rankings.append(
+            {
+                "key": key,
+                "report": of_ranking,
+                "figures": drawn,
+                "undrawn": undrawn,
+                "legend": legend(of_ranking, style) if drawn else {},
+            }
+        )
     others, undrawn = _parted(report_charts(report))
     figures += others
     environment = jinja2.Environment(
@@ -80,22 +90,27 @@ def render(report: Report, version: str = "") -> str:
         lstrip_blocks=True,
     )
     filters: dict[str, Callable[..., str]] = {
-        "percent": ACCURACY.text,
         "duration": duration,
         "shots": shots_text,
         "thousands": lambda number: f"{number:,}",
         "setting": setting_text,
         "order": order,
+        "minus": lambda text: text.replace("-", "−"),
     }
     environment.filters |= filters
     environment.globals |= {
         "NONE": NONE,
+        "accuracy": ACCURACY,
         "MEAN": MEAN,
         "columns": columns,
         "score_title": score_title,
         "interval": interval,
         "metrics_of": metrics_of,
         "marker": lambda method: marker(style.get(method)),
+        "alike": alike,
+        "aside": aside,
+        "reasons": reasons,
+        "short": short,
         "title_of": title_of,
         "sort_value": sort_value,
         "remark_of": remark_of,
@@ -109,9 +124,17 @@ def render(report: Report, version: str = "") -> str:
     return environment.get_template("page.html.jinja").render(
         report=report,
         rankings=rankings,
+        answers=answers(report),
+        lead=_lead(report),
+        rule=RULE,
         search_figures={f.name: f for f in others},
         other_figures=[f for f in others if not f.name.startswith("search-")],
         undrawn=undrawn,
+        titles=without_common([title_of(of.ranking) for of in report.rankings])
+        if len(report.rankings) > 1
+        else [of.ranking.task for of in report.rankings],
+        published=bool(report.comparisons or report.golden_faults or report.trend_note),
+        gaps=bool(report.failures or report.incomplete or report.data_remarks or report.leaks),
         filters=_filters(report),
         counts=_counts(report),
         css=_own("page.css"),
@@ -166,18 +189,41 @@ def _script(text: str) -> Markup:
 
 
 def columns(ranking: Ranking) -> list[ScoreColumn]:
-    """Evaluation sets of a ranking's table, in distribution first and the mean last."""
+    """Evaluation sets of a ranking's table: in distribution, their mean, and each shift."""
     sets = [*([ID_TEST] if ID_TEST in ranking.metrics else []), *ranking.shifts]
-    of_sets = [ScoreColumn(name, short(name), _explained(ranking, name)) for name in sets]
+    of_sets = [
+        ScoreColumn(name, short(name), _explained(ranking, name), name == ID_TEST) for name in sets
+    ]
     if len(ranking.shifts) == 1:  # it is the mean
         (shift,) = ranking.shifts
-        only = ScoreColumn(MEAN, short(shift), f"{_explained(ranking, shift)}; ranks")
+        only = ScoreColumn(MEAN, short(shift), f"{_explained(ranking, shift)}; ranks", True)
         return [*(column for column in of_sets if column.set_name != shift), only]
     if not ranking.shifts:
         return of_sets
     unit = _unit(ranking, MEAN)
     over = f"mean over {', '.join(ranking.shifts)}{unit}; ranks"
-    return [*of_sets, ScoreColumn(MEAN, short(MEAN), over)]
+    mean = ScoreColumn(MEAN, short(MEAN), over, True)
+    first = [column for column in of_sets if column.headline]
+    return [*first, mean, *of_sets[len(first) :]]
+
+
+def alike(of_ranking: RankingReport) -> dict[str, str]:
+    """The columns of a ranking's table that say the same of every method, with what they say."""
+    texts = [_details(of_ranking, method) for method in of_ranking.ranking.methods]
+    said = {name: {of[name] for of in texts} - {""} for name in texts[0]}
+    return {name: of.pop() for name, of in said.items() if len(of) == 1}
+
+
+def aside(of_ranking: RankingReport, method: RankedMethod, same: Collection[str]) -> str:
+    """What other columns say of a method, where a screen is too narrow for them.
+
+    Args:
+        of_ranking: the ranking.
+        method: of it.
+        same: columns that say the same of every method.
+    """
+    details = _details(of_ranking, method)
+    return " · ".join(text for name, text in details.items() if text and name not in same)
 
 
 def interval(ranking: Ranking, set_name: str, estimate: Estimate | None) -> str:
@@ -233,18 +279,27 @@ def score_title(ranking: Ranking, method: RankedMethod, set_name: str) -> str:
     return "\n".join(parts)
 
 
-def marker(style: Style | None) -> Markup:
-    """A method's mark as in the charts."""
-    if style is None:
-        return Markup("")
-    return Markup(
-        '<svg class="marker" viewBox="0 0 16 16" aria-hidden="true"><path d="{}" fill="{}"/></svg>'
-    ).format(SHAPE_PATHS[style.shape], style.colour)
-
-
 def setting_text(value: object) -> str:
     """A setting, with as many digits as anyone reads."""
     return f"{value:.3g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def _details(of_ranking: RankingReport, method: RankedMethod) -> dict[str, str]:
+    number = len(method.seeds)
+    seeds = "" if method.shared else f"{number} {'seed' if number == 1 else 'seeds'}"
+    letters = of_ranking.ties.letters.get(method.name, NONE)
+    return {
+        "selection": " ".join([method.selection, *filter(None, method.variants)]),
+        "seeds": seeds,
+        "tied": f"tied {letters}",
+    }
+
+
+def _lead(report: Report) -> tuple[str, Answer] | None:
+    """The recommendation that stands for all; ``None`` where there is no single one."""
+    found = answers(report)
+    several = len(report.rankings) > 1
+    return found[0] if len(report.overall) == several and len(found) else None
 
 
 def _explained(ranking: Ranking, set_name: str) -> str:

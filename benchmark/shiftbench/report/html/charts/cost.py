@@ -7,14 +7,15 @@ import altair as alt
 from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.evaluation.frontier import pareto
 from shiftbench.report.html.charts.encodings import (
-    colour,
     facts,
     fade,
+    fill,
     heading,
     number_axis,
     number_format,
     score_scale,
     shape,
+    stroke,
 )
 from shiftbench.report.html.charts.figure import NEUTRAL, Figure, Undrawn
 from shiftbench.report.html.charts.records import RankingRecords
@@ -69,13 +70,14 @@ def cost_chart(records: RankingRecords) -> Figure | Undrawn:
         x=x,
         y=alt.Y("low:Q", scale=scale, title=""),
         y2="high:Q",
-        color=colour(names, styles),
+        stroke=stroke(names, styles),
         opacity=fade(0.35),
     )
-    marks = shown.mark_point(filled=True, size=60).encode(
+    marks = shown.mark_point(size=60).encode(
         x=x,
         y=y,
-        color=colour(names, styles),
+        stroke=stroke(names, styles),
+        fill=fill(names, styles),
         shape=shape(names, styles),
         opacity=fade(),
         tooltip=[

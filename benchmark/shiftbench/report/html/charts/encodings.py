@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from shiftbench.report.html.charts.figure import WANTED, Style
+from shiftbench.report.html.charts.figure import PICKED, WANTED, Style
 from shiftbench.report.scale import Scale
 from shiftbench.report.scores import MEAN
 
@@ -22,15 +22,22 @@ PERCENT = ".1%"
 
 def fade(opacity: float = 1.0) -> alt.OpacityValue:
     """The opacity of methods that are wanted; others fade."""
-    test = f"{WANTED} === '' || indexof(lower(datum.method), {WANTED}) >= 0"
+    found = f"{WANTED} === '' || indexof(lower(datum.method), {WANTED}) >= 0"
+    test = f"length({PICKED}) ? indexof({PICKED}, datum.method) >= 0 : {found}"
     # Not alt.condition: Altair searches its whole schema for the class of such a dictionary.
     return alt.OpacityValue(FADED, condition={"test": test, "value": opacity})
 
 
-def colour(names: Sequence[str], style: Mapping[str, Style], *, legend: bool = True) -> alt.Color:
-    """The colour of each method."""
+def stroke(names: Sequence[str], style: Mapping[str, Style], *, legend: bool = True) -> alt.Stroke:
+    """The colour of each method's lines and of the edge of its marks."""
     scale = alt.Scale(domain=[*names], range=[style[name].colour for name in names])
-    return alt.Color("method:N", scale=scale, legend=_legend() if legend else None)
+    return alt.Stroke("method:N", scale=scale, legend=_legend() if legend else None)
+
+
+def fill(names: Sequence[str], style: Mapping[str, Style], *, legend: bool = True) -> alt.Fill:
+    """The colour inside of each method's marks."""
+    scale = alt.Scale(domain=[*names], range=[style[name].fill for name in names])
+    return alt.Fill("method:N", scale=scale, legend=_legend() if legend else None)
 
 
 def shape(names: Sequence[str], style: Mapping[str, Style], *, legend: bool = True) -> alt.Shape:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import altair as alt
 from altair.utils.schemapi import debug_mode
@@ -13,23 +14,35 @@ from shiftbench.report.model import Report
 from shiftbench.report.ranking import ORACLE
 
 Records = list[dict[str, Any]]
-Chart = alt.Chart | alt.LayerChart | alt.ConcatChart | alt.HConcatChart | alt.FacetChart
+Chart = alt.Chart | alt.LayerChart | alt.ConcatChart | alt.VConcatChart
 
 COLOURS = ("#0072b2", "#d55e00", "#00855f", "#b0599b", "#a06a00", "#7a63c9", "#c2435a", "#6f7782")
 """Distinct for most colour-blind people, and of contrast ≥ 3 on white and on the dark page."""
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+Filling: TypeAlias = Literal["full", "hollow", "pale"]
+FILLINGS: tuple[Filling, ...] = ("full", "hollow", "pale")
 MUTED = "#808a96"  # of what is not ours
 NEUTRAL = "#7d8590"
 WANTED = "wanted"
 """Parameter of all charts: methods whose name does not contain it fade."""
+PICKED = "picked"
+"""Parameter of all charts: names of methods; where there are any, all others fade."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """Colour and shape of a method's marks, the same in all charts."""
+    """Colour, shape and filling of a method's marks, the same in all charts."""
 
     colour: str
     shape: str
+    filling: Filling
+
+    @property
+    def fill(self) -> str:
+        """The colour inside of the mark."""
+        return {"full": self.colour, "hollow": "transparent", "pale": f"{self.colour}59"}[
+            self.filling
+        ]
 
 
 @dataclass(frozen=True)
@@ -51,10 +64,21 @@ class Figure:
     data: Mapping[str, Records] = field(repr=False)
 
     def spec(self, *, with_data: bool) -> dict[str, Any]:
-        """The chart in Vega-Lite, with its data or to be joined with them by name."""
+        """The chart in Vega-Lite, on its own or for the page.
+
+        Args:
+            with_data: with its data and a legend of the methods. The page has both for all charts
+                together: data are joined by name.
+        """
         with debug_mode(False):
             spec: dict[str, Any] = self.chart.to_dict(validate=False)
-        spec["params"] = [*spec.get("params", []), {"name": WANTED, "value": ""}]
+        if not with_data:
+            _drop_legends(spec)
+        spec["params"] = [
+            *spec.get("params", []),
+            {"name": WANTED, "value": ""},
+            {"name": PICKED, "value": []},
+        ]
         spec["description"] = f"{self.title}. {self.text}"
         if with_data:
             spec["datasets"] = dict(self.data)
@@ -78,13 +102,23 @@ class Undrawn:
 
 
 def styles(report: Report) -> dict[str, Style]:
-    """A style for every method of a report."""
+    """A style for every method of a report: 144 of them are all different."""
     methods = (method for of in report.rankings for method in of.ranking.methods)
     ours = [method.name for method in methods if method.selection != ORACLE]
     # Curves cross each other, so they come first: the first styles differ in colour.
     curves = [point.label for of in report.rankings for point in of.curves]
     names = dict.fromkeys([*curves, *ours])
+    looks = [*itertools.product(FILLINGS, SHAPES, COLOURS)]
     return {
-        name: Style(COLOURS[i % len(COLOURS)], SHAPES[i // len(COLOURS) % len(SHAPES)])
-        for i, name in enumerate(names)
+        name: Style(colour, shape, filling)
+        for name, (filling, shape, colour) in zip(names, itertools.cycle(looks))
     }
+
+
+def _drop_legends(spec: Any) -> None:
+    """Leave out the legends of methods, in place."""
+    for value in spec.values() if isinstance(spec, dict) else spec:
+        if isinstance(value, dict) and value.get("field") == "method" and "legend" in value:
+            value["legend"] = None
+        elif isinstance(value, (dict, list)):
+            _drop_legends(value)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import altair as alt
+import numpy as np
 
 from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.evaluation.robustness import AXES
@@ -12,13 +13,14 @@ from shiftbench.leaderboard.schema import REAL
 from shiftbench.report.cloud import IMAGENET
 from shiftbench.report.html.charts.encodings import (
     PERCENT,
-    colour,
     domain,
     facts,
     fade,
+    fill,
     fixed,
     heading,
     shape,
+    stroke,
 )
 from shiftbench.report.html.charts.figure import (
     MUTED,
@@ -33,7 +35,10 @@ from shiftbench.report.model import Report
 from shiftbench.report.scores import MEAN
 from shiftbench.report.words import set_metric, short, title_of
 
-PANEL = 290  # pixels
+MAIN = (900, 440)  # pixels
+PANEL = 230
+COLUMNS = 4
+ENOUGH = 8  # methods, of which one can be far out
 TICKS = (0.01, 0.02, *(t / 20 for t in range(1, 20)), 0.98, 0.99, 0.995, 0.999)
 EQUAL = [{"x": end, "y": end} for end in (-10.0, 10.0)]
 """Where both accuracies are equal, in logits, beyond any axis."""
@@ -41,7 +46,7 @@ _OF_LOGIT = "format(1 / (1 + exp(-datum.value)), '.3~%')"
 
 
 def id_ood(records: RankingRecords, report: Report) -> Figure | Undrawn:
-    """A panel for each shift and for their mean, both axes in logits."""
+    """A large panel for the mean over shifts and a small one for each, both axes in logits."""
     ranking, axes = records.ranking, records.of_ranking.axes
     shifts = ranking.shifts
     title = f"ID and OOD · {title_of(ranking)}"
@@ -57,7 +62,8 @@ def id_ood(records: RankingRecords, report: Report) -> Figure | Undrawn:
     published = [shift for shift in shifts if shift in axes and models]
     text = (
         "Each mark is a method (mean over seeds, bars: 95 % intervals), lines join the points of "
-        "an alpha curve; both axes are in logits, dashed: equal accuracy."
+        "an alpha curve; both axes are in logits, dashed: equal accuracy. Named: the recommended "
+        "recipe, zero-shot, and the best in and out of distribution."
     )
     if published:
         text += (
@@ -67,15 +73,58 @@ def id_ood(records: RankingRecords, report: Report) -> Figure | Undrawn:
     elif ranking.data_kind != REAL:
         text += " Published models are of real data, so none is here."
     text += _untrended(records, report)
+    if far_out := _far_out(panels[0], records):
+        text += f" Beyond the axes, since far from all others: {', '.join(far_out)}."
     if absent := {name: reason for name, reason in lacking.items() if reason}:
         text += f" {_listed(absent, 'No panel for')}."
     return Figure(
         name=f"{records.key}-id-ood",
         title=title,
         text=text,
-        chart=alt.concat(*(_panel(name, records, trend) for name in panels), columns=3),
-        data={**records.data, "cloud": models, "baseline": trend, "equal": EQUAL},
+        chart=_concatenated(
+            [_panel(name, records, trend, large=i == 0) for i, name in enumerate(panels)]
+        ),
+        data={
+            **records.data,
+            f"{records.key}-named": _named(panels[0], records),
+            "cloud": models,
+            "baseline": trend,
+            "equal": EQUAL,
+        },
     )
+
+
+def _concatenated(panels: Sequence[Chart]) -> Chart:
+    """The first above the others."""
+    first, *others = panels
+    return alt.vconcat(first, alt.concat(*others, columns=COLUMNS)) if others else first
+
+
+def _named(set_name: str, records: RankingRecords) -> Records:
+    """Labels of the few methods that a reader looks for, and on which side of the mark."""
+    answer, methods = records.of_ranking.answer, records.ranking.methods
+    wanted = {answer.best_id, *(method.name for method in methods if method.reference)}
+    wanted |= {method.name for method in methods if method.rank == 1}
+    wanted |= set() if answer.recipe is None else {answer.recipe.name}
+    of_set = [r for r in records.points if r["set"] == set_name and r["x"] is not None]
+    middle = sum(domain(r["x"] for r in of_set)) / 2
+    return [
+        {key: r[key] for key in ("method", "x", "y")} | {"left": r["x"] > middle}
+        for r in of_set
+        if r["method"] in wanted
+    ]
+
+
+def _far_out(set_name: str, records: RankingRecords) -> list[str]:
+    """Methods that would squeeze all others together: beyond Tukey's outer fences."""
+    points = [r for r in records.points if r["set"] == set_name and r["x"] is not None]
+    if len(points) < ENOUGH:
+        return []
+    values = np.array([(r["x"], r["y"]) for r in points])
+    first, third = np.quantile(values, (0.25, 0.75), axis=0)
+    fence = 3 * (third - first)
+    outside = np.any((values < first - fence) | (values > third + fence), axis=1)
+    return [r["method"] for r, out in zip(points, outside, strict=True) if out]
 
 
 def _no_fractions(records: RankingRecords) -> str:
@@ -160,10 +209,11 @@ def _trend_records(report: Report) -> Records:
     ]
 
 
-def _panel(set_name: str, records: RankingRecords, trend: Records) -> Chart:
+def _panel(set_name: str, records: RankingRecords, trend: Records, *, large: bool) -> Chart:
     axes = records.of_ranking.axes
     every = (*records.points, *records.curve)
-    ours = [r for r in every if r["set"] == set_name and r["x"] is not None]
+    drawn = [r for r in every if r["set"] == set_name and r["x"] is not None]
+    ours = [r for r in drawn if r["method"] not in _far_out(set_name, records)]
     # The axes show where ours and the trend are; models that are worse than it are cut off.
     of_set = [r for r in trend if r["set"] == set_name and set_name in axes]
     id_name = axes.get(set_name, ID_TEST)
@@ -182,7 +232,10 @@ def _panel(set_name: str, records: RankingRecords, trend: Records) -> Chart:
     if of_set:
         layers += _published_layers(set_name, id_name, x, y, y_scale)
     layers += _our_layers(set_name, id_name, records, x, y, y_scale)
-    return alt.layer(*layers).properties(width=PANEL, height=PANEL, title=heading(set_name))
+    if large:
+        layers += _labels(records, x, y)
+    width, height = MAIN if large else (PANEL, PANEL)
+    return alt.layer(*layers).properties(width=width, height=height, title=heading(set_name))
 
 
 def _published_layers(
@@ -226,29 +279,47 @@ def _our_layers(
         curve.mark_line(clip=True, strokeWidth=1.5).encode(
             x=x,
             y=y,
-            color=colour(names, styles),
+            stroke=stroke(names, styles),
             detail="method:N",
             order="alpha:Q",
             opacity=fade(),
         ),
-        curve.mark_point(clip=True, size=12, filled=True).encode(
-            x=x, y=y, color=colour(names, styles), tooltip=of_curve, opacity=fade()
+        curve.mark_point(clip=True, size=14).encode(
+            x=x,
+            y=y,
+            stroke=stroke(names, styles),
+            fill=fill(names, styles),
+            shape=shape(names, styles),
+            tooltip=of_curve,
+            opacity=fade(),
         ),
         points.mark_rule(clip=True, strokeWidth=1).encode(
             x=x,
             y=alt.Y("ylow:Q", scale=y_scale, title=""),
             y2="yhigh:Q",
-            color=colour(names, styles),
+            stroke=stroke(names, styles),
             opacity=fade(0.35),
         ),
-        points.mark_point(clip=True, size=60, filled=True).encode(
+        points.mark_point(clip=True, size=60).encode(
             x=x,
             y=y,
-            color=colour(names, styles),
+            stroke=stroke(names, styles),
+            fill=fill(names, styles),
             shape=shape(names, styles),
             tooltip=[alt.Tooltip("method:N"), *_accuracies(id_name, set_name), *facts()],
             opacity=fade(),
         ),
+    ]
+
+
+def _labels(records: RankingRecords, x: alt.X, y: alt.Y) -> list[alt.Chart]:
+    """Names beside marks, towards the middle of the panel."""
+    named = alt.Chart(alt.NamedData(f"{records.key}-named"))
+    return [
+        named.transform_filter(alt.datum.left == left)
+        .mark_text(align="right" if left else "left", dx=-9 if left else 9, fontWeight=600)
+        .encode(x=x, y=y, text="method:N", opacity=fade())
+        for left in (True, False)
     ]
 
 

@@ -7,15 +7,16 @@ import altair as alt
 from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.report.html.charts.encodings import (
     NARROW,
-    colour,
     facts,
     fade,
+    fill,
     heading,
     interval_tooltip,
     number_axis,
     number_format,
     score_scale,
     shape,
+    stroke,
 )
 from shiftbench.report.html.charts.figure import Chart, Figure, Undrawn
 from shiftbench.report.html.charts.records import RankingRecords
@@ -92,14 +93,15 @@ def _panel(set_name: str, records: RankingRecords, names: list[str], *, labels: 
                 scale=alt.Scale(domain=names),
                 axis=alt.Axis(labels=labels, labelLimit=220, grid=True),
             ),
-            color=colour(names, records.styles, legend=False),
+            stroke=stroke(names, records.styles, legend=False),
             opacity=fade(),
         )
     )
     rules = base.mark_rule(clip=True).encode(
         x=alt.X("low:Q", scale=scale, title=metric), x2="high:Q"
     )
-    marks = base.mark_point(filled=True, size=45, clip=True).encode(
+    marks = base.mark_point(size=45, clip=True).encode(
+        fill=fill(names, records.styles, legend=False),
         x=alt.X("value:Q", scale=scale, axis=number_axis(of_scores, tickCount=5), title=metric),
         shape=shape(names, records.styles, legend=False),
         tooltip=[
@@ -116,10 +118,10 @@ def _panel(set_name: str, records: RankingRecords, names: list[str], *, labels: 
 
 def _alpha_panel(set_name: str, records: RankingRecords, names: list[str]) -> Chart:
     of_scores = records.ranking.scale_on(set_name)
-    chart: Chart = (
+    styles = records.styles
+    base = (
         alt.Chart(alt.NamedData(f"{records.key}-curve"))
         .transform_filter(alt.datum.set == set_name)
-        .mark_line(point=alt.OverlayMarkDef(size=30, filled=True))
         .encode(
             x=alt.X("alpha:Q", title="alpha", axis=alt.Axis(tickCount=5)),
             y=alt.Y(
@@ -128,16 +130,22 @@ def _alpha_panel(set_name: str, records: RankingRecords, names: list[str]) -> Ch
                 axis=number_axis(of_scores, tickCount=5),
                 title=set_metric(records.ranking, set_name),
             ),
-            color=colour(names, records.styles),
+            stroke=stroke(names, styles),
             opacity=fade(),
-            tooltip=[
-                alt.Tooltip("method:N"),
-                alt.Tooltip("alpha:Q"),
-                alt.Tooltip("value:Q", format=number_format(of_scores), title=set_name),
-                interval_tooltip(),
-                alt.Tooltip("seeds:Q"),
-            ],
         )
-        .properties(width=NARROW, height=150, title=heading(set_name))
+    )
+    marks = base.mark_point(size=30).encode(
+        fill=fill(names, styles),
+        shape=shape(names, styles),
+        tooltip=[
+            alt.Tooltip("method:N"),
+            alt.Tooltip("alpha:Q"),
+            alt.Tooltip("value:Q", format=number_format(of_scores), title=set_name),
+            interval_tooltip(),
+            alt.Tooltip("seeds:Q"),
+        ],
+    )
+    chart: Chart = (base.mark_line(strokeWidth=1.5) + marks).properties(
+        width=NARROW, height=150, title=heading(set_name)
     )
     return chart

@@ -3,7 +3,9 @@ const $ = globalThis.jQuery;
 const { specs, datasets } = JSON.parse(document.getElementById("charts").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const views = new Map(); // by element
-const state = { method: "" };
+const state = { method: "", picked: [] };
+const NARROW = matchMedia("(max-width: 48rem)");
+const AXES = 72; // pixels that the axis of a panel takes beside it
 
 // Tables
 
@@ -41,6 +43,7 @@ function config() {
     axis: { ...text, gridColor: line, gridOpacity: 0.6, domainColor: soft, tickColor: soft },
     legend: text,
     title: { color: ink, fontSize: 12, anchor: "start" },
+    text: { fill: ink, fontSize: 11 },
   };
 }
 
@@ -49,13 +52,50 @@ async function draw(element) {
   views.set(element, null); // on its way
   const spec = structuredClone(specs[element.dataset.chart]);
   spec.datasets = Object.fromEntries(names(spec).map((name) => [name, datasets[name]]));
+  fit(spec, element.clientWidth);
   const made = await globalThis.vegaEmbed(element, spec, {
     actions: false, ast: true, config: config(), renderer: "svg", mode: "vega-lite",
     tooltip: { disableDefaultStyle: true },
   });
   views.set(element, made);
   element.classList.add("done");
-  if (state.method) made.view.signal("wanted", state.method).runAsync();
+  point(made);
+}
+
+// Fades what is not asked for.
+function point(made) {
+  made.view.signal("wanted", state.method).signal("picked", state.picked).runAsync();
+}
+
+// As many panels beside each other as there is room for, and none wider than that.
+function fit(spec, room) {
+  const panels = spec.vconcat ?? spec.concat;
+  if (!panels) {
+    if (typeof spec.width === "number") spec.width = Math.max(160, Math.min(spec.width, room - AXES));
+    return;
+  }
+  if (spec.concat) {
+    const names = panels.flatMap(axesWithNames);
+    const width = Math.max(...names.map((axis) => axis.room), 0);
+    // Two small ones rather than one: their numbers are read beside each other.
+    const half = room / 2 - AXES - 12;
+    if (!width && panels.length > 1 && half < panels[0].width && half >= 150) {
+      for (const panel of panels) {
+        if (panel.height === panel.width) panel.height = half;
+        panel.width = half;
+      }
+    }
+    spec.columns = Math.max(1, Math.min(spec.columns ?? panels.length, Math.floor((room - width) / (panels[0].width + (width ? 24 : AXES)))));
+    panels.forEach((panel, at) => axesWithNames(panel).forEach(({ axis }) => { axis.labels = at % spec.columns === 0; }));
+    room -= Math.max(0, width - AXES);
+  }
+  for (const panel of panels) fit(panel, room);
+}
+
+// The axes of a panel that name methods, in its first column only, and how wide the names are.
+function axesWithNames(panel) {
+  const encoded = (panel.layer ?? [panel]).map((layer) => layer.encoding?.y).filter((y) => y?.field === "method");
+  return encoded.map((y) => ({ axis: y.axis, room: Math.min(220, 6.5 * Math.max(...y.scale.domain.map((name) => name.length))) }));
 }
 
 // The data that a chart asks for by name.
@@ -95,12 +135,46 @@ charts.forEach((element) => near.observe(element));
 setTimeout(drawOthers, 300);
 dark.addEventListener("change", redraw);
 
+// Another width, another number of panels beside each other.
+let width = document.body.clientWidth, resized;
+addEventListener("resize", () => {
+  if (document.body.clientWidth === width) return;
+  width = document.body.clientWidth;
+  clearTimeout(resized);
+  resized = setTimeout(redraw, 200);
+});
+
+// Legends: what is chosen in one is chosen in all charts.
+
+const choices = [...document.querySelectorAll(".legend button[data-method]")];
+
+function choose(names, on) {
+  state.picked = on
+    ? [...new Set([...state.picked, ...names])]
+    : state.picked.filter((name) => !names.includes(name));
+  for (const button of choices) button.ariaPressed = state.picked.includes(button.dataset.method);
+  for (const family of document.querySelectorAll(".legend .family")) {
+    family.ariaPressed = namesOf(family).every((name) => state.picked.includes(name));
+  }
+  for (const made of views.values()) if (made) point(made);
+}
+
+const namesOf = (family) =>
+  [...family.parentElement.querySelectorAll("[data-method]")].map((button) => button.dataset.method);
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest(".legend button");
+  if (!button) return;
+  const names = button.dataset.method === undefined ? namesOf(button) : [button.dataset.method];
+  choose(names, button.ariaPressed !== "true");
+});
+
 // Filters
 
 const form = document.querySelector(".filters");
 
 function narrow() {
-  const chosen = Object.fromEntries(["task", "backbone", "shots"].map((key) => [key, form.elements[key].value]));
+  const chosen = Object.fromEntries(["task", "backbone", "shots"].map((key) => [key, form.elements[key]?.value]));
   let shown = 0;
   for (const board of document.querySelectorAll(".board")) {
     board.hidden = Object.entries(chosen).some(([key, value]) => value && value !== `=${board.dataset[key]}`);
@@ -110,12 +184,14 @@ function narrow() {
   for (const table of tables) {
     table.columns(".method").search(state.method, { regex: false, smart: false }).draw();
   }
-  for (const made of views.values()) made?.view.signal("wanted", state.method).runAsync();
-  form.querySelector("output").textContent = `${shown} of ${document.querySelectorAll(".board").length} rankings`;
+  for (const made of views.values()) if (made) point(made);
+  const all = document.querySelectorAll(".board").length;
+  form.querySelector("output").textContent = all > 1 ? `${shown} of ${all} rankings` : "";
   document.body.classList.toggle("with-intervals", form.elements.intervals.checked);
 }
 
 if (form) {
+  if (NARROW.matches) form.elements.intervals.checked = false;
   form.addEventListener("input", narrow);
   form.addEventListener("submit", (event) => event.preventDefault());
   narrow(); // a browser may have kept what was chosen

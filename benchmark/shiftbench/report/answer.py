@@ -1,0 +1,360 @@
+"""Which recipe to take: a recommendation by a stated rule, with its risk and its cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.report.over_tasks import OverallRanking
+from shiftbench.report.ranking import RankedMethod, Ranking, Variant
+from shiftbench.report.runs import NOT_RUN, Runs
+from shiftbench.report.scale import Scale
+from shiftbench.report.scores import MEAN, Estimate
+from shiftbench.report.ties import Ties
+
+ID_VAL = "id-val"
+BLIND = ("fixed", ID_VAL)
+"""Selections that look at no OOD data."""
+ID_LIMIT = 0.01
+"""How far below the best ID score a recipe may be, of a fraction."""
+ROUNDING = 1e-9
+SAME_COST = 1.25
+"""Costs count as equal up to this ratio: they are measured times."""
+RULE = (
+    "Candidates were trained here and chosen without OOD data (selection fixed or id-val). Those "
+    f"whose ID score is more than {100 * ID_LIMIT:g} point below the best candidate's, by more "
+    "than one standard error of the difference, are left out; of the others the best mean OOD "
+    "counts, and of those that tie with it the cheapest; costs within a factor of "
+    f"{SAME_COST:g} count as equal."
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One score minus another, with its 95 % interval where both have one."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method that may be recommended, or that others are measured against.
+
+    Attributes:
+        name: unique in its ranking.
+        variants: the variants that were selected; empty where they have no name.
+        id_test: its ID score.
+        mean_ood: its mean over shifts.
+        shifts: its score on each shift.
+        cost_seconds: device time; ``None`` when it is not known.
+        reference: whether it is zero-shot, or what stands for it.
+        eligible: trained here, and chosen without OOD data.
+    """
+
+    name: str
+    variants: tuple[str, ...]
+    id_test: Estimate
+    mean_ood: Estimate
+    shifts: Mapping[str, Estimate]
+    cost_seconds: float | None
+    reference: bool
+    eligible: bool
+
+
+@dataclass(frozen=True)
+class OnShift:
+    """The recipe on one shift.
+
+    Attributes:
+        name: of the shift.
+        score: of the recipe.
+        reference: zero-shot's score; ``None`` without it.
+        change: the recipe's minus zero-shot's.
+    """
+
+    name: str
+    score: Estimate
+    reference: Estimate | None
+    change: Difference | None
+
+
+@dataclass(frozen=True)
+class Regret:
+    """What choosing by ID validation alone costs, among all variants of the candidates.
+
+    Attributes:
+        chosen: label and variant of the best on ID validation; ``None`` for a mean over tasks, in
+            each of which another may be.
+        best: label and variant of the best on the test shifts, which nobody can know: the oracle.
+        loss: mean OOD of the oracle minus that of the chosen one; its interval does not know that
+            the oracle was picked for being high.
+    """
+
+    chosen: str | None
+    best: str | None
+    loss: Difference
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A recommendation, or why there is none.
+
+    Attributes:
+        recipe: what is recommended; ``None`` where nothing can be.
+        reason: why nothing can be; empty where something is.
+        scale: of all scores.
+        gain: mean OOD minus zero-shot's; ``None`` without zero-shot.
+        best: name of the candidate with the best mean OOD of those within the limit.
+        best_id: name of the candidate with the best ID score.
+        id_change: ID score minus that of the best candidate.
+        on_shifts: the recipe on every shift, in the task's order.
+        worst: the shift on which it is worst.
+        most_lost: the shift on which it is worst in relation to zero-shot; ``None`` without it.
+        tied: candidates within the limit that tie with the best of them, without the recipe.
+        tested: whether ties are those of paired tests; else they are by intervals.
+        left_out: candidates whose ID score is too low, by name.
+        regret: of choosing by ID validation; ``None`` where it is not known.
+    """
+
+    recipe: Candidate | None
+    reason: str
+    scale: Scale
+    gain: Difference | None = None
+    best: str = ""
+    best_id: str = ""
+    id_change: Difference | None = None
+    on_shifts: tuple[OnShift, ...] = ()
+    worst: OnShift | None = None
+    most_lost: OnShift | None = None
+    tied: tuple[str, ...] = ()
+    tested: bool = False
+    left_out: tuple[str, ...] = ()
+    regret: Regret | None = None
+
+
+def answer(ranking: Ranking, ties: Ties, runs: Runs) -> Answer:
+    """The recommendation of one ranking.
+
+    Args:
+        ranking: of one task.
+        ties: of its methods.
+        runs: all runs, for what the methods build on.
+    """
+    scale = ranking.scale_on(MEAN)
+    if not ranking.shifts:
+        return Answer(None, "the task has no shift", scale)
+    if not (scale.percent and scale.higher_is_better and scale == ranking.scale_on(ID_TEST)):
+        reason = "the rule is for scores in percent, in distribution and under shift"
+        return Answer(None, reason, scale)
+    found = [_candidate(method, ranking, runs) for method in ranking.methods]
+    candidates = [candidate for candidate in found if candidate is not None]
+
+    def tie(first: Candidate, second: Candidate) -> bool | None:
+        own, other = (ties.letters.get(candidate.name) for candidate in (first, second))
+        return None if own is None or other is None else bool(set(own) & set(other))
+
+    eligible = {m.label for m in ranking.methods if _eligible(m, runs)}
+    variants = [variant for variant in ranking.variants if variant.label in eligible]
+    return recommend(candidates, scale, tie, _regret(variants))
+
+
+def answer_over_tasks(
+    ranking: OverallRanking, answers: Iterable[tuple[Ranking, Answer]], runs: Runs
+) -> Answer:
+    """The recommendation of a ranking over tasks.
+
+    Args:
+        ranking: over several tasks.
+        answers: rankings of a report, those of its tasks among them, with their recommendations.
+        runs: all runs, for what the methods build on.
+    """
+    found = [
+        (of, answer)
+        for of, answer in answers
+        if of.task in ranking.tasks
+        and (of.data_kind, of.backbone, of.shots, of.images)
+        == (ranking.data_kind, ranking.backbone, ranking.shots, ranking.images)
+    ]
+    of_tasks = [of for of, _ in found]
+    barred = {m.name for of in of_tasks for m in of.methods if not _eligible(m, runs)}
+    references = {m.name for of in of_tasks for m in of.methods if m.reference}
+    if not (ranking.scale.percent and ranking.scale.higher_is_better):
+        return Answer(None, "the rule is for scores in percent", ranking.scale)
+    candidates = [
+        Candidate(
+            name=method.name,
+            variants=(),
+            id_test=method.id_test,
+            mean_ood=method.mean_ood,
+            shifts=method.shifts,
+            cost_seconds=method.cost_seconds,
+            reference=method.name in references,
+            eligible=method.name not in barred,
+        )
+        for method in ranking.methods
+    ]
+    regrets = [answer.regret for _, answer in found if answer.regret is not None]
+    regret = _mean_regret(regrets) if len(regrets) == len(found) else None
+    return recommend(candidates, ranking.scale, lambda first, second: None, regret)
+
+
+def recommend(
+    candidates: Sequence[Candidate],
+    scale: Scale,
+    tie: Callable[[Candidate, Candidate], bool | None],
+    regret: Regret | None,
+) -> Answer:
+    """Apply ``RULE``.
+
+    Args:
+        candidates: all that rank, best mean OOD first; those that are not eligible are only there
+            to be measured against.
+        scale: of their scores; more is better.
+        tie: whether two tie by a paired test; ``None`` where there is no test: then their intervals
+            tell.
+        regret: of choosing by ID validation.
+    """
+    eligible = [candidate for candidate in candidates if candidate.eligible]
+    if len(eligible) < 2:
+        who = f"{eligible[0].name} is the only method" if eligible else "there is no method"
+        reason = (
+            f"{who} that was trained here, was chosen without OOD data, and has all scores: there "
+            "is nothing to choose from"
+        )
+        return Answer(None, reason, scale, regret=regret)
+    best_id = max(eligible, key=lambda candidate: candidate.id_test.mean)
+    able = [c for c in eligible if not _too_low(c.id_test, best_id.id_test)]
+    best = max(able, key=lambda candidate: candidate.mean_ood.mean)
+    tests = {c.name: tie(best, c) for c in able if c is not best}
+    alike = [c for c in able if c is best or _alike(best, c, tests[c.name])]
+    least = min(_cost(candidate) for candidate in alike)
+    cheap = [c for c in alike if _cost(c) <= SAME_COST * least]
+    recipe = max(cheap, key=lambda candidate: candidate.mean_ood.mean)
+    reference = next((c for c in candidates if c.reference), None)
+    on_shifts = tuple(_on_shift(name, recipe, reference) for name in recipe.shifts)
+    return Answer(
+        recipe=recipe,
+        reason="",
+        scale=scale,
+        gain=None if reference is None else difference(recipe.mean_ood, reference.mean_ood),
+        best=best.name,
+        best_id=best_id.name,
+        id_change=difference(recipe.id_test, best_id.id_test),
+        on_shifts=on_shifts,
+        worst=min(on_shifts, key=lambda on: on.score.mean),
+        most_lost=None if reference is None else min(on_shifts, key=_change),
+        tied=tuple(c.name for c in alike if c is not recipe),
+        tested=all(tested is not None for tested in tests.values()),
+        left_out=tuple(c.name for c in eligible if c not in able),
+        regret=regret,
+    )
+
+
+def difference(first: Estimate, second: Estimate) -> Difference:
+    """The first minus the second, as if they were independent: rather too wide than too narrow."""
+    from shiftbench.evaluation.intervals import of_difference
+
+    value = first.mean - second.mean
+    ends = (first.low, first.high, second.low, second.high)
+    if first is second or any(end is None for end in ends):
+        nothing = 0.0 if first is second else None
+        return Difference(value, nothing, nothing)
+    low, high = of_difference(*((e.mean, e.low or 0.0, e.high or 0.0) for e in (first, second)))
+    return Difference(value, low, high)
+
+
+def _too_low(score: Estimate, best: Estimate) -> bool:
+    """Whether an ID score is below the limit by more than one standard error."""
+    error = 0.0 if score is best else math.hypot(_standard_error(score), _standard_error(best))
+    return best.mean - score.mean > ID_LIMIT + error + ROUNDING
+
+
+def _standard_error(estimate: Estimate) -> float:
+    """Over seeds; with one that of the examples, a quarter of their interval; 0 if not known."""
+    if estimate.sd is not None:
+        return estimate.sd / math.sqrt(len(estimate.seeds))
+    if estimate.low is None or estimate.high is None:
+        return 0.0
+    return (estimate.high - estimate.low) / 4
+
+
+def _alike(best: Candidate, other: Candidate, tested: bool | None) -> bool:
+    if tested is not None:
+        return tested
+    change = difference(best.mean_ood, other.mean_ood)
+    return change.value == 0 if change.low is None else change.low <= 0
+
+
+def _cost(candidate: Candidate) -> float:
+    return math.inf if candidate.cost_seconds is None else candidate.cost_seconds
+
+
+def _eligible(method: RankedMethod, runs: Runs) -> bool:
+    """Trained here with all that it builds on, and chosen without OOD data."""
+    family = [row for member in method.members for row in runs.family(member.run_id)]
+    here = all(row.origin not in NOT_RUN for row in family)
+    searched = any(row.search_id is not None for row in family)  # on OOD validation
+    return method.selection in BLIND and here and not searched
+
+
+def _candidate(method: RankedMethod, ranking: Ranking, runs: Runs) -> Candidate | None:
+    """A method of a ranking; ``None`` where it does not rank or has no ID score."""
+    id_test, mean_ood = method.scores.by_set.get(ID_TEST), method.scores.mean_ood
+    if method.rank is None or mean_ood is None or id_test is None or id_test.remark is not None:
+        return None
+    return Candidate(
+        name=method.name,
+        variants=tuple(filter(None, method.variants)),
+        id_test=id_test,
+        mean_ood=mean_ood,
+        shifts={name: method.scores.by_set[name] for name in ranking.shifts},
+        cost_seconds=method.cost_seconds,
+        reference=method.reference,
+        eligible=_eligible(method, runs),
+    )
+
+
+def _on_shift(name: str, recipe: Candidate, reference: Candidate | None) -> OnShift:
+    score = recipe.shifts[name]
+    theirs = None if reference is None else reference.shifts[name]
+    return OnShift(name, score, theirs, None if theirs is None else difference(score, theirs))
+
+
+def _change(on: OnShift) -> float:
+    return math.inf if on.change is None else on.change.value
+
+
+def _regret(variants: Iterable[Variant]) -> Regret | None:
+    """Of choosing among variants by ID validation; ``None`` where fewer than two have its score."""
+    pool = []
+    for variant in variants:
+        id_val, mean_ood = variant.scores.by_set.get(ID_VAL), variant.scores.mean_ood
+        if id_val is not None and mean_ood is not None:
+            name = " ".join(filter(None, (variant.label, variant.variant)))
+            pool.append((name, id_val, mean_ood))
+    if len(pool) < 2:
+        return None
+    pool.sort(key=lambda of: of[0])  # of equal scores the first name: never the better OOD
+    chosen = max(pool, key=lambda of: of[1].mean)
+    best = max(pool, key=lambda of: of[2].mean)
+    return Regret(chosen[0], best[0], difference(best[2], chosen[2]))
+
+
+def _mean_regret(regrets: Sequence[Regret]) -> Regret:
+    """The mean over tasks, each of which is chosen for on its own."""
+    from shiftbench.evaluation.intervals import of_mean
+
+    losses = [regret.loss for regret in regrets]
+    known = [
+        (loss.value, loss.low, loss.high)
+        for loss in losses
+        if loss.low is not None and loss.high is not None
+    ]
+    value = sum(loss.value for loss in losses) / len(losses)
+    if len(known) < len(losses):
+        return Regret(None, None, Difference(value, None, None))
+    return Regret(None, None, Difference(value, *of_mean(*zip(*known, strict=True))))
