@@ -101,9 +101,12 @@ def test_a_method_far_from_all_others_does_not_squeeze_them(monkeypatch):
     ]
     broken = run("b", {"id-test": 0.8, "a": 0.1}, label="broken", **task)
     _, figures = undrawn(*tables, broken)
-    assert figures["r1-id-ood"].endswith("Beyond the axes, since far from all others: broken.")
+    assert figures["r1-id-ood"].endswith("Below the axes, since far worse than all others: broken.")
     _, figures = undrawn(*tables)
-    assert "Beyond" not in figures["r1-id-ood"]
+    assert "Below" not in figures["r1-id-ood"]
+    best = run("b", {"id-test": 0.99, "a": 0.99}, label="best", **task)
+    _, figures = undrawn(*tables, best)
+    assert "Below" not in figures["r1-id-ood"]
 
 
 def test_equal_names_of_data_mean_equal_data(figures):

@@ -74,7 +74,7 @@ def id_ood(records: RankingRecords, report: Report) -> Figure | Undrawn:
         text += " Published models are of real data, so none is here."
     text += _untrended(records, report)
     if far_out := _far_out(panels[0], records):
-        text += f" Beyond the axes, since far from all others: {', '.join(far_out)}."
+        text += f" Below the axes, since far worse than all others: {', '.join(far_out)}."
     if absent := {name: reason for name, reason in lacking.items() if reason}:
         text += f" {_listed(absent, 'No panel for')}."
     return Figure(
@@ -116,14 +116,13 @@ def _named(set_name: str, records: RankingRecords) -> Records:
 
 
 def _far_out(set_name: str, records: RankingRecords) -> list[str]:
-    """Methods that would squeeze all others together: beyond Tukey's outer fences."""
+    """Methods so much worse than the others that they would squeeze them: below Tukey's fence."""
     points = [r for r in records.points if r["set"] == set_name and r["x"] is not None]
     if len(points) < ENOUGH:
         return []
     values = np.array([(r["x"], r["y"]) for r in points])
     first, third = np.quantile(values, (0.25, 0.75), axis=0)
-    fence = 3 * (third - first)
-    outside = np.any((values < first - fence) | (values > third + fence), axis=1)
+    outside = np.any(values < first - 1.5 * (third - first), axis=1)
     return [r["method"] for r, out in zip(points, outside, strict=True) if out]
 
 
