@@ -14,6 +14,12 @@ from tests.report.of_table import markdown, printed
 from tests.report.test_ranking import SETS, values, wise, zero_shot
 
 
+@pytest.fixture(autouse=True)
+def without_vega(monkeypatch):
+    """Nobody looks at the charts."""
+    monkeypatch.setattr("shiftbench.report.html.assets.vega", lambda: "")
+
+
 def answer(*tables):
     (of_ranking,) = build(pa.concat_tables(tables)).rankings
     return of_ranking.answer
