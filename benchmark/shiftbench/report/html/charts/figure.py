@@ -14,7 +14,7 @@ from shiftbench.report.model import Report
 from shiftbench.report.ranking import ORACLE
 
 Records = list[dict[str, Any]]
-Chart = alt.Chart | alt.LayerChart | alt.ConcatChart | alt.VConcatChart
+Chart = alt.Chart | alt.LayerChart | alt.ConcatChart | alt.VConcatChart | alt.FacetChart
 
 COLOURS = ("#0072b2", "#d55e00", "#00855f", "#b0599b", "#a06a00", "#7a63c9", "#c2435a", "#6f7782")
 """Distinct for most colour-blind people, and of contrast ≥ 3 on white and on the dark page."""
