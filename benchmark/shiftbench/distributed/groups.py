@@ -217,7 +217,7 @@ def _group_loop(config: dict[str, Any]) -> None:
         job = Job("fit", run_id)
         first = signs(config["progress"], job) if place.rank == 0 else nullcontext()
         try:
-            with first, speaker.at(run_id):
+            with first, speaker.at(run_id, place):
                 fit(workspace, run_id, place, reporter(config["progress"], run_id))
         except RunFailedError as caught:  # gradients are averaged, so all workers get here at once
             error = sendable(caught)

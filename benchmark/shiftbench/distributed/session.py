@@ -21,6 +21,8 @@ _DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    # What runs print reaches the driver by itself, and would do so twice.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # A worker that asks for no GPU must not see one.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     # Paths in suites are relative to where the command was given, for the trials of a search too.

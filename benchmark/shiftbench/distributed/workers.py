@@ -16,6 +16,7 @@ from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from shiftbench.core.pulse import felt
+from shiftbench.data.batches import WorkerPlace
 from shiftbench.distributed.place import Home, home, workspace_here
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.setup import Setup
@@ -45,8 +46,9 @@ class WarmWorker:
         def loop() -> None:
             fit(self._workspace, run_id, on_step=reporter(self._progress, run_id))
 
+        trainer = TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0))
         with signs(self._progress, Job("fit", run_id)), self._speaker.at(run_id):
-            TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0)).fit()
+            trainer.fit()
 
     def predict(self, run_id: str, variant: str, evaluation_set: str) -> None:
         """Predict one evaluation set with one variant."""
@@ -78,12 +80,18 @@ class Speaker:
         self._voice.take_over()
 
     @contextmanager
-    def at(self, run_id: str) -> Iterator[None]:
-        """Tell what is printed in the block as said at a run; all of it has arrived at its end."""
+    def at(self, run_id: str, place: WorkerPlace = WorkerPlace()) -> Iterator[None]:
+        """Tell what is printed in the block as said at a run; all of it has arrived at its end.
+
+        Args:
+            run_id: of the run.
+            place: this worker among those that share the run.
+        """
         told: list[Any] = []
+        who = f"worker {place.rank}: " if place.size > 1 else ""
 
         def tell(line: str) -> None:
-            told[:] = [self._progress.say.remote(run_id, line)]
+            told[:] = [self._progress.say.remote(run_id, f"{who}{line}")]
 
         try:
             with self._voice.heard(tell):
