@@ -30,7 +30,8 @@ class Hung:
     def __init__(self) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE)
         assert self.process.stdout is not None
-        self.place = Place(*map(int, self.process.stdout.readline().split()))
+        pid, descriptor, started = self.process.stdout.readline().decode().split()
+        self.place = Place(int(pid), int(descriptor), started)
 
     def __enter__(self) -> Self:
         return self
@@ -60,3 +61,8 @@ def test_one_that_is_frozen_says_nothing_and_is_killed(
     assert stop(hung.place) == ""
     assert hung.process.wait(20) == -signal.SIGKILL
     assert stop(hung.place) == ""  # it is gone
+
+
+def test_another_process_of_the_same_id_is_left_alone(hung: Hung) -> None:
+    assert stop(hung.place._replace(started="1")) == ""
+    assert hung.process.poll() is None

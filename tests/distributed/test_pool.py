@@ -12,8 +12,12 @@ from unittest.mock import MagicMock
 import pytest
 from shiftbench.distributed import cluster, dispatch, pool
 from shiftbench.distributed.jobs import Shown
+from shiftbench.distributed.progress import ProgressActor
 from shiftbench.execution.jobs import Job
+from shiftbench.execution.stalls import Watch
 from shiftbench.suite.file import Resources
+
+from tests.leaderboard.test_leases import Clock
 
 
 @pytest.fixture
@@ -110,3 +114,35 @@ def test_output_that_comes_again_is_shown_once() -> None:
     for text in ("one", " two th", "ree"):
         shown.add(text)
     assert "".join(written) == "one two three"
+
+
+def test_a_trial_that_hangs_is_stopped_so_that_the_search_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
+    dispatcher._watch, dispatcher._hung, dispatcher._groups = Watch(5, clock), {}, []
+    dispatcher._pool = SimpleNamespace(running=[])
+    dispatcher._progress, dispatcher._work = MagicMock(), MagicMock()
+    stopped: list[object] = []
+    monkeypatch.setattr(dispatch, "stop_at", lambda homes: stopped.extend(homes) or "in stuck")
+    hung, well = Job("search", "r", "trial-1"), Job("search", "r", "trial-2")
+    trials = {hung: "here", well: "there"}
+    dispatcher._stop_what_hangs(trials)
+    clock.now = 4
+    dispatcher._watch.sign(well)
+    clock.now = 6
+    dispatcher._stop_what_hangs(trials)
+    assert stopped == ["here"]
+    dispatcher._progress.leave.remote.assert_called_once_with(tuple(hung))
+    ((of, error),) = (call.args for call in dispatcher._work.note_hung.call_args_list)
+    assert of == hung and error.__notes__ == ["in stuck"]
+
+
+def test_the_driver_knows_the_trials_that_train() -> None:
+    actor = ProgressActor()
+    actor.enter(("search", "r", "trial-1", ""), "here")
+    actor.enter(("search", "r", "trial-2", ""), "there")
+    actor.leave(("search", "r", "trial-2", ""))
+    assert actor.news()[-1] == {("search", "r", "trial-1", ""): "here"}
+    assert actor.news()[-1] == {("search", "r", "trial-1", ""): "here"}

@@ -29,8 +29,8 @@ from shiftbench.execution.sharing import Sharing
 from shiftbench.execution.work import Work
 from shiftbench.execution.workspace import Workspace
 from shiftbench.leaderboard import store
-from shiftbench.leaderboard.leases import FOLDER, Folder, Leases, keys
-from shiftbench.leaderboard.runfolder import Fit, RunFolder
+from shiftbench.leaderboard.leases import FOLDER, Folder, Leases, keys, search_key
+from shiftbench.leaderboard.runfolder import Fit, Found, RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import done, failures
 from shiftbench.suite.plan import Plan, evaluation_metrics
 from shiftbench.suite.suite import Suite
@@ -65,7 +65,14 @@ def load(folder: Path, *overrides: str) -> Suite:
 
 
 def pretend(
-    log: Path, seconds: float, broken: str, job: Job, workspace: object, work: Work
+    log: Path,
+    seconds: float,
+    broken: str,
+    job: Job,
+    workspace: object,
+    work: Work,
+    *,
+    raising: bool,
 ) -> None:
     """Note a job, take some time and leave what those look for that wait for it."""
     setup = work.setup
@@ -202,6 +209,12 @@ def work_of(plan: Plan, results: Path, leases: Leases, clock: Clock) -> Work:
     parent, child = plan.runs
     fit = Job("fit", parent)
     graph = {fit: set(), Job("score", parent): {fit}, Job("score", child): {fit}}
+    return work_on(graph, plan, results, leases, clock)
+
+
+def work_on(
+    graph: Mapping[Job, set[Job]], plan: Plan, results: Path, leases: Leases, clock: Clock
+) -> Work:
     setup = Setup("s", plan.runs, results, "miniature", plan.suite.resources, Remarks())
     shared = Sharing(leases, results, plan.runs, graph, {}, lambda job: None, clock)
     return Work(setup, graph, plan.runs, Display(QUIET, plan.runs, list(graph)), shared)
@@ -282,6 +295,24 @@ def test_rows_that_came_since_the_launch_count(plan: Plan, tmp_path: Path) -> No
     assert not work.begin(fit) and not mine.held(parent)
     clock.now = 5
     assert work.ready() == [Job("score", child)]
+
+
+def test_a_search_has_a_lease_of_its_own_and_is_done_once(tmp_path: Path) -> None:
+    drawn = "methods={autoft: {search: {n_trials: 0}}}"
+    few = [f"methods.{name}=null" for name in ("zero-shot", "full", "wise-ft")]
+    plan, clock = Plan.build(load(tmp_path, "seeds=[0]", drawn, *few)), Clock()
+    (run,) = plan.runs.values()
+    assert run.search is not None
+    search, fit = Job("search", run.id), Job("fit", run.id)
+    mine, other = leases_of(tmp_path, clock), leases_of(tmp_path, clock)
+    work = work_on({search: set(), fit: {search}}, plan, tmp_path, mine, clock)
+    other.take(search_key(run.search.id))
+    assert work.ready() == [search]
+    assert not work.begin(search) and work.awaits_others()
+    SearchFolder.of(tmp_path, run.search.id).write_found(Found({}, None, 0, 0, 0, 0.0))
+    clock.now = 5
+    assert work.ready() == [fit]
+    assert work.begin(fit) and mine.held(run.id)
 
 
 # The stages themselves.

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from shiftbench.core.liveness import alive, started
+
 _SIGNAL = signal.SIGUSR2
 _ANSWER_S = 2.0
 _LOOK_S = 0.05
@@ -23,10 +25,12 @@ class Place(NamedTuple):
     Attributes:
         pid: the process.
         descriptor: the file's in that process.
+        started: of ``core.liveness.started``.
     """
 
     pid: int
     descriptor: int
+    started: str
 
 
 def watchable() -> Place:
@@ -34,7 +38,7 @@ def watchable() -> Place:
     answer = tempfile.TemporaryFile()  # noqa: SIM115 - see above
     _answers.append(answer)
     faulthandler.register(_SIGNAL, answer, all_threads=True)
-    return Place(os.getpid(), answer.fileno())
+    return Place(os.getpid(), answer.fileno(), started(os.getpid()))
 
 
 def stop(place: Place) -> str:
@@ -43,6 +47,8 @@ def stop(place: Place) -> str:
     Returns:
         the stacks of its threads; "" if it does not answer, as one that is frozen.
     """
+    if not alive(place.pid, place.started):
+        return ""
     with suppress(ProcessLookupError):
         os.kill(place.pid, _SIGNAL)
         text = _answer(Path(f"/proc/{place.pid}/fd/{place.descriptor}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -15,6 +16,7 @@ from shiftbench.core.errors import InputError, RunFailedError
 from shiftbench.data.shared import remove_unused
 from shiftbench.distributed.cluster import Cluster, beside_the_driver
 from shiftbench.distributed.groups import Group
+from shiftbench.distributed.place import Home, stop_at
 from shiftbench.distributed.pool import Events, Pool, WorkerLostError
 from shiftbench.distributed.progress import ProgressActor
 from shiftbench.distributed.tuning import Slots, run_trials
@@ -96,17 +98,21 @@ class Dispatcher:
             self._make_room()
             self._tell_what_waits()
             self._await_events()
-            self._tell_news()
-            self._stop_what_hangs()
+            self._stop_what_hangs(self._tell_news())
 
-    def _tell_news(self) -> None:
-        """Show how far trainings are and what runs have printed; note which jobs go on."""
-        steps, signs, said = ray.get(self._progress.news.remote())
+    def _tell_news(self) -> dict[Job, Home]:
+        """Show how far trainings are and what runs have printed; note which jobs go on.
+
+        Returns:
+            the trials that train now.
+        """
+        steps, signs, said, trials = ray.get(self._progress.news.remote())
         for run_id, line in said:
             self._work.display.said(run_id, line)
         self._work.display.steps(steps)
         for fields in signs:
             self._watch.sign(Job(*fields))
+        return {Job(*fields): where for fields, where in trials.items()}
 
     def _room(self, job: Job) -> Room:
         """The slots that a job can use."""
@@ -167,11 +173,15 @@ class Dispatcher:
             error = hung or error
         self._work.settle(job, error)
 
-    def _stop_what_hangs(self) -> None:
-        """Kill the workers whose jobs show no progress; the jobs count as lost."""
+    def _stop_what_hangs(self, trials: Mapping[Job, Home]) -> None:
+        """Kill the processes whose jobs or trials show no progress; these count as lost."""
         groups = {group.job: group for group in self._groups if group.job is not None}
-        for job, seconds in self._watch.among([*self._pool.running, *groups]).items():
-            stack = groups[job].stop() if job in groups else self._pool.stop(job)
+        for job, seconds in self._watch.among([*self._pool.running, *groups, *trials]).items():
+            if job in trials:
+                self._progress.leave.remote(tuple(job))
+                stack = stop_at([trials[job]])
+            else:
+                stack = groups[job].stop() if job in groups else self._pool.stop(job)
             self._watch.forget(job)
             self._hung[job] = error_of(seconds, stack)
             self._work.note_hung(job, self._hung[job])

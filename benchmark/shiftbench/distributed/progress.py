@@ -5,16 +5,25 @@ JobFields = tuple[str, str, str, str]
 
 
 class ProgressActor:
-    """Steps done and steps in all by run, the jobs that go on, and what runs print."""
+    """Steps done and in all by run, the jobs that go on, what runs print, and trials that train."""
 
     def __init__(self) -> None:
         self._changed: dict[str, tuple[int, int]] = {}
         self._signs: set[JobFields] = set()
+        self._trials: dict[JobFields, object] = {}
         self._said: list[tuple[str, str]] = []
 
     def sign(self, job: JobFields) -> None:
         """Note that a job goes on."""
         self._signs.add(job)
+
+    def enter(self, trial: JobFields, home: object) -> None:
+        """Note that a trial trains, and where its process is."""
+        self._trials[trial] = home
+
+    def leave(self, trial: JobFields) -> None:
+        """Note that a trial waits for what comes next, or is no more."""
+        self._trials.pop(trial, None)
 
     def put(self, run_id: str, step: int, steps: int) -> None:
         """Note the steps that a run has done."""
@@ -26,14 +35,19 @@ class ProgressActor:
 
     def news(
         self,
-    ) -> tuple[dict[str, tuple[int, int]], set[JobFields], list[tuple[str, str]]]:
+    ) -> tuple[
+        dict[str, tuple[int, int]],
+        set[JobFields],
+        list[tuple[str, str]],
+        dict[JobFields, object],
+    ]:
         """What came since the last call.
 
         Returns:
-            steps done and in all of the runs that went on, the jobs that go on, and run and line of
-            what was printed.
+            steps done and in all of the runs that went on, the jobs that go on, run and line of
+            what was printed; and where the trials are that train now.
         """
         changed, self._changed = self._changed, {}
         signs, self._signs = self._signs, set()
         said, self._said = self._said, []
-        return changed, signs, said
+        return changed, signs, said, self._trials

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from shiftbench.distributed.place import workspace_here
-from shiftbench.distributed.workers import Speaker
+from shiftbench.distributed.workers import Speaker, trains
+from shiftbench.execution.jobs import Job
 from shiftbench.execution.search.trial import Trials, TrialSettings
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
         if setup is None or run is None:
             raise ValueError("a trial needs the setup and the run")
         self._points = points
-        self._speaker, self._run_id = progress and Speaker(progress), run.id
+        self._progress, self._run_id = progress, run.id
+        self._speaker = progress and Speaker(progress)
         self._trials = Trials(workspace_here(setup), run)
         self._begin(config)
 
@@ -49,7 +51,7 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """Train to the next rung and score."""
         milestones = self._settings.milestones
-        with self._heard():
+        with self._heard(), self._watched():
             report = self._trials.advance(milestones[self._rung])
         resource = self._trials.search.config.reduction_factor**self._rung
         self._rung += 1
@@ -72,6 +74,11 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
     def _heard(self) -> AbstractContextManager[None]:
         """Tell what is printed in the block, if anybody wants to know."""
         return self._speaker.at(self._run_id) if self._speaker else nullcontext()
+
+    def _watched(self) -> AbstractContextManager[None]:
+        """Tell that the trial goes on in the block, if anybody wants to know."""
+        trial = Job("search", self._run_id, self.trial_id)
+        return trains(self._progress, trial) if self._progress else nullcontext()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Start another trial in the same process."""

@@ -13,7 +13,7 @@ from shiftbench.execution.jobs import Agenda
 from shiftbench.execution.runinfo import run_info
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.golden import golden_faults
-from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import failed, rows
 from shiftbench.methods.config import TrainingConfig
 
@@ -136,7 +136,7 @@ class Work:
         """
         self.display.warn(f"{name_of(self.setup.runs[job.run_id])}: {error}")
         if not self._sharing.lost(job):
-            self._write_error(RunFolder.of(self.setup.results, job.run_id), error)
+            self._write_error(self._folder(job), error)
 
     def _done(self, job: Job) -> None:
         self._agenda.done(job)
@@ -179,8 +179,15 @@ class Work:
         if self._recorded % store.MANY == 0:
             store.keep_compact(self.setup.results)
 
-    def _write_error(self, folder: RunFolder, error: BaseException) -> None:
-        """Keep the whole error in the run's folder."""
+    def _folder(self, job: Job) -> RunFolder | SearchFolder:
+        """The folder of what a job is a part of."""
+        search = self.setup.runs[job.run_id].search
+        if job.stage == "search" and search is not None:
+            return SearchFolder.of(self.setup.results, search.id)
+        return RunFolder.of(self.setup.results, job.run_id)
+
+    def _write_error(self, folder: RunFolder | SearchFolder, error: BaseException) -> None:
+        """Keep the whole error in a folder."""
         with written_atomically(folder.error) as temporary:
             temporary.write_text(whole_text(error), encoding="utf-8")
 

@@ -105,6 +105,11 @@ class SearchFolder:
         return self.path / "found.yaml"
 
     @property
+    def error(self) -> Path:
+        """What a trial was at that hung."""
+        return self.path / "error.txt"
+
+    @property
     def finished(self) -> bool:
         """True if the search has finished."""
         return self._found.exists()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.errors import RunFailedError
 from shiftbench.core.locations import cache_dir
+from shiftbench.core.pulse import beat
 from shiftbench.data.shared import SharedBatches
 from shiftbench.execution.feeding import batches, fresh_model, memory_of, prepared, schedule_of
 from shiftbench.execution.training import Trainer
@@ -129,7 +130,13 @@ class Trials:
             workspace, run, self._method, schedule, order_seed=seed, shared=self._shared
         )
         self._trainer = Trainer(
-            model, self._method, schedule, stream, seed=seed, memory=self._memory
+            model,
+            self._method,
+            schedule,
+            stream,
+            seed=seed,
+            on_step=lambda step: beat(),
+            memory=self._memory,
         )
         self._batch_size = schedule.batch_size
 
