@@ -12,11 +12,11 @@ import typer
 from pydantic import BaseModel
 from shiftbench.cli import VERBS, app
 from shiftbench.data.sources.registry import SOURCES
-from shiftbench.data.tasks.definition import EvaluationSet, Task
+from shiftbench.data.tasks.definition import EvaluationSet, Holdout, Task
 from shiftbench.evaluation.metrics.registry import METRICS
 from shiftbench.leaderboard.schema import COLUMNS
 from shiftbench.methods.registry import METHODS
-from shiftbench.suite.file import Budget, Limits, Resources, SuiteFile
+from shiftbench.suite.file import OF_TASKS, Budget, Limits, Resources, SuiteFile
 
 
 def main() -> None:
@@ -82,8 +82,9 @@ def suites() -> Iterator[str]:
     yield (
         "A suite is a YAML file: tasks × backbones × methods × shots × seeds. Keys are closed: a "
         "misspelt one is named with its file, line and nearest valid key. `shiftbench plan SUITE "
-        "--resolved` prints everything that a suite means, defaults included. Editors complete and "
-        "check with the JSON schema `suites/suite.schema.json`."
+        "--resolved` prints everything that a suite means, defaults included; `shiftbench init` "
+        "writes a suite with its keys explained. Editors complete and check with the JSON schema "
+        "`suites/suite.schema.json`."
     )
     for title, model in (
         ("The file", SuiteFile),
@@ -92,9 +93,13 @@ def suites() -> Iterator[str]:
         ("`resources.limits`", Limits),
         ("A task", Task),
         ("An evaluation set: `id_test`, `ood_val`, `shifts.<name>`", EvaluationSet),
+        ("A part held out: `id_val`", Holdout),
     ):
         yield f"## {title}"
-        yield keys(model)
+        yield keys(model, without={"name"} if model is Task else ())
+        if model is Task:
+            yield "Beside these, a task in a suite has"
+            yield table(("key", "meaning"), [(f"`{key}`", said) for key, said in OF_TASKS.items()])
     yield "## Sources"
     yield "Everything that says `source`, and `train` and `id_val`, names a kind of source."
     for name in SOURCES.entries():
@@ -116,6 +121,15 @@ def methods() -> Iterator[str]:
             yield f"## `{name}`"
             yield first_paragraph(method)
             yield keys(method.Config)
+            yield from _nested(method.Config)
+
+
+def _nested(model: type[BaseModel]) -> Iterator[str]:
+    """The keys of the mappings that are settings of a method, such as its search."""
+    for name, definition in model.model_json_schema().get("$defs", {}).items():
+        if "properties" in definition:
+            yield f"**{name}**: {' '.join(definition.get('description', '').split())}"
+            yield _table(definition["properties"])
 
 
 def metrics() -> Iterator[str]:
@@ -140,10 +154,13 @@ def columns() -> Iterator[str]:
 def keys(model: type[BaseModel], without: Collection[str] = ()) -> str:
     """A table of a model's fields."""
     fields = model.model_json_schema()["properties"]
+    return _table({name: field for name, field in fields.items() if name not in without})
+
+
+def _table(fields: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
         (f"`{name}`", _type(field), _default(field), field.get("description", ""))
         for name, field in fields.items()
-        if name not in without
     ]
     return table(("key", "type", "default", "meaning"), rows) if rows else "It has no settings."
 

@@ -129,6 +129,8 @@ class Leaderboard:
     def rows(self, task: str | None = None) -> pa.Table:
         """All rows: one for each run × variant × selection × evaluation set × metric.
 
+        Where a suite has several labels for one run, its rows are there under each of them.
+
         Every field of the table's schema has a description and a unit in its metadata. The table is
         Arrow's: ``.to_pandas()`` (where pandas is installed), ``.to_pylist()``, or DuckDB and
         Polars on it as it is.
@@ -303,11 +305,10 @@ class Leaderboard:
 
     def _read(self, results: Location, compact: bool) -> pa.Table:
         """The rows of one of the results."""
-        if self.plan is None:
-            table = store.read(results)
-        else:
-            labels = {run_id: run.label for run_id, run in self.plan.runs.items()}
-            table = store.relabel(store.read(results, labels), labels)
+        labels = None
+        if self.plan is not None:
+            labels = {run_id: run.labels for run_id, run in self.plan.runs.items()}
+        table = store.relabel(store.read(results, labels), labels)
         if compact:
             store.keep_compact(results)
         return table

@@ -68,6 +68,14 @@ def test_what_another_run_builds_on_stays(results, capsys):
     assert store.statuses(results).keys() == {IDS["alone"], IDS["broken"]}
 
 
+def test_a_run_goes_by_each_of_its_labels(results):
+    run_id = "9" * 16
+    of_run = info(run_id, label="plain", also_called=("mine",))
+    store.write_run(results, run_id, done(of_run, scores({"id-val": 0.5, "id-test": 0.5})))
+    assert main(["remove", "--method", "mine", "--yes", "--results", str(results)]) == 0
+    assert store.statuses(results).keys() == set(IDS.values())
+
+
 def test_failed_runs_go_together(results):
     assert main(["remove", "--failed", "--yes", "--results", str(results)]) == 0
     assert store.statuses(results).keys() == set(IDS.values()) - {IDS["broken"]}

@@ -94,7 +94,7 @@ def test_miniature_tasks_differ_in_classes_and_little_else() -> None:
 def test_opens_every_set(root: str) -> None:
     data = open_task(pets(), root, None, 0)
     assert data.classes == ("ant", "bee", "sea_cow")
-    assert data.templates == ("a photo of a {}.",)
+    assert data.prompts == tuple((f"a photo of a {name}.",) for name in data.classes)
     assert len(data.train) == 18
     assert np.bincount(data.id_val.labels).tolist() == [2, 2, 2]
     assert list(data.evaluation) == ["id-val", "id-test", "odd"]
@@ -149,7 +149,8 @@ def test_a_shift_may_have_classes_of_its_own(root: str) -> None:
     data = open_task(pets(shifts=odd_with(classes=names)), root, None, 0)
     # The task's classes are ant, bee and sea_cow; the shift's images are a sea cow and two ants.
     assert data.evaluation["odd"][1].labels.tolist() == [3, 1, 1]
-    assert data.vocabularies == {"odd": (tuple(names), ("a photo of a {}.",))}
+    said = tuple((f"a photo of a {name}.",) for name in names)
+    assert data.vocabularies == {"odd": (tuple(names), said)}
     assert data.classes == ("ant", "bee", "sea_cow")
     assert data.evaluation["id-test"][1].labels.max() == 2
     assert open_task(pets(), root, None, 0).vocabularies == {}
@@ -158,7 +159,8 @@ def test_a_shift_may_have_classes_of_its_own(root: str) -> None:
 def test_a_shift_may_take_classes_from_its_own_data(root: str) -> None:
     shifts = odd_with(classes="from-data", templates=["the {}"], scored_on="own")
     data = open_task(pets(shifts=shifts), root, None, 0)
-    assert data.vocabularies == {"odd": (("Sea Cow", "dog", "ant"), ("the {}",))}
+    said = (("the Sea Cow",), ("the dog",), ("the ant",))
+    assert data.vocabularies == {"odd": (("Sea Cow", "dog", "ant"), said)}
     images = data.evaluation["odd"][1]
     assert images.projection is not None
     assert images.projection.groups == ((0,), (2,))
@@ -172,8 +174,8 @@ def test_a_data_set_with_other_classes_may_be_a_shift(root: str) -> None:
     shift = {"source": {"kind": "cifar10.1"}, "classes": "cifar10", "templates": "iwildcam"}
     data = open_task(pets(shifts={"cifar": shift}), root, None, 0)
     assert data.evaluation["cifar"][1].labels.tolist() == list(range(10)) * 2
-    names, templates = data.vocabularies["cifar"]
-    assert (names, len(templates)) == (layouts.CIFAR_NAMES, 2)
+    names, said = data.vocabularies["cifar"]
+    assert (names, [*map(len, said)]) == (layouts.CIFAR_NAMES, [2] * 10)
     two = pets(shifts={"cifar": shift | {"classes": ["cat", "dog"]}})
     with pytest.raises(InputError, match="10 classes, but the task has 2"):
         open_task(two, root, None, 0)
@@ -333,7 +335,8 @@ def test_base_to_new_trains_on_the_first_half_and_tests_on_both(letters: str) ->
     data = open_task(halved(), letters, None, 0)
     base, new = ("a", "b", "c"), ("d", "e")
     assert data.classes == task_classes(halved(), letters) == base
-    assert data.vocabularies == {"new": (new, data.templates)}
+    said = tuple((f"a photo of a {name}.",) for name in new)
+    assert data.vocabularies == {"new": (new, said)}
     assert list(data.evaluation) == ["id-val", "id-test", "ood-val", "new"]
     sizes = {name: len(images) for name, (_, images) in data.evaluation.items()}
     assert sizes == {"id-val": 3, "id-test": 9, "ood-val": 6, "new": 6}

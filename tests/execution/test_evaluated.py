@@ -209,7 +209,7 @@ def key_of_head() -> str:
         backbone=lambda run: backbone, features_on_disk=SimpleNamespace(get=get)
     )
     with pytest.raises(LookupError) as raised:
-        Workspace._zero_shot_classifier(workspace, None, ("cat",), ("a {}",), text=False)
+        Workspace._zero_shot_classifier(workspace, None, (("a cat",),), text=False)
     return str(raised.value.args[0])
 
 

@@ -20,6 +20,7 @@ from shiftbench.data.tasks.opening import open_task
 from shiftbench.evaluation import predictions
 from shiftbench.evaluation.examples import FIELDS
 from shiftbench.leaderboard import store
+from shiftbench.leaderboard.columns import digest
 from shiftbench.leaderboard.importing.answers import AnswerFile, Answers
 from shiftbench.leaderboard.importing.matching import (
     class_positions,
@@ -29,7 +30,7 @@ from shiftbench.leaderboard.importing.matching import (
 from shiftbench.leaderboard.importing.record import import_predictions
 from shiftbench.leaderboard.importing.target import OpenedSet, Target, open_set
 from shiftbench.leaderboard.runfolder import RunFolder
-from shiftbench.leaderboard.schema import digest, rows
+from shiftbench.leaderboard.schema import rows
 from shiftbench.leaderboard.verify import verify_run
 from shiftbench.report.ranking import rank
 

@@ -9,6 +9,7 @@ from shiftbench.core.plugins import VARIABLE
 from shiftbench.data.tasks.definition import Task
 from shiftbench.data.tasks.registry import builtin_tasks
 from shiftbench.evaluation.results import Score, role_of
+from shiftbench.leaderboard.columns import digest
 from shiftbench.leaderboard.schema import (
     COLUMNS,
     SCHEMA,
@@ -18,7 +19,6 @@ from shiftbench.leaderboard.schema import (
     Parent,
     Row,
     RunInfo,
-    digest,
     done,
     failed,
     failures,

@@ -34,10 +34,23 @@ def test_round_trip(tmp_path):
 
 def test_a_suite_has_its_own_labels():
     table = pa.concat_tables([run("a1", SETS), run("b2", SETS)])
-    other = relabel(table, {"a1": "plain", "b2": "slow", "c3": "unused"})
+    other = relabel(table, {"a1": ["plain"], "b2": ["slow"], "c3": ["unused"]})
     assert other["label"].to_pylist() == ["plain"] * 2 + ["slow"] * 2
     assert other.schema.equals(SCHEMA, check_metadata=True)
     assert other.drop_columns(["label"]).equals(table.drop_columns(["label"]))
+
+
+def test_a_run_has_its_rows_under_each_of_its_labels():
+    asked = {"a1": ["plain", "mine"], "b2": ["slow"]}
+    table = pa.concat_tables([run("a1", SETS), run("b2", SETS)])
+    twice = relabel(table, asked)
+    assert twice["label"].to_pylist() == ["plain", "mine"] * 2 + ["slow"] * 2
+    assert twice["run_id"].to_pylist() == ["a1"] * 4 + ["b2"] * 2
+    assert len({*twice["value"].to_pylist()[:2]}) == 1
+
+    recorded = run("a1", SETS, also_called=("mine",))
+    assert relabel(recorded)["label"].to_pylist() == [recorded["label"][0].as_py(), "mine"] * 2
+    assert relabel(run("a1", SETS)).equals(run("a1", SETS))
 
 
 def test_an_empty_results_folder_has_no_rows(tmp_path):

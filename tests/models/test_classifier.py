@@ -89,7 +89,7 @@ def test_zero_shot_head_moves_no_generator_and_no_weight(backbone):
 
 def test_classifier_gives_clips_own_zero_shot_logits(backbone):
     classes, templates = ("cat", "dog", "sports car"), ("a photo of a {}.",)
-    model = zero_shot_classifier(backbone, classes, templates)
+    model = zero_shot_classifier(backbone, [[templates[0].format(name)] for name in classes])
     size = backbone.preprocessing.size
     images = torch.randn(4, 3, size, size)
     tokens = backbone.tokenizer([templates[0].format(name) for name in classes])
@@ -101,7 +101,7 @@ def test_classifier_gives_clips_own_zero_shot_logits(backbone):
 
 
 def test_classifier_is_a_copy_all_of_it_trainable(backbone):
-    model = zero_shot_classifier(backbone, ("a", "b"), ("{}",))
+    model = zero_shot_classifier(backbone, [["a"], ["b"]])
     before = {k: v.clone() for k, v in backbone.clip.state_dict().items()}
     size = backbone.preprocessing.size
     model.train()
@@ -113,7 +113,7 @@ def test_classifier_is_a_copy_all_of_it_trainable(backbone):
 
 
 def test_state_dict_keys_are_the_towers_and_the_heads(backbone):
-    state = zero_shot_classifier(backbone, ("a", "b"), ("{}",)).state_dict()
+    state = zero_shot_classifier(backbone, [["a"], ["b"]]).state_dict()
     tower = {f"visual.{name}" for name in backbone.clip.visual.state_dict()}
     assert set(state) == tower | {"head.weight", "head.bias"}
     floating = [tensor for tensor in state.values() if tensor.is_floating_point()]
@@ -151,7 +151,8 @@ def test_classes_without_prompts_are_refused(backbone, prompts, words):
 def test_the_text_tower_makes_the_zero_shot_head(backbone):
     """What methods train from is what zero-shot evaluates, and its gradient reaches the tower."""
     templates, classes = ["a photo of a {}.", "a {} in the wild."], ["cat", "dog", "tall bird"]
-    model = zero_shot_classifier(backbone, classes, templates, text=True)
+    prompts = [[template.format(name) for template in templates] for name in classes]
+    model = zero_shot_classifier(backbone, prompts, text=True)
     assert model.prompts.shape == (2, 3, 16)
     assert torch.allclose(text_head(model).weight, model.head.weight, rtol=1e-5)
     whole = model.class_embeddings(1)
@@ -164,8 +165,27 @@ def test_the_text_tower_makes_the_zero_shot_head(backbone):
     assert "visual" in dict(backbone.clip.named_children())
 
 
+def test_classes_may_have_different_numbers_of_prompts(backbone):
+    """Each counts once in the head; where a text is drawn, those of the class take turns."""
+    prompts = [["a cat.", "the cat.", "one cat."], ["a dog."], ["a tall bird.", "the bird."]]
+    model = zero_shot_classifier(backbone, prompts, text=True)
+    assert (tuple(model.prompts.shape), model.n_prompts) == ((3, 3, 16), (3, 1, 2))
+    assert torch.allclose(text_head(model).weight, model.head.weight, rtol=1e-5)
+    slowly = [
+        torch.nn.functional.normalize(
+            sum(model.encode_text(backbone.tokenizer([text]))[0] for text in of_class), dim=0
+        )
+        for of_class in prompts
+    ]
+    expected = torch.stack(slowly) * model.temperature
+    assert torch.allclose(model.head.weight, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(model.prompts[:, 1], backbone.tokenizer(["a dog."] * 3))
+    bird = backbone.tokenizer(["a tall bird.", "the bird.", "a tall bird."])
+    assert torch.equal(model.prompts[:, 2], bird)
+
+
 def test_chunks_change_memory_and_not_gradients(backbone):
-    model = zero_shot_classifier(backbone, ["cat", "dog"], ["a {}."])
+    model = zero_shot_classifier(backbone, [["a cat."], ["a dog."]])
     images = torch.randn(5, 3, *[backbone.preprocessing.size] * 2)
     gradients = []
     for chunk in (None, 2):

@@ -18,7 +18,7 @@ from torch import nn
 
 @pytest.fixture(scope="module")
 def model():
-    return zero_shot_classifier(load_backbone("miniature"), ["cat", "dog"], ["a {}."], text=True)
+    return zero_shot_classifier(load_backbone("miniature"), [["a cat."], ["a dog."]], text=True)
 
 
 def test_the_blocks_are_those_of_both_towers(model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from shiftbench.evaluation import predictions
 from shiftbench.evaluation.examples import Examples
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
-from shiftbench.leaderboard.schema import rows
+from shiftbench.leaderboard.schema import rows, runs, to_table
 from shiftbench.report.changes import Change, changes_between
 from shiftbench.report.ranking import rank
 
@@ -146,3 +147,22 @@ def test_a_commit_may_be_called_as_git_calls_it(tmp_path: Path) -> None:
     write(results, "full", {"id-test": 1, "imagenet-r": 1}, "r2", git_sha="f" * 40)
     found = of_commit(store.read(results), "HEAD", tmp_path)
     assert found.sha == sha and set(found.table["run_id"].to_pylist()) == {"r1"}
+
+
+def test_a_run_of_two_labels_is_compared_under_both(tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
+    for name, right in (("a", 200), ("b", 260)):
+        write(tmp_path / name, "full", {"id-test": 300, "imagenet-r": right}, "f0")
+        table = store.read(tmp_path / name)
+        (of_run,) = runs(table)
+        store.write_run(
+            tmp_path / name,
+            "f0",
+            to_table([replace(row, also_called=("mine",)) for row in rows(table)]),
+        )
+        assert of_run.labels == ("full",)
+    assert main(["diff", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    shown = capsys.readouterr().out
+    assert "2 better" in shown and "2 equal" in shown
+    for label in ("full", "mine"):
+        (line,) = (line for line in shown.splitlines() if line.startswith(label))
+        assert "better" in line

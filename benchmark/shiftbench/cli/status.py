@@ -81,7 +81,8 @@ def _summary(console: Console, plan: Plan, results: Path) -> None:
     for failure in found.failures:
         run = failure.run
         shots = "" if run.shots is None else f", {run.shots} shots"
-        name = f"{run.task.name}, {run.backbone}, {run.label}, seed {run.seed}{shots}"
+        labels = " = ".join(run.labels)
+        name = f"{run.task.name}, {run.backbone}, {labels}, seed {run.seed}{shots}"
         console.print(f"[red]failed[/red] {run.id} ({escape(name)}): {escape(failure.reason)}")
 
 
@@ -117,6 +118,7 @@ def _entry(progress: RunProgress) -> dict[str, Any]:
         "task": run.task.name,
         "backbone": run.backbone,
         "label": run.label,
+        "also_called": run.also_called,
         "seed": run.seed,
         "shots": run.shots,
     }

@@ -57,6 +57,19 @@ def dumped(content: Mapping[str, Any]) -> str:
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
+def inline(value: Any) -> str:
+    """A plain value as YAML on one line."""
+    text: str = yaml.dump(
+        [value],
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=True,
+        width=float("inf"),
+    )
+    return text.strip()[1:-1]
+
+
 @dataclass(frozen=True)
 class Place:
     """Where something was written.
@@ -163,7 +176,7 @@ def read(file: Path, shown: str | None = None) -> Node:
         raise InputError(f"{shown}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{shown}: cannot be read: {one_line(error)}") from error
-    node = _parse(text, Place(shown, 1, file.parent))
+    node = parse(text, Place(shown, 1, file.parent))
     if not isinstance(node.value, dict):
         raise InputError(f"{node.place}: a suite is a mapping of keys to values")
     return node
@@ -182,7 +195,7 @@ def assignment(text: str) -> Node:
     if not equals or not re.fullmatch(r'(?:"[^"]+"|[^."]+)(?:\.(?:"[^"]+"|[^."]+))*', keys):
         raise InputError(f"{place}: is not of the form key.key=value")
     path = tuple(quoted or bare for quoted, bare in re.findall(r'"([^"]+)"|([^."]+)', keys))
-    node = _rebase(_parse(value, place), path)
+    node = _rebase(parse(value, place), path)
     for depth in range(len(path) - 1, -1, -1):
         node = Node({path[depth]: node}, place, path[:depth])
     return node
@@ -234,7 +247,16 @@ def _other_kind(base: Mapping[str, Node], over: Mapping[str, Node]) -> bool:
     return "holdout" in over and "holdout" not in base
 
 
-def _parse(text: str, place: Place) -> Node:
+def parse(text: str, place: Place) -> Node:
+    """YAML of any kind as a document.
+
+    Args:
+        text: the YAML.
+        place: of its first line; an option's has no line.
+
+    Raises:
+        InputError: it is not YAML of plain values, or a key stands twice in a mapping.
+    """
     try:
         loader = _Loader(text)
         root = loader.get_single_node()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 from itertools import takewhile
+from typing import Self
 
 _LONGEST = 500  # characters of an error on one line
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Ray puts them into tracebacks
@@ -16,7 +17,56 @@ class InputError(ValueError):
 
     The message is one line that names the file, the key and what is accepted. The command line
     prints it and exits with code 2; nothing has been computed or lost.
+
+    Args:
+        problems: a line of each; usually there is one.
     """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*problems)
+
+    def __str__(self) -> str:
+        """All problems, a line of each."""
+        return "\n".join(map(str, self.args))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All problems, each on one line."""
+        return tuple(" ".join(str(problem).split()) for problem in self.args)
+
+
+class Problems:
+    """Input errors that are collected, so that all of them are said at once.
+
+    Each part that may be refused is a block ``with problems:``; ``check`` comes after them all.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[str, None] = {}
+
+    def __enter__(self) -> Self:
+        """Begin a part that may be refused."""
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        """Note why the part is refused, if it is, and go on."""
+        if isinstance(error, InputError):
+            self.note(error)
+            return True
+        return False
+
+    def note(self, error: InputError) -> None:
+        """Add an error; problems that were noted before are said once."""
+        self._lines |= dict.fromkeys(error.lines)
+
+    def check(self) -> None:
+        """Raise what was noted.
+
+        Raises:
+            InputError: something was.
+        """
+        if self._lines:
+            raise InputError(*self._lines)
 
 
 class RunFailedError(RuntimeError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +17,7 @@ from shiftbench.core.words import nearest
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+Path = tuple[Key, ...]
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -25,7 +28,7 @@ def validate(model: type[M], node: Node) -> M:
     leads, relative to the file that says so.
 
     Raises:
-        InputError: with place, key and what is accepted, of the first error.
+        InputError: a line for each fault, with place, key and what is accepted.
     """
 
     def locate(key: str, path: str) -> str:
@@ -35,31 +38,71 @@ def validate(model: type[M], node: Node) -> M:
     try:
         return model.model_validate_json(json.dumps(node.plain), strict=True, context=context)
     except ValidationError as error:
-        raise _explain(error, model, node) from None
+        raise InputError(*_explained(error, model, node)) from None
 
 
-def _explain(error: ValidationError, model: type[BaseModel], node: Node) -> InputError:
-    """The first of pydantic's errors as one line; unknown keys first, since they cause others."""
-    details = error.errors(include_url=False)
-    kindless = [_real_path(node, d["loc"]) for d in details if d["type"] == "union_tag_not_found"]
-    for detail in details:
-        *path, key = _real_path(node, detail["loc"]) or [""]
-        if detail["type"] == "extra_forbidden" and path not in kindless:
-            models = _models_at(model, detail["loc"][:-1])
-            fields = {name for found in models for name in found.model_fields}
-            known = detail.get("ctx", {}).get("known", fields)
-            parent = node.nearest(tuple(path))
-            prefix = f"{dotted(parent.path)}: " if parent.path else ""
-            place = node.nearest((*path, key)).place
-            return InputError(f'{place}: {prefix}unknown key "{key}"{nearest(str(key), known)}')
-    path = _real_path(node, details[0]["loc"])
-    same = [d for d in details if _real_path(node, d["loc"]) == path]
-    first, *others = dict.fromkeys(_message(detail) for detail in same)
+def _explained(error: ValidationError, model: type[BaseModel], node: Node) -> Iterator[str]:
+    """Pydantic's errors, a line for each fault; unknown keys first, since they cause others."""
+    faults: dict[Path, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        faults.setdefault(_real_path(node, detail["loc"]), []).append(detail)
+    kindless = {
+        path
+        for path, details in faults.items()
+        if any(detail["type"] == "union_tag_not_found" for detail in details)
+    }
+    unknown: dict[Path, list[str]] = {}
+    for path, details in faults.items():
+        extra = [detail for detail in details if detail["type"] == "extra_forbidden"]
+        if extra and path[:-1] not in kindless:
+            unknown.setdefault(path[:-1], []).append(str(path[-1]))
+            yield _unknown(extra[0], model, node, path)
+    for path, details in faults.items():
+        below = any(len(path) < len(other) and other[: len(path)] == path for other in faults)
+        left = [d for d in details if not _follows(d, unknown.get(path, ()), below=below)]
+        if path[:-1] in kindless:
+            continue
+        others = [detail for detail in left if detail["type"] != "missing"]
+        yield from (str(node.error(_message(d), path)) for d in left if d not in others)
+        if others:
+            yield _line(others, node, path)
+
+
+def _unknown(detail: ErrorDetails, model: type[BaseModel], node: Node, path: Path) -> str:
+    """The line of a key that there is not."""
+    key = path[-1]
+    models = _models_at(model, detail["loc"][:-1])
+    fields = {name for found in models for name in found.model_fields}
+    known = detail.get("ctx", {}).get("known", fields)
+    parent = node.nearest(path[:-1])
+    prefix = f"{dotted(parent.path)}: " if parent.path else ""
+    return f'{node.nearest(path).place}: {prefix}unknown key "{key}"{nearest(str(key), known)}'
+
+
+def _follows(detail: ErrorDetails, unknown: Collection[str], *, below: bool) -> bool:
+    """True for an error that another one explains.
+
+    Args:
+        detail: the error.
+        unknown: keys beside it that there are not: one may be a misspelt one that is missing.
+        below: whether parts of the value have errors: then its type is right for something.
+    """
+    if detail["type"] == "extra_forbidden":
+        return True
+    if detail["type"] == "missing":
+        missing = str(detail["loc"][-1])
+        return any(difflib.get_close_matches(key, [missing]) for key in unknown)
+    return below and (detail["type"].endswith("_type") or detail["type"] == "literal_error")
+
+
+def _line(details: Sequence[ErrorDetails], node: Node, path: Path) -> str:
+    """The line of what is wrong with one value; alternatives are joined by "or"."""
+    first, *others = dict.fromkeys(map(_message, details))
     text = " or ".join([first, *(other.removeprefix("must be ") for other in others)])
-    given = node.nearest(tuple(path)).value
+    given = node.nearest(path).value
     if not isinstance(given, dict | tuple):
         text += f", got {json.dumps(given, ensure_ascii=False)}"
-    return node.error(text, tuple(path))
+    return str(node.error(text, path))
 
 
 def _message(detail: ErrorDetails) -> str:
@@ -83,15 +126,15 @@ def _message(detail: ErrorDetails) -> str:
     return one_line(text[:1].lower() + text[1:])
 
 
-def _real_path(node: Node, loc: tuple[Key, ...]) -> list[Key]:
+def _real_path(node: Node, loc: tuple[Key, ...]) -> Path:
     """The parts of a pydantic location that are keys here, not names of union members."""
-    path = []
+    path: list[Key] = []
     for key in loc:
         found = node.child(key)
         if found is not None:
             path.append(key)
             node = found
-    return path
+    return tuple(path)
 
 
 def _models_at(model: type[BaseModel], loc: tuple[Key, ...]) -> list[type[BaseModel]]:

@@ -99,6 +99,9 @@ FMOW_CATEGORIES = (
     "zoo",
 )
 
+Prompts = tuple[tuple[str, ...], ...]
+"""The texts that describe each class, in label order."""
+
 CLASS_LISTS = ("imagenet", "cifar10", "iwildcam", "fmow")
 FROM_DATA = "from-data"
 
@@ -190,14 +193,14 @@ def resolve_classes(spec: str | tuple[str, ...]) -> tuple[str, ...]:
     return known[spec]
 
 
-def resolve_templates(spec: str | tuple[str, ...]) -> tuple[str, ...]:
+def resolve_templates(spec: str | Sequence[str]) -> tuple[str, ...]:
     """Return the templates of a named set, or those given, as format strings.
 
     Raises:
         InputError: there is no such set.
     """
     if not isinstance(spec, str):
-        return spec
+        return tuple(spec)
     if spec == "openai-80":
         templates = _open_clip_texts()["OPENAI_IMAGENET_TEMPLATES"]
         return tuple(template("{}") for template in templates)

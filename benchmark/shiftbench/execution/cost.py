@@ -101,7 +101,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class PlannedGroup:
-    """The runs of one task, backbone and label, with the cost of those that are not done."""
+    """The runs of one task, backbone and label, with the cost of those that are not done.
+
+    Attributes:
+        same_as: the label under which these runs are counted; ``None`` for this one.
+    """
 
     task: str
     backbone: str
@@ -110,6 +114,7 @@ class PlannedGroup:
     failed: int
     left: int
     cost: Cost
+    same_as: str | None = None
 
     @property
     def runs(self) -> int:
@@ -145,8 +150,8 @@ class PlanState:
     peak_memory: int | None = None
 
     def count(self, state: State) -> int:
-        """Number of runs in a state."""
-        return sum(getattr(group, state) for group in self.groups)
+        """Number of runs in a state; one that has two labels counts once."""
+        return sum(getattr(group, state) for group in self.groups if group.same_as is None)
 
     @property
     def device(self) -> Device:
@@ -156,7 +161,7 @@ class PlanState:
     @property
     def cost(self) -> Cost:
         """Of all runs that are not done."""
-        return sum((group.cost for group in self.groups), Cost())
+        return sum((group.cost for group in self.groups if group.same_as is None), Cost())
 
 
 def plan_state(
@@ -191,7 +196,10 @@ def plan_state(
                 costs.append(estimator.search_cost(run))
         longest = max([longest, *(cost.seconds.known for cost in costs)])
         done, failed, left = (states.count(state) for state in STATES)
-        groups.append(PlannedGroup(task, backbone, label, done, failed, left, sum(costs, Cost())))
+        first = of_group[0].label
+        same_as = None if first == label else first
+        cost = sum(costs, Cost())
+        groups.append(PlannedGroup(task, backbone, label, done, failed, left, cost, same_as))
     failures = tuple(
         RunFailure(run, found.reason)
         for run in plan.runs.values()

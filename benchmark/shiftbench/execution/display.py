@@ -143,4 +143,5 @@ class Display:
 def name_of(run: Run) -> str:
     """A run's name for people: task, backbone, label, shots and seed."""
     shots = "" if run.shots is None else f" · {run.shots}-shot"
-    return f"{run.task.name} · {run.backbone} · {run.label}{shots} · seed {run.seed}"
+    labels = " = ".join(run.labels)
+    return f"{run.task.name} · {run.backbone} · {labels}{shots} · seed {run.seed}"

@@ -16,6 +16,7 @@ from shiftbench.models.digest import weights_digest
 
 if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet
+    from shiftbench.data.prompts import Prompts
     from shiftbench.evaluation.inference import Array, Pixels
     from shiftbench.execution.workspace import Slot, Workspace
     from shiftbench.methods.base import Weights
@@ -59,7 +60,7 @@ class Evaluated:
         if evaluation_set is None or (vocabulary := vocabularies.get(evaluation_set)) is None:
             return self._head
         if evaluation_set not in self._own_heads:
-            self._own_heads[evaluation_set] = self._head_of(*vocabulary)
+            self._own_heads[evaluation_set] = self._head_of(vocabulary[1])
         return self._own_heads[evaluation_set]
 
     def features(self, images: ImageSet, pixels: Callable[[], Pixels]) -> Array:
@@ -86,12 +87,12 @@ class Evaluated:
         slot.holder = self
         return slot.model
 
-    def _head_of(self, classes: tuple[str, ...], templates: tuple[str, ...]) -> nn.Linear:
+    def _head_of(self, prompts: Prompts) -> nn.Linear:
         workspace, run = self._workspace, self._run
         if workspace.architecture(run).text:
-            prompts = tokenized(workspace.backbone(run), classes, templates)
-            return text_head(self.model, prompts).to(workspace.device)
-        head = workspace.zero_shot(run, classes, templates).head
+            groups = tokenized(workspace.backbone(run), prompts)
+            return text_head(self.model, groups).to(workspace.device)
+        head = workspace.zero_shot(run, prompts).head
         return copy.deepcopy(head).to(workspace.device)
 
     def _key(self, images: ImageSet) -> str:
@@ -115,7 +116,7 @@ def scoring_slot(workspace: Workspace, run: Run) -> Slot:
     """The model on the device into which the weights of a run are loaded to be evaluated."""
     data, text = workspace.data(run), workspace.architecture(run).text
     compiled = workspace.evaluates_compiled(run)
-    structure = (run.backbone, data.classes, data.templates, text, compiled)
+    structure = (run.backbone, data.prompts, text, compiled)
     return workspace.slot(structure, run, compiled=compiled)
 
 

@@ -79,6 +79,7 @@ def _as_json(run: Run) -> dict[str, Any]:
         "backbone": run.backbone,
         "method": run.method,
         "label": run.label,
+        "also_called": [*run.also_called],
         "config": run.config.model_dump(mode="json"),
         "parents": [[*parent, run_id] for parent, run_id in run.parents],
         "seed": run.seed,
@@ -104,6 +105,7 @@ def _from_json(content: dict[str, Any]) -> Run:
     values["parents"] = tuple(
         (Parent(label, seed), run_id) for label, seed, run_id in content["parents"]
     )
+    values["also_called"] = tuple(content.get("also_called", ()))
     values["files"] = tuple((name, digest) for name, digest in content.get("files", ()))
     values["budget"] = Budget.model_validate(content["budget"])
     values["search"] = search and SearchRun(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from shiftbench.execution.executor import Executor
+    from shiftbench.methods.base import Method
+    from shiftbench.methods.config import MethodConfig
     from shiftbench.suite.suite import Suite
 
 
@@ -98,8 +100,8 @@ def only(suite: Suite, run_id: str) -> Suite:
             f"{run_id} is no run of {suite.name} as it is now: other settings, data or versions "
             "are other runs"
         )
-    labels = {plan.runs[member].label for member in family(plan, run_id)}
     methods = suite.methods[run.task.name]
+    labels = _with_ancestors(run.label, methods)
     cells = product(suite.shots, suite.seeds)
     # A run that no seed can change is in every cell, but for searches that depend on the cell.
     for shots, seed in sorted(cells, key=lambda cell: cell != (run.shots, run.seed)):
@@ -116,7 +118,7 @@ def only(suite: Suite, run_id: str) -> Suite:
     raise AssertionError(f"{run_id} is in the grid, but in no cell of it")
 
 
-def family(plan: Plan, run_id: str) -> set[str]:
-    """A run of a plan and all its ancestors."""
-    parents = (parent for _, parent in plan.runs[run_id].parents)
-    return {run_id}.union(*(family(plan, parent) for parent in parents))
+def _with_ancestors(label: str, methods: Mapping[str, Method[MethodConfig]]) -> set[str]:
+    """The label of a method of a task, and those of all that it builds on."""
+    parents = (parent.label for parent in methods[label].parents())
+    return {label}.union(*(_with_ancestors(parent, methods) for parent in parents))

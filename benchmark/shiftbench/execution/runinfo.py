@@ -53,6 +53,7 @@ def run_info(
         backbone=run.backbone,
         method=run.method,
         label=run.label,
+        also_called=run.also_called or None,
         origin=_origin(method),
         config=settings,
         budget=run.budget.model_dump(mode="json"),

@@ -14,7 +14,7 @@ from shiftbench.core.cpus import loader_processes
 from shiftbench.core.errors import RunFailedError
 from shiftbench.core.locations import cache_dir
 from shiftbench.data.loading import ImageLoader
-from shiftbench.data.prompts import prompts
+from shiftbench.data.prompts import Prompts
 from shiftbench.data.roots import resolve
 from shiftbench.data.store import Store
 from shiftbench.data.subsets import draw
@@ -228,7 +228,7 @@ class Workspace:
         """The pretrained model with the zero-shot head; shared, so not to be changed."""
         data = self.data(run)
         text = self.architecture(run).text
-        return self.zero_shot(run, data.classes, data.templates, text=text)
+        return self.zero_shot(run, data.prompts, text=text)
 
     def copied(self, run: Run) -> ImageClassifier:
         """A copy of the pretrained model on the device, in eval mode, to do with as one likes."""
@@ -237,35 +237,29 @@ class Workspace:
             suit_gpu(model)
         return model.eval()
 
-    def zero_shot(
-        self, run: Run, classes: tuple[str, ...], templates: tuple[str, ...], *, text: bool = False
-    ) -> ImageClassifier:
+    def zero_shot(self, run: Run, prompts: Prompts, *, text: bool = False) -> ImageClassifier:
         """The run's pretrained model as a classifier of any classes; shared, not to be changed.
 
         Args:
             run: whose backbone is meant.
-            classes: their names.
-            templates: of the prompts.
+            prompts: of the classes.
             text: whether the text tower is a part of it.
         """
         return self._zero_shot.get(
-            (run.backbone, classes, templates, text),
-            lambda: self._zero_shot_classifier(run, classes, templates, text),
+            (run.backbone, prompts, text), lambda: self._zero_shot_classifier(run, prompts, text)
         )
 
-    def _zero_shot_classifier(
-        self, run: Run, classes: tuple[str, ...], templates: tuple[str, ...], text: bool
-    ) -> ImageClassifier:
+    def _zero_shot_classifier(self, run: Run, prompts: Prompts, text: bool) -> ImageClassifier:
         backbone = self.backbone(run)
 
         def rows() -> Array:
-            prompted = [prompts(templates, name) for name in classes]
-            return zero_shot_head(backbone, prompted).weight.detach().numpy()
+            return zero_shot_head(backbone, prompts).weight.detach().numpy()
 
         made_by = (arithmetic(CPU), versions("transformers", "tokenizers"))
-        key = key_of("head", *made_by, backbone.identity, *classes, "", *templates)
+        texts = (text for of_class in prompts for text in (*of_class, ""))
+        key = key_of("head", *made_by, backbone.identity, *texts)
         kept = torch.from_numpy(self.features_on_disk.get(key, rows).copy())
-        return zero_shot_classifier(backbone, classes, templates, text=text, rows=kept)
+        return zero_shot_classifier(backbone, prompts, text=text, rows=kept)
 
     def features(self, run: Run, model: ImageClassifier, pixels: Pixels) -> Array:
         """Features (n, width) of a model's image tower, in the precision that the run asks for."""

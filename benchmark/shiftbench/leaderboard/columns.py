@@ -6,6 +6,7 @@ every field, the reading and writing of rows, and the page of columns in the doc
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -188,6 +189,11 @@ def json_text(value: Mapping[str, Any]) -> str:
         ValueError: it holds a number that is not finite.
     """
     return json.dumps(value, sort_keys=True, allow_nan=False, ensure_ascii=False)
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """12 hex digits that stand for a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json_text(value).encode()).hexdigest()[:12]
 
 
 def _annotation(hints: Sequence[Any], kinds: int) -> _Annotation:

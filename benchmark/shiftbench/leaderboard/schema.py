@@ -2,13 +2,11 @@
 
 A table has two kinds of rows. A run that is done has a ``Row`` for every variant × selection ×
 evaluation set × metric; a run that failed has one ``FailedRun``. Both begin with what describes
-the run itself (``RunInfo``). A new column is a new field here; ``python -m
-shiftbench.leaderboard.schema`` prints the page of columns for the docs.
+the run itself (``RunInfo``). A new column is a new field here.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +21,7 @@ from shiftbench.data.sources.registry import plugin_origins as source_origins
 from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.evaluation.metrics.registry import plugin_origins as metric_origins
 from shiftbench.evaluation.results import Result, Role, Selection, role_of
-from shiftbench.leaderboard.columns import Column, Columns, json_text
+from shiftbench.leaderboard.columns import Column, Columns, digest
 from shiftbench.suite.task_metrics import metrics_named
 
 if TYPE_CHECKING:
@@ -80,6 +78,9 @@ class RunInfo:
     label: Annotated[
         str, Column("what the suite calls this configuration of the method", cleaned=True)
     ]
+    also_called: Annotated[
+        tuple[str, ...] | None, Column("other labels that the suite has for the same run, if any")
+    ] = None
     reference: Annotated[
         bool, Column("true for the method that others are compared with (zero-shot)")
     ] = False
@@ -190,6 +191,11 @@ class RunInfo:
         for moment in (self.started, self.finished):
             if moment.tzinfo is None:
                 raise ValueError(f"{moment} needs a time zone")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All that the suite calls this configuration of the method."""
+        return (self.label, *(self.also_called or ()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -337,11 +343,6 @@ def failed(info: RunInfo, error: str, error_file: str | None = None) -> pa.Table
     return to_table([FailedRun(**_values_of(info), error=line, error_file=error_file)])
 
 
-def digest(value: Mapping[str, Any]) -> str:
-    """12 hex digits that stand for a JSON value, whatever the order of its keys."""
-    return hashlib.sha256(json_text(value).encode()).hexdigest()[:12]
-
-
 def task_digest(task: Task) -> str:
     """The digest of a task's definition that rows carry, and by which tasks are compared.
 
@@ -393,7 +394,3 @@ def _check(results: Sequence[Result]) -> None:
 
 def _name(result: Result) -> str:
     return f"{result.variant or 'weights'} on {result.evaluation_set}"
-
-
-if __name__ == "__main__":
-    print(COLUMNS.page(), end="")

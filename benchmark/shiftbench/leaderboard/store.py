@@ -193,14 +193,27 @@ def keep_compact(results: Location) -> None:
         _log.info("the rows are not compacted: %s", error)
 
 
-def relabel(table: pa.Table, labels: Mapping[str, str]) -> pa.Table:
-    """The table with other labels, by run id: suites may call the run they share differently."""
-    column = [labels[run_id] for run_id in table["run_id"].to_pylist()]
+def relabel(table: pa.Table, labels: Mapping[str, Sequence[str]] | None = None) -> pa.Table:
+    """The table with the rows of every run under each of its labels.
+
+    Args:
+        table: with all columns of ``SCHEMA``.
+        labels: of each run, by its id: suites may call the run they share differently. ``None``
+            for those that the suite had which asked for the run first.
+    """
+    if labels is None:
+        firsts, others = (table[name].to_pylist() for name in ("label", "also_called"))
+        of_rows = [(first, *(more or ())) for first, more in zip(firsts, others, strict=True)]
+    else:
+        of_rows = [tuple(labels[run_id]) for run_id in table["run_id"].to_pylist()]
+    rows = [row for row, names in enumerate(of_rows) for _ in names]
+    column = [name for names in of_rows for name in names]
     if column == table["label"].to_pylist():
         return table
     position = table.schema.get_field_index("label")
     field = table.schema.field(position)
-    return table.set_column(position, field, pa.array(column, field.type))
+    repeated = table.take(pa.array(rows, pa.int64()))
+    return repeated.set_column(position, field, pa.array(column, field.type))
 
 
 def stamps(results: Location) -> dict[str, Stamp]:

@@ -135,8 +135,12 @@ def select(
             raise InputError(f"run {run_id} has failed ({run.error})")
     chosen = set(asked) or known.keys()
     wanted = {"task": task, "label": label, "backbone": backbone}
+    called = {
+        run_id: {"task": (run.task,), "label": run.labels, "backbone": (run.backbone,)}
+        for run_id, run in known.items()
+    }
     for name, value in wanted.items():
-        there = {getattr(run, name) for run in known.values()}
+        there = {text for names in called.values() for text in names[name]}
         if value is not None and value not in there:
             raise InputError(f'no run of the {name} "{value}"{nearest(value, there)}')
     found = [
@@ -144,7 +148,7 @@ def select(
         for run_id, run in known.items()
         if run_id in chosen
         and run.status == "done"
-        and all(value in (None, getattr(run, name)) for name, value in wanted.items())
+        and all(value is None or value in called[run_id][name] for name, value in wanted.items())
     ]
     if not found:
         raise InputError("there is no such run that is done")

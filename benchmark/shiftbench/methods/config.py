@@ -82,7 +82,9 @@ class TrainingConfig(MethodConfig):
     max_grad_norm: Annotated[
         float | None, Field(gt=0, description="global gradient norm; null: off")
     ] = 1.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="part of the target spread over all classes")
+    ] = 0.0
     train_head: Annotated[
         bool,
         Field(

@@ -36,7 +36,8 @@ class ImageClassifier(nn.Module):
         text: the backbone without its image tower, or ``None``; it has open_clip's ``encode_text``
             and ``logit_scale``.
         prompts: token ids of every class in every template, (templates, classes, context) int64;
-            there when the text tower is.
+            there when the text tower is. Of a class with fewer prompts than another they recur.
+        n_prompts: how many each class has; ``None`` where there are no prompts.
         chunk: examples or texts encoded at a time while training, whose activations are then
             computed again in the backward pass; ``None`` for all at once.
         frozen_statistics: layers with running statistics (batch norm) use and keep them also while
@@ -49,6 +50,7 @@ class ImageClassifier(nn.Module):
         head: nn.Linear,
         text: nn.Module | None = None,
         prompts: Tensor | None = None,
+        n_prompts: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.visual = visual
@@ -56,6 +58,9 @@ class ImageClassifier(nn.Module):
         self.text = text
         self.prompts: Tensor | None
         self.register_buffer("prompts", prompts, persistent=False)
+        if prompts is not None and n_prompts is None:
+            n_prompts = [len(prompts)] * prompts.shape[1]
+        self.n_prompts = None if n_prompts is None else tuple(n_prompts)
         self.chunk: int | None = None
         self.frozen_statistics = True
 
@@ -147,9 +152,7 @@ def zero_shot_head(
     # Classes of one name share a row bit for bit, so that their logits tie.
     unique = {of_class: i for i, of_class in enumerate(dict.fromkeys(map(tuple, prompts)))}
     rows = [unique[tuple(of_class)] for of_class in prompts]
-    tokens = backbone.tokenizer([text for of_class in unique for text in of_class])
-    groups = torch.split(tokens, [len(of_class) for of_class in unique])
-    return _head_of(backbone.clip, groups, batch_size, rows)
+    return _head_of(backbone.clip, tokenized(backbone, [*unique]), batch_size, rows)
 
 
 @torch.no_grad()
@@ -201,48 +204,42 @@ def _linear(rows: Tensor) -> nn.Linear:
 
 def zero_shot_classifier(
     backbone: Backbone,
-    classes: Sequence[str],
-    templates: Sequence[str],
+    prompts: Sequence[Sequence[str]],
     *,
     text: bool = False,
     rows: Tensor | None = None,
 ) -> ImageClassifier:
-    """The backbone as a classifier of ``classes``: a copy of its image tower, a zero-shot head.
+    """The backbone as a classifier: a copy of its image tower, a zero-shot head.
 
     Args:
         backbone: left as it is.
-        classes: class names.
-        templates: prompts with ``{}`` where the class name goes.
+        prompts: one or more texts for each class, in the order of the classes.
         text: whether to add a copy of the text tower, and the prompts.
         rows: weights (classes, width) of the zero-shot head, where they are known already.
 
     Returns:
         fp32, on the CPU, in eval mode, every parameter trainable.
     """
-    from shiftbench.data.prompts import prompts
-
-    if rows is None:
-        head = zero_shot_head(backbone, [prompts(templates, name) for name in classes])
-    else:
-        head = _linear(rows)
+    head = zero_shot_head(backbone, prompts) if rows is None else _linear(rows)
     visual: nn.Module = copy.deepcopy(backbone.clip.visual).cpu()
     if not text:
         return ImageClassifier(visual, head).requires_grad_(True).eval()
-    tower, tokens = _text_tower(backbone), tokenized(backbone, classes, templates)
-    return ImageClassifier(visual, head, tower, tokens).requires_grad_(True).eval()
+    groups = tokenized(backbone, prompts)
+    most = max(map(len, groups))
+    tokens = torch.stack([group[torch.arange(most) % len(group)] for group in groups], dim=1)
+    counts = [len(group) for group in groups]
+    tower = _text_tower(backbone)
+    return ImageClassifier(visual, head, tower, tokens, counts).requires_grad_(True).eval()
 
 
-def tokenized(backbone: Backbone, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Token ids (templates, classes, context) of every class in every template."""
-    from shiftbench.data.prompts import prompts
-
-    texts = [text for name in classes for text in prompts(templates, name)]
-    tokens = backbone.tokenizer(texts)
-    return tokens.view(len(classes), len(templates), -1).transpose(0, 1).contiguous()
+def tokenized(backbone: Backbone, prompts: Sequence[Sequence[str]]) -> list[Tensor]:
+    """Token ids (its prompts, context) of every class."""
+    tokens = backbone.tokenizer([text for of_class in prompts for text in of_class])
+    return list(torch.split(tokens, [len(of_class) for of_class in prompts]))
 
 
 def text_head(
-    model: ImageClassifier, tokens: Tensor | None = None, *, batch_size: int = 256
+    model: ImageClassifier, groups: Sequence[Tensor] | None = None, *, batch_size: int = 256
 ) -> nn.Linear:
     """The head that the model's present text tower makes of its prompts, on the CPU.
 
@@ -250,13 +247,15 @@ def text_head(
 
     Args:
         model: with a text tower.
-        tokens: of ``tokenized``, for other classes than the model's own.
+        groups: of ``tokenized``, for other classes than the model's own.
         batch_size: texts encoded at once.
     """
-    tokens = model.prompts if tokens is None else tokens
-    if tokens is None:
-        raise TypeError("this model has no prompts")
-    return _head_of(model.text_tower, list(tokens.unbind(1)), batch_size)
+    if groups is None:
+        if model.prompts is None or model.n_prompts is None:
+            raise TypeError("this model has no prompts")
+        of_classes = zip(model.prompts.unbind(1), model.n_prompts, strict=True)
+        groups = [tokens[:count] for tokens, count in of_classes]
+    return _head_of(model.text_tower, groups, batch_size)
 
 
 def _text_tower(backbone: Backbone) -> nn.Module:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from shiftbench.core.plugins import BUILTIN
-from shiftbench.leaderboard.schema import ELSEWHERE, IMPORTED, Row, RunInfo, digest
+from shiftbench.leaderboard.columns import digest
+from shiftbench.leaderboard.schema import ELSEWHERE, IMPORTED, Row, RunInfo
 
 UNKNOWN_METHOD = "?"
 """Stands for the method of a parent that is not in the table."""

@@ -11,7 +11,10 @@ from shiftbench.models.precision import Precision
 
 MINIATURE = "miniature"
 NAMED = frozenset({"tasks", "methods"})
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+REPLACE = "replace"
+"""The mark among named entries that leaves all inherited ones behind."""
+LABEL = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
+Label = Annotated[str, Field(pattern=LABEL)]
 
 
 def _all_differ(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -137,8 +140,10 @@ class Resources(_Closed):
     """Hardware for a run; never changes its outcome beyond floating-point order."""
 
     workers: Annotated[int, Field(ge=1, description="training workers of a run")] = 1
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    gpus_per_worker: Annotated[
+        float, Field(ge=0, description="GPUs of a worker; a fraction shares one")
+    ] = 0
+    cpus_per_worker: Annotated[float, Field(gt=0, description="processors of a worker")] = 1
     memory_per_worker: Annotated[
         int,
         Field(
@@ -181,7 +186,16 @@ class Resources(_Closed):
     max_trials: Annotated[
         int | None, Field(ge=1, description="most trials of a search at once; null: as many as fit")
     ] = None
-    limits: Limits = Limits()
+    limits: Annotated[
+        Limits, Field(description="on waiting, on tries and on what is kept, for special cases")
+    ] = Limits()
+
+
+OF_TASKS: dict[str, str] = {
+    "from": "a registered task to start from, under a name of one's own",
+    "methods": "settings that differ for this task; null: not for this task",
+}
+"""Keys that a suite's task has beside those of ``Task``, and what they mean."""
 
 
 class SuiteFile(_Closed):
@@ -196,7 +210,7 @@ class SuiteFile(_Closed):
         Field(description="suite to start from: a file, relative to this one, or a shipped suite"),
     ] = None
     name: Annotated[str, Field(min_length=1, description="default: the file's name")]
-    description: str = ""
+    description: Annotated[str, Field(description="one line for people")] = ""
     data: Annotated[
         str | None,
         Field(
@@ -204,7 +218,15 @@ class SuiteFile(_Closed):
             "data sets; --data overrides it"
         ),
     ] = None
-    tasks: Annotated[dict[Label, dict[str, Any] | None], Field(min_length=1)]
+    tasks: Annotated[
+        dict[Label, dict[str, Any] | None],
+        Field(
+            min_length=1,
+            description="registered tasks (imagenet, cifar10, iwildcam, fmow, a plugin's), or your "
+            "own; in a suite that extends another, null removes one, a list of names picks some, "
+            "and the key replace: true leaves all inherited ones behind",
+        ),
+    ]
     backbones: Annotated[
         tuple[str, ...],
         AfterValidator(_all_differ),
@@ -216,7 +238,16 @@ class SuiteFile(_Closed):
             "./epoch_3.pt/ViT-B-16",
         ),
     ]
-    methods: Annotated[dict[Label, dict[str, Any] | None], Field(min_length=1)]
+    methods: Annotated[
+        dict[Label, dict[str, Any] | None],
+        Field(
+            min_length=1,
+            description="settings by label; the label is the method's name unless the key method "
+            "says otherwise; in a suite that extends another, null removes one, a list of labels "
+            "picks some with what they build on, and the key replace: true leaves all inherited "
+            "ones behind",
+        ),
+    ]
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...],
         AfterValidator(_all_differ),
@@ -227,8 +258,12 @@ class SuiteFile(_Closed):
         AfterValidator(_all_differ),
         Field(min_length=1, description="training images per class, or 'full' for all"),
     ] = ("full",)
-    budget: Budget = Budget()
-    resources: Resources = Resources()
+    budget: Annotated[
+        Budget, Field(description="what a run may spend, which is a part of its identity")
+    ] = Budget()
+    resources: Annotated[
+        Resources, Field(description="hardware for a run, which changes no outcome")
+    ] = Resources()
     loggers: Annotated[
         tuple[str, ...],
         AfterValidator(_all_differ),

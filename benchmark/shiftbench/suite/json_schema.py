@@ -17,7 +17,7 @@ from shiftbench.data.sources.any_source import AnySource
 from shiftbench.data.tasks.definition import Task
 from shiftbench.data.tasks.registry import TASKS
 from shiftbench.methods.registry import METHODS
-from shiftbench.suite.file import SuiteFile
+from shiftbench.suite.file import OF_TASKS, REPLACE, SuiteFile
 
 SCHEMA_FILE = shipped("suites") / "suite.schema.json"
 
@@ -42,17 +42,17 @@ def json_schema() -> dict[str, Any]:
     task["required"] = []
     task["properties"].pop("name")
     # A patch of a registered task may give some keys of a set only, and null removes a shift.
-    patch = {**definitions["EvaluationSet"], "required": []}
-    task["properties"]["id_test"] = patch
-    task["properties"]["ood_val"] = {"anyOf": [patch, {"type": "null"}]}
+    definitions["EvaluationSet"] = _set_schema(definitions["EvaluationSet"])
+    patch = {"$ref": "#/$defs/EvaluationSet"}
+    task["properties"]["classes"]["anyOf"].append(_by_label())
     task["properties"]["shifts"]["additionalProperties"] = {"anyOf": [patch, {"type": "null"}]}
     task["properties"]["methods"] = {
         "$ref": "#/$defs/methods",
-        "description": "settings that differ for this task; null: not for this task",
+        "description": OF_TASKS["methods"],
     }
     task["properties"]["from"] = {
         "type": "string",
-        "description": "a registered task to start from, under a name of one's own",
+        "description": OF_TASKS["from"],
     }
     definitions["task"] = task
     sources = TypeAdapter(AnySource).json_schema(ref_template="#/$defs/{model}")["oneOf"]
@@ -63,21 +63,29 @@ def json_schema() -> dict[str, Any]:
     entry = {"anyOf": [{"$ref": "#/$defs/task"}, {"type": "null"}]}
     properties = schema["properties"]
     properties["tasks"] = {
-        "description": "registered tasks (imagenet, cifar10, iwildcam, fmow, a plugin's), or your "
-        "own; in a suite that extends another, null removes one",
+        "description": properties["tasks"]["description"],
         "anyOf": [
             {**names, "description": "names: picks these, with all that is inherited for them"},
             {
                 "type": "object",
-                "properties": {n: entry for n, e in TASKS.entries().items() if e.builtin},
+                "properties": {
+                    **{n: entry for n, e in TASKS.entries().items() if e.builtin},
+                    REPLACE: _mark("tasks"),
+                },
                 "additionalProperties": entry,
             },
         ],
     }
     properties["methods"] = {
-        "description": "settings by label; the label is the method's name unless `method` says "
-        "otherwise; in a suite that extends another, null removes one",
-        "anyOf": [names, {"$ref": "#/$defs/methods"}],
+        "description": properties["methods"]["description"],
+        "anyOf": [
+            {
+                **names,
+                "description": "names: picks these of the suite that is extended, with what they "
+                "build on",
+            },
+            {"properties": {REPLACE: _mark("methods")}, **definitions["methods"]},
+        ],
     }
     schema["required"] = []  # an extended suite may say the rest
     return {
@@ -86,6 +94,32 @@ def json_schema() -> dict[str, Any]:
         "title": "ShiftBench suite",
         "description": "A grid of runs: tasks × backbones × methods × shots × seeds.",
     }
+
+
+def _set_schema(model: dict[str, Any]) -> dict[str, Any]:
+    """Some keys of an evaluation set, or a source that stands for ``source`` beside them."""
+    properties = {**model["properties"]}
+    properties["classes"]["anyOf"].append(_by_label())
+    beside = {key: value for key, value in properties.items() if key != "source"}
+    direct = {
+        "description": "a source alone: the kind and its settings beside the set's own keys",
+        "type": "object",
+        "properties": {"kind": {"type": "string"}, **beside},
+        "required": ["kind"],
+    }
+    return {"anyOf": [{**model, "properties": properties, "required": []}, direct]}
+
+
+def _by_label() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "the class of each label, by its number or its name; null leaves one out",
+        "additionalProperties": {"type": ["string", "null"]},
+    }
+
+
+def _mark(what: str) -> dict[str, Any]:
+    return {"type": "boolean", "description": f"true: no {what} are inherited but those named here"}
 
 
 def _referring(schema: Any, alternatives: list[Any], reference: str) -> Any:

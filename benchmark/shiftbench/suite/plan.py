@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, Problems
 from shiftbench.data.sources.registry import plugin_origins as source_origins
 from shiftbench.data.tasks.definition import Holdout
 from shiftbench.evaluation.metrics.registry import plugin_origins as metric_origins
@@ -52,7 +52,8 @@ class Run:
         data_kind: which data the registered tasks stand for, ``real`` or ``miniature/<version>``.
         backbone: its name.
         method: registered name.
-        label: of this configuration of the method in the suite.
+        label: of this configuration of the method in the suite, the first where it has several.
+        also_called: its other labels there: names only, as equal settings are one run.
         config: the method's settings.
         parents: ids of the runs that this one builds on, in the order of the method's parents.
         seed: 0 where no seed can change the outcome.
@@ -80,6 +81,12 @@ class Run:
     whole: bool = False
     files: tuple[tuple[str, str], ...] = ()
     elsewhere: bool = False
+    also_called: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels that the suite has for it."""
+        return (self.label, *self.also_called)
 
     @property
     def held_out(self) -> float | None:
@@ -116,22 +123,27 @@ class Plan:
         Parents of seeds that the suite does not ask for are among them.
 
         Raises:
-            InputError: a backbone is unknown, or two labels mean the same run.
+            InputError: a backbone is unknown, or a method cannot have what it needs.
         """
         runs: dict[str, Run] = {}
+        problems = Problems()
         for (name, task), position in product(suite.tasks.items(), range(len(suite.backbones))):
-            first = _Cell(suite, task, position)
-            for shots, seed in product(suite.shots, suite.seeds):
-                cell = first.of(shots, seed)
-                for label in suite.methods[name]:
-                    cell.add(label, runs)
+            with problems:
+                first = _Cell(suite, task, position)
+                for shots, seed in product(suite.shots, suite.seeds):
+                    cell = first.of(shots, seed)
+                    for label in suite.methods[name]:
+                        with problems:
+                            cell.add(label, runs)
+        problems.check()
         return cls(suite, runs)
 
     def groups(self) -> Iterator[tuple[tuple[str, str, str], list[Run]]]:
-        """Runs by task, backbone and label, in the plan's order."""
+        """Runs by task, backbone and label, in the plan's order; each under all of its labels."""
         groups: dict[tuple[str, str, str], list[Run]] = {}
         for run in self.runs.values():
-            groups.setdefault((run.task.name, run.backbone, run.label), []).append(run)
+            for label in run.labels:
+                groups.setdefault((run.task.name, run.backbone, label), []).append(run)
         yield from groups.items()
 
 
@@ -161,11 +173,7 @@ class _Cell:
             raise suite.error(str(error), "backbones", position) from error
 
     def add(self, label: str, runs: dict[str, Run]) -> str:
-        """Put the run of the method called ``label`` into ``runs``, after its parents; its id.
-
-        Raises:
-            InputError: it is the run of another label too.
-        """
+        """Put the run of the method called ``label`` into ``runs``, after its parents; its id."""
         suite, task = self._suite, self._task
         method = suite.methods[task.name][label]
         parents = tuple(
@@ -175,9 +183,9 @@ class _Cell:
         elsewhere = method.elsewhere or any(runs[run_id].elsewhere for _, run_id in parents)
         whole = self._whole(label, method, parents, runs)
         run = self._run(label, method, parents, whole, elsewhere)
-        first = runs.setdefault(run.id, run).label
-        if first != label:
-            raise suite.error(f'the same as "{first}"; one of the two is enough', "methods", label)
+        known = runs.setdefault(run.id, run)
+        if label not in known.labels:
+            runs[run.id] = replace(known, also_called=(*known.also_called, label))
         return run.id
 
     def of(self, shots: int | None, seed: int) -> _Cell:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from shiftbench.core import document
 from shiftbench.core.document import Node, Place
+from shiftbench.core.errors import Problems
 from shiftbench.core.shipped import shipped
 from shiftbench.core.words import nearest
 from shiftbench.suite.file import NAMED
 from shiftbench.suite.finding import files_in, find, find_base
+from shiftbench.suite.layers import laid_over, plain
 
 
 def read(file: str | Path, overrides: Sequence[str] = (), data: str | None = None) -> Node:
@@ -28,8 +30,11 @@ def read(file: str | Path, overrides: Sequence[str] = (), data: str | None = Non
     file = find(file)
     node = _read_chain(file, str(file), ())
     node = document.merge(_name_after(file), node)
+    problems = Problems()
     for text in overrides:
-        node = _assign(node, text)
+        with problems:
+            node = _assign(node, text)
+    problems.check()
     if data is not None:
         option = Place(f"--data {data}", None, Path())
         node = document.merge(node, document.tree({"data": data}, option))
@@ -54,7 +59,7 @@ def _read_chain(file: Path, shown: str, seen: tuple[Path, ...]) -> Node:
     node = document.read(file, shown)
     extends = node.child("extends")
     if extends is None:
-        return node
+        return plain(node)
     if not isinstance(extends.value, str):
         raise extends.error("must be the path of another suite file")
     base = find_base(file, extends.value)
@@ -68,7 +73,7 @@ def _read_chain(file: Path, shown: str, seen: tuple[Path, ...]) -> Node:
     if base.resolve() in seen:
         raise extends.error(f'"{extends.value}" extends this suite in turn')
     inherited = _read_chain(base, os.path.normpath(base), seen).without("name", "description")
-    return document.merge(inherited, node.without("extends"), NAMED)
+    return laid_over(inherited, node.without("extends"))
 
 
 def _name_after(file: Path) -> Node:
@@ -84,4 +89,4 @@ def _assign(node: Node, text: str) -> Node:
         inherited = document.named_entries(node.children[key]) if key in node.children else node
         if key in NAMED and entry.value is None and inherited.child(name) is None:
             raise entry.error(f'there is no "{name}" to remove{nearest(name, inherited.children)}')
-    return document.merge(node, assignment, NAMED)
+    return laid_over(node, assignment)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NoReturn
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping
 
 from shiftbench.core import document
 from shiftbench.core.document import Key, Node, Place
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, Problems
 from shiftbench.core.validation import validate
 from shiftbench.core.words import nearest
 from shiftbench.data.tasks.definition import Task
@@ -16,8 +17,19 @@ from shiftbench.methods.base import EnsembleMethod, Method
 from shiftbench.methods.config import MethodConfig, file_settings
 from shiftbench.methods.registry import METHODS
 from shiftbench.models.names import LOCAL
-from shiftbench.suite.file import MINIATURE
+from shiftbench.suite.file import LABEL, MINIATURE
+from shiftbench.suite.shorthands import with_files
 from shiftbench.suite.task_metrics import faults
+
+
+def named(node: Node, key: str) -> Mapping[str, Node]:
+    """The tasks or methods of a suite's document whose names and settings are well-formed."""
+    entries = node.child(key)
+    return {
+        name: entry
+        for name, entry in (entries.children if entries else {}).items()
+        if re.match(LABEL, name) and isinstance(entry.value, dict | None)
+    }
 
 
 def resolve_data(node: Node) -> str:
@@ -48,7 +60,7 @@ def resolve_task(name: str, entry: Node, *, miniature: bool) -> Task:
         miniature: whether the registered tasks stand for miniature data.
 
     Raises:
-        InputError: one line with file, line, key and what is accepted.
+        InputError: a line for each fault, with file, line, key and what is accepted.
     """
     patch = entry.without("methods", "from")
     if "name" in patch.children:
@@ -71,9 +83,12 @@ def resolve_task(name: str, entry: Node, *, miniature: bool) -> Task:
             settings = registered.model_dump(mode="json", exclude={"name"})
             base = document.tree(settings, entry.place, entry.path)
             patch = document.merge(base, patch)
+        patch = with_files(patch)
         task = validate(Task, _without_removed_shifts(_named(name, patch)))
+    problems = Problems()
     for path, fault in faults(task):
-        raise patch.error(fault, path)
+        problems.note(patch.error(fault, path))
+    problems.check()
     return task
 
 
@@ -126,38 +141,61 @@ def resolve_methods(node: Node, task: str) -> dict[str, Method[MethodConfig]]:
     """The methods of one task by label, with the task's own settings applied.
 
     Raises:
-        InputError: one line with file, line, key and what is accepted.
+        InputError: a line for each fault, with file, line, key and what is accepted.
     """
     own = node.nearest(("tasks", task)).child("methods")
     overrides = {} if own is None else own.children
     if own is not None and not isinstance(own.value, dict | None):
         raise own.error("must map the labels of methods to the settings that differ here")
-    entries = node.children["methods"].children
+    entries = named(node, "methods")
+    problems = Problems()
     for label, override in overrides.items():
         if label not in entries:
-            raise override.error(f'this suite has no method "{label}"{nearest(label, entries)}')
+            message = f'this suite has no method "{label}"{nearest(label, entries)}'
+            problems.note(override.error(message))
+    left = {
+        label: document.merge(entry, overrides[label]) if label in overrides else entry
+        for label, entry in entries.items()
+        if label not in overrides or overrides[label].value is not None
+    }
     methods = {}
-    for label, entry in entries.items():
-        if label not in overrides:
-            methods[label] = _resolve_method(label, entry)
-        elif overrides[label].value is not None:
-            methods[label] = _resolve_method(label, document.merge(entry, overrides[label]))
-    if not methods:
-        raise node.error("no method is left for this task", ("tasks", task))
-    _check_parents(node, task, methods)
+    for label, entry in left.items():
+        with problems:
+            methods[label] = resolve_method(label, entry)
+    if entries and not left:
+        problems.note(node.error("no method is left for this task", ("tasks", task)))
+    malformed = _labels(node) - entries.keys()
+    for fault in _faults_of_parents(node, task, methods, left.keys() | malformed):
+        problems.note(fault)
+    problems.check()
     return methods
 
 
-def _resolve_method(label: str, entry: Node) -> Method[MethodConfig]:
-    named = entry.child("method")
-    if named is not None and not isinstance(named.value, str):
-        raise named.error("must be the name of a registered method")
-    name = label if named is None else str(named.value)
+def _labels(node: Node) -> set[str]:
+    """The labels of all methods of a suite's document, well-formed or not."""
+    methods = node.child("methods")
+    return set() if methods is None else {*methods.children}
+
+
+def resolve_method(label: str, entry: Node) -> Method[MethodConfig]:
+    """A method with its settings.
+
+    Args:
+        label: what the suite calls it.
+        entry: its settings in one task.
+
+    Raises:
+        InputError: a line for each fault, with file, line, key and what is accepted.
+    """
+    chosen = entry.child("method")
+    if chosen is not None and not isinstance(chosen.value, str):
+        raise chosen.error("must be the name of a registered method")
+    name = label if chosen is None else str(chosen.value)
     try:
         kind = METHODS.load(name)
     except InputError as error:
-        hint = "" if named is not None else '; "method:" says which one a label of your own means'
-        raise (named or entry).error(f"{error}{hint}") from error
+        hint = "" if chosen is not None else '; "method:" says which one a label of your own means'
+        raise (chosen or entry).error(f"{error}{hint}") from error
     config = validate(kind.Config, _with_paths(entry.without("method"), kind.Config))
     try:
         return kind(config)
@@ -208,26 +246,57 @@ def _is_yaml(node: Node) -> bool:
     return str(node.value).endswith((".yaml", ".yml"))
 
 
-def _check_parents(node: Node, task: str, methods: Mapping[str, Method[MethodConfig]]) -> None:
-    """Refuse parents that are not in the suite or have no weights, and circles of parents."""
+def _faults_of_parents(
+    node: Node,
+    task: str,
+    methods: Mapping[str, Method[MethodConfig]],
+    labels: Collection[str],
+) -> Iterator[InputError]:
+    """Parents that are not in the suite or have no weights, and a circle of parents.
 
-    def fail(label: str, message: str) -> NoReturn:
-        key = "parents" if "parents" in type(methods[label].config).model_fields else "parent"
-        override: tuple[Key, ...] = ("tasks", task, "methods", label, key)
-        overridden = node.nearest(override).path == override
-        raise node.error(message, override if overridden else ("methods", label, key))
+    Args:
+        node: the suite's document.
+        task: of the methods.
+        methods: by label, those that could be resolved.
+        labels: of all methods of the task. One that has a fault itself may be what is meant.
+    """
+    everywhere = _labels(node)
+    faulty = everywhere - methods.keys()
+    for label, method in methods.items():
+        for parent, _ in method.parents():
+            if parent in everywhere and parent not in labels:
+                message = f'there is no method "{parent}" for task {task}'
+                yield _fault_of_parent(node, task, label, method, message)
+            elif parent not in everywhere and not difflib.get_close_matches(parent, faulty):
+                message = f'there is no method "{parent}"{nearest(parent, labels)}'
+                yield _fault_of_parent(node, task, label, method, message)
+            elif isinstance(methods.get(parent), EnsembleMethod):
+                message = f'"{parent}" is an ensemble of outputs and has no weights'
+                yield _fault_of_parent(node, task, label, method, message)
+    circle = next(filter(None, (_circle(methods, (label,)) for label in methods)), None)
+    if circle is not None:
+        label = circle[-2]
+        message = f"methods that need each other: {' → '.join(circle)}"
+        yield _fault_of_parent(node, task, label, methods[label], message)
 
-    def visit(label: str, below: tuple[str, ...]) -> None:
-        for parent, _ in methods[label].parents():
-            if parent not in methods:
-                near = nearest(parent, methods)
-                fail(label, f'there is no method "{parent}" for task {task}{near}')
-            if isinstance(methods[parent], EnsembleMethod):
-                fail(label, f'"{parent}" is an ensemble of outputs and has no weights')
-            if parent in (*below, label):
-                circle = " → ".join((*below, label, parent))
-                fail(label, f"methods that need each other: {circle}")
-            visit(parent, (*below, label))
 
-    for label in methods:
-        visit(label, ())
+def _circle(
+    methods: Mapping[str, Method[MethodConfig]], path: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    """The first way on from a path of labels, each a parent of the one before, to one of them."""
+    for parent, _ in methods[path[-1]].parents():
+        if parent in path:
+            return (*path, parent)
+        if parent in methods and (found := _circle(methods, (*path, parent))) is not None:
+            return found
+    return None
+
+
+def _fault_of_parent(
+    node: Node, task: str, label: str, method: Method[MethodConfig], message: str
+) -> InputError:
+    """An error about the setting that names a method's parents, where it is written."""
+    key = "parents" if "parents" in type(method.config).model_fields else "parent"
+    override: tuple[Key, ...] = ("tasks", task, "methods", label, key)
+    overridden = node.nearest(override).path == override
+    return node.error(message, override if overridden else ("methods", label, key))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shiftbench.core.document import Key, Node
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, Problems
 from shiftbench.core.validation import validate
 from shiftbench.data.tasks.definition import Task
 from shiftbench.methods.base import Method
@@ -15,11 +15,18 @@ from shiftbench.methods.config import MethodConfig
 from shiftbench.suite.file import MINIATURE, Budget, Resources, SuiteFile
 from shiftbench.suite.reading import read
 from shiftbench.suite.resolving import (
+    named,
     resolve_backbones,
     resolve_data,
     resolve_methods,
     resolve_task,
 )
+
+
+def _root(node: Node) -> str | None:
+    """Where the data are, as far as a suite says; nothing for what is no text."""
+    data = node.child("data")
+    return resolve_data(data) if data is not None and isinstance(data.value, str) else None
 
 
 @dataclass(frozen=True)
@@ -66,22 +73,29 @@ class Suite:
             data: ``--data``, wins over the file; a folder relative to the working directory.
 
         Raises:
-            InputError: one line with file, line, key and what is accepted.
+            InputError: a line for each fault, with file, line, key and what is accepted.
         """
         node = read(file, overrides, data)
-        spec = validate(SuiteFile, node)
-        root = None if spec.data is None else resolve_data(node.children["data"])
-        tasks = {
-            name: resolve_task(name, entry, miniature=root == MINIATURE)
-            for name, entry in node.children["tasks"].children.items()
-        }
+        problems = Problems()
+        root = None
+        with problems:
+            spec = validate(SuiteFile, node)
+        with problems:
+            root = _root(node)
+        tasks, methods = {}, {}
+        for name, entry in named(node, "tasks").items():
+            with problems:
+                tasks[name] = resolve_task(name, entry, miniature=root == MINIATURE)
+            with problems:
+                methods[name] = resolve_methods(node, name)
+        problems.check()
         return cls(
             name=spec.name,
             description=spec.description,
             data=root,
             tasks=tasks,
             backbones=resolve_backbones(node.children["backbones"]),
-            methods={name: resolve_methods(node, name) for name in tasks},
+            methods=methods,
             seeds=spec.seeds,
             shots=tuple(None if shots == "full" else shots for shots in spec.shots),
             budget=spec.budget,

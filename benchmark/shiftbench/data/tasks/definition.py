@@ -7,10 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from shiftbench.data.prompts import CLASS_LISTS, FROM_DATA, TEMPLATE_SETS, check_template
+from shiftbench.data.prompts import (
+    CLASS_LISTS,
+    FROM_DATA,
+    TEMPLATE_SETS,
+    Prompts,
+    check_template,
+    resolve_classes,
+)
 from shiftbench.data.sources.any_source import AnySource
 from shiftbench.data.sources.base import Closed, Source
 from shiftbench.data.tasks.names import composed, not_distinct
+from shiftbench.data.tasks.prompting import misfit
 
 ID_TEST = "id-test"
 RESERVED = ("id-val", ID_TEST, "ood-val")
@@ -22,8 +30,9 @@ MOST_VALIDATION_SHOTS = 4
 """Few-shot validation sets have min(k, 4) images of every class, as in CoOp."""
 
 Texts = str | tuple[str, ...]
-Vocabulary = tuple[tuple[str, ...], tuple[str, ...]]
-"""Class names in label order, and templates."""
+Templates = Texts | dict[str, tuple[str, ...]]
+Vocabulary = tuple[tuple[str, ...], Prompts]
+"""Class names in label order, and their prompts."""
 
 
 def known_classes(classes: Texts | None) -> Texts | None:
@@ -43,10 +52,17 @@ def known_classes(classes: Texts | None) -> Texts | None:
     return classes
 
 
-def known_templates(templates: Texts | None) -> Texts | None:
-    """Return ``templates`` if it is a list of texts, the name of such a list, or nothing."""
+def known_templates(templates: Templates | None) -> Templates | None:
+    """Return ``templates``: texts, the name of a list of them, texts of each class, or nothing."""
     if templates is None:
         return None
+    if isinstance(templates, dict):
+        if fault := not_distinct(tuple(templates)):
+            raise ValueError(fault)
+        bare = next((name for name, said in templates.items() if not all((said, *said))), None)
+        if bare is not None or not templates:
+            raise ValueError(f'there are no prompts for the class "{bare}"' if bare else "is empty")
+        return {composed(name): said for name, said in templates.items()}
     if isinstance(templates, str):
         if templates not in TEMPLATE_SETS:
             known = ", ".join(TEMPLATE_SETS)
@@ -55,6 +71,18 @@ def known_templates(templates: Texts | None) -> Texts | None:
     if not templates:
         raise ValueError("name at least one template")
     return tuple(check_template(template) for template in templates)
+
+
+def _by_class(templates: Templates | None) -> bool:
+    return isinstance(templates, dict)
+
+
+def _check_prompts(classes: Texts | None, templates: Templates | None) -> None:
+    """Refuse sentences of other classes, as far as the classes are known without the data."""
+    if not isinstance(templates, dict) or classes is None or classes == FROM_DATA:
+        return
+    if fault := misfit(resolve_classes(classes), templates):
+        raise ValueError(f"templates: {fault}")
 
 
 class EvaluationSet(Closed):
@@ -67,7 +95,10 @@ class EvaluationSet(Closed):
     a shift of ImageNet is scored among CIFAR-10's names (cross-dataset transfer).
     """
 
-    source: AnySource
+    source: Annotated[
+        AnySource,
+        Field(description="its images; a suite may name kind and settings here without it"),
+    ]
     metric: Annotated[
         str, Field(description="accuracy, macro-f1, worst-region, ece:15, … or of a plugin")
     ] = "accuracy"
@@ -79,7 +110,7 @@ class EvaluationSet(Closed):
         Texts | None, Field(description="of a shift whose classes are not the task's; as there")
     ] = None
     templates: Annotated[
-        Texts | None, Field(description="for classes of its own; null: the task's")
+        Templates | None, Field(description="for classes of its own; null: the task's")
     ] = None
 
     _known_classes = field_validator("classes")(known_classes)
@@ -89,6 +120,7 @@ class EvaluationSet(Closed):
     def _templates_go_with_classes(self) -> EvaluationSet:
         if self.templates is not None and self.classes is None:
             raise ValueError('"templates" of its own go with "classes" of its own')
+        _check_prompts(self.classes, self.templates)
         return self
 
 
@@ -135,20 +167,41 @@ class Task(Closed):
     new names. The task's other shifts are left out: they mix both.
     """
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1, description="its key in a suite")]
     classes: Annotated[
         Texts,
-        Field(description=f"{', '.join(CLASS_LISTS)}, {FROM_DATA}, or the names in label order"),
+        Field(
+            description=f"{', '.join(CLASS_LISTS)}, {FROM_DATA}, the names in label order, or a "
+            "name for each label; a file (.txt, .json, .yaml) may hold either"
+        ),
     ]
     templates: Annotated[
-        Texts,
-        Field(description=f"{', '.join(TEMPLATE_SETS)}, or texts with {{}} for the class name"),
+        Templates,
+        Field(
+            description=f"{', '.join(TEMPLATE_SETS)}, texts with {{}} for the class name, or for "
+            "each class its own sentences; a file (.txt, .json, .yaml) may hold either"
+        ),
     ] = "simple"
-    train: AnySource
-    id_val: SourceOrHoldout = Holdout(holdout=0.1)
-    id_test: EvaluationSet
-    ood_val: EvaluationSet | None = None
-    shifts: dict[str, EvaluationSet] = Field(default_factory=dict)
+    train: Annotated[
+        AnySource, Field(description="training images: the kind of source, and its settings")
+    ]
+    id_val: Annotated[
+        SourceOrHoldout,
+        Field(description="in-distribution validation: a source, or a part held out of train"),
+    ] = Holdout(holdout=0.1)
+    id_test: Annotated[EvaluationSet, Field(description="in-distribution test images")]
+    ood_val: Annotated[
+        EvaluationSet | None,
+        Field(description="images of other distributions that searches look at; no shift's"),
+    ] = None
+    shifts: Annotated[
+        dict[str, EvaluationSet],
+        Field(
+            default_factory=dict,
+            description="evaluation sets of other distributions, by name; in a suite, null removes "
+            "one that the registered task has",
+        ),
+    ]
     class_split: Annotated[
         Literal["base-to-new"] | None,
         Field(description="train on the first half of the classes, and test on each half"),
@@ -179,6 +232,13 @@ class Task(Closed):
         for name, item in (("id_test", self.id_test), ("ood_val", self.ood_val)):
             if item is not None and item.classes is not None:
                 raise ValueError(f"{name} has the task's classes; only a shift may have its own")
+        _check_prompts(self.classes, self.templates)
+        for name, item in self.shifts.items():
+            if item.classes is not None and item.templates is None and _by_class(self.templates):
+                raise ValueError(
+                    f"shift {name} has classes of its own, and the task's templates are sentences "
+                    "for the task's: name templates for it"
+                )
         return self
 
     def evaluation_sets(self) -> dict[str, EvaluationSet]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from shiftbench.core.errors import InputError
 from shiftbench.data.images import NONE_UNREADABLE, ImageSet, Unreadable
-from shiftbench.data.prompts import FROM_DATA, resolve_templates
+from shiftbench.data.prompts import FROM_DATA, Prompts
 from shiftbench.data.sources.base import Source
 from shiftbench.data.sources.custom import CustomSource
 from shiftbench.data.subsets import few_shot, split_holdout
@@ -22,8 +22,10 @@ from shiftbench.data.tasks.definition import (
     EvaluationSet,
     Holdout,
     Task,
+    Templates,
     Vocabulary,
 )
+from shiftbench.data.tasks.prompting import class_prompts
 
 _NAMED = 5  # classes that a message names
 
@@ -34,18 +36,18 @@ class TaskData:
 
     Attributes:
         classes: names in label order; with a class split, of the base classes.
-        templates: format strings, see ``shiftbench.data.prompts``.
+        prompts: the texts that describe each class, see ``shiftbench.data.prompts``.
         train: training images, labelled by the task's classes.
         id_val: ID validation images.
         evaluation: every set to score on, ``id-val`` included.
-        vocabularies: class names and templates of the evaluation sets that have their own; labels
+        vocabularies: class names and prompts of the evaluation sets that have their own; labels
             and projections of such a set are positions in those names.
         shortage: classes with fewer images than the shots that were asked for, for people;
             ``None`` where there are none.
     """
 
     classes: tuple[str, ...]
-    templates: tuple[str, ...]
+    prompts: Prompts
     train: ImageSet
     id_val: ImageSet
     evaluation: dict[str, tuple[EvaluationSet, ImageSet]]
@@ -105,7 +107,7 @@ def open_task(
         raise InputError(f"shots: {shots} is not at least 1")
     classes, new = base_and_new(task, root)
     names = classes + new
-    templates = resolve_templates(task.templates)
+    prompts = _prompts(names, task.templates, f"task {task.name}")
     train = of_base_classes(task, open_aligned(task.train, "train", names, root), "train", classes)
     _check_classes(task, train, classes)
     if isinstance(task.id_val, Holdout):
@@ -131,15 +133,17 @@ def open_task(
             images = of_classes(
                 open_scored(item, name, names, root), name, len(classes), len(names)
             )
-            vocabularies[name] = new, templates
+            vocabularies[name] = new, prompts[len(classes) :]
         elif item.classes is not None:
-            own = class_names(item.classes, item.source, f"task {task.name}: {name}", root)
+            owner = f"task {task.name}: {name}"
+            own = class_names(item.classes, item.source, owner, root)
             images = open_scored(item, name, own, root)
-            vocabularies[name] = own, resolve_templates(item.templates or task.templates)
+            vocabularies[name] = own, _prompts(own, item.templates or task.templates, owner)
         else:
             images = of_base_classes(task, open_scored(item, name, names, root), name, classes)
         evaluation[name] = (item, _readable(images, unreadable, f"task {task.name}: {name}"))
-    return TaskData(classes, templates, train, id_val, evaluation, vocabularies, shortage)
+    of_task = prompts[: len(classes)]
+    return TaskData(classes, of_task, train, id_val, evaluation, vocabularies, shortage)
 
 
 def open_ood_val(
@@ -161,6 +165,13 @@ def open_ood_val(
         task, open_scored(item, "ood-val", classes + new, root), "ood-val", classes
     )
     return item, _readable(images, unreadable, f"task {task.name}: ood-val")
+
+
+def _prompts(classes: tuple[str, ...], templates: Templates, owner: str) -> Prompts:
+    try:
+        return class_prompts(classes, templates)
+    except InputError as error:
+        raise InputError(f"{owner}: {error}") from error
 
 
 def _short(images: ImageSet, shots: int, classes: tuple[str, ...], of: str = "") -> str:

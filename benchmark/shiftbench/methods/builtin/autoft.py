@@ -87,7 +87,9 @@ class AutoFtConfig(TrainingConfig):
             "row for each image and template, so there it is the number of templates",
         ),
     ] = 1
-    search: SearchConfig = SearchConfig()
+    search: Annotated[
+        SearchConfig, Field(description="how it is searched, on OOD validation data")
+    ] = SearchConfig()
 
     @field_validator("objective", mode="before", json_schema_input_type=str | Objective)
     @classmethod

@@ -57,7 +57,9 @@ class TunedConfig(MethodConfig):
             "that of the settings, on a log scale, and weight_decay from 0 to 1"
         ),
     ] = None
-    search: SearchConfig = SearchConfig()
+    search: Annotated[
+        SearchConfig, Field(description="how it is searched, on OOD validation data")
+    ] = SearchConfig()
 
     @field_validator("of")
     @classmethod

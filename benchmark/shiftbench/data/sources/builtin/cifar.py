@@ -232,7 +232,7 @@ class Cifar10(PublishedSource):
     """CIFAR-10 in Python pickles: ``cifar-10-batches-py/data_batch_1`` … ``test_batch``."""
 
     kind: Literal["cifar10"] = "cifar10"
-    split: Literal["train", "test"]
+    split: Annotated[Literal["train", "test"], Field(description="which of the published parts")]
 
     places = ("cifar-10-batches-py",)
     home = _CIFAR_HOME
@@ -333,8 +333,10 @@ class Cifar10C(_Shift):
     """CIFAR-10-C: ``CIFAR-10-C/<corruption>.npy``, one fifth of the rows for each severity."""
 
     kind: Literal["cifar10-c"] = "cifar10-c"
-    corruptions: tuple[str, ...] = ALL_CORRUPTIONS
-    severity: Annotated[int, Field(ge=1, le=5)] = 5
+    corruptions: Annotated[
+        tuple[str, ...], Field(description="kinds of corruption, each with images of its own")
+    ] = ALL_CORRUPTIONS
+    severity: Annotated[int, Field(ge=1, le=5, description="how strong they are")] = 5
 
     places = ("CIFAR-10-C",)
     home = "https://zenodo.org/records/2535967"

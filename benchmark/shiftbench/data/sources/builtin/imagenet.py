@@ -102,7 +102,7 @@ class ImageNet(_ImageNetLabels):
     """ImageNet (ILSVRC 2012): ``imagenet/train``, ``imagenet/val`` or FLYP's ``ILSVRC2012/…``."""
 
     kind: Literal["imagenet"] = "imagenet"
-    split: Literal["train", "val"]
+    split: Annotated[Literal["train", "val"], Field(description="which of the published parts")]
 
     home = "https://image-net.org/download.php (registration), extracted into class folders"
 
@@ -225,8 +225,10 @@ class ImageNetC(_ImageNetLabels):
     """ImageNet-C: ``<corruption>/<severity>/<wnid>/``, images that need no resizing."""
 
     kind: Literal["imagenet-c"] = "imagenet-c"
-    corruptions: tuple[str, ...] = STANDARD_CORRUPTIONS
-    severity: Annotated[int, Field(ge=1, le=5)] = 5
+    corruptions: Annotated[
+        tuple[str, ...], Field(description="kinds of corruption, each with images of its own")
+    ] = STANDARD_CORRUPTIONS
+    severity: Annotated[int, Field(ge=1, le=5, description="how strong they are")] = 5
 
     places = ("imagenet-c", "ImageNet-C")
     home = "https://zenodo.org/records/2235448"

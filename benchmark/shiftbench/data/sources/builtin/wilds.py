@@ -11,10 +11,11 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError
@@ -85,7 +86,7 @@ def years(location: str, column: str, times: list[str]) -> npt.NDArray[np.int64]
 class _Wilds(PublishedSource):
     """A WILDS data set: a table beside a folder of images, split by the table."""
 
-    split: Split
+    split: Annotated[Split, Field(description="which of the published parts")]
 
     @property
     def title(self) -> str:
