@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 VERBS = {
+    "init": "init",
     "run": "run",
     "submit": "submit",
     "plan": "plan",
@@ -119,7 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except InputError as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        for line in error.lines:
+            typer.echo(f"error: {line}", err=True)
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
