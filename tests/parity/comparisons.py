@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from PIL import Image
 from shiftbench.data.images import ImageSet
 from shiftbench.data.prompts import FMOW, FMOW_CATEGORIES, prompts
@@ -25,43 +23,10 @@ from shiftbench.models.classifier import zero_shot_head
 from shiftbench.models.weights import interpolate
 from torch import Tensor, nn
 
+from tests.parity.differences import FP64, Comparison, Difference, difference
 from tests.parity.official import load
 
-FP32 = 2e-6
-FP64 = 1e-12
 CLASSES = 1000
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The largest difference between our numbers and official ones.
-
-    Attributes:
-        subject: what was compared.
-        largest: max |ours - theirs|.
-        scale: max |theirs|.
-        tolerance: the greatest ``largest / scale`` that rounding explains.
-    """
-
-    subject: str
-    largest: float
-    scale: float
-    tolerance: float
-
-    @property
-    def agrees(self) -> bool:
-        return self.largest <= self.tolerance * self.scale
-
-
-def difference(
-    subject: str, ours: ArrayLike | Tensor, theirs: ArrayLike | Tensor, tolerance: float = FP32
-) -> Difference:
-    """Of two arrays, which must have the same shape."""
-    one, other = _array(ours), _array(theirs)
-    if one.shape != other.shape:
-        raise ValueError(f"{subject}: ours has shape {one.shape}, theirs {other.shape}")
-    largest = float(np.abs(one - other).max())
-    return Difference(subject, largest, float(np.abs(other).max()), tolerance)
 
 
 def interpolation(root: Path) -> Iterator[Difference]:
@@ -235,12 +200,7 @@ def _gradients(loss: Tensor, leaves: list[Tensor]) -> tuple[Tensor, ...]:
     return torch.autograd.grad(loss, leaves)
 
 
-def _array(values: ArrayLike | Tensor) -> np.ndarray:
-    return np.asarray(values.detach() if isinstance(values, Tensor) else values, np.float64)
-
-
-Comparison = Callable[[Path], Iterator[Difference]]
-COMPARISONS: tuple[tuple[str, str, Comparison], ...] = (
+COMPARISONS: tuple[Comparison, ...] = (
     ("wise-ft", ".", interpolation),
     ("wise-ft", ".", head),
     ("wise-ft", ".", schedules),
@@ -253,4 +213,3 @@ COMPARISONS: tuple[tuple[str, str, Comparison], ...] = (
     ("auto-ft", "autoft", contrastive),
     ("auto-ft", "autoft", learned_loss),
 )
-"""Name of the checkout, the folder in it that holds its packages, and what is compared."""

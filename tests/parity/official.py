@@ -72,7 +72,7 @@ class _Checkout(MetaPathFinder):
 
 
 class _Empty(Loader):
-    """Makes modules in which every name is an empty class, which can be called and derived from."""
+    """Makes modules in which every name is an empty class, to call, subscript and derive from."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return _StandIn(spec.name)
@@ -85,7 +85,7 @@ class _StandIn(ModuleType):
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {})
+        return type(name, (), {"__class_getitem__": classmethod(lambda cls, _: cls)})
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import pytest
 from tests.parity import __main__ as script
 from tests.parity.comparisons import schedules
 
-CHECKOUTS = ("wise-ft", "FLYP", "auto-ft", "wilds")
+CHECKOUTS = ("wise-ft", "FLYP", "auto-ft", "mergekit", "LiNeS", "MergeLM", "TPGM", "wilds")
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:

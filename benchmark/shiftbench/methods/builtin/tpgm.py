@@ -78,9 +78,8 @@ class Tpgm(DerivedMethod[TpgmConfig]):
     model on ID validation, in eval mode. So it is a WiSE-FT whose α is learned tensor by tensor.
 
     The released script learns the radii on the images that it then tests on; here it is the ID
-    validation set. Its ``mars`` may also lengthen rows whose norm is below the radius; here as in
-    the paper a projection never does. Of a text tower, which has no part in the loss of a linear
-    head, tensors keep half their change.
+    validation set. Of a text tower, which has no part in the loss of a linear head, tensors keep
+    half their change.
     """
 
     name: ClassVar[str] = "tpgm"
