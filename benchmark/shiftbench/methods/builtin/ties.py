@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -48,38 +49,47 @@ def trim_thresholds(vectors: TaskVectors, density: float) -> list[float]:
 
 
 def trimmed(deltas: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """Deltas (n, …) of n models, float64, zero where they are smaller than a model's threshold."""
+    """Deltas (n, …) of n models, zero where they are smaller than a model's threshold."""
     import torch
 
     kept = [torch.where(d.abs() >= t, d, 0.0) for d, t in zip(deltas, thresholds, strict=True)]
-    return torch.stack(kept).double()
+    return torch.stack(kept)
 
 
-def elected_mean(kept: Tensor, otherwise: float) -> Tensor:
+def elected_mean(kept: Tensor, otherwise: Callable[[], float]) -> Tensor:
     """Mean, scalar by scalar, over the models whose change has the sign that was elected.
 
     Elected is the sign of the models' sum: of their votes, weighed by magnitude (algorithm 1).
 
     Args:
         kept: trimmed deltas (n, …).
-        otherwise: the sign where the sum is zero; negative if it is itself 0.
+        otherwise: gives the sign where changes cancel each other; negative if it is itself 0.
     """
     sign = kept.sum(0).sign()
-    sign[sign == 0] = otherwise
+    cancelled = (sign == 0) & kept.any(0)
+    if cancelled.any():
+        sign[cancelled] = otherwise()
     chosen = kept * ((kept > 0) == (sign > 0))
-    mean: Tensor = chosen.sum(0) / chosen.count_nonzero(0).clamp(min=1)
+    mean: Tensor = chosen.sum(0) / (chosen != 0).sum(0).clamp(min=1)
     return mean
 
 
 def ties(vectors: TaskVectors, density: float) -> Callable[[str], Tensor]:
-    """The merged change of the tensor of a name, float64, in three passes over the weights."""
+    """The merged change of the tensor of a name, as a function of the name.
+
+    Where kept changes cancel each other, elected is the sign that most scalars of all tensors have.
+    Only then are the weights looked through for it.
+    """
     thresholds = trim_thresholds(vectors, density)
 
     def kept(name: str) -> Tensor:
         return trimmed(vectors.of(name), thresholds)
 
-    votes = sum(float(kept(name).sum(0).sign().sum()) for name in vectors.names)
-    majority = float((votes > 0) - (votes < 0))
+    @functools.cache
+    def majority() -> float:
+        votes = sum(float(kept(name).sum(0).sign().sum()) for name in vectors.names)
+        return float((votes > 0) - (votes < 0))
+
     return lambda name: elected_mean(kept(name), majority)
 
 
