@@ -10,10 +10,11 @@ from shiftbench.data.tasks.opening import open_task
 from shiftbench.execution.begun import Begun
 from shiftbench.execution.cost import Amount, Cost, Estimator, measured_speeds, plan_state
 from shiftbench.execution.sizes import Sizes
-from shiftbench.execution.throughput import CPU, Rates
+from shiftbench.execution.throughput import CPU, Rates, device_of
 from shiftbench.leaderboard.runfolder import Fit, RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import done, failed
 from shiftbench.leaderboard.store import write_run
+from shiftbench.suite.file import Resources
 from shiftbench.suite.json_schema import SCHEMA_FILE
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
@@ -248,7 +249,7 @@ def test_failed_runs_and_unknown_methods_measure_nothing():
         failed(info("a"), "broken"),
         done(info("b", method="of-another-package"), results({"id-test": 0.5})),
     ]
-    assert not measured_speeds(pa.concat_tables(tables)).training
+    assert not measured_speeds(pa.concat_tables(tables), CPU).training
 
 
 def test_speed_is_of_the_backbone_and_of_what_trains():
@@ -262,7 +263,7 @@ def test_speed_is_of_the_backbone_and_of_what_trains():
             ),
         ]
     )
-    speeds = measured_speeds(table)
+    speeds = measured_speeds(table, CPU)
     assert speeds.training == {
         ("miniature", "images"): pytest.approx(50),
         ("miniature", "features"): pytest.approx(1000),
@@ -273,11 +274,28 @@ def test_speed_is_of_the_backbone_and_of_what_trains():
     }
 
 
+def test_only_what_ran_on_such_a_device_tells_its_speed():
+    on = {"xeon": ("Intel Xeon", 1.0), "h100": ("NVIDIA H100 80GB HBM3", 100.0)}
+    table = pa.concat_tables(
+        [
+            done(
+                info(name, device=device, train_images=int(speed), train_seconds=1.0),
+                results({"id-test": 0.5}),
+            )
+            for name, (device, speed) in on.items()
+        ]
+    )
+    key = ("miniature", "images")
+    assert measured_speeds(table, CPU).training == {key: 1}
+    assert measured_speeds(table, device_of(Resources(), "H100")).training == {key: 100}
+    assert not measured_speeds(table, device_of(Resources(), "A100")).training
+
+
 def test_a_variant_that_was_selected_twice_was_predicted_once():
     twice = results({"id-test": 0.5}) + results({"id-test": 0.5}, selection="id-val")
-    assert measured_speeds(done(info(), twice)).prediction == {("miniature", "full"): 50}
+    assert measured_speeds(done(info(), twice), CPU).prediction == {("miniature", "full"): 50}
     run = next(iter(build_anywhere().runs.values()))
-    rates = Rates(measured_speeds(done(info(), twice)), CPU)
+    rates = Rates(measured_speeds(done(info(), twice), CPU), CPU)
     _, evaluation = Estimator(Sizes(None), rates, Begun(Path("nowhere")), 1).stages(run)
     assert evaluation.predictions.whole
     assert evaluation.estimated == evaluation.seconds.known > 0  # another backbone was measured

@@ -67,6 +67,12 @@ def test_devices_are_found_by_the_names_that_drivers_give(tmp_path):
         assert device_of(gpus, driver=file.parent.parent).name == expected
         assert device_of(cpus, model).name == expected
     assert device_of(gpus, driver=tmp_path / "none").name == "A100"
+    other = tmp_path / "other" / "0" / "information"
+    other.parent.mkdir(parents=True)
+    other.write_text("Model: Abacus 9000\n")
+    unlisted = device_of(gpus, driver=other.parent.parent)
+    assert (unlisted.name, "like A100" in unlisted.source) == ("Abacus 9000", True)
+    assert unlisted.is_kind_of("Abacus 9000") and not unlisted.is_kind_of("NVIDIA A100-SXM4-40GB")
     assert device_of(cpus).name == "processor"
     with pytest.raises(InputError, match="--device abacus: not in the table"):
         device_of(gpus, "abacus")

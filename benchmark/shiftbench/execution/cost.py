@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
@@ -23,8 +24,6 @@ from shiftbench.models.arithmetic import tower_of
 from shiftbench.suite.plan import Plan, Run
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from shiftbench.suite.file import Resources
 
 State = Literal["done", "failed", "left"]
@@ -240,7 +239,7 @@ class Estimator:
         """The estimator of a plan's runs, with what rows of a leaderboard have measured."""
         resources = plan.suite.resources
         chosen = device or device_of(resources)
-        rates = Rates(measured_speeds(table), chosen, _share(resources, chosen))
+        rates = Rates(measured_speeds(table, chosen), chosen, _share(resources, chosen))
         return cls(Sizes(root), rates, Begun(results), resources.workers)
 
     def cost(self, run: Run) -> Cost:
@@ -330,12 +329,15 @@ def _weight_bytes(run: Run) -> float | None:
     return None if tower is None else WEIGHT_BYTES * tower.parameters
 
 
-def measured_speeds(table: pa.Table) -> Speeds:
-    """Throughput over all runs of a leaderboard that are done.
+def measured_speeds(table: pa.Table, device: Device) -> Speeds:
+    """Throughput over all runs of a leaderboard that are done, on one kind of device.
 
     Args:
         table: rows of ``shiftbench.leaderboard.store.read``.
+        device: that is meant.
     """
+    same = [name for name in table["device"].unique().to_pylist() if device.is_kind_of(name)]
+    table = table.filter(pc.is_in(table["device"], pa.array(same, pa.string())))
     trained = []
     for run in runs(table):
         inputs = _inputs(run) if run.status == "done" else None

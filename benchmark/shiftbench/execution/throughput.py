@@ -9,7 +9,7 @@ such as of a calibration of this machine, would be further ``Speeds``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -52,6 +52,13 @@ class Device:
     training: float
     prediction: float
     source: str
+
+    def is_kind_of(self, model: str | None) -> bool:
+        """True for a model, as rows name it, that is of this kind; processors are all of one."""
+        named = None if model is None else _named(model)
+        if named is None:
+            return model == self.name or self.kind == "cpu"
+        return named.name == self.name
 
 
 def _sheet(name: str, peak: float) -> Device:
@@ -162,11 +169,13 @@ def device_of(resources: Resources, name: str | None = None, driver: Path = DRIV
         return found
     if not resources.gpus_per_worker:
         return CPU
-    for model in gpu_models(driver):
+    (assumed,) = (device for device in GPUS if device.name == ASSUMED)
+    models = gpu_models(driver)
+    for model in models:
         if (device := _named(model)) is not None:
             return device
-    assumed = _named(ASSUMED)
-    assert assumed is not None  # noqa: S101  (of the table)
+    if models:  # what its own rows say counts; before there are any, it is taken to be like that
+        return replace(assumed, name=models[0], source=f"taken to be like {ASSUMED}: {SHEET}")
     return assumed
 
 
