@@ -40,11 +40,13 @@ if TYPE_CHECKING:
         TrainedMethod,
     )
     from shiftbench.methods.config import MethodConfig, TrainingConfig
+    from shiftbench.methods.search import Choice, Integer, LogUniform, Searched, Uniform
     from shiftbench.suite.plan import Plan, Run
     from shiftbench.suite.suite import Suite
 
 _HOMES = {
     "Batch": "methods.base",
+    "Choice": "methods.search",
     "Context": "methods.base",
     "Derivation": "methods.base",
     "DerivedMethod": "methods.base",
@@ -54,7 +56,9 @@ _HOMES = {
     "FineTuned": "execution.finetuned",
     "ImageSet": "data.images",
     "InputError": "core.errors",
+    "Integer": "methods.search",
     "Leaderboard": "api",
+    "LogUniform": "methods.search",
     "MeanMetric": "evaluation.metrics.base",
     "Members": "methods.base",
     "Method": "methods.base",
@@ -66,12 +70,14 @@ _HOMES = {
     "Proportion": "evaluation.metrics.base",
     "Row": "leaderboard.schema",
     "Run": "suite.plan",
+    "Searched": "methods.search",
     "Source": "data.sources.base",
     "Suite": "suite.suite",
     "SumMetric": "evaluation.metrics.base",
     "Task": "data.tasks.definition",
     "TrainedMethod": "methods.base",
     "TrainingConfig": "methods.config",
+    "Uniform": "methods.search",
     "load_model": "api",
     "run": "api",
 }
@@ -79,6 +85,7 @@ _HOMES = {
 
 __all__ = [
     "Batch",
+    "Choice",
     "Context",
     "Derivation",
     "DerivedMethod",
@@ -88,7 +95,9 @@ __all__ = [
     "FineTuned",
     "ImageSet",
     "InputError",
+    "Integer",
     "Leaderboard",
+    "LogUniform",
     "MeanMetric",
     "Members",
     "Method",
@@ -100,12 +109,14 @@ __all__ = [
     "Proportion",
     "Row",
     "Run",
+    "Searched",
     "Source",
     "Suite",
     "SumMetric",
     "Task",
     "TrainedMethod",
     "TrainingConfig",
+    "Uniform",
     "__version__",
     "load_model",
     "run",

@@ -365,5 +365,5 @@ def _fitting(suite: Suite, address: str | None) -> Literal["in-process", "ray"]:
     if on_cluster or suite.resources.workers > 1:
         return "ray"
     runs = Plan.build(suite).runs
-    searched = any(run.searched for run in runs.values())
+    searched = any(run.searched_by_training for run in runs.values())
     return "ray" if searched or len(runs) > SMALL else "in-process"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from shiftbench.evaluation.examples import Examples, of_logits
-
-REGIONS = np.array(["Asia", "Europe", "Africa", "Other", "Oceania"])
+from shiftbench.testing.metrics import REGIONS
 
 
 def case(seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
@@ -27,19 +25,3 @@ TEXTS = (
     *("ece:15", "ece-adaptive:7", "nll", "brier", "aurc"),
 )
 """Every built-in metric, with an argument where it takes one."""
-
-
-def models(seed: int, n: int = 200, count: int = 3, **metadata: np.ndarray) -> list[Examples]:
-    """Answers by logits of some models on the same examples: skilled, unsure and tied ones."""
-    rng = np.random.default_rng(seed)
-    classes = int(rng.integers(2, 12))
-    labels = rng.choice(classes, size=n, p=rng.dirichlet(np.full(classes, 0.8)))
-    columns = {"region": REGIONS[rng.integers(0, 5, size=n)], "year": rng.integers(2002, 2005, n)}
-    found = []
-    for _ in range(count):
-        logits = rng.normal(size=(n, classes)) * rng.uniform(0.3, 4)
-        logits[np.arange(n), labels] += rng.uniform(0, 4)
-        if rng.random() < 0.4:
-            logits = np.round(logits)  # many ties
-        found.append(of_logits(labels, logits.astype(np.float32), {**columns, **metadata}))
-    return found

@@ -8,8 +8,7 @@ import torch
 from shiftbench.data.preprocessing import Preprocessing
 from shiftbench.evaluation.inference import BATCH, head_logits, image_features
 from shiftbench.models.classifier import ImageClassifier
-
-from tests.methods.toys import make_model
+from shiftbench.testing.toys import make_model
 
 CPU = torch.device("cpu")
 PREPROCESSING = Preprocessing(4)

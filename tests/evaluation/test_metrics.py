@@ -12,10 +12,11 @@ from shiftbench.core.errors import InputError
 from shiftbench.evaluation.comparison import compare
 from shiftbench.evaluation.examples import FIELDS, Examples, of_logits
 from shiftbench.evaluation.metrics.registry import METRICS, check_mean, metric
-from shiftbench.evaluation.predictions import examples_of, read, table_of, write
+from shiftbench.evaluation.predictions import table_of
 from shiftbench.evaluation.scoring import score as score_of
+from shiftbench.testing.metrics import CHECKS, models, right_and_wrong
 
-from tests.evaluation.cases import TEXTS, case, models
+from tests.evaluation.cases import TEXTS, case
 from tests.parity.wilds_metrics import REGIONS, worst_region
 
 OF_CLASSES = tuple(text for text in TEXTS if not metric(text).needs)
@@ -360,7 +361,7 @@ def test_equal_examples_that_a_cut_parts_count_in_both_bins():
 
 
 def answers(seed=0, **metadata):
-    return models(seed, count=1, **metadata)[0]
+    return models(seed, count=1, metadata=metadata)[0]
 
 
 def test_the_registry_holds_these():
@@ -372,24 +373,9 @@ def test_the_registry_holds_these():
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_the_value_from_a_file_is_that_of_the_examples(text, tmp_path):
-    for seed in range(4):
-        examples = answers(seed)
-        ids = np.array([str(i) for i in range(len(examples))])
-        write(tmp_path / "p.parquet", table_of("x", "", ids, examples))
-        again = examples_of(read(tmp_path / "p.parquet"))
-        assert score_of(metric(text), again) == score_of(metric(text), examples)
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_the_interval_holds_the_value_and_is_the_same_every_time(text):
-    found = metric(text)
-    low, high = found.range
-    for seed in range(4):
-        for examples in (answers(seed), answers(seed, location=np.arange(200) % 17)):
-            first = score_of(found, examples)
-            assert low <= first.low <= first.value <= first.high <= high
-            assert first == score_of(found, examples)
+@pytest.mark.parametrize("check", CHECKS)
+def test_every_metric_keeps_the_contract_that_plugins_are_checked_against(check, text):
+    CHECKS[check](metric(text))
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -410,53 +396,24 @@ def test_the_order_of_examples_is_nothing(text):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_weight_is_a_repetition(text):
-    found = metric(text)
-    rng = np.random.default_rng(2)
-    for seed in range(4):
-        examples = answers(seed)
-        weights = rng.integers(0, 4, size=(3, len(examples))).astype(np.float64)
-        repeated = [
-            found.value(examples.take(np.repeat(np.arange(len(examples)), row.astype(int))))
-            for row in weights
-        ]
-        assert found.values(examples, weights).tolist() == pytest.approx(repeated, abs=1e-12)
-
-
-@pytest.mark.parametrize("text", TEXTS)
 def test_what_is_certain_and_right_is_best_and_what_is_certain_and_wrong_is_worse(text):
     found = metric(text)
-    labels = np.arange(60) % 6
-    metadata = {"region": np.array(["Asia", "Africa"] * 30), "year": np.arange(60) % 2}
-    sure = 100 * np.eye(6)
-    right = of_logits(labels, sure[labels], metadata)
-    wrong = of_logits(labels, -sure[labels], metadata)
+    right, wrong = map(found.value, right_and_wrong(found))
     best = found.range[1] if found.higher_is_better else found.range[0]
-    assert found.value(right) == pytest.approx(best, abs=1e-9)
-    assert found.better(found.value(right), found.value(wrong))
-    assert found.merit(found.value(right)) > found.merit(found.value(wrong))
-    assert math.isfinite(found.worst)
-    assert not found.better(found.worst, found.value(wrong))
+    assert right == pytest.approx(best, abs=1e-9)
+    assert found.better(right, wrong)
+    assert found.merit(right) > found.merit(wrong)
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_metric_says_what_it_needs(text):
-    found = metric(text)
-    examples = answers()
+def test_classes_alone_are_enough_for_metrics_that_need_no_field(text):
+    found, examples = metric(text), answers()
     assert found.available(FIELDS)
     assert found.available([]) == (text in OF_CLASSES)
     assert set(found.columns) <= IN_GROUPS
-    class_only = Examples(examples.labels, examples.predictions, examples.metadata)
     if text in OF_CLASSES:
+        class_only = Examples(examples.labels, examples.predictions, examples.metadata)
         assert score_of(found, class_only) == score_of(found, examples)
-    for field in found.needs:
-        without = {name: getattr(examples, name) for name in found.needs - {field}}
-        with pytest.raises(InputError, match="needs logits"):
-            found.value(Examples(examples.labels, examples.predictions, {}, **without))
-    for column in found.columns:
-        others = {name: values for name, values in examples.metadata.items() if name != column}
-        with pytest.raises(InputError, match=f'needs a column "{column}"'):
-            found.value(Examples(examples.labels, examples.predictions, others))
 
 
 def test_classes_alone_have_top_1_and_its_means_over_groups():

@@ -14,8 +14,9 @@ from shiftbench.evaluation.resampling import (
     resampled_counts,
     resampled_kinds,
 )
+from shiftbench.testing.metrics import models
 
-from tests.evaluation.cases import TEXTS, models
+from tests.evaluation.cases import TEXTS
 
 ACCURACY = metric("accuracy")
 
@@ -147,7 +148,7 @@ def test_counts_of_draws_do_not_depend_on_blocks(monkeypatch):
 def test_the_value_is_that_of_the_metric(text, with_locations):
     metadata = {"location": np.arange(200) % 20} if with_locations else {}
     for seed in range(3):
-        drawn = models(seed, **metadata)
+        drawn = models(seed, metadata=metadata)
         found = resample(drawn, metric(text), resamples=5)
         assert found.values.tolist() == [metric(text).value(each) for each in drawn]
         assert found.draws.shape == (3, 5)
@@ -161,7 +162,7 @@ def test_a_draw_is_the_metric_of_the_drawn_examples(text, with_locations, dense,
     """The same draws, made slowly: each resample is written out and scored as a set."""
     monkeypatch.setattr("shiftbench.evaluation.metrics.base.DENSE", dense)
     location = np.random.default_rng(3).integers(0, 8, size=80)
-    drawn = models(5, n=80, **({"location": location} if with_locations else {}))
+    drawn = models(5, n=80, metadata={"location": location} if with_locations else {})
     found = resample(drawn, metric(text), seed=4, resamples=6)
 
     rng = np.random.default_rng(4)

@@ -16,10 +16,10 @@ from shiftbench.execution.training import Trainer
 from shiftbench.leaderboard.training_curve import TrainingCurve, thinned
 from shiftbench.methods.base import Batch
 from shiftbench.methods.config import TrainingConfig
+from shiftbench.testing.toys import EXAMPLES, make_batches, make_examples, make_model
 
 from tests.methods.contract import Terms
-from tests.methods.settings import TRAINING
-from tests.methods.toys import EXAMPLES, make_batches, make_examples, make_method, make_model
+from tests.methods.settings import TRAINING, make_method
 
 
 def trainer(state: Path | None = None, file: Path | None = None, lr: float = 0.01) -> Trainer:

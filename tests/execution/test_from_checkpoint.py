@@ -27,9 +27,9 @@ from shiftbench.report.ranking import rank
 from shiftbench.suite.file import Resources
 from shiftbench.suite.plan import Plan, Run
 from shiftbench.suite.suite import Suite
+from shiftbench.testing.toys import make_derivation
 
 from tests.execution.by_stages import run
-from tests.methods.toys import make_derivation
 from tests.models.tiny import save_backbone
 
 BASE = """

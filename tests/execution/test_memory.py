@@ -21,17 +21,10 @@ from shiftbench.methods.config import TrainingConfig
 from shiftbench.suite.file import Resources
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
+from shiftbench.testing.toys import EXAMPLES, make_batch, make_batches, make_context, make_model
 from torch import Tensor, nn
 
-from tests.methods.settings import TRAINING
-from tests.methods.toys import (
-    EXAMPLES,
-    make_batch,
-    make_batches,
-    make_context,
-    make_method,
-    make_model,
-)
+from tests.methods.settings import TRAINING, make_method
 
 BATCH = TRAINING["batch_size"]
 

@@ -19,19 +19,18 @@ from shiftbench.execution.training import Trained, Trainer, _seed
 from shiftbench.methods.base import Batch, TrainedMethod
 from shiftbench.methods.config import TrainingConfig
 from shiftbench.models.classifier import ImageClassifier
-from torch import nn
-
-from tests.methods.contract import Terms
-from tests.methods.settings import TRAINING
-from tests.methods.toys import (
+from shiftbench.testing.toys import (
     EXAMPLES,
     make_batch,
     make_batches,
     make_context,
     make_examples,
-    make_method,
     make_model,
 )
+from torch import nn
+
+from tests.methods.contract import Terms
+from tests.methods.settings import TRAINING, make_method
 
 
 def train(

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from shiftbench.methods.base import Method, TrainedMethod
+from shiftbench.methods.config import MethodConfig, TrainingConfig
+from shiftbench.methods.registry import METHODS
+
 TRAINING: dict[str, Any] = {"lr": 1e-2, "epochs": 4, "batch_size": 12, "warmup_steps": 2}
 OBJECTIVE: dict[str, Any] = {
     "dcm": 0.1,
@@ -43,3 +47,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "autoft": {"epochs": 4, "batch_size": 12, "warmup_steps": 2, "objective": OBJECTIVE},
     "tuned": {"of": "full", "settings": TRAINING},
 }
+
+
+def make_any(name: str, **changes: object) -> Method[MethodConfig]:
+    """A method with its setting of the table."""
+    cls = METHODS.load(name)
+    return cls(cls.Config(**{**SETTINGS[name], **changes}))
+
+
+def make_method(name: str, **changes: object) -> TrainedMethod[TrainingConfig]:
+    """A trained method with its setting of the table."""
+    method = make_any(name, **changes)
+    assert isinstance(method, TrainedMethod)
+    return method

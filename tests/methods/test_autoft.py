@@ -22,8 +22,7 @@ from shiftbench.methods.contrastive import contrastive_loss
 from shiftbench.methods.objective import LOSSES, RELEASED, LossName, Objective, objective_of
 from shiftbench.methods.search import Integer, LogUniform, SearchConfig, Uniform
 from shiftbench.models.classifier import ImageClassifier
-
-from tests.methods.toys import EXAMPLES, make_batch, make_batches, make_context, make_model
+from shiftbench.testing.toys import EXAMPLES, make_batch, make_batches, make_context, make_model
 
 WEIGHTS: dict[str, float] = {
     "dcm": 0.3,

@@ -11,9 +11,8 @@ from shiftbench.methods.builtin.ema import Averaging, Ema, EmaConfig, ema_share
 from shiftbench.methods.builtin.swa import Swa, SwaConfig, averaged_steps
 from shiftbench.models.checkpoints import load_state, save_state
 from shiftbench.models.classifier import ImageClassifier
+from shiftbench.testing.toys import make_context, make_model
 from torch import nn
-
-from tests.methods.toys import make_context, make_model
 
 Path = list[dict[str, np.ndarray]]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from shiftbench.methods.base import Labelled, Members, Outputs, Parent
 from shiftbench.models.classifier import ImageClassifier
+from shiftbench.testing.toys import make_derivation, make_members, make_model
 from torch import Tensor
 
 from tests.methods.contract import (
@@ -16,11 +17,6 @@ from tests.methods.contract import (
     DescentConfig,
     Nearness,
     NearnessConfig,
-)
-from tests.methods.toys import (
-    make_derivation,
-    make_members,
-    make_model,
 )
 
 

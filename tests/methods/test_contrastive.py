@@ -16,9 +16,8 @@ from shiftbench.methods.builtin.autoft import AutoFt, AutoFtConfig
 from shiftbench.methods.builtin.flyp import Flyp, FlypConfig
 from shiftbench.methods.contrastive import Duplicates, contrastive_loss, gather
 from shiftbench.methods.objective import Objective
+from shiftbench.testing.toys import make_batch, make_context, make_model
 from torch import Tensor
-
-from tests.methods.toys import make_batch, make_context, make_model
 
 MODES: tuple[Duplicates, ...] = ("keep", "mask", "soft")
 LABELS = [0, 1, 0, 2, 1, 0]

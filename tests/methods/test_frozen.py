@@ -12,9 +12,8 @@ from shiftbench.methods.builtin.bitfit import BitFit, BitFitConfig, is_bias
 from shiftbench.methods.builtin.freeze_embedding import FreezeEmbedding, FreezeEmbeddingConfig
 from shiftbench.methods.config import TrainingConfig
 from shiftbench.models.classifier import ImageClassifier
+from shiftbench.testing.toys import make_batch, make_context, make_model
 from torch import nn
-
-from tests.methods.toys import make_batch, make_context, make_model
 
 
 def make_bitfit(**settings: object) -> BitFit:

@@ -11,9 +11,8 @@ import torch
 from shiftbench.core.errors import RunFailedError
 from shiftbench.methods.builtin.lora import Lora, LoraConfig, adapted_layers
 from shiftbench.models.classifier import ImageClassifier
+from shiftbench.testing.toys import ToyTower, make_batch, make_context, make_examples, make_model
 from torch import Tensor, nn
-
-from tests.methods.toys import ToyTower, make_batch, make_context, make_examples, make_model
 
 ATTENTION = {"visual.block.attn.in_proj_weight", "visual.block.attn.out_proj.weight"}
 

@@ -11,15 +11,9 @@ from pydantic import ValidationError
 from shiftbench.methods.base import Batch, Parent
 from shiftbench.methods.builtin.l2_sp import squared_distance
 from shiftbench.methods.builtin.wise_ft import CurveConfig, WiseFt
+from shiftbench.testing.toys import make_context, make_derivation, make_examples, make_model
 
-from tests.methods.settings import SETTINGS
-from tests.methods.toys import (
-    make_context,
-    make_derivation,
-    make_examples,
-    make_method,
-    make_model,
-)
+from tests.methods.settings import SETTINGS, make_method
 
 
 def slow_cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> float:

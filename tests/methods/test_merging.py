@@ -18,9 +18,10 @@ from shiftbench.methods.builtin.model_stock import pulled_mean
 from shiftbench.methods.builtin.ties import trim_thresholds
 from shiftbench.methods.config import MethodConfig
 from shiftbench.models.task_vectors import TaskVectors
+from shiftbench.testing.toys import make_derivation
 from torch import Tensor
 
-from tests.methods.toys import make_any, make_derivation
+from tests.methods.settings import make_any
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -24,9 +24,7 @@ from shiftbench.methods.masks import balanced, candidates, mean_gradient, mean_o
 from shiftbench.models.checkpoints import load, save
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.models.weights import apply_sparse_delta, sparse_delta
-from torch import Tensor, nn
-
-from tests.methods.toys import (
+from shiftbench.testing.toys import (
     CLASSES,
     EXAMPLES,
     TEMPLATES,
@@ -35,6 +33,7 @@ from tests.methods.toys import (
     make_examples,
     make_model,
 )
+from torch import Tensor, nn
 
 TEXT = Architecture(text=True, head="text")
 GRADIENT_SCORES = [

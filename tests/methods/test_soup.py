@@ -11,9 +11,8 @@ import torch
 from pydantic import ValidationError
 from shiftbench.methods.base import Parent
 from shiftbench.methods.builtin.soup import Soup, SoupConfig, greedy_ingredients
+from shiftbench.testing.toys import make_derivation
 from torch import Tensor
-
-from tests.methods.toys import make_derivation
 
 Weights = Mapping[str, Tensor]
 

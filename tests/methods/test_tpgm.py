@@ -11,11 +11,12 @@ import torch
 from shiftbench.core.errors import RunFailedError
 from shiftbench.methods.base import Derivation, DerivedMethod, Parent
 from shiftbench.methods.builtin.tpgm import norms_of, projected
+from shiftbench.testing.toys import make_derivation, make_model
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from tests.methods.toys import make_any, make_derivation, make_model
+from tests.methods.settings import make_any
 
 
 def derived(**settings: Any) -> tuple[dict[str, Tensor], Derivation]:

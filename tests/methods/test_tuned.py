@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+import yaml
+from pydantic import Field
 from shiftbench.core.document import Place, tree
 from shiftbench.core.errors import InputError
 from shiftbench.core.validation import validate
-from shiftbench.methods.base import Parent
+from shiftbench.methods.base import DerivedMethod, Parent
 from shiftbench.methods.builtin.full import Full
 from shiftbench.methods.builtin.linear_probe import LinearProbe
 from shiftbench.methods.builtin.lp_ft import LpFtConfig
-from shiftbench.methods.builtin.tuned import Tuned, TunedConfig
+from shiftbench.methods.builtin.tuned import Tuned, TunedConfig, TunedMerge
 from shiftbench.methods.config import TrainingConfig
-from shiftbench.methods.search import Choice, Integer, LogUniform, SearchConfig, Uniform
+from shiftbench.methods.search import (
+    Choice,
+    Integer,
+    LogUniform,
+    SearchConfig,
+    Searched,
+    Uniform,
+)
 
+RANGE = {"low": 0, "high": 1}
 LR = {"kind": "log-uniform", "low": 1e-5, "high": 1e-3}
 
 
@@ -88,11 +98,90 @@ def test_all_settings_and_the_space_are_written_out() -> None:
     assert read(short.model_dump(mode="json")) == short
 
 
+class SmoothConfig(TrainingConfig):
+    """Settings of a plugin, one of which says where it is to be searched."""
+
+    temperature: Annotated[float, Field(gt=0), Searched(LogUniform(low=0.5, high=8))] = 2.0
+    lr: Annotated[float, Field(gt=0), Searched(Uniform(low=1e-4, high=1e-3))] = 1e-3
+    other: float = 1.0
+
+
+class Smooth(Full):
+    """A method of a plugin."""
+
+    name = "smooth"
+    Config = SmoothConfig
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHIFTBENCH_PLUGINS", f"smooth={__name__}:Smooth")
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_plugins_settings_are_searched_where_their_annotations_say() -> None:
+    assert read({"of": "smooth"}).space == {
+        "lr": Uniform(low=1e-4, high=1e-3),
+        "weight_decay": Uniform(low=0, high=1),
+        "temperature": LogUniform(low=0.5, high=8),
+    }
+    method = Tuned(read({"of": "smooth", "space": {"other": {"kind": "uniform", **RANGE}}}))
+    assert [*method.search().space] == ["other"]
+    assert method.search().candidate({"other": 0.25}).config == SmoothConfig(other=0.25)
+
+
+def test_of_a_method_that_derives_weights_a_trial_has_no_steps() -> None:
+    config = read({"of": "wise-ft", "settings": {"parent": "mine", "alphas": [0, 0.5, 1]}})
+    assert config.space == {"alpha": Uniform(low=0, high=1)}
+    search = config.search
+    assert (search.n_trials, search.milestones(), search.finalists) == (50, (1,), 0)
+    assert read({"of": "wise-ft", "search": {"n_trials": 7}}).search.n_trials == 7
+    assert read(config.model_dump(mode="json")) == config
+    method = Tuned(config)
+    assert isinstance(method, TunedMerge) and isinstance(method, DerivedMethod)
+    assert (method.parents(), method.variants()) == ((Parent("mine"),), ("",))
+    assert method.kept and not method.seeded and not method.selects()
+    candidate = method.search().candidate({"alpha": 0.37})
+    assert (candidate.variants(), candidate.fixed_variant()) == (("alpha=0.37",), "alpha=0.37")
+    assert yaml.safe_load(method.search().export({"alpha": 0.37})) == {
+        "method": "wise-ft", "parent": "mine", "alphas": [0.37], "alpha": 0.37,
+    }  # fmt: skip
+
+
+def test_merges_say_where_their_scale_and_density_are_searched() -> None:
+    config = read({"of": "ties", "settings": {"parents": ["a", "b"]}})
+    assert config.space == {
+        "scale": Uniform(low=0, high=1),
+        "density": LogUniform(low=0.01, high=1),
+    }
+    candidate = Tuned(config).search().candidate({"scale": 0.25, "density": 0.5})
+    assert candidate.variants() == ("scale=0.25",)
+
+
+def test_a_merge_looks_at_validation_if_any_of_its_settings_does() -> None:
+    settings = {"parents": ["a", "b"], "kind": "uniform"}
+    kinds = {"kind": {"kind": "choice", "values": ["uniform", "greedy"]}}
+    assert Tuned(read({"of": "soup", "settings": settings, "space": kinds})).selects()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"of": "ful"}, 'methods.t.of: unknown method "ful" (did you mean "full"?)'),
-        ({"of": "wise-ft"}, "methods.t.of: must be a method that trains"),
+        ({"of": "zero-shot"}, "methods.t.of: must be a method that trains or derives weights"),
+        ({"of": "output-ensemble"}, "methods.t.of: must be a method that trains or derives"),
+        (
+            {"of": "soup", "settings": {"parents": ["a", "b"]}},
+            "methods.t: soup does not say where to search",
+        ),
+        (
+            {"of": "lp-ft", "space": {"parent": {"kind": "choice", "values": ["a", "b"]}}},
+            "space: parent: which runs lp-ft builds on cannot be searched",
+        ),
+        (
+            {"of": "wise-ft", "space": {"alpha": {**LR, "high": 2}}},
+            "must be less than or equal to 1",
+        ),
         ({"settings": {"lrr": 1}}, 'settings: full: unknown key "lrr" (did you mean "lr"?)'),
         ({"settings": {"lr": -1}}, "settings: full: lr: must be greater than 0, got -1"),
         (

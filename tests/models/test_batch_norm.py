@@ -23,9 +23,10 @@ from shiftbench.methods.config import TrainingConfig
 from shiftbench.models.batch_norm import with_statistics
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.models.weights import distance
+from shiftbench.testing.toys import make_derivation
 from torch import Tensor, nn
 
-from tests.methods.toys import make_derivation, make_method
+from tests.methods.settings import make_method
 from tests.models.tiny import RESNET
 
 EXAMPLES, CLASSES, BATCH = 24, 3, 8

@@ -16,9 +16,9 @@ from shiftbench.models.backbones import check_backbone, image_tower, is_plain_vi
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
+from shiftbench.testing.toys import make_context
 from torch import nn
 
-from tests.methods.toys import make_context
 from tests.models.tiny import RESNET, config, save_backbone
 
 CONVNEXT = {"timm_model_name": "convnext_tiny", "timm_pool": "", "timm_proj": "linear"}

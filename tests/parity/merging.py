@@ -17,9 +17,9 @@ from shiftbench.methods.builtin.tpgm import Tpgm, TpgmConfig, endless
 from shiftbench.methods.config import MethodConfig
 from shiftbench.methods.registry import METHODS
 from shiftbench.models.backbones import load_backbone
+from shiftbench.testing.toys import make_derivation, make_model
 from torch import Tensor
 
-from tests.methods.toys import make_derivation, make_model
 from tests.parity.differences import Comparison, Difference, difference
 from tests.parity.official import load, stand_in
 

@@ -24,6 +24,8 @@ VERBS = {
     "serve": "serve",
     "site": "site",
     "list": "list_registered",
+    "new": "new",
+    "check-plugin": "check_plugin",
     "backbone": "app",
     "data": "app",
     "import": "app",

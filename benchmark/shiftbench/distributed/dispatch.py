@@ -119,7 +119,7 @@ class Dispatcher:
         resources = self._setup.resources
         if job.stage in ("predict", "score"):
             return Room(brief=True)
-        if job.stage == "search":
+        if self._by_trials(job):
             return Room(most=resources.max_trials or 10**9)
         return Room(resources.workers, resources.workers) if self._shared(job) else Room()
 
@@ -129,8 +129,12 @@ class Dispatcher:
         trained = isinstance(method, TrainedMethod) and method.inputs == "images"
         return trained and job.stage == "fit" and self._setup.resources.workers > 1
 
+    def _by_trials(self, job: Job) -> bool:
+        """True if a job is a search by trials that train, which get slots of their own."""
+        return job.stage == "search" and self._setup.runs[job.run_id].searched_by_training
+
     def _start(self, job: Job) -> None:
-        if job.stage == "search":
+        if self._by_trials(job):
             self._searching.add(job)
             # A thread that is no daemon would keep an interrupted driver alive.
             Thread(target=self._search, args=(job,), daemon=True).start()

@@ -39,7 +39,7 @@ class RayExecutor:
     def prepare(self, plan: Plan) -> None:
         """Start the process that workers are forked from, where no cluster is needed."""
         resources = plan.suite.resources
-        searched = any(run.searched for run in plan.runs.values())
+        searched = any(run.searched_by_training for run in plan.runs.values())
         if not searched and self._here(resources.workers, resources.gpus_per_worker):
             self._processes.prepare(plan)
 

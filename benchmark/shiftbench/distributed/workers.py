@@ -18,6 +18,7 @@ from ray.train.torch import TorchTrainer
 from shiftbench.core.pulse import felt
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.distributed.place import Home, home, workspace_here
+from shiftbench.execution.doing import do
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.stages.fit import fit
@@ -49,6 +50,12 @@ class WarmWorker:
         trainer = TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=0))
         with signs(self._progress, Job("fit", run_id)), self._speaker.at(run_id):
             trainer.fit()
+
+    def search(self, run_id: str) -> None:
+        """Search for a run's settings without training: by merges, or a draw."""
+        job = Job("search", run_id)
+        with signs(self._progress, job), self._speaker.at(run_id):
+            do(job, self._workspace, lambda step, steps: None)
 
     def predict(self, run_id: str, variant: str, evaluation_set: str) -> None:
         """Predict one evaluation set with one variant."""

@@ -299,14 +299,17 @@ class Estimator:
     def search_cost(self, run: Run) -> Cost:
         """The most that is left of a run's search: every trial trained to the end, none stopped.
 
-        The time does not count the scoring on OOD validation.
+        The time does not count the scoring on OOD validation, but for methods that derive weights,
+        whose trials are nothing else.
         """
         method = run.create()
         search, n = method.search(), self.sizes.training(run.task, run.shots, run.whole)
         ended = 0 if run.search is None else self.begun.trials(run.search.id)
-        if search is None or ended is None or not isinstance(method, TrainedMethod):
+        if search is None or ended is None:
             return Cost()
         trials = search.config.n_trials
+        if not isinstance(method, TrainedMethod):
+            return self._merges(run, max(0, trials - ended))
         if trials:
             trials += search.config.finalists * search.config.repeats
         steps = max(0, trials - ended) * search.config.inner_steps
@@ -315,6 +318,17 @@ class Estimator:
         seconds = images.seconds(rate)
         guessed = 0.0 if rate is None or rate.measured else seconds.known
         return Cost(Amount(steps), images, Amount(), seconds, seconds, Amount(), guessed)
+
+    def _merges(self, run: Run, trials: int) -> Cost:
+        """The cost of trials that train nothing: each is scored on OOD validation."""
+        size = self.sizes.searched(run)
+        predictions = Amount.of(None if size is None else trials * size, trials)
+        rate = self.rates.prediction(run)
+        seconds = predictions.seconds(rate)
+        guessed = 0.0 if rate is None or rate.measured else seconds.known
+        return Cost(
+            predictions=predictions, seconds=seconds, worker_seconds=seconds, estimated=guessed
+        )
 
 
 def _share(resources: Resources, device: Device) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shiftbench.execution.stages.fit import fit
@@ -18,7 +19,7 @@ def do(job: Job, workspace: Workspace, on_step: Callable[[int, int], None]) -> N
     """Do a stage of a run.
 
     Args:
-        job: any but a search.
+        job: any but a search by trials that train, which needs several processes.
         workspace: of this process.
         on_step: called with the steps done and in all while a run is trained.
     """
@@ -30,4 +31,8 @@ def do(job: Job, workspace: Workspace, on_step: Callable[[int, int], None]) -> N
         case "score":
             score(workspace, job.run_id)
         case "search":
-            raise ValueError("a search is no single job")
+            from shiftbench.execution.search.merges import merge
+            from shiftbench.execution.search.search import search
+
+            run = workspace.runs[job.run_id]
+            search(workspace.setup, run, partial(merge, workspace, run))

@@ -111,6 +111,7 @@ def _do(job: Job, workspace: Workspace, work: Work, *, raising: bool) -> None:
 
 
 def _search(run: Run, workspace: Workspace, display: Display, *, raising: bool) -> None:
+    from shiftbench.execution.search.merges import merge
     from shiftbench.execution.search.search import search
     from shiftbench.execution.search.serial import run_trials
 
@@ -118,7 +119,10 @@ def _search(run: Run, workspace: Workspace, display: Display, *, raising: bool) 
         display.busy(f"{name_of(run)}: {study} {ended}/{wanted}")
 
     def trials(study: Study) -> None:
-        run_trials(workspace, run, study, show, raising=raising)
+        if run.searched_by_training:
+            run_trials(workspace, run, study, show, raising=raising)
+        else:
+            merge(workspace, run, study)
 
     search(workspace.setup, run, trials, display.warn)
 

@@ -50,6 +50,14 @@ class Sizes:
             for name, size in sizes.items()
         }
 
+    def searched(self, run: Run) -> int | None:
+        """Images of the OOD validation set that a run's search looks at, at most the budget's."""
+        if run.search is None or run.search.ood_val is None:
+            return 0
+        source, limit = run.search.ood_val.source, run.budget.evaluation_images
+        size = self._of(source.model_dump_json(), lambda: source.size(self._root))
+        return size if size is None or limit is None else min(size, limit)
+
     def _validation(self, task: Task, shots: int | None) -> int | None:
         if isinstance(task.id_val, Holdout):
             whole = self._of(task.train.model_dump_json(), lambda: task.train.size(self._root))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from shiftbench.evaluation.examples import joined, of_logits
 from shiftbench.evaluation.inference import blocks, head_logits
 from shiftbench.evaluation.metrics.registry import metric
-from shiftbench.execution.evaluated import Evaluated, pretrained_features
+from shiftbench.execution.evaluated import Evaluated, pretrained_features, scoring_slot
 from shiftbench.models.classifier import ImageClassifier, text_head
 from shiftbench.suite.plan import evaluation_metrics
 
@@ -50,6 +50,20 @@ def id_val_merit(workspace: Workspace, run: Run, weights: Weights) -> float:
     """
     headline, _ = id_val(workspace, run)
     return headline.merit(id_val_value(workspace, run, weights))
+
+
+def score_of_weights(
+    workspace: Workspace, run: Run, weights: Weights, measured: Metric, images: ImageSet
+) -> float:
+    """A metric of some weights of the run on images of the task's classes; nothing is kept.
+
+    Raises:
+        RunFailedError: their logits are not finite.
+    """
+    slot = scoring_slot(workspace, run)
+    slot.holder = None
+    workspace.load(slot.model, weights)
+    return score_of(workspace, run, slot.model, measured, images)
 
 
 def score_in_training(

@@ -57,8 +57,9 @@ class Work:
 
     @property
     def searches(self) -> bool:
-        """True if a search is among the jobs."""
-        return any(job.stage == "search" for job in self._graph)
+        """True if a search by trials that train is among the jobs."""
+        searches = (self.setup.runs[job.run_id] for job in self._graph if job.stage == "search")
+        return any(run.searched_by_training for run in searches)
 
     def ready(self) -> list[Job]:
         """Jobs that may start now and were not given out before, or are to be tried once more."""

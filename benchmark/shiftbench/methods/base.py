@@ -118,8 +118,8 @@ class Method(ABC, Generic[C]):
         """The parts of a model that its weights cover; of a derived method, its parents' count."""
         return Architecture()
 
-    def search(self) -> Search[TrainedMethod[TrainingConfig]] | None:
-        """The search that finds its settings, if it has one."""
+    def search(self) -> Search[Method[MethodConfig]] | None:
+        """The search that finds its settings, if it has one; candidates are of its own kind."""
         return None
 
     def check(self, tower: Callable[[], nn.Module]) -> None:
@@ -234,6 +234,10 @@ class TrainedMethod(Method[C]):
             foreach=not on_gpu,
         )
 
+    def search(self) -> Search[TrainedMethod[TrainingConfig]] | None:
+        """The search that finds its settings, if it has one: trials train for some steps."""
+        return None
+
     def before_step(self, model: ImageClassifier) -> None:
         """Called when the gradient of a step is complete, before it is clipped."""
 
@@ -312,6 +316,10 @@ class DerivedMethod(Method[C]):
     @abstractmethod
     def derive(self, variant: str, derivation: Derivation) -> Weights:
         """The weights of one of ``variants()``."""
+
+    def search(self) -> Search[DerivedMethod[MethodConfig]] | None:
+        """The search that finds its settings, if it has one: trials derive, and train nothing."""
+        return None
 
 
 # Ensembles

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,16 @@ class MethodConfig(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
     )
+
+    @classmethod
+    def of_trial(cls, settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a trial of a search; for those of which others must follow.
+
+        Args:
+            settings: all of a configuration, as JSON.
+            values: what the trial has instead, by name.
+        """
+        return {**settings, **values}
 
 
 class StoreConfig(MethodConfig):

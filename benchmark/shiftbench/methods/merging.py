@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from shiftbench.methods.base import Parent
 from shiftbench.methods.config import MethodConfig
+from shiftbench.methods.search import Searched, Uniform
 
 if TYPE_CHECKING:
     from shiftbench.methods.base import Derivation, Weights
 
-Scale = Annotated[float, Field(ge=0)]
+Scale = Annotated[float, Field(ge=0), Searched(Uniform(low=0, high=1))]
 
 
 class MergeConfig(MethodConfig):
@@ -69,6 +71,12 @@ class ScaledMergeConfig(MergeConfig):
         if self.scale not in self.scales:
             raise ValueError(f"scale {self.scale} must be one of scales {list(self.scales)}")
         return self
+
+    @classmethod
+    def of_trial(cls, settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        """A searched ``scale`` is the only one."""
+        point = {"scales": [values["scale"]]} if "scale" in values else {}
+        return {**settings, **values, **point}
 
     @property
     def points(self) -> dict[str, float]:

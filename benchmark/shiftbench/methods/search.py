@@ -114,6 +114,32 @@ Values: TypeAlias = Mapping[str, str | float | int | bool]
 
 
 @dataclass(frozen=True)
+class Searched:
+    """Where a search looks for a setting of a method, unless the suite says otherwise.
+
+    A part of the setting's annotation, of which nothing but ``tuned`` takes notice::
+
+        class SmoothConfig(TrainingConfig):
+            temperature: Annotated[float, Searched(LogUniform(low=0.5, high=8))] = 2.0
+
+    Attributes:
+        domain: where; all of its values must be valid.
+    """
+
+    domain: Uniform | LogUniform | Integer | Choice
+
+
+def searched_settings(config: type[MethodConfig]) -> dict[str, Domain]:
+    """The settings whose annotations say where a search looks for them, in their order."""
+    return {
+        name: mark.domain
+        for name, field in config.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, Searched)
+    }
+
+
+@dataclass(frozen=True)
 class Search(Generic[M]):
     """A search over a space of settings, and the method that a point of that space stands for.
 

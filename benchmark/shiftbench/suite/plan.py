@@ -104,6 +104,11 @@ class Run:
         """True if its settings are found on OOD validation data."""
         return self.search is not None and self.search.ood_val is not None
 
+    @property
+    def searched_by_training(self) -> bool:
+        """True if its settings are found by trials that train; of derived methods they merge."""
+        return self.searched and isinstance(self.create(), TrainedMethod)
+
     def create(self) -> Method[MethodConfig]:
         """The method with this run's settings."""
         return METHODS.load(self.method)(self.config)
@@ -332,10 +337,13 @@ class _Cell:
                 label,
             )
         own = search.config.per_seed or self._shots is not None or bool(parents)
-        seed = self._seed if own else 0
+        seed, shots = self._seed if own else 0, self._shots
+        if not isinstance(method, TrainedMethod):  # what its runs share, their searches do
+            seed = seed if self._varies(label) else 0
+            shots = shots if self._draws(label) else None
         budget = self._suite.budget.model_copy(update={"steps": None})
         shared = self._shared_spec(label, method, budget, ood_val, whole=whole, of_search=True)
-        return SearchRun(run_id({**shared, **_own(parents, seed, self._shots)}), seed, ood_val)
+        return SearchRun(run_id({**shared, **_own(parents, seed, shots)}), seed, ood_val)
 
     def _varies(self, label: str) -> bool:
         """True if the cell's seed can change the outcome of a method.

@@ -16,8 +16,8 @@ from shiftbench.leaderboard.runfolder import Found
 
 if TYPE_CHECKING:
     from shiftbench.leaderboard.runfolder import SearchFolder
-    from shiftbench.methods.base import TrainedMethod
-    from shiftbench.methods.config import TrainingConfig
+    from shiftbench.methods.base import Method
+    from shiftbench.methods.config import MethodConfig
     from shiftbench.methods.search import Search, Values
 
 TRIALS = pa.schema(
@@ -51,7 +51,7 @@ FACTS = ("steps", "images", "seconds", "waited", "computed", "seed", "error", "m
 
 def write(
     folder: SearchFolder,
-    asked: Search[TrainedMethod[TrainingConfig]],
+    asked: Search[Method[MethodConfig]],
     search_id: str,
     studies: Sequence[Study],
     values: Values,

@@ -16,12 +16,12 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from shiftbench.methods.search import Choice, Integer, LogUniform, Uniform
 
 if TYPE_CHECKING:
-    from shiftbench.methods.base import TrainedMethod
-    from shiftbench.methods.config import TrainingConfig
+    from shiftbench.methods.base import Method
+    from shiftbench.methods.config import MethodConfig
     from shiftbench.methods.search import Domain, Search, SearchConfig, Values
 
 
-def space_of(asked: Search[TrainedMethod[TrainingConfig]]) -> dict[str, BaseDistribution]:
+def space_of(asked: Search[Method[MethodConfig]]) -> dict[str, BaseDistribution]:
     """The distribution of each setting, by its name."""
     return {name: _distribution(domain) for name, domain in asked.space.items()}
 
@@ -39,7 +39,7 @@ def sampler(config: SearchConfig, seed: int) -> BaseSampler:
     )
 
 
-def draw(asked: Search[TrainedMethod[TrainingConfig]], seed: int) -> Values:
+def draw(asked: Search[Method[MethodConfig]], seed: int) -> Values:
     """A random point of a search's space."""
     study = optuna.create_study(sampler=RandomSampler(seed=seed))
     return study.ask(fixed_distributions=space_of(asked)).params

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -159,6 +160,18 @@ class Study:
         self._study.tell(trial, state=TrialState.FAIL)
         if deaths <= retries:
             self._study.enqueue_trial(trial.params, {_DEATHS: deaths})
+
+    def ask(self, sampler: BaseSampler) -> Trial:
+        """The next trial: one that is to be repeated, or what a sampler proposes."""
+        self._study.sampler = sampler
+        return self._study.ask(self.space)
+
+    def tell(self, trial: Trial, score: float, facts: Mapping[str, Any]) -> None:
+        """A trial has ended at its only rung, with a score and what ``record.FACTS`` names."""
+        for name, fact in facts.items():
+            trial.set_user_attr(name, fact)
+        trial.report(score, 1)
+        self._study.tell(trial, score)
 
     def values_of(self, trial: FrozenTrial) -> Mapping[str, Any]:
         """The settings that a trial tried."""

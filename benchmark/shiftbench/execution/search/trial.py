@@ -15,10 +15,10 @@ from shiftbench.data.shared import SharedBatches
 from shiftbench.execution.feeding import batches, fresh_model, memory_of, prepared, schedule_of
 from shiftbench.execution.training import Trainer
 from shiftbench.execution.validation import score_in_training
+from shiftbench.methods.base import TrainedMethod
 
 if TYPE_CHECKING:
     from shiftbench.execution.workspace import Workspace
-    from shiftbench.methods.base import TrainedMethod
     from shiftbench.methods.config import TrainingConfig
     from shiftbench.methods.search import Search, SearchConfig, Values
     from shiftbench.models.classifier import ImageClassifier
@@ -100,7 +100,8 @@ class Trials:
     """
 
     def __init__(self, workspace: Workspace, run: Run) -> None:
-        search = run.create().search()
+        method = run.create()
+        search = method.search() if isinstance(method, TrainedMethod) else None
         if search is None or run.search is None or run.search.ood_val is None:
             raise ValueError(f"{run.label} has no search")
         self.search: Search[TrainedMethod[TrainingConfig]] = search

@@ -10,6 +10,7 @@ from shiftbench.methods.base import DerivedMethod, Parent
 from shiftbench.methods.builtin.ties import Density, ties
 from shiftbench.methods.config import MethodConfig
 from shiftbench.methods.merging import Scale, ScaledMergeConfig
+from shiftbench.methods.search import LogUniform, Searched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +26,9 @@ class DareConfig(ScaledMergeConfig):
 
     scale: Annotated[Scale, Field(description="the λ reported when nothing is selected")] = 0.4
     density: Annotated[
-        Density, Field(description="probability that a scalar's change stays, as 1/density of it")
+        Density,
+        Field(description="probability that a scalar's change stays, as 1/density of it"),
+        Searched(LogUniform(low=0.01, high=1)),
     ] = 0.1
     merge: Annotated[
         Literal["task-arithmetic", "ties"],

@@ -11,6 +11,7 @@ from pydantic import Field
 from shiftbench.methods.base import DerivedMethod, Parent
 from shiftbench.methods.config import MethodConfig
 from shiftbench.methods.merging import ScaledMergeConfig
+from shiftbench.methods.search import LogUniform, Searched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,7 @@ class TiesConfig(ScaledMergeConfig):
     density: Annotated[
         Density,
         Field(description="share of each run's changes that stays: the largest of all weights"),
+        Searched(LogUniform(low=0.01, high=1)),
     ] = 0.2
 
 

@@ -1,6 +1,7 @@
-"""Any method that trains, with settings that a search on OOD validation data finds.
+"""Any method that trains or derives weights, with settings found on OOD validation data.
 
-The control for AutoFT (arXiv 2401.10220): what the same search gives a plain objective.
+The control for AutoFT (arXiv 2401.10220): what the same search gives a plain objective. Of a method
+that derives weights a trial is a merge and its score, and nothing is trained.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from shiftbench.core import document
 from shiftbench.core.document import dumped
 from shiftbench.core.validation import validate
 from shiftbench.core.words import nearest
-from shiftbench.methods.base import Architecture, Parent, TrainedMethod
+from shiftbench.methods.base import Architecture, DerivedMethod, Method, Parent, TrainedMethod
 from shiftbench.methods.config import MethodConfig, TrainingConfig
 from shiftbench.methods.registry import METHODS
 from shiftbench.methods.search import (
@@ -26,17 +27,20 @@ from shiftbench.methods.search import (
     Search,
     SearchConfig,
     Uniform,
+    searched_settings,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from shiftbench.methods.base import Batch
+    from shiftbench.methods.base import Batch, Derivation, Weights
     from shiftbench.methods.search import Values
     from shiftbench.models.classifier import ImageClassifier
 
 SEED = "seed"
 """In a space, the seed of a trial's data order; no setting of a method."""
+MERGES = 50
+"""Trials of a search of a method that derives weights, where nothing else is said."""
 
 
 class TunedConfig(MethodConfig):
@@ -53,19 +57,25 @@ class TunedConfig(MethodConfig):
     space: Annotated[
         dict[str, Domain] | None,
         Field(
-            description="settings that are searched; null: lr from a hundredth to a hundred times "
-            "that of the settings, on a log scale, and weight_decay from 0 to 1"
+            description="settings that are searched; null: those whose annotations say where, and "
+            "of a method that trains lr from a hundredth to a hundred times that of the settings, "
+            "on a log scale, and weight_decay from 0 to 1"
         ),
     ] = None
     search: Annotated[
-        SearchConfig, Field(description="how it is searched, on OOD validation data")
+        SearchConfig,
+        Field(
+            description="how it is searched, on OOD validation data; of a method that derives "
+            "weights a trial has no steps, so that n_trials (50 there) and the sampler decide"
+        ),
     ] = SearchConfig()
 
     @field_validator("of")
     @classmethod
-    def _trains(cls, value: str) -> str:
-        if not issubclass(METHODS.load(value), TrainedMethod):
-            raise ValueError("must be a method that trains")
+    def _has_weights(cls, value: str) -> str:
+        kind = METHODS.load(value)
+        if kind.reference or kind.elsewhere or not issubclass(kind, TrainedMethod | DerivedMethod):
+            raise ValueError("must be a method that trains or derives weights")
         return value
 
     @field_validator("settings")
@@ -86,8 +96,11 @@ class TunedConfig(MethodConfig):
         if "settings" not in info.data or "of" not in info.data:
             return value
         of, settings = info.data["of"], info.data["settings"]
+        method = create(of, settings)
         if value is None:
-            return default_space(create(of, settings).training)
+            value = default_space(method)
+            if not value:
+                raise ValueError(f"{of} does not say where to search; name some of its settings")
         if not value:
             raise ValueError("must not be empty")
         for key, domain in value.items():
@@ -98,21 +111,41 @@ class TunedConfig(MethodConfig):
             if key not in settings:
                 raise ValueError(f'{of} has no setting "{key}"{nearest(key, settings)}')
             for bound in _bounds(domain):
-                config = create(of, {**settings, key: bound}).config
-                if getattr(config, key) != bound:
+                candidate = create(of, method.Config.of_trial(settings, {key: bound}))
+                if getattr(candidate.config, key) != bound:
                     raise ValueError(f"{key}: {of} does not keep what it is set to")
+                if candidate.parents() != method.parents():
+                    raise ValueError(f"{key}: which runs {of} builds on cannot be searched")
         return value
+
+    @field_validator("search")
+    @classmethod
+    def _without_steps(cls, value: SearchConfig, info: ValidationInfo) -> SearchConfig:
+        """A merge is scored once, and is the same every time: no rungs, no finalists."""
+        if "of" not in info.data or issubclass(METHODS.load(info.data["of"]), TrainedMethod):
+            return value
+        given = {"n_trials": MERGES} | value.model_dump(exclude_unset=True)
+        return SearchConfig(**{**given, "inner_steps": 1, "scheduler": "none", "finalists": 0})
 
 
 class Tuned(TrainedMethod[TunedConfig]):
-    """A method whose settings a search finds; a run trains the ``candidate`` that was chosen."""
+    """A method whose settings a search finds; a run is of the ``candidate`` that was chosen.
+
+    It is of the kind of the method: of one that derives weights, a ``TunedMerge``.
+    """
 
     name: ClassVar[str] = "tuned"
     Config: ClassVar[type[MethodConfig]] = TunedConfig
 
+    def __new__(cls, config: TunedConfig) -> Tuned | TunedMerge:  # type: ignore[misc]
+        """The method, or a ``TunedMerge``."""
+        if issubclass(METHODS.load(config.of), DerivedMethod):
+            return TunedMerge(config)
+        return super().__new__(cls)
+
     def __init__(self, config: TunedConfig) -> None:
         super().__init__(config)
-        self._method = create(config.of, config.settings)
+        self._method = _trained(create(config.of, config.settings))
         self.inputs = self._method.inputs
         self.captions = self._method.captions
         self.whole_batch = self._method.whole_batch
@@ -129,7 +162,12 @@ class Tuned(TrainedMethod[TunedConfig]):
 
     def search(self) -> Search[TrainedMethod[TrainingConfig]]:
         """The configured one."""
-        return Search(self.config.search, self.config.space or {}, self._candidate, self._export)
+        return Search(
+            self.config.search,
+            self.config.space or {},
+            lambda values: _trained(candidate(self.config, values)),
+            lambda values: export(self.config, values),
+        )
 
     def check(self, tower: Callable[[], nn.Module]) -> None:
         """As the method does."""
@@ -144,16 +182,66 @@ class Tuned(TrainedMethod[TunedConfig]):
         """The settings of the training loop before the search."""
         return self._method.training
 
-    def _candidate(self, values: Values) -> TrainedMethod[TrainingConfig]:
-        found = {key: value for key, value in values.items() if key != SEED}
-        return create(self.config.of, {**self.config.settings, **found})
 
-    def _export(self, values: Values) -> str:
-        settings = self._candidate(values).config.model_dump(mode="json")
-        return dumped({"method": self.config.of, **settings})
+class TunedMerge(DerivedMethod[TunedConfig]):
+    """A method that derives weights, with settings that a search finds: those weights are kept."""
+
+    name: ClassVar[str] = "tuned"
+    Config: ClassVar[type[MethodConfig]] = TunedConfig
+    kept: bool = True
+
+    def __init__(self, config: TunedConfig) -> None:
+        super().__init__(config)
+        self._method = _derived(create(config.of, config.settings))
+        self.seeded = self._method.seeded
+        self.wraps = (config.of,)
+
+    def parents(self) -> tuple[Parent, ...]:
+        """Those of the method."""
+        return self._method.parents()
+
+    def architecture(self) -> Architecture:
+        """That of the method."""
+        return self._method.architecture()
+
+    def selects(self) -> bool:
+        """True if the method looks at ID validation images with any of the settings searched."""
+        space = self.config.space or {}
+        tried = [{key: bound} for key, domain in space.items() for bound in _bounds(domain)]
+        return any(candidate(self.config, values).selects() for values in ({}, *tried))
+
+    def search(self) -> Search[DerivedMethod[MethodConfig]]:
+        """The configured one."""
+        return Search(
+            self.config.search,
+            self.config.space or {},
+            lambda values: _derived(candidate(self.config, values)),
+            lambda values: export(self.config, values),
+        )
+
+    def check(self, tower: Callable[[], nn.Module]) -> None:
+        """As the method does."""
+        self._method.check(tower)
+
+    def derive(self, variant: str, derivation: Derivation) -> Weights:
+        """Refused: what derives weights is a candidate."""
+        raise TypeError("tuned derives the weights of the candidate that its search found")
 
 
-def create(name: str, settings: Mapping[str, Any]) -> TrainedMethod[TrainingConfig]:
+def candidate(config: TunedConfig, values: Values) -> Method[MethodConfig]:
+    """The method with the settings of a trial."""
+    found = {key: value for key, value in values.items() if key != SEED}
+    kind = METHODS.load(config.of)
+    return create(config.of, kind.Config.of_trial(config.settings, found))
+
+
+def export(config: TunedConfig, values: Values) -> str:
+    """The method with the settings of a trial, as a suite can hold it."""
+    settings = candidate(config, values).config.model_dump(mode="json")
+    return dumped({"method": config.of, **settings})
+
+
+def create(name: str, settings: Mapping[str, Any]) -> Method[MethodConfig]:
     """A method with settings as a suite file says them.
 
     Raises:
@@ -161,16 +249,31 @@ def create(name: str, settings: Mapping[str, Any]) -> TrainedMethod[TrainingConf
     """
     kind = METHODS.load(name)
     place = document.Place(name, None, Path())
-    method = kind(validate(kind.Config, document.tree(settings, place)))
+    return kind(validate(kind.Config, document.tree(settings, place)))
+
+
+def default_space(method: Method[MethodConfig]) -> dict[str, Domain]:
+    """What a method's settings say, and the optimizer's part of AutoFT's space.
+
+    The latter is for methods that train (arXiv 2401.10220, sec. 4).
+    """
+    said = searched_settings(type(method.config))
+    if not isinstance(method, TrainedMethod):
+        return said
+    lr = method.training.lr
+    optimizer: dict[str, Domain] = {
+        "lr": LogUniform(low=lr / 100, high=lr * 100),
+        "weight_decay": Uniform(low=0, high=1),
+    }
+    return optimizer | said
+
+
+def _trained(method: Method[MethodConfig]) -> TrainedMethod[TrainingConfig]:
     return cast("TrainedMethod[TrainingConfig]", method)
 
 
-def default_space(training: TrainingConfig) -> dict[str, Domain]:
-    """The optimizer's part of AutoFT's space (arXiv 2401.10220, sec. 4)."""
-    return {
-        "lr": LogUniform(low=training.lr / 100, high=training.lr * 100),
-        "weight_decay": Uniform(low=0, high=1),
-    }
+def _derived(method: Method[MethodConfig]) -> DerivedMethod[MethodConfig]:
+    return cast("DerivedMethod[MethodConfig]", method)
 
 
 def _bounds(domain: Domain) -> tuple[str | float | int | bool, ...]:

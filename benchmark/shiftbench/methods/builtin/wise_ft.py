@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from shiftbench.methods.base import DerivedMethod, Parent
 from shiftbench.methods.config import MethodConfig
+from shiftbench.methods.search import Searched, Uniform
 
 if TYPE_CHECKING:
     from shiftbench.methods.base import Derivation, Weights
 
-Alpha = Annotated[float, Field(ge=0, le=1)]
+Alpha = Annotated[float, Field(ge=0, le=1), Searched(Uniform(low=0, high=1))]
 
 
 class CurveConfig(MethodConfig):
@@ -31,6 +33,12 @@ class CurveConfig(MethodConfig):
         if self.alpha not in self.alphas:
             raise ValueError(f"alpha {self.alpha} must be one of alphas {list(self.alphas)}")
         return self
+
+    @classmethod
+    def of_trial(cls, settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        """A searched ``alpha`` is the only point of its curve."""
+        point = {"alphas": [values["alpha"]]} if "alpha" in values else {}
+        return {**settings, **values, **point}
 
     @property
     def points(self) -> dict[str, float]:

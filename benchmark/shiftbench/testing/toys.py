@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
+from torch import Tensor, nn
+
 from shiftbench.data.batches import WorkerPlace, caption_templates, micro_batches
 from shiftbench.execution.schedule import Schedule
 from shiftbench.methods.base import (
@@ -13,17 +15,12 @@ from shiftbench.methods.base import (
     Context,
     Derivation,
     Members,
-    Method,
     Outputs,
     Parent,
     TrainedMethod,
 )
-from shiftbench.methods.config import MethodConfig, TrainingConfig
-from shiftbench.methods.registry import METHODS
+from shiftbench.methods.config import TrainingConfig
 from shiftbench.models.classifier import ImageClassifier
-from torch import Tensor, nn
-
-from tests.methods.settings import SETTINGS
 
 CLASSES = 3
 EXAMPLES = 30
@@ -39,8 +36,10 @@ class ToyAttention(nn.Module):
         self.ln = nn.LayerNorm(16)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, 4, 16) to the same."""
         y = self.ln(x)
-        return x + self.attn(y, y, y, need_weights=False)[0]
+        attended: Tensor = self.attn(y, y, y, need_weights=False)[0]
+        return x + attended
 
 
 class ToyTower(nn.Module):
@@ -54,6 +53,7 @@ class ToyTower(nn.Module):
         self.proj = nn.Linear(16, 8)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (n, 3, 4, 4) to features (n, 8)."""
         patches = self.conv1(images).flatten(2).transpose(1, 2) + self.positional_embedding
         projected: Tensor = self.proj(self.block(patches).mean(1))
         return projected
@@ -69,21 +69,9 @@ class ToyText(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(1.5))
 
     def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
+        """Embeddings (n, 8) of token ids (n, 3)."""
         embedded: Tensor = self.projection(torch.tanh(self.token_embedding(tokens)).mean(1))
         return nn.functional.normalize(embedded, dim=-1) if normalize else embedded
-
-
-def make_any(name: str, **changes: object) -> Method[MethodConfig]:
-    """A method with its setting of the table."""
-    cls = METHODS.load(name)
-    return cls(cls.Config(**{**SETTINGS[name], **changes}))
-
-
-def make_method(name: str, **changes: object) -> TrainedMethod[TrainingConfig]:
-    """A trained method with its setting of the table."""
-    method = make_any(name, **changes)
-    assert isinstance(method, TrainedMethod)
-    return method
 
 
 def make_prompts() -> Tensor:
@@ -157,7 +145,7 @@ def make_derivation(
     def id_val_batches(size: int, seed: int) -> Iterator[Batch]:
         images, labels = make_examples()
         order = torch.randperm(EXAMPLES, generator=torch.Generator().manual_seed(seed))
-        for part in order.split(size):
+        for part in torch.split(order, size):
             yield Batch(images[part], labels[part])
 
     names = tuple(f"class {i}" for i in range(CLASSES))
