@@ -30,19 +30,19 @@ def fade(opacity: float = 1.0) -> alt.OpacityValue:
 
 def stroke(names: Sequence[str], style: Mapping[str, Style], *, legend: bool = True) -> alt.Stroke:
     """The colour of each method's lines and of the edge of its marks."""
-    scale = alt.Scale(domain=[*names], range=[style[name].colour for name in names])
+    scale = _scale(names, [style[name].colour for name in names])
     return alt.Stroke("method:N", scale=scale, legend=_legend() if legend else None)
 
 
 def fill(names: Sequence[str], style: Mapping[str, Style], *, legend: bool = True) -> alt.Fill:
     """The colour inside of each method's marks."""
-    scale = alt.Scale(domain=[*names], range=[style[name].fill for name in names])
+    scale = _scale(names, [style[name].fill for name in names])
     return alt.Fill("method:N", scale=scale, legend=_legend() if legend else None)
 
 
 def shape(names: Sequence[str], style: Mapping[str, Style], *, legend: bool = True) -> alt.Shape:
     """The shape of each method's marks."""
-    scale = alt.Scale(domain=[*names], range=[style[name].shape for name in names])
+    scale = _scale(names, [style[name].shape for name in names])
     return alt.Shape("method:N", scale=scale, legend=_legend() if legend else None)
 
 
@@ -100,6 +100,11 @@ def facts() -> list[alt.Tooltip]:
         alt.Tooltip("selection:N"),
         alt.Tooltip("note:N"),
     ]
+
+
+def _scale(names: Sequence[str], looks: Sequence[str]) -> alt.Scale:
+    """From names to looks, in tuples: Altair copies lists whenever a chart is put into another."""
+    return alt.Scale(domain=tuple(names), range=tuple(looks))
 
 
 def _legend() -> alt.Legend:

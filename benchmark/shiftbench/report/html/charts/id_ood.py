@@ -220,7 +220,9 @@ def _panel(set_name: str, records: RankingRecords, trend: Records, *, large: boo
     x_scale = fixed(domain(r["x"] for r in (*ours, *of_set)))
     y_scale = fixed(domain(r["y"] for r in (*ours, *of_set)))
     axis = alt.Axis(
-        values=[round(logit_of(t), 5) for t in TICKS], labelExpr=_OF_LOGIT, labelOverlap="greedy"
+        values=tuple(round(logit_of(t), 5) for t in TICKS),
+        labelExpr=_OF_LOGIT,
+        labelOverlap="greedy",
     )
     x = alt.X("x:Q", scale=x_scale, axis=axis, title=f"{id_name} ({metric})")
     y = alt.Y("y:Q", scale=y_scale, axis=axis, title=short(set_name) if set_name != MEAN else MEAN)

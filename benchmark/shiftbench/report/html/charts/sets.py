@@ -88,9 +88,9 @@ def _panel(set_name: str, records: RankingRecords, names: list[str], *, labels: 
         .encode(
             y=alt.Y(
                 "method:N",
-                sort=names,
+                sort=tuple(names),
                 title=None,
-                scale=alt.Scale(domain=names),
+                scale=alt.Scale(domain=tuple(names)),
                 axis=alt.Axis(labels=labels, labelLimit=220, grid=True),
             ),
             stroke=stroke(names, records.styles, legend=False),
