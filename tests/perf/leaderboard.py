@@ -87,13 +87,18 @@ def runs(files: int) -> Iterator[dict[str, Any]]:
 def write_all(results: Path, rows: int, files: int, each: Callable[[int], object]) -> None:
     """Write all runs; ``each`` is called with the number of those written."""
     folder(results).mkdir(parents=True)
-    for part in range(files):
-        write(results, rows, files, part, files)
-        each(part + 1)
+    for number, _ in enumerate(write(results, rows, files), start=1):
+        each(number)
 
 
-def write(results: Path, rows: int, files: int, part: int, parts: int) -> None:
+def write_part(results: Path, rows: int, files: int, part: int, parts: int) -> None:
     """Write every ``parts``-th run."""
+    for _ in write(results, rows, files, part, parts):
+        pass
+
+
+def write(results: Path, rows: int, files: int, part: int = 0, parts: int = 1) -> Iterator[str]:
+    """Write every ``parts``-th run, and yield its id once it is written."""
     table = template(rows)
     rng = np.random.default_rng(part)
     for run in islice(runs(files), part, None, parts):
@@ -107,6 +112,7 @@ def write(results: Path, rows: int, files: int, part: int, parts: int) -> None:
             field = SCHEMA.field(position)
             table = table.set_column(position, field, pa.array(column, field.type))
         write_run(results, run["run_id"], table)
+        yield run["run_id"]
 
 
 def forget(results: Path) -> None:
@@ -176,7 +182,7 @@ def measure(results: Path, files: int, rows: int) -> None:
     folder(results).mkdir()
     cores = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(write, results, rows, files, part, 2) for part in range(2)]
+        jobs = [pool.submit(write_part, results, rows, files, part, 2) for part in range(2)]
         seconds = timed(lambda: [job.result() for job in jobs])[0]
     paths = sorted(folder(results).glob("*.parquet"))
     size = sum(path.stat().st_size for path in paths)
