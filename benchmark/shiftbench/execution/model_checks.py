@@ -11,6 +11,8 @@ from shiftbench.methods.registry import METHODS
 from shiftbench.models.backbones import check_backbone, image_tower, is_plain_vit, is_shipped
 
 if TYPE_CHECKING:
+    from shiftbench.methods.base import Method
+    from shiftbench.methods.config import MethodConfig
     from shiftbench.suite.plan import Plan, Run
 
 
@@ -33,7 +35,7 @@ def check_backbones(plan: Plan) -> None:
 def _check_method(plan: Plan, run: Run) -> None:
     """Refuse a method that cannot work with its run's backbone."""
     method = run.create()
-    if isinstance(method, TrainedMethod) and _is_known(run):
+    if not method.elsewhere and _is_known(run, method):
         return
     try:
         method.check(lambda: image_tower(run.backbone))
@@ -42,11 +44,11 @@ def _check_method(plan: Plan, run: Run) -> None:
         raise plan.suite.error(message, "methods", run.label) from error
 
 
-def _is_known(run: Run) -> bool:
-    """True where tests see to it that a method trains a backbone, so that no torch is imported.
+def _is_known(run: Run, method: Method[MethodConfig]) -> bool:
+    """True where tests see to it that a method takes a backbone, so that no torch is imported.
 
-    Built-in methods train the shipped backbone and, if their own settings are the defaults, plain
-    ViTs.
+    Built-in methods take the shipped backbone and plain ViTs; those that train these, if their own
+    settings are the defaults.
     """
     if not METHODS.entry(run.method).builtin:
         return False
@@ -55,5 +57,7 @@ def _is_known(run: Run) -> bool:
         for name, field in type(run.config).model_fields.items()
         if name not in TrainingConfig.model_fields
     }
-    plain = all(getattr(run.config, name) == default for name, default in own.items())
+    plain = not isinstance(method, TrainedMethod) or all(
+        getattr(run.config, name) == default for name, default in own.items()
+    )
     return is_shipped(run.backbone) or (plain and is_plain_vit(run.backbone))
