@@ -11,7 +11,9 @@ from open_clip.model import _build_vision_tower
 from shiftbench.core.errors import InputError, RunFailedError
 from shiftbench.execution.model_checks import check_backbones
 from shiftbench.methods.builtin.freeze_embedding import FreezeEmbedding, FreezeEmbeddingConfig
+from shiftbench.methods.builtin.lines import LiNeS
 from shiftbench.methods.builtin.lora import Lora, LoraConfig, adapted_layers
+from shiftbench.methods.builtin.wise_ft import CurveConfig
 from shiftbench.models.backbones import check_backbone, image_tower, is_plain_vit
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.suite.plan import Plan
@@ -171,9 +173,10 @@ def test_a_method_that_cannot_train_a_backbone_is_refused_before_anything(
 @pytest.mark.parametrize(
     "name", ["openai/ViT-B-16", "openai/ViT-L-14", "laion2b_s32b_b79k/ViT-H-14"]
 )
-def test_lora_by_default_trains_plain_vits_which_plan_does_not_build(name: str) -> None:
+def test_lora_and_lines_by_default_take_plain_vits_which_plan_does_not_build(name: str) -> None:
     assert is_plain_vit(name)
-    Lora(LoraConfig()).check(lambda: image_tower(name))
+    for method in (Lora(LoraConfig()), LiNeS(CurveConfig())):
+        method.check(lambda: image_tower(name))
 
 
 @pytest.mark.parametrize("name", ["openai/RN50", "webli/ViT-B-16-SigLIP", "miniature"])
