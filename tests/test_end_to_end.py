@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import failures
 from shiftbench.leaderboard.store import read
+from shiftbench.testing.scaffold import new_part
 
 pytestmark = pytest.mark.slow
 
@@ -29,30 +29,26 @@ methods:
   linear-probe: &short {lr: 1e-2, epochs: 1, batch_size: 96, warmup_steps: 2}
   full: {<<: *short, lr: 5e-4}
   broken: {<<: *short, method: full, lr: 1e+30, max_grad_norm: null, warmup_steps: 0}
-  smooth: {<<: *short, temperature: 3}
+  smooth: {<<: *short, gamma: 3}
   wise-ft: &curve {alphas: [0, 0.5, 1]}
   wise-ft-lp: {<<: *curve, method: wise-ft, parent: linear-probe}
   wise-ft-broken: {<<: *curve, method: wise-ft, parent: broken}
 budget: {steps: 6, evaluation_images: 60}
 """
 RUNS = 8
-OWN_METHOD = Path(__file__).parents[1] / "docs" / "tutorial" / "own-method.md"
 RESULT = ["run_id", "variant", "selection", "evaluation_set", "metric"]
 
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Iterator[Path]:
-    """A small suite, one of whose methods is the tutorial's example of a plugin."""
+    """A small suite, one of whose methods is a plugin as ``shiftbench new`` writes it."""
     folder = tmp_path_factory.mktemp("suite")
     file = folder / "small.yaml"
     file.write_text(SUITE)
-    (example,) = re.findall(
-        r"```python\n# mylab/smooth.py\n(.*?)```", OWN_METHOD.read_text(), re.DOTALL
-    )
-    (folder / "mylab_smooth.py").write_text(example)
+    new_part("method", "smooth", folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
-        patch.setenv("SHIFTBENCH_PLUGINS", "smooth=mylab_smooth:Smooth")
+        patch.setenv("PYTHONPATH", str(folder / "shiftbench-smooth"), prepend=os.pathsep)
+        patch.setenv("SHIFTBENCH_PLUGINS", "smooth=shiftbench_smooth.smooth:Smooth")
         yield file
 
 

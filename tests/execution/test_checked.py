@@ -103,7 +103,7 @@ def test_other_packages_and_code_are_checked_again(
     preflight.preflight(plan_of(root), str(root))
     monkeypatch.setattr(checked, "package_versions", lambda: {"pillow": "0"})
     preflight.preflight(plan_of(root), str(root))
-    monkeypatch.setattr(checked, "_own_code", lambda: "edited")
+    monkeypatch.setattr(checked, "own_code", lambda: "edited")
     preflight.preflight(plan_of(root), str(root))
     assert len(decoded) == 3
 

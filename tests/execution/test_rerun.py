@@ -83,7 +83,7 @@ def test_a_repetition_is_compared_and_changes_nothing(suite, tmp_path, monkeypat
         store.write_run(folder, run_id, failed(info(run_id), "loss is NaN"))
 
     monkeypatch.setattr("shiftbench.execution.rerun.launch", broken)
-    (verdict,) = rerun(suite, [run_id], results, into, executor, console)
+    (verdict,) = rerun(suite, [run_id], results, tmp_path / "another", executor, console)
     assert verdict.problems == ("failed this time: loss is NaN",)
 
 
