@@ -10,13 +10,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from types import NoneType
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Kind = TypeVar("Kind")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _ARROW = {
     str: pa.string(),
@@ -135,6 +138,8 @@ class Columns:
             kind: a dataclass whose fields are columns, such as one of the kinds.
             table: with all these columns; others are ignored.
         """
+        if not len(table):
+            return []
         names = [item.name for item in fields(kind)]  # type: ignore[arg-type]
         columns = [self._loaded(name, table[name]) for name in names]
         return [
@@ -175,11 +180,27 @@ class Columns:
                 for items in column.to_pylist()
             )
             return [None if items is None else known.setdefault(items, items) for items in lists]
+        if of.plain is datetime:  # with a time zone, pyarrow would import pandas
+            column = column.cast(pa.int64())
         encoded = column.combine_chunks().dictionary_encode()
         values = encoded.dictionary.to_pylist()
+        if of.plain is datetime:
+            values = [_EPOCH + timedelta(milliseconds=value) for value in values]
         if of.plain is Mapping:
             values = [json.loads(text) for text in values]
         return [None if k is None else values[k] for k in encoded.indices.to_pylist()]
+
+
+def where(table: pa.Table, column: str, value: str) -> pa.Table:
+    """The rows whose column of text has a value.
+
+    Where all have it or none, nothing is compared: that would import pandas, which takes a good
+    part of a run that finds nothing to do.
+    """
+    values = {*table[column].to_pylist()}
+    if value not in values:
+        return table.slice(0, 0)
+    return table if len(values) == 1 else table.filter(pc.equal(table[column], value))
 
 
 def json_text(value: Mapping[str, Any]) -> str:

@@ -15,13 +15,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from shiftbench.data.sources.registry import plugin_origins as source_origins
 from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.evaluation.metrics.registry import plugin_origins as metric_origins
 from shiftbench.evaluation.results import Result, Role, Selection, role_of
-from shiftbench.leaderboard.columns import Column, Columns, digest
+from shiftbench.leaderboard.columns import Column, Columns, digest, where
 from shiftbench.suite.task_metrics import metrics_named
 
 if TYPE_CHECKING:
@@ -287,7 +286,7 @@ def rows(table: pa.Table) -> list[Row]:
     Args:
         table: with all columns of ``SCHEMA``; others are ignored.
     """
-    return COLUMNS.read(Row, table.filter(pc.equal(table["status"], "done")))
+    return COLUMNS.read(Row, where(table, "status", "done"))
 
 
 def failures(table: pa.Table) -> list[FailedRun]:
@@ -296,7 +295,7 @@ def failures(table: pa.Table) -> list[FailedRun]:
     Args:
         table: with all columns of ``SCHEMA``; others are ignored.
     """
-    return COLUMNS.read(FailedRun, table.filter(pc.equal(table["status"], "failed")))
+    return COLUMNS.read(FailedRun, where(table, "status", "failed"))
 
 
 def runs(table: pa.Table) -> list[Row | FailedRun]:
@@ -305,6 +304,8 @@ def runs(table: pa.Table) -> list[Row | FailedRun]:
     Args:
         table: with all columns of ``SCHEMA``; others are ignored.
     """
+    if not len(table):
+        return []
     first: dict[str, int] = {}
     for position, run_id in enumerate(table["run_id"].to_pylist()):
         first.setdefault(run_id, position)

@@ -34,7 +34,7 @@ from shiftbench.leaderboard.versions import with_unknown
 
 Status = Literal["done", "failed"]
 
-MANY = 64
+MANY = 16
 """Files that are opened without further ado."""
 SHARE = 0.02
 """Part of the files that may be outside of the copy; making it takes about as long as opening so

@@ -84,7 +84,7 @@ def run_id(spec: Mapping[str, Any]) -> str:
 
     The order of keys does not count, nor whether a whole number is written ``10`` or ``10.0``.
     """
-    parts = (f"{json.dumps(key)}:{json_text(spec[key])}" for key in sorted(spec))
+    parts = [f'"{key}":{json_text(spec[key])}' for key in sorted(spec)]  # keys are plain words
     return hashlib.sha256(f"{{{','.join(parts)}}}".encode()).hexdigest()[:16]
 
 
