@@ -12,19 +12,21 @@ A, B = Job("fit", "a"), Job("predict", "a", "", "id-test")
 
 
 @pytest.mark.parametrize(
-    ("slowest", "stall_s", "expected"),
+    ("slowest", "prepares", "stall_s", "expected"),
     [
-        (None, None, 3600),  # it prepares
-        (0.1, None, 600),
-        (30.0, None, 3000),
-        (None, 5.0, 5),
-        (30.0, 5.0, 5),
+        (None, False, None, 3600),
+        (0.1, False, None, 600),
+        (0.1, True, None, 3600),  # it has read a batch and not yet computed on it
+        (30.0, False, None, 3000),
+        (60.0, True, None, 6000),
+        (None, True, 5.0, 5),
+        (30.0, False, 5.0, 5),
     ],
 )
 def test_the_slower_its_steps_the_longer_a_job_is_waited_for(
-    slowest: float | None, stall_s: float | None, expected: float
+    slowest: float | None, prepares: bool, stall_s: float | None, expected: float
 ) -> None:
-    assert patience(slowest, stall_s) == expected
+    assert patience(Course(0, slowest, prepares), stall_s) == expected
 
 
 def test_whoever_has_been_silent_for_too_long_hangs() -> None:
@@ -35,6 +37,15 @@ def test_whoever_has_been_silent_for_too_long_hangs() -> None:
     assert stalled(courses, 701, 1000) == []
 
 
+def looked(watch: Watch, clock: Clock, until: float, running: list[Job]) -> dict[Job, float]:
+    """Those that hang at some time, up to which a driver looks now and then."""
+    while clock.now + 30 < until:
+        clock.now += 30
+        watch.among(running)
+    clock.now = until
+    return watch.among(running)
+
+
 def test_a_job_is_watched_from_its_start_and_anew_when_it_is_done_again() -> None:
     clock = Clock()
     watch = Watch(None, clock)
@@ -42,13 +53,26 @@ def test_a_job_is_watched_from_its_start_and_anew_when_it_is_done_again() -> Non
     assert watch.among([A, B]) == {}
     clock.now = 10
     watch.sign(A)
-    clock.now = 1010.1
-    assert watch.among([A, B]) == pytest.approx({A: 1000.1})
+    watch.steps("a", 1)
+    assert looked(watch, clock, 1010.1, [A, B]) == pytest.approx({A: 1000.1})
     assert watch.among([B]) == {}
-    clock.now = 3601
-    assert watch.among([A, B]) == {B: 3601}
+    assert looked(watch, clock, 3601, [A, B]) == {B: 3601}
     watch.forget(B)
     assert watch.among([A, B]) == {}
+
+
+def test_no_time_passes_for_jobs_while_the_driver_is_frozen() -> None:
+    clock = Clock()
+    watch = Watch(None, clock)
+    watch.among([A, B])
+    clock.now = 10
+    watch.sign(A)
+    watch.steps("a", 1)
+    clock.now = 7200
+    watch.sign(A)  # the first that is heard of what was said meanwhile
+    assert watch.among([A, B]) == {}
+    assert looked(watch, clock, 7200 + 599, [A, B]) == {}
+    assert looked(watch, clock, 7200 + 1001, [A, B]) == {A: 1001}
 
 
 def test_the_error_says_what_the_process_was_at() -> None:

@@ -220,6 +220,7 @@ class _Loop:
             self._watch.sign(job)
             return
         if message[0] == "step":
+            self._watch.steps(job.run_id, message[1][0])
             self._work.display.steps({job.run_id: message[1]})
             return
         if message[0] == "said":
