@@ -146,3 +146,17 @@ def test_the_driver_knows_the_trials_that_train() -> None:
     actor.leave(("search", "r", "trial-2", ""))
     assert actor.news()[-1] == {("search", "r", "trial-1", ""): "here"}
     assert actor.news()[-1] == {("search", "r", "trial-1", ""): "here"}
+
+
+def test_trials_of_a_search_that_has_ended_are_not_watched_and_steps_are_noted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
+    dispatcher._progress, dispatcher._work, dispatcher._watch = (MagicMock() for _ in range(3))
+    dispatcher._searching = {Job("search", "r")}
+    trials = {("search", "r", "trial-1", ""): "here", ("search", "over", "trial-9", ""): "there"}
+    news = {"a": (1, 3)}, {("fit", "a", "", "")}, [], trials
+    monkeypatch.setattr(dispatch, "ray", SimpleNamespace(get=lambda asked: news))
+    assert dispatcher._tell_news() == {Job("search", "r", "trial-1"): "here"}
+    dispatcher._watch.steps.assert_called_once_with("a", 1)
+    dispatcher._watch.sign.assert_called_once_with(Job("fit", "a"))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from shiftbench.core.errors import InputError, RunFailedError
+from shiftbench.core.errors import InputError, RunFailedError, whole_text
 from shiftbench.data.shared import remove_unused
 from shiftbench.distributed.cluster import Cluster, beside_the_driver
-from shiftbench.distributed.groups import Group
+from shiftbench.distributed.groups import Group, NotPlacedError
 from shiftbench.distributed.place import Home, stop_at
 from shiftbench.distributed.pool import Events, Pool, WorkerLostError
 from shiftbench.distributed.progress import ProgressActor
@@ -110,9 +110,13 @@ class Dispatcher:
         for run_id, line in said:
             self._work.display.said(run_id, line)
         self._work.display.steps(steps)
+        for run_id, (step, _) in steps.items():
+            self._watch.steps(run_id, step)
         for fields in signs:
             self._watch.sign(Job(*fields))
-        return {Job(*fields): where for fields, where in trials.items()}
+        searching = {job.run_id for job in self._searching}  # others may have died without a word
+        there = {Job(*fields): where for fields, where in trials.items()}
+        return {trial: where for trial, where in there.items() if trial.run_id in searching}
 
     def _room(self, job: Job) -> Room:
         """The slots that a job can use."""
@@ -156,11 +160,16 @@ class Dispatcher:
 
         A node that went away is no fault of the job, so ``limits.max_preemptions`` of those may,
         any number by default; of workers that died on a node that is still there, or that hung,
-        ``limits.job_retries``.
+        ``limits.job_retries``. Nor is it the job's fault that a group found no place, since others
+        hold the cluster: that is waited for.
         """
         self._scheduler.ended(job)
         self._searching.discard(job)
         self._watch.forget(job)
+        hung = self._hung.pop(job, None)
+        if isinstance(error, NotPlacedError):
+            self._scheduler.add(job)
+            return
         if isinstance(error, WorkerLostError):
             limits = self._setup.resources.limits
             there = self._cluster.has(error.node)
@@ -170,11 +179,12 @@ class Dispatcher:
                 else (self._preemptions, limits.max_preemptions)
             )
             lost[job] += 1
-            hung = self._hung.pop(job, None)
             if most is None or lost[job] <= most:
                 self._scheduler.add(job)
                 return
             error = hung or error
+        elif error is not None and hung is not None:  # its group was started again, in vain
+            error.add_note(f"Before that: {whole_text(hung)}")
         self._work.settle(job, error)
 
     def _stop_what_hangs(self, trials: Mapping[Job, Home]) -> None:
@@ -191,14 +201,18 @@ class Dispatcher:
             self._work.note_hung(job, self._hung[job])
 
     def _make_room(self) -> None:
-        """Let go of idle groups and workers where a job that was started needs their place."""
+        """Let go of idle groups and workers where a job that was started needs their place.
+
+        After some time do so in any case: those whose runs are awaited here may need it, too.
+        """
         each, scheduler = self._setup.resources.workers, self._scheduler
-        idle = [group for group in self._groups if group.idle]
-        while idle and len(idle) * each > scheduler.free:
+        limit = self._setup.resources.limits.idle_worker_s
+        idle = sorted((group for group in self._groups if group.idle), key=lambda g: g.idle_s)
+        while idle and (len(idle) * each > scheduler.free or idle[-1].idle_s > limit):
             idle.pop().close()
         elsewhere = len(self._groups) * each + sum(map(scheduler.held, self._searching))
         self._pool.resize(scheduler.slots - elsewhere)
-        self._pool.release_idle(self._setup.resources.limits.idle_worker_s)
+        self._pool.release_idle(limit)
 
     def _await_events(self) -> None:
         """Wait until something happens, for half a second at most, and deal with all that has."""

@@ -7,6 +7,7 @@ scheduler says so.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -19,8 +20,9 @@ import ray
 import ray.train
 import torch
 from ray.exceptions import RayError
-from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from shiftbench.core.errors import RunFailedError, sendable
 from shiftbench.data.batches import WorkerPlace
@@ -34,6 +36,10 @@ from shiftbench.execution.workspace import Workspace
 
 if TYPE_CHECKING:
     from shiftbench.distributed.pool import Ended, Events
+
+
+class NotPlacedError(RuntimeError):
+    """The cluster had no place for a group, since others hold it: the run of that can wait."""
 
 
 class Feed:
@@ -117,6 +123,7 @@ class Group:
         self._feed = ray.remote(**beside_the_driver())(Feed).remote()
         self._job: Job | None = None
         self._closing = False
+        self._since = time.monotonic()
         # A thread that is no daemon would keep an interrupted driver alive.
         Thread(target=self._train, args=(setup, progress), daemon=True).start()
 
@@ -124,6 +131,11 @@ class Group:
     def idle(self) -> bool:
         """True while the group has no run to train and could take one."""
         return self._job is None and not self._closing
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the group has been idle."""
+        return time.monotonic() - self._since if self.idle else 0.0
 
     def submit(self, job: Job) -> None:
         """Train a run; only while ``idle``."""
@@ -164,15 +176,23 @@ class Group:
         if isinstance(future.exception(), RayError) or self._job is None:
             return
         job, self._job = self._job, None
+        self._since = time.monotonic()
         self._settle(job, future.result())
 
     def _ended(self, error: Exception | None) -> None:
         ray.kill(self._feed)
         self._over(self)
         if self._job is not None:
-            why = error or RunFailedError("the group of workers ended before its run did")
             job, self._job = self._job, None
-            self._settle(job, sendable(why))
+            why = error or RunFailedError("the group of workers ended before its run did")
+            self._settle(job, NotPlacedError() if _found_no_place(why) else sendable(why))
+
+
+def _found_no_place(error: Exception) -> bool:
+    """True if Train has given up to wait for a group's place."""
+    return isinstance(error, ControllerError) and isinstance(
+        error.controller_failure, WorkerGroupStartupTimeoutError
+    )
 
 
 def _trainer_fit(setup: Setup, feed: Any, progress: Any) -> None:

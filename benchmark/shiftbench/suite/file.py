@@ -85,7 +85,10 @@ class Limits(_Closed):
     ] = 600
     idle_worker_s: Annotated[
         float,
-        Field(ge=0, description="seconds after which a worker is let go that has nothing to do"),
+        Field(
+            ge=0,
+            description="seconds after which a worker or a group is let go that has nothing to do",
+        ),
     ] = 60
     connect_timeout_s: Annotated[
         float, Field(gt=0, description="seconds that the cluster at --address has to answer")
