@@ -64,11 +64,13 @@ def test_a_repetition_is_compared_and_changes_nothing(suite, tmp_path, monkeypat
 
     monkeypatch.setattr("shiftbench.execution.rerun.launch", launch)
     console, executor = Console(quiet=True), InProcess()
+    suite = replace(suite, loggers=("tensorboard",))
     (verdict,) = rerun(suite, [run_id], results, into, executor, console)
     assert verdict.problems == ()
     ((small, folder, *rest),) = asked
     assert run_id in Plan.build(small).runs
     assert len(Plan.build(small).runs) == 2
+    assert small.loggers == ()  # they have the run already
     assert (folder, rest) == (into, [executor, console, {"allow_incomplete": False}])
     assert before == {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
 

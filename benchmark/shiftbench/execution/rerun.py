@@ -52,7 +52,8 @@ def rerun(
     for run_id in run_ids:
         before = rows(store.read(results, [run_id]))
         gaps = any(not row.complete for row in before)
-        launch(only(suite, run_id), into, executor, console, allow_incomplete=gaps)
+        small = replace(only(suite, run_id), loggers=())  # which show the run that is checked
+        launch(small, into, executor, console, allow_incomplete=gaps)
         again = store.read(into, [run_id])
         problems = [f"failed this time: {run.error}" for run in failures(again)]
         problems = problems or changes(before, rows(again), tolerance)
