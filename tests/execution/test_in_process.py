@@ -24,13 +24,14 @@ from shiftbench.execution.search.study import Study, open_journal
 from shiftbench.execution.search.trial import Trials
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.workspace import Workspace
-from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
+from shiftbench.leaderboard.runfolder import Found, RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import failures, rows
 from shiftbench.leaderboard.store import read
 from shiftbench.methods.base import Batch, Context
 from shiftbench.methods.builtin.full import Full
 from shiftbench.methods.search import SearchConfig
 from shiftbench.models.classifier import ImageClassifier
+from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
 from tests.test_end_to_end import command, values
@@ -269,11 +270,13 @@ def test_a_rung_keeps_the_best_of_those_that_were_there() -> None:
 def test_settings_that_are_drawn_and_not_tried_need_no_ray(tmp_path: Path, world: Path) -> None:
     drawn = "methods={autoft: {lr: 1e-4, batch_size: 24, search: {n_trials: 0}}}"
     suite = load(tmp_path, "methods.full=null", "methods.wise-ft=null", drawn, "budget.steps=1")
+    (run,) = (run for run in Plan.build(suite).runs.values() if run.label == "autoft")
+    assert run.search is not None
+    folder = SearchFolder.of(tmp_path / "results", run.search.id)
+    folder.write_found(Found({}, None, 9, 0, 0, 0.0))  # on other data files
     outcome = launch(suite, tmp_path / "results", InProcess(), QUIET)
     assert outcome.failed == {}
-    ((_, run),) = (item for item in outcome.plan.runs.items() if item[1].label == "autoft")
-    assert run.search is not None
-    assert SearchFolder.of(tmp_path / "results", run.search.id).read_found().n_trials == 0
+    assert folder.read_found().n_trials == 0
 
 
 def test_a_gpu_that_is_not_there_is_refused(

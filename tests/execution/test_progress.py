@@ -81,6 +81,17 @@ def test_a_training_that_writes_nothing_any_more_was_interrupted(
     assert (at.state, at.step, at.seconds_left) == ("waiting", 0, None)
 
 
+def test_a_training_goes_on_where_the_storage_does_not_answer(full: Run, tmp_path: Path) -> None:
+    folder = RunFolder.of(tmp_path, full.id)
+
+    def held() -> bool:
+        raise OSError("stale file handle")
+
+    TrainingWriter(folder.progress, 32, held=held)(0, 10)
+    TrainingWriter(folder.progress, 32, held=lambda: False)(0, 10)
+    assert not folder.progress.exists()
+
+
 def test_parts_of_predictions_and_failures_show(plan: Plan, full: Run, tmp_path: Path) -> None:
     folder = RunFolder.of(tmp_path, full.id)
     part = folder.part("", "cifar10.1")

@@ -82,6 +82,7 @@ def test_a_repetition_is_compared_and_changes_nothing(suite, tmp_path, monkeypat
     assert any("this time 0." in problem for problem in verdict.problems)
 
     def broken(small, folder, *arguments, **options):
+        store.forget(folder, run_id)
         store.write_run(folder, run_id, failed(info(run_id), "loss is NaN"))
 
     monkeypatch.setattr("shiftbench.execution.rerun.launch", broken)

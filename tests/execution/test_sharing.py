@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from shiftbench.execution.jobs import Job
 from shiftbench.execution.launch import launch
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.runinfo import run_info
+from shiftbench.execution.search.search import search as do_search
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.sharing import Sharing
 from shiftbench.execution.work import Work
@@ -32,6 +34,9 @@ from shiftbench.leaderboard import store
 from shiftbench.leaderboard.leases import FOLDER, Folder, Leases, keys, search_key
 from shiftbench.leaderboard.runfolder import Fit, Found, RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import done, failures
+from shiftbench.methods.base import Batch
+from shiftbench.methods.builtin.full import Full
+from shiftbench.models.classifier import ImageClassifier
 from shiftbench.suite.plan import Plan, evaluation_metrics
 from shiftbench.suite.suite import Suite
 
@@ -65,6 +70,7 @@ def load(folder: Path, *overrides: str) -> Suite:
 
 
 def pretend(
+    together: list[Barrier],
     log: Path,
     seconds: float,
     broken: str,
@@ -78,7 +84,10 @@ def pretend(
     setup = work.setup
     with log.open("a") as file:
         file.write(json.dumps([os.getpid(), *job]) + "\n")
+    while together:  # so that each driver has one, however late it started
+        together.pop().wait(60)
     time.sleep(seconds)
+    setup.check_held(job.run_id)
     folder = RunFolder.of(setup.results, job.run_id)
     if job.stage == "fit" and setup.runs[job.run_id].label == broken:
         raise OSError("no such disk")
@@ -103,8 +112,9 @@ class Drivers:
         self.results, self.log, self.folder = folder / "results", folder / "log", folder
         monkeypatch.setattr(sharing, "LOOK_EVERY_S", 0.1)
         monkeypatch.setattr(in_process, "_TICK_S", 0.05)
-        monkeypatch.setattr(in_process, "_do", partial(pretend, self.log, seconds, broken))
         suite, context = load(folder), multiprocessing.get_context("fork")
+        do_one = partial(pretend, [context.Barrier(2)], self.log, seconds, broken)
+        monkeypatch.setattr(in_process, "_do", do_one)
         self.plan = Plan.build(suite)
         self.processes = [
             context.Process(target=drive, args=(suite, self.results, folder / f"{i}.json"))
@@ -213,10 +223,18 @@ def work_of(plan: Plan, results: Path, leases: Leases, clock: Clock) -> Work:
 
 
 def work_on(
-    graph: Mapping[Job, set[Job]], plan: Plan, results: Path, leases: Leases, clock: Clock
+    graph: Mapping[Job, set[Job]],
+    plan: Plan,
+    results: Path,
+    leases: Leases,
+    clock: Clock,
+    *,
+    current: Callable[[Job], bool] = lambda job: True,
+    prepare: Callable[[Job], None] = lambda job: None,
 ) -> Work:
     setup = Setup("s", plan.runs, results, "miniature", plan.suite.resources, Remarks())
-    shared = Sharing(leases, results, plan.runs, graph, {}, lambda job: None, clock)
+    known = store.stamps(results)
+    shared = Sharing(leases, results, plan.runs, graph, known, prepare, clock, current)
     return Work(setup, graph, plan.runs, Display(QUIET, plan.runs, list(graph)), shared)
 
 
@@ -297,10 +315,15 @@ def test_rows_that_came_since_the_launch_count(plan: Plan, tmp_path: Path) -> No
     assert work.ready() == [Job("score", child)]
 
 
-def test_a_search_has_a_lease_of_its_own_and_is_done_once(tmp_path: Path) -> None:
+@pytest.fixture
+def searched(tmp_path: Path) -> Plan:
     drawn = "methods={autoft: {search: {n_trials: 0}}}"
     few = [f"methods.{name}=null" for name in ("zero-shot", "full", "wise-ft")]
-    plan, clock = Plan.build(load(tmp_path, "seeds=[0]", drawn, *few)), Clock()
+    return Plan.build(load(tmp_path, "seeds=[0]", drawn, *few))
+
+
+def test_a_search_has_a_lease_of_its_own_and_is_done_once(tmp_path: Path, searched: Plan) -> None:
+    plan, clock = searched, Clock()
     (run,) = plan.runs.values()
     assert run.search is not None
     search, fit = Job("search", run.id), Job("fit", run.id)
@@ -313,6 +336,103 @@ def test_a_search_has_a_lease_of_its_own_and_is_done_once(tmp_path: Path) -> Non
     clock.now = 5
     assert work.ready() == [fit]
     assert work.begin(fit) and mine.held(run.id)
+
+
+def test_a_search_on_other_data_files_is_no_result(tmp_path: Path, searched: Plan) -> None:
+    (run,) = searched.runs.values()
+    assert run.search is not None
+    SearchFolder.of(tmp_path, run.search.id).write_found(Found({}, None, 0, 0, 0, 0.0))
+    search, clock = Job("search", run.id), Clock()
+    mine = leases_of(tmp_path, clock)
+    work = work_on({search: set()}, searched, tmp_path, mine, clock, current=lambda job: False)
+    assert work.ready() == [search]
+    assert work.begin(search) and mine.held(search_key(run.search.id))
+
+
+def test_a_search_that_fails_elsewhere_fails_the_run_here_which_may_be_another(
+    tmp_path: Path, searched: Plan
+) -> None:
+    (run,) = searched.runs.values()
+    assert run.search is not None
+    search, fit, clock = Job("search", run.id), Job("fit", run.id), Clock()
+    mine, other = leases_of(tmp_path, clock), leases_of(tmp_path, clock)
+    work = work_on({search: set(), fit: {search}}, searched, tmp_path, mine, clock)
+    other.take(search_key(run.search.id))
+    assert work.ready() == [search] and not work.begin(search)
+    other.end(search_key(run.search.id), "failed", "no trial got to its end")
+    clock.now = 5
+    assert work.ready() == [] and not work.awaits_others()
+    assert work.failures == {run.id: "no trial got to its end"}
+    (row,) = failures(store.read(tmp_path))
+    assert (row.run_id, row.error) == (run.id, "no trial got to its end")
+
+
+def test_a_search_that_was_taken_over_records_nothing(tmp_path: Path, searched: Plan) -> None:
+    (run,) = searched.runs.values()
+    assert run.search is not None
+    mine = leases_of(tmp_path, Clock())
+    setup = Setup(
+        "s", searched.runs, tmp_path, "miniature", searched.suite.resources, Remarks(),
+        token=mine.token,
+    )  # fmt: skip
+    with pytest.raises(RunFailedError, match="taken over"):
+        do_search(setup, run)
+    assert not SearchFolder.of(tmp_path, run.search.id).finished
+    mine.take(search_key(run.search.id))
+    do_search(setup, run)
+    assert SearchFolder.of(tmp_path, run.search.id).finished
+
+
+def test_a_parent_that_is_only_fitted_elsewhere_is_awaited_no_longer(
+    plan: Plan, tmp_path: Path
+) -> None:
+    clock = Clock()
+    mine, other = leases_of(tmp_path, clock), leases_of(tmp_path, clock)
+    parent, child = plan.runs
+    fit, last = Job("fit", parent), Job("score", child)
+    made = [False]
+    work = work_on(
+        {fit: set(), last: {fit}}, plan, tmp_path, mine, clock, current=lambda job: made[0]
+    )
+    other.take(parent)
+    assert work.ready() == [fit] and not work.begin(fit)
+    RunFolder.of(tmp_path, parent).write_fit(FIT)  # of other data files: it is about to go
+    clock.now = 5
+    assert work.ready() == [] and work.awaits_others()
+    made[0] = True
+    clock.now = 10
+    assert work.ready() == [last]
+    clock.now = 15
+    assert work.ready() == [] and not work.awaits_others()
+    assert work.begin(last)
+
+
+def test_a_run_that_fails_before_its_first_job_is_no_longer_what_it_was_on_other_data(
+    plan: Plan, tmp_path: Path
+) -> None:
+    clock = Clock()
+    parent, child = plan.runs
+    rows = done(run_info("s", plan.runs[child]), scores({"id-test": 0.5}))
+    store.write_run(tmp_path, child, rows)
+    fit = Job("fit", parent)
+    graph = {fit: set(), Job("score", child): {fit}}
+    for again in (False, True):  # the second time another process has done it meanwhile
+        forgotten: list[str] = []
+
+        def prepare(job: Job, forgotten: list[str] = forgotten) -> None:
+            forgotten.append(job.run_id)
+            store.forget(tmp_path, job.run_id)
+
+        mine = leases_of(tmp_path, clock)
+        work = work_on(graph, plan, tmp_path, mine, clock, prepare=prepare)
+        assert work.ready() == [fit] and work.begin(fit)
+        if again:
+            store.write_run(tmp_path, child, rows)
+        work.settle(fit, OSError("no such disk"))
+        assert work.failures.keys() == {parent, child}
+        assert forgotten == ([parent] if again else [parent, child])
+        statuses = {parent: "failed", child: "done" if again else "failed"}
+        assert store.statuses(tmp_path) == statuses
 
 
 # The stages themselves.
@@ -329,7 +449,7 @@ def test_a_training_that_another_process_took_over_writes_nothing_more(
     def steps(display: Display, steps: Mapping[str, tuple[int, int]]) -> None:
         if steps == {full: (7, 60)}:
             other.look(full)
-            clock.now = 60
+            clock.now = 1  # the lease_s of the suite
             assert other.take(full) is None
             before.update(files(results / "runs" / full))
 
@@ -372,8 +492,49 @@ def test_no_stage_leaves_anything_of_a_run_that_was_taken_over(
             with pytest.raises(RunFailedError, match="taken over"):
                 do(job, workspace, lambda step, steps: None)
             assert files(results / "runs") | files(results / "leaderboard") == before
+            if stage == "score":
+                leases.take(full)
+                do(job, workspace, lambda step, steps: None)
+                before = files(results / "runs") | files(results / "leaderboard")
+                do(job, workspace, lambda step, steps: None)  # as if its worker had died then
+                assert files(results / "runs") | files(results / "leaderboard") == before
             return
         do(job, workspace, lambda step, steps: None)
+
+
+def test_a_training_that_diverges_when_it_has_been_taken_over_leaves_no_curve(
+    tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite, results = load(tmp_path, "budget.steps=1"), tmp_path / "results"
+    plan = Plan.build(suite)
+    full = next(run_id for run_id, run in plan.runs.items() if run.label == "full")
+    original = Full.loss
+
+    def loss(method: Full, model: ImageClassifier, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"loss": original(method, model, batch)["loss"] * float("nan")}
+
+    monkeypatch.setattr(Full, "loss", loss)
+    leases = leases_of(results, Clock())
+    setup = Setup(
+        "s", plan.runs, results, "miniature", suite.resources, Remarks(), token=leases.token
+    )
+    for held in (False, True):
+        if held:
+            leases.take(full)
+        with pytest.raises(RunFailedError, match="not finite"):
+            do(Job("fit", full), Workspace(setup, torch.device("cpu")), lambda step, steps: None)
+        assert RunFolder.of(results, full).metrics.exists() == held
+
+
+def test_an_interrupted_launch_leaves_what_its_runs_need(tmp_path: Path, world: Path) -> None:
+    class Interrupted(InProcess):
+        def execute(self, work: Work) -> None:
+            raise KeyboardInterrupt
+
+    suite, results = load(tmp_path, "seeds=[0]"), tmp_path / "results"
+    with pytest.raises(KeyboardInterrupt):
+        launch(suite, results, Interrupted(), QUIET)
+    assert all(RunFolder.of(results, run_id).record.exists() for run_id in Plan.build(suite).runs)
 
 
 def files(folder: Path) -> dict[Path, tuple[int, int]]:

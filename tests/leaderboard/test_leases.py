@@ -78,6 +78,44 @@ def test_one_of_many_takes_over_from_whoever_shows_no_sign(tmp_path: Path) -> No
     assert says(tmp_path, 2).ended is None
 
 
+def test_how_long_a_holder_may_be_silent_is_the_holders_word(tmp_path: Path) -> None:
+    holder, clock = Still(Folder(tmp_path / FOLDER), 600), Clock()
+    assert holder.take("r") is None
+    other = of(tmp_path, clock)
+    assert other.take("r") is not None
+    clock.now = 599.0
+    assert other.take("r") is not None and holder.held("r")
+    clock.now = 600.0
+    assert other.take("r") is None and not holder.held("r")
+
+
+def test_who_was_frozen_together_with_a_holder_takes_nothing_from_it(tmp_path: Path) -> None:
+    holder, clock = of(tmp_path), Clock()
+    assert holder.take("r") is None
+    other = of(tmp_path, clock)
+    assert other.take("r") is not None
+    clock.now = 3600.0  # the machine was suspended, and the holder has yet to show a sign
+    assert other.take("r") is not None and holder.held("r")
+    clock.now += 60
+    assert other.take("r") is None
+
+
+class Full(Folder):
+    """On a disk without space."""
+
+    def write(self, name: str, text: str) -> None:
+        raise OSError("no space left on device")
+
+
+def test_what_ended_the_work_is_told_and_not_that_a_lease_cannot_be_given_back(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(KeyError, match="bug"), Still(Full(tmp_path / FOLDER)) as leases:
+        leases.take("a")
+        leases.take("b")
+        raise KeyError("bug")
+
+
 def test_a_sign_renews_it_whatever_the_clocks_of_the_machines_say(tmp_path: Path) -> None:
     holder, clock = of(tmp_path), Clock()
     assert holder.take("r") is None
@@ -164,6 +202,11 @@ def test_one_look_tells_who_is_at_work(tmp_path: Path) -> None:
     leases.take("a")
     assert [file.name for file in files_of(tmp_path, "a")] == ["a.2.json", "a.1.json"]
     assert held_now(tmp_path).keys() == {"a", "search-b"}
+    folder, yesterday = Folder(tmp_path / FOLDER), time.time() - 25 * 3600
+    folder.write("a.2.json", replace(says(tmp_path, 2, "a"), machine="elsewhere").text())
+    assert held_now(tmp_path).keys() == {"a", "search-b"}
+    os.utime(tmp_path / FOLDER / "a.2.json", (yesterday, yesterday))
+    assert held_now(tmp_path).keys() == {"search-b"}  # its machine is gone
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"token": "x", "more": 1}', '{"token"'])

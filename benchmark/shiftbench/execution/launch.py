@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -107,7 +107,8 @@ def _launch(
         left = _left(plan, results, checked, leases, console)
         if not left.todo:
             return Outcome(plan, frozenset(), {})
-        graph = _graph(plan, results, left, checked)
+        current = _current(plan, results, left, checked)
+        graph = _graph(plan, results, left, current)
         setup = Setup(
             suite=suite.name,
             runs=plan.runs,
@@ -118,8 +119,11 @@ def _launch(
             token=leases.token,
             loggers=suite.loggers,
         )
+        for run_id in left.todo:  # so that ``gc`` knows what they need, if this ends before them
+            if not RunFolder.of(results, run_id).record.exists():
+                write_record(setup, run_id)
         prepare = partial(_prepare, setup, left, checked)
-        sharing = Sharing(leases, results, plan.runs, graph, left.known, prepare)
+        sharing = Sharing(leases, results, plan.runs, graph, left.known, prepare, current=current)
         estimator = _tell(plan, results, checked.root, executor.most, console)
         weights = weights_of_jobs(graph, plan.runs, estimator)
         with Display(console, plan.runs, list(graph), weights) as display:
@@ -197,19 +201,38 @@ def _tell(plan: Plan, results: Path, root: str, most: int | None, console: Conso
     return state.estimator
 
 
-def _graph(plan: Plan, results: Path, left: _Left, checked: Checked) -> dict[Job, set[Job]]:
+def _current(plan: Plan, results: Path, left: _Left, checked: Checked) -> Callable[[Job], bool]:
+    """Says whether what there is of a job's run, or its search, was made of these data files."""
+
+    @cache
+    def searched(run_id: str) -> Mapping[str, str]:
+        return checked.searched_fingerprints(plan.runs[run_id])
+
+    def current(job: Job) -> bool:
+        run = plan.runs[job.run_id]
+        if job.stage == "search" and run.search is not None:
+            return SearchFolder.of(results, run.search.id).is_on(searched(run.id))
+        if run.id not in left.todo:
+            return True
+        return RunFolder.of(results, run.id).is_on(checked.fingerprints(run))
+
+    return current
+
+
+def _graph(
+    plan: Plan, results: Path, left: _Left, current: Callable[[Job], bool]
+) -> dict[Job, set[Job]]:
     """The jobs that are left, each with those that it waits for."""
 
     def fitted(run_id: str) -> bool:
-        folder = RunFolder.of(results, run_id)
-        on = run_id not in left.todo or folder.is_on(checked.fingerprints(plan.runs[run_id]))
-        return folder.fitted and on and run_id not in left.outdated
+        there = RunFolder.of(results, run_id).fitted and run_id not in left.outdated
+        return there and current(Job("fit", run_id))
 
     @cache
     def found(search_id: str) -> bool:
-        folder = SearchFolder.of(results, search_id)
         run = next(run for run in plan.runs.values() if run.search and run.search.id == search_id)
-        return folder.finished and folder.is_on(checked.searched_fingerprints(run))
+        finished = SearchFolder.of(results, search_id).finished
+        return finished and current(Job("search", run.id))
 
     return job_graph(
         plan.runs,

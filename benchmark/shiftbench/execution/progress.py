@@ -79,11 +79,11 @@ class TrainingWriter:
         if self._first is not None and now > self._first[1]:
             speed = (step - self._first[0]) / (now - self._first[1])
         progress = Training(step, steps, self._batch_size, speed or None)
-        if not self._held():
-            return
         # A training does not fail because nobody can watch it.
-        with suppress(OSError), written_atomically(self._file) as temporary:
-            temporary.write_text(json.dumps(asdict(progress)))
+        with suppress(OSError):
+            if self._held():
+                with written_atomically(self._file) as temporary:
+                    temporary.write_text(json.dumps(asdict(progress)))
 
 
 @dataclass(frozen=True)

@@ -40,15 +40,19 @@ class Setup:
     token: str = ""
     loggers: tuple[str, ...] = ()
 
-    def holds(self, run_id: str) -> bool:
-        """True while a run's files are for the process to write that this was made by."""
-        return not self.token or holds(self.results, run_id, self.token)
+    def holds(self, key: str) -> bool:
+        """True while a run's or search's files are for the process to write that made this.
 
-    def check_held(self, run_id: str) -> None:
-        """See that a run's files are still for that process to write.
+        Args:
+            key: of its lease, which for a run is its id.
+        """
+        return not self.token or holds(self.results, key, self.token)
+
+    def check_held(self, key: str) -> None:
+        """See that they are still for that process to write.
 
         Raises:
-            RunFailedError: another process has taken the run over.
+            RunFailedError: another process has taken the run or search over.
         """
-        if not self.holds(run_id):
-            raise RunFailedError(f"run {run_id} has been taken over by another process")
+        if not self.holds(key):
+            raise RunFailedError(f"{key} has been taken over by another process")

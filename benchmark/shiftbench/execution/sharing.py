@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shiftbench.execution.jobs import Job
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.leases import Lease, Leases, search_key
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import failures
 
 if TYPE_CHECKING:
-    from shiftbench.execution.jobs import Job
     from shiftbench.leaderboard.files import Stamp
     from shiftbench.leaderboard.leases import Ending
     from shiftbench.suite.plan import Run
@@ -34,12 +34,12 @@ class News:
     Attributes:
         here: those that are to be tried here.
         done: those that others have done.
-        failed: reasons of the runs that failed elsewhere, by id.
+        failed: jobs whose runs, or whose search, failed elsewhere, each with the reason.
     """
 
     here: list[Job] = field(default_factory=list)
     done: list[Job] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: list[tuple[Job, str]] = field(default_factory=list)
 
 
 class Sharing:
@@ -53,6 +53,8 @@ class Sharing:
         known: what the rows of runs were when the jobs were chosen.
         prepare: called with the first job of a run or a search before it starts, under its lease.
         clock: gives seconds.
+        current: whether what there is of a job's run, or its search, was made of the data files of
+            this launch.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Sharing:
         known: Mapping[str, Stamp],
         prepare: Callable[[Job], None],
         clock: Callable[[], float] = time.monotonic,
+        current: Callable[[Job], bool] = lambda job: True,
     ) -> None:
         self._leases = leases
         self._results = results
@@ -71,6 +74,7 @@ class Sharing:
         self._known = known
         self._prepare = prepare
         self._clock = clock
+        self._current = current
         self._left: dict[str, set[Job]] = {}
         for job in jobs:
             self._left.setdefault(self._key(job), set()).add(job)
@@ -133,12 +137,25 @@ class Sharing:
         self._leases.end(self._key(job), "failed", reason)
 
     def record_failure(self, run_id: str, reason: str, record: Callable[[], None]) -> None:
-        """Record that a run failed, unless another process is at it."""
-        if self._leases.take(run_id) is None:
-            try:
-                record()
-            finally:
-                self._leases.end(run_id, "failed", reason)
+        """Record that a run failed, unless another process is at it or has ended it meanwhile."""
+        if not self._leases.held(run_id) and not self._begun_to_fail(run_id):
+            return
+        try:
+            record()
+        finally:
+            self._leases.end(run_id, "failed", reason)
+
+    def _begun_to_fail(self, run_id: str) -> bool:
+        """Take a run that fails before its first job, and forget it as it was on other data."""
+        first = Job("score", run_id)
+        if self._leases.take(run_id) is not None:
+            return False
+        ended = self._ended_meanwhile(first)
+        if ended is not None:
+            self._leases.end(run_id, ended)
+            return False
+        self._prepare(first)
+        return True
 
     @property
     def awaited(self) -> Mapping[str, str]:
@@ -153,12 +170,12 @@ class Sharing:
             return news
         self._looked = now
         for key, jobs in [*self._aside.items()]:
+            left: list[Job] = []
             if not self._settled(key, jobs, news):
-                ended = {job for job in jobs if self._fitted(job)}  # others may build on it
-                news.done += ended
-                self._aside[key] = [job for job in jobs if job not in ended]
-            else:
-                del self._aside[key]
+                for job in jobs:  # others may build on what is fitted
+                    (news.done if self._fitted(job) else left).append(job)
+            self._aside[key] = left
+        self._aside = {key: left for key, left in self._aside.items() if left}
         return news
 
     def _settled(self, key: str, jobs: list[Job], news: News) -> bool:
@@ -172,7 +189,7 @@ class Sharing:
             self._hosts[key] = lease.host
             return False
         elif "failed" in (meanwhile, lease.ended):
-            news.failed[jobs[0].run_id] = self._reason(jobs[0].run_id, lease)
+            news.failed.append((jobs[0], self._reason(jobs[0].run_id, lease)))
         else:
             news.here += jobs
         return True
@@ -181,7 +198,8 @@ class Sharing:
         """How a job's run, or its search, has ended since the jobs were chosen, if it has."""
         run = self._runs[job.run_id]
         search = run.search if job.stage == "search" else None
-        if search is not None and SearchFolder.of(self._results, search.id).finished:
+        finished = search is not None and SearchFolder.of(self._results, search.id).finished
+        if finished and self._current(job):
             return "done"
         file = store.folder(self._results) / f"{run.id}.parquet"
         try:
@@ -194,11 +212,15 @@ class Sharing:
 
     def _reason(self, run_id: str, lease: Lease) -> str:
         """Why a run failed in another process."""
+        if lease.ended == "failed" and lease.reason:
+            return lease.reason
         recorded = failures(store.read(self._results, [run_id]))
         return recorded[0].error if recorded else lease.reason
 
     def _fitted(self, job: Job) -> bool:
-        return job.stage == "fit" and RunFolder.of(self._results, job.run_id).fitted
+        if job.stage != "fit" or not RunFolder.of(self._results, job.run_id).fitted:
+            return False
+        return self._current(job)
 
     def _key(self, job: Job) -> str:
         search = self._runs[job.run_id].search

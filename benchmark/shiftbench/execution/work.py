@@ -64,8 +64,8 @@ class Work:
     def ready(self) -> list[Job]:
         """Jobs that may start now and were not given out before, or are to be tried once more."""
         news = self._sharing.look()
-        for run_id, reason in news.failed.items():
-            self._fail(run_id, reason)
+        for job, reason in news.failed:
+            self._fail(job.run_id, reason, recorded=job.stage != "search")
         for job in news.done:
             self._done(job)
         ready = [job for job in news.here if self.needed(job)]
@@ -143,18 +143,27 @@ class Work:
         self._agenda.done(job)
         self.display.done(job)
 
-    def _fail(self, run_id: str, reason: str, error: BaseException | None = None) -> None:
+    def _fail(
+        self,
+        run_id: str,
+        reason: str,
+        error: BaseException | None = None,
+        *,
+        recorded: bool = False,
+    ) -> None:
         """Fail a run and those that build on it.
 
         Args:
             run_id: of the run.
             reason: why, on one line.
-            error: why, at length; ``None`` if it failed elsewhere, where that is recorded.
+            error: why, at length; ``None`` if it failed elsewhere.
+            recorded: whether its failure is recorded there; that of a search is so with another
+                run than here, perhaps.
         """
         folder = RunFolder.of(self.setup.results, run_id)
         for ended in self._agenda.fail(run_id, reason):
             why = self._agenda.failed[ended]
-            if ended != run_id or error is not None:
+            if ended != run_id or not recorded:
                 own = error if ended == run_id else None
                 record = partial(self._record_failure, ended, why, folder, own)
                 self._sharing.record_failure(ended, why, record)

@@ -5,8 +5,8 @@ what is to do. A lease is a row of files in ``leases/``, ``KEY.1.json``, ``KEY.2
 holder makes the next one, which a file system lets exactly one of several do, and only the last
 counts. The holder touches its file as long as it is at work. A lease is free when its holder has
 written there how it ended, or its process is gone from this machine, or its file has not changed
-for ``lease_s`` seconds of the clock of whoever looks: no two machines' clocks are compared. A
-holder that was frozen meanwhile finds that it holds nothing any more.
+for the holder's ``lease_s`` seconds of the clock of whoever looks: no two machines' clocks are
+compared. A holder that was frozen meanwhile finds that it holds nothing any more.
 
 What is asked of the storage is in ``Storage``: that a file can be created by one of several at once
 and that what was written is seen by whoever opens the file afterwards. Local disks and NFS do so,
@@ -34,6 +34,7 @@ from shiftbench.core.files import written_atomically
 from shiftbench.core.liveness import alive, machine, started
 
 LEASE_S = 60.0
+DAY_S = 24 * 3600.0
 FOLDER = "leases"
 _JOIN_S = 1.0
 _BEATS = 6  # within the time after which a holder is taken for gone
@@ -56,6 +57,7 @@ class Lease:
         pid: its process.
         machine: of ``core.liveness.machine``.
         started: of ``core.liveness.started``.
+        lease_s: seconds without a sign after which it may be taken for gone.
         ended: how the holder's work ended; ``None`` while it is at it.
         reason: why it failed.
     """
@@ -65,6 +67,7 @@ class Lease:
     pid: int = 0
     machine: str = ""
     started: str = ""
+    lease_s: float = LEASE_S
     ended: Ending | None = None
     reason: str = ""
 
@@ -129,7 +132,7 @@ class Folder:
     def read(self, name: str) -> tuple[str, Stamp] | None:
         """See ``Storage``. NFS asks its server when a file is opened, and not otherwise."""
         try:
-            with (self.path / name).open(encoding="utf-8") as file:
+            with (self.path / name).open(encoding="utf-8", errors="replace") as file:
                 text = file.read()
                 return text, (os.fstat(file.fileno()).st_mtime_ns, text)
         except FileNotFoundError:
@@ -157,7 +160,7 @@ class Leases:
 
     Args:
         storage: of the results folder.
-        lease_s: seconds without a sign after which a holder is taken for gone.
+        lease_s: seconds without a sign after which others take this process for gone.
         clock: gives seconds.
     """
 
@@ -168,12 +171,12 @@ class Leases:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         pid = os.getpid()
-        self._me = Lease(uuid.uuid4().hex, platform.node(), pid, machine(), started(pid))
+        self._me = Lease(uuid.uuid4().hex, platform.node(), pid, machine(), started(pid), lease_s)
         self._storage = storage
         self._lease_s = lease_s
         self._clock = clock
         self._held: dict[str, int] = {}
-        self._watched: dict[str, tuple[Stamp, float]] = {}
+        self._watched: dict[str, tuple[Stamp, float, float]] = {}  # unchanged since, looked at
         self._over = Event()
         self._beating: Thread | None = None
 
@@ -200,7 +203,10 @@ class Leases:
         if self._beating is not None:
             self._beating.join(_JOIN_S)  # the storage may not answer
         for key in [*self._held]:
-            self.end(key, "released")
+            try:
+                self.end(key, "released")
+            except OSError as ended:  # others find that this process is gone, or silent
+                _log.warning("the lease of %s cannot be given back: %s", key, ended)
 
     def take(self, key: str) -> Lease | None:
         """Have a lease, if it is free or held here already; else that of its holder."""
@@ -212,9 +218,9 @@ class Leases:
                 return lease
             if self._storage.create(_name(key, last + 1), self._me.text()):
                 break
+        self._held[key] = last + 1
         if lease is not None and lease.ended == "taken":  # the holder may be frozen, and wake up
             self._storage.write(_name(key, last), lease.text())
-        self._held[key] = last + 1
         self._beat()
         return None
 
@@ -254,18 +260,19 @@ class Leases:
             return 0, None
         text, stamp = found
         lease = Lease.of(text)
-        if lease.ended is None and (lease.gone or self._silent(_name(key, number), stamp)):
+        name = _name(key, number)
+        if lease.ended is None and (lease.gone or self._silent(name, stamp, lease.lease_s)):
             lease = replace(lease, ended="taken")
         return number, lease
 
-    def _silent(self, name: str, stamp: Stamp) -> bool:
+    def _silent(self, name: str, stamp: Stamp, lease_s: float) -> bool:
         """True if a file has been seen unchanged for too long."""
         now = self._clock()
-        before, since = self._watched.get(name, (None, now))
-        if before != stamp:
-            self._watched[name] = stamp, now
-            return False
-        return now - since >= self._lease_s
+        before, since, looked = self._watched.get(name, (None, now, now))
+        if before != stamp or now - looked > lease_s:  # frozen together, both wake up together
+            since = now
+        self._watched[name] = stamp, since, now
+        return now - since >= lease_s
 
     def _beat(self) -> None:
         """Touch what is held, now and then, in a thread of its own."""
@@ -303,7 +310,10 @@ def search_key(search_id: str) -> str:
 
 
 def held_now(results: Path) -> Mapping[str, Lease]:
-    """The leases whose holders may be at work, by key: as far as one look can tell."""
+    """The leases whose holders may be at work, by key: as far as one look can tell.
+
+    Whoever has shown no sign for a day on another machine is gone, unless clocks are that wrong.
+    """
     storage = Folder(results / FOLDER)
     last: dict[str, int] = {}
     for name in storage.names():
@@ -312,8 +322,13 @@ def held_now(results: Path) -> Mapping[str, Lease]:
     found = {}
     for key, number in sorted(last.items()):
         content = storage.read(_name(key, number))
-        lease = Lease.of(content[0]) if content else None
-        if lease is not None and lease.ended is None and not lease.gone:
+        if content is None:
+            continue
+        text, (touched_ns, _) = content
+        lease = Lease.of(text)
+        age = time.time() - touched_ns / 1e9
+        silent = lease.machine != machine() and age > max(DAY_S, lease.lease_s)
+        if lease.ended is None and not lease.gone and not silent:
             found[key] = lease
     return found
 

@@ -18,6 +18,7 @@ from shiftbench.execution.search import record
 from shiftbench.execution.search.finalists import best_finalist, finalists, score_of
 from shiftbench.execution.search.space import draw, space_of
 from shiftbench.execution.search.study import FINALISTS, SEARCH, Study, open_journal
+from shiftbench.leaderboard.leases import search_key
 from shiftbench.leaderboard.runfolder import SearchFolder
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def search(
         tell: shows a line that says what of the journal was repaired.
 
     Raises:
-        RunFailedError: no trial got to its end.
+        RunFailedError: no trial got to its end, or another process has taken the search over.
     """
     asked = run.create().search()
     if asked is None or run.search is None:
@@ -56,6 +57,7 @@ def search(
     config = asked.config
     seed = config.seed + 1_000_003 * run.search.seed
     if not config.n_trials:
+        setup.check_held(search_key(run.search.id))
         record.write(folder, asked, run.search.id, [], draw(asked, seed), None)
         return
 
@@ -80,4 +82,5 @@ def search(
         run_trials(second)
         studies.append(second)
         winner, score = best_finalist(best, second.trials(), measured)
+    setup.check_held(search_key(run.search.id))  # others may build on what they found
     record.write(folder, asked, run.search.id, studies, winner.params, score)

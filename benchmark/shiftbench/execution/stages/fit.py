@@ -176,6 +176,10 @@ def _train(
 
     keeper = CurveKeeper(folder.metrics, schedule.batch_size)
 
+    def on_course(course: Trained) -> None:
+        if place.rank == 0 and workspace.setup.holds(run.id):  # a divergence may be told of late
+            keeper.take(course)
+
     trainer = Trainer(
         model,
         method,
@@ -186,7 +190,7 @@ def _train(
         state_file=folder.state,
         on_step=tell,
         on_save=on_save,
-        on_course=keeper.take if place.rank == 0 else lambda course: None,
+        on_course=on_course,
         probe=probe(workspace, run, method),
         memory=memory,
     )

@@ -12,7 +12,7 @@ from shiftbench.evaluation.scoring import Prediction, results_of, selections
 from shiftbench.execution.runinfo import run_info
 from shiftbench.leaderboard.runfolder import SearchFolder
 from shiftbench.leaderboard.schema import done
-from shiftbench.leaderboard.store import write_run
+from shiftbench.leaderboard.store import status_of, write_run
 from shiftbench.suite.plan import evaluation_metrics
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ def score(workspace: Workspace, run_id: str) -> None:
     """Turn the predictions into the run's rows, and keep them all in one file."""
     run, setup = workspace.runs[run_id], workspace.setup
     folder, method = workspace.folder(run), run.create()
+    over = folder.predictions.exists() and not folder.parts()
+    if over and status_of(setup.results, run_id) == "done":
+        return  # by a process that was killed before it said so
     sets = _scored_sets(workspace, run)
     parts = {
         (variant, name): _read_part(workspace, run, variant, name, sets[name])
