@@ -212,7 +212,7 @@ def test_what_cannot_be_loaded_is_refused_in_one_line(board):
 
     assert 'has no variant "alpha=0.7"' in refused("wise-ft", "alpha=0.7")
     assert f"load its members: {id_of(board, 'full')}" in refused("output-ensemble")
-    with pytest.raises(shiftbench.InputError, match='no run "nothing"'):
+    with pytest.raises(shiftbench.InputError, match='"nothing" is no run'):
         board.load_model("nothing")
     folder = RunFolder.of(board.results, id_of(board, "linear-probe"))
     folder.weights.rename(folder.path / "moved")

@@ -267,7 +267,7 @@ class Leaderboard:
         """The predictions of a run's variants on all evaluation sets, a row for each example.
 
         Args:
-            run: its id, or the beginning of it.
+            run: its id, the beginning of it, or method, method/task or method/task/seed.
 
         Raises:
             InputError: no such run is done, or its predictions are not there.
@@ -289,7 +289,7 @@ class Leaderboard:
         parents'. Backbone and data must be where they were when the run was done.
 
         Args:
-            run: its id, or the beginning of it.
+            run: its id, the beginning of it, or method, method/task or method/task/seed.
             variant: such as ``"alpha=0.5"``; by default the one that stands for the method.
 
         Raises:
@@ -314,11 +314,11 @@ class Leaderboard:
         return table
 
 
-def _run_id(merged: Merged, beginning: str) -> str:
-    """The run that is meant by the beginning of its id."""
+def _run_id(merged: Merged, text: str) -> str:
+    """The run that is meant by its id, the beginning of it, or its name."""
     from shiftbench.leaderboard.verify import select
 
-    (run_id,) = select(merged.table, [beginning])
+    (run_id,) = select(merged.table, [text])
     return run_id
 
 

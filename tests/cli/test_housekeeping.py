@@ -68,11 +68,12 @@ def test_what_another_run_builds_on_stays(results, capsys):
     assert store.statuses(results).keys() == {IDS["alone"], IDS["broken"]}
 
 
-def test_a_run_goes_by_each_of_its_labels(results):
+@pytest.mark.parametrize("words", [["--method", "mine"], ["mine"]])
+def test_a_run_goes_by_each_of_its_labels(results, words):
     run_id = "9" * 16
     of_run = info(run_id, label="plain", also_called=("mine",))
     store.write_run(results, run_id, done(of_run, scores({"id-val": 0.5, "id-test": 0.5})))
-    assert main(["remove", "--method", "mine", "--yes", "--results", str(results)]) == 0
+    assert main(["remove", *words, "--yes", "--results", str(results)]) == 0
     assert store.statuses(results).keys() == set(IDS.values())
 
 
@@ -85,7 +86,7 @@ def test_failed_runs_go_together(results):
     ("words", "message"),
     [
         ([], "name runs"),
-        (["e"], "exactly one"),
+        (["e"], '"e" is no run'),
         (["--method", "none"], "no such run"),
     ],
 )

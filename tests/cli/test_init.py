@@ -157,7 +157,22 @@ def test_a_data_set_of_the_hub_is_downloaded(monkeypatch):
     assert main(["init", "--hub", "org/pets", *SMALL, "--methods", "zero-shot"]) == 0
     (task,) = Suite.load("suite.yaml").tasks.values()
     assert (task.train.split, task.id_test.source.split) == ("train", "test")
+    assert task.name == "org--pets"
     assert main(["plan", "suite.yaml"]) == 0
+
+
+def test_a_copy_of_a_data_set_of_the_hub_has_its_files_one_deeper(capsys):
+    for split, each in (("train-00000-of-00001", 8), ("test-00000-of-00001", 2)):
+        layouts.parquet(Path(f"birds/data/{split}.parquet"), [0, 1] * each, ["crow", "wren"])
+    words = ["--methods", "zero-shot", *SMALL]
+    assert main(["init", "--parquet", "birds", *words]) == 0
+    suite = Suite.load("suite.yaml")
+    task = suite.tasks["birds"]
+    assert (suite.data, task.train.path) == ("birds", "data")
+    assert (task.train.split, task.id_test.source.split) == ("train", "test")
+    layouts.parquet(Path("cut/plain/x.parquet"), [0, 1] * 8, ["crow", "wren"])
+    assert main(["init", "other.yaml", "--parquet", "cut", *words]) == 2
+    assert "cut: its .parquet files are in cut/plain: name that folder" in capsys.readouterr().err
 
 
 def test_the_hub_says_in_one_line_what_it_has_not(monkeypatch, capsys):

@@ -220,7 +220,7 @@ def test_verify_wants_to_know_what(folder, capsys):
     for words, message in {
         "": "or else --all",
         "--all a1": "or else --all",
-        "b": 'no run "b"',
+        "b": '"b" is no run',
         "--all --tolerance 0.1": "go with --rerun",
         "--all --rerun x.yaml": "none of these runs is one of x.yaml",
         "a1 --rerun x.yaml": "a1 is no run of x as it is now",
@@ -339,7 +339,7 @@ def test_export_wants_runs_and_a_file(folder, capsys):
     assert main(["export", "--to", "a.rar"]) == 2
     assert "must end in .zip" in capsys.readouterr().err
     assert main(["export", "--runs", "b", "--to", "a.zip"]) == 2
-    assert 'no run "b"' in capsys.readouterr().err
+    assert '"b" is no run' in capsys.readouterr().err
     assert main(["export", "--to", "nowhere/deep/a.zip"]) == 0
 
 

@@ -242,10 +242,11 @@ def parquet(
     labels: Sequence[int] | Sequence[str],
     names: Sequence[str] | None = None,
     rows_per_group: int = 3,
+    first: int = 0,
     **columns: Sequence[object],
 ) -> None:
-    """A Hugging Face-style file; image i is ``encoded(i)``."""
-    data = [{"bytes": encoded(i), "path": f"{i}.png"} for i in range(len(labels))]
+    """A Hugging Face-style file; image i is ``encoded(first + i)``."""
+    data = [{"bytes": encoded(first + i), "path": f"{i}.png"} for i in range(len(labels))]
     image = pa.array(data, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     table = pa.table({"image": image, "label": pa.array(labels), **columns})
     if names is not None:

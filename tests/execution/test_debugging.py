@@ -48,6 +48,7 @@ RUNS = (
     Called("aa11", "full", "cifar10", 0),
     Called("aa22", "full", "cifar10", 1),
     Called("bb33", "lora", "cifar10", 0),
+    Called("bb33", "also-lora", "cifar10", 0),
     Called("cc44", "aa", "imagenet", 0),
 )
 

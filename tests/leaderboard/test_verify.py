@@ -217,11 +217,12 @@ def test_runs_are_selected_by_ids_and_columns(tmp_path):
     table = store.read(tmp_path)
     assert select(table) == ["a1", "a2", "b1"]
     assert select(table, ["b", "a2"]) == ["a2", "b1"]
+    assert select(table, ["zero-shot", "full/imagenet/1"]) == ["a2", "b1"]
     assert select(table, task="cifar10") == ["b1"]
     assert select(table, label="full", backbone="miniature") == ["a1", "a2"]
     for wrong, message in {
-        "a": '"a" begins 2 run ids',
-        "d": 'no run "d"',
+        "a": r'"a" means 2 runs: full/imagenet/0 \(a1\), full/imagenet/1 \(a2\)',
+        "d": '"d" is no run',
         "c1": "has failed .loss is NaN.",
     }.items():
         with pytest.raises(InputError, match=message):

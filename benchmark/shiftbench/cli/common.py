@@ -35,6 +35,8 @@ Data = Annotated[
 ]
 Results = Annotated[Path, typer.Option("--results", help="Folder of the results.")]
 RESULTS = Path("results")
+ONE_RUN = "Run id or its beginning, or method, method/task, method/task/seed."
+MANY_RUNS = "Run ids or their beginnings, or method, method/task, method/task/seed."
 ExecutorName = Annotated[
     Literal["ray", "in-process"],
     typer.Option(

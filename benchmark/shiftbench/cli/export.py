@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shiftbench.cli.common import RESULTS, Results
+from shiftbench.cli.common import ONE_RUN, RESULTS, Results
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -32,7 +32,7 @@ def export(
     to: Annotated[Path, typer.Option("--to", help="File to write, ending in .zip.")],
     runs: Annotated[
         list[str] | None,
-        typer.Option("--runs", help="Run id or its beginning; may be given several times."),
+        typer.Option("--runs", help=f"{ONE_RUN} May be given several times."),
     ] = None,
     task: Annotated[str | None, typer.Option(help="Runs of this task.")] = None,
     method: Annotated[str | None, typer.Option(help="Runs of the method so called.")] = None,

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from shiftbench.cli.common import RESULTS, Results
+from shiftbench.cli.common import ONE_RUN, RESULTS, Results
 
 EPILOG = """[bold]Examples[/bold]
 
-The model of a run, by its id or the beginning of it:
+The model of a run, by its id, the beginning of it, or method, task and seed:
 
   shiftbench export-model 3f1c --to ./my-clip
+
+  shiftbench export-model wise-ft/cifar10/0 --to ./my-clip
 
 A point of WiSE-FT's curve, which is made again from its parents, also on the Hugging Face Hub:
 
@@ -24,7 +26,7 @@ It classifies with open_clip alone, or with shiftbench predict ./my-clip image.j
 
 
 def export_model(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run id, or its beginning.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help=ONE_RUN)],
     to: Annotated[Path, typer.Option("--to", help="Folder to make.")],
     variant: Annotated[
         str | None,

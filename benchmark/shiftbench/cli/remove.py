@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from shiftbench.cli.common import RESULTS, Results
+from shiftbench.cli.common import MANY_RUNS, RESULTS, Results
 from shiftbench.cli.gc import settle
 
 EPILOG = """[bold]Examples[/bold]
 
-What would go with a run, by its id or the beginning of it:
+What would go with a run, by its id, the beginning of it, or method, task and seed:
 
   shiftbench remove 3f1c
 
@@ -24,9 +24,7 @@ All runs of a method, or all that failed, for good:
 
 
 def remove(
-    run_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Run ids, or their beginnings.")
-    ] = None,
+    run_ids: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help=MANY_RUNS)] = None,
     method: Annotated[str | None, typer.Option(help="All runs of the method so called.")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="All runs that failed.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete, and do not only show.")] = False,
@@ -37,22 +35,21 @@ def remove(
     from shiftbench.leaderboard.housekeeping import removal
     from shiftbench.leaderboard.schema import runs
     from shiftbench.leaderboard.store import read
+    from shiftbench.leaderboard.verify import meant_of
 
     if not results.is_dir():
         raise InputError(f"--results {results}: there is no such folder")
     if not (run_ids or method or failed):
         raise InputError("name runs, or --method, or --failed")
     known = runs(read(results))
+    named = {meant_of(text, known) for text in run_ids or ()}
     chosen = {
         run.run_id
         for run in known
-        if (not run_ids or any(run.run_id.startswith(start) for start in run_ids))
+        if (not named or run.run_id in named)
         and (method is None or method in run.labels)
         and (not failed or run.status == "failed")
     }
-    for start in run_ids or ():
-        if sum(run.run_id.startswith(start) for run in known) != 1:
-            raise InputError(f'"{start}" is not the beginning of exactly one run id')
     if not chosen:
         raise InputError("there is no such run")
     settle(removal(results, chosen), yes)

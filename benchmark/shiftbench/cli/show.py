@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shiftbench.cli.common import RESULTS, Results
+from shiftbench.cli.common import ONE_RUN, RESULTS, Results
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,9 +32,7 @@ Everything, the values of every step included, for programs:
 def show(
     run: Annotated[
         str,
-        typer.Argument(
-            metavar="RUN", help="Run id or its beginning, or method, method/task, method/task/seed."
-        ),
+        typer.Argument(metavar="RUN", help=ONE_RUN),
     ],
     results: Results = RESULTS,
     as_json: Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shiftbench.cli.common import (
+    MANY_RUNS,
     RESULTS,
     Address,
     Data,
@@ -30,7 +31,7 @@ Does every row follow from the predictions that were kept?
 
   shiftbench verify --all
 
-One run, by the beginning of its id, or the runs of one method:
+One run, by the beginning of its id or its name (full/cifar10/0), or the runs of one method:
 
   shiftbench verify 3f1c
 
@@ -47,7 +48,7 @@ Exit codes: 0 all agree, 1 something differs or is missing, 2 bad input.
 def verify(
     run_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN_ID]...", help="Runs, by ids or their beginnings."),
+        typer.Argument(metavar="[RUN_ID]...", help=MANY_RUNS),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All runs that are done.")] = False,
     task: Annotated[str | None, typer.Option(help="Runs of this task.")] = None,

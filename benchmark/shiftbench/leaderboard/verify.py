@@ -24,7 +24,8 @@ from shiftbench.evaluation.results import Score
 from shiftbench.evaluation.scoring import best_variant, rescore
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
-from shiftbench.leaderboard.schema import Row, RunInfo, rows, runs
+from shiftbench.leaderboard.schema import FailedRun, Row, RunInfo, rows, runs
+from shiftbench.suite.naming import Called, meant
 
 ROUNDING = 1e-12
 NUMERIC = ("numpy", "scipy")
@@ -119,16 +120,17 @@ def select(
 
     Args:
         table: rows of the leaderboard.
-        run_ids: ids or their beginnings; all when none is given.
+        run_ids: ids or their beginnings, or method, method/task, method/task/seed; all when none
+            is given.
         task: only of this one.
         label: only of the method so called.
         backbone: only of this one.
 
     Raises:
-        InputError: an id is unknown, ambiguous or of a failed run, or nothing is left.
+        InputError: one is unknown, ambiguous or of a failed run, or nothing is left.
     """
     known = {run.run_id: run for run in runs(table)}
-    asked = [_full_id(beginning, known) for beginning in run_ids]
+    asked = [meant_of(text, known.values()) for text in run_ids]
     for run_id in asked:
         run = known[run_id]
         if run.status == "failed":
@@ -173,15 +175,12 @@ def same_numerics(run: RunInfo) -> bool:
     return same and run.hardware.get("cpu") == cpu_name()
 
 
-def _full_id(beginning: str, known: Iterable[str]) -> str:
-    found = [run_id for run_id in known if run_id.startswith(beginning)]
-    if beginning in found:
-        return beginning
-    if len(found) != 1:
-        raise InputError(
-            f'no run "{beginning}"' if not found else f'"{beginning}" begins {len(found)} run ids'
-        )
-    return found[0]
+def meant_of(text: str, known: Iterable[Row | FailedRun]) -> str:
+    """The id of the one run of a leaderboard that a text means; see ``naming.meant``."""
+    called = [
+        Called(run.run_id, label, run.task, run.seed) for run in known for label in run.labels
+    ]
+    return meant(text, called)
 
 
 def _rescored(part: pa.Table, text: str) -> Score | str:

@@ -95,7 +95,10 @@ def facts_of(results: Path, text: str) -> RunFacts:
     known = {row["run_id"]: Called(**row) for row in table.to_pylist()}
     records = _records(results, known)
     begun = [_called(run_id, record) for run_id, record in records.items()]
-    run_id = meant(text, [*known.values(), *begun])
+    recorded = [*known.values()]
+    # What was stopped, as by a debugger before an edit, stands in the way of no name.
+    named = any(text in called.names for called in recorded)
+    run_id = meant(text, recorded if named else [*recorded, *begun])
     folder = RunFolder.of(results, run_id)
     curve = TrainingCurve.read(folder.metrics)
     if run_id in records:

@@ -35,7 +35,7 @@ def meant(text: str, runs: Collection[Called]) -> str:
 
     Args:
         text: the beginning of an id, or method, method/task or method/task/seed.
-        runs: all there are.
+        runs: all there are; one with several labels once for each.
 
     Raises:
         InputError: it means none of them, or several.
@@ -43,6 +43,7 @@ def meant(text: str, runs: Collection[Called]) -> str:
     found = [run for run in runs if run.run_id == text]
     found = found or [run for run in runs if text in run.names]
     found = found or [run for run in runs if text and run.run_id.startswith(text)]
+    found = [*{run.run_id: run for run in found}.values()]
     if not found:
         known = {name for run in runs for name in run.names}
         raise InputError(

@@ -32,6 +32,8 @@ BASICS = ("lr", "epochs", "batch_size", "warmup_steps")
 FITTED = {"batch_size": 64, "warmup_steps": 50}
 """For thousands of training images; the papers' are for a hundred times as many."""
 USUAL = ("zero-shot", "linear-probe", "full", "wise-ft")
+OF_HUB = "data"
+"""The folder in which data sets of the Hugging Face Hub have their files."""
 PARTS: dict[str, tuple[float, float]] = {"train": (0.0, 0.8), "test": (0.8, 1.0)}
 HEADER = """\
 # Written by `shiftbench init`. What it asks for and what that costs: shiftbench plan {file}
@@ -47,8 +49,9 @@ class Answers:
 
     Attributes:
         file: to be written.
-        train: training images: a folder with a folder for each class, a Parquet file, or a folder
-            of Parquet files. With the splits ``train`` and ``test`` in it, both are used.
+        train: training images: a folder with a folder for each class, a Parquet file, a folder
+            of Parquet files, or one in the Hub's layout, with its files in ``data``. With the
+            splits ``train`` and ``test`` in it, both are used.
         test: ID test images; ``None`` for those beside ``train``, or a fifth of the training set.
         shifts: places of the shifts by their names.
         ood_val: OOD validation images, for methods that search.
@@ -109,7 +112,7 @@ def suite_text(answers: Answers) -> str:
     limits = {"limits": Section(Limits)} if answers.everything else {}
     keys = {
         "data": _relative(root, answers.file.parent),
-        "tasks": {_name_of(train.path): Section(Task, task, without=("name",))},
+        "tasks": {_name_of(answers.train): Section(Task, task, without=("name",))},
         "backbones": [_backbone(answers.backbone, answers.file.parent)],
         "methods": _methods(answers.methods),
         "seeds": [0],
@@ -122,11 +125,12 @@ def suite_text(answers: Answers) -> str:
 
 def _splits(answers: Answers) -> tuple[_Found, _Found, _Found | None]:
     """Training and ID test images, and those for ID validation where they are kept apart."""
-    splits = _splits_in(answers.train)
+    place = _of_hub(answers.train)
+    splits = _splits_in(place)
     if answers.test is not None:
         splits["test"] = _found(answers.test)
     if "train" not in splits:
-        splits["train"] = _found(answers.train)
+        splits["train"] = _found(place)
     if "test" not in splits and "validation" in splits:
         splits["test"] = splits.pop("validation")
     train = splits["train"]
@@ -136,6 +140,13 @@ def _splits(answers: Answers) -> tuple[_Found, _Found, _Found | None]:
         _Found(train.path, {**train.settings, "part": list(part)}) for part in PARTS.values()
     )
     return first, rest, None
+
+
+def _of_hub(folder: Path) -> Path:
+    """Where the files of a folder are: those of a data set in the Hub's layout are one deeper."""
+    inside = {path.parent for path in folder.glob(f"*/*{ENDING}")}
+    whole = inside == {folder / OF_HUB} and not any(folder.glob(f"*{ENDING}"))
+    return folder / OF_HUB if whole else folder
 
 
 def _splits_in(folder: Path) -> dict[str, _Found]:
@@ -161,11 +172,15 @@ def _found(path: Path) -> _Found:
     """
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder")
+    path = _of_hub(path)
     if path.is_file() and path.suffix == ENDING:
         return _Found(path, _columns(path))
     files = sorted(path.glob(f"*{ENDING}")) if path.is_dir() else []
     if files:
         return _Found(path, _columns(files[0]))
+    deeper = sorted(path.glob(f"*/*{ENDING}")) if path.is_dir() else []
+    if deeper:
+        raise InputError(f"{path}: its {ENDING} files are in {deeper[0].parent}: name that folder")
     if path.is_dir() and any(entry.is_dir() for entry in path.iterdir()):
         return _Found(path, {"kind": "image-folder"})
     raise InputError(
@@ -248,7 +263,7 @@ def _name_of(path: Path) -> str:
     """A task's name after its training images."""
     path = path.absolute()
     stem = path.name.removesuffix(ENDING)
-    if split_of(f"{stem}{ENDING}"):
+    if split_of(f"{stem}{ENDING}") or (stem == OF_HUB and path.is_dir()):
         stem = path.parent.name
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", stem).strip("-.") or "task"
     return f"my-{name}" if name in TASKS.entries() or not name[0].isalnum() else name
