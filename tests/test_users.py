@@ -180,6 +180,7 @@ def test_the_recommended_recipe_is_chosen_exported_and_used_by_plain_open_clip(
     shell("run pets.yaml", *short, *QUICK)
     shell("report pets.yaml --markdown report.md", *short)
     report = Path("report.md").read_text()
+    assert "2 other runs are here" in shell("report pets.yaml")  # without what was set
     header, _, row = report[report.index("| recipe |") :].splitlines()[:3]
     recipe = row.split("|")[header.split("|").index(" recipe ") + 1].split()[0]
     assert recipe != "none", report

@@ -47,6 +47,13 @@ def test_a_suite_for_folders_is_accepted_at_once(capsys):
     assert suite.methods["pets"]["linear-probe"].config.lr == 1e-3
 
 
+def test_folders_of_splits_count_before_files_beside_them():
+    layouts.parquet(Path("pets/night.parquet"), [0, 1, 2], ["ant", "bee", "sea_cow"])
+    assert main(["init", "--images", "pets", "--shift", "night=pets/night.parquet", *SMALL]) == 0
+    task = Suite.load("suite.yaml").tasks["pets"]
+    assert (task.train.kind, task.train.path) == ("image-folder", "train")
+
+
 def test_one_folder_is_cut_in_two():
     assert main(["init", "--images", "loose", *SMALL, "--methods", "zero-shot"]) == 0
     task = Suite.load("suite.yaml").tasks["loose"]

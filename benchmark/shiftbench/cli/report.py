@@ -23,6 +23,7 @@ from shiftbench.cli.common import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from shiftbench.api import Leaderboard
     from shiftbench.report.model import Report
     from shiftbench.report.reproduce import Find
 
@@ -115,6 +116,8 @@ def report(
     print_report(console, model)
     if board.plan is not None:
         console.print(_progress(found, len(board.plan.runs)))
+        if others := _others(board, found):
+            console.print(others, highlight=False, soft_wrap=True)
     for path in written:
         console.print(f"Written to {path}", style="dim", highlight=False, soft_wrap=True)
 
@@ -168,6 +171,20 @@ def _written(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{file}: cannot be written ({error.strerror})") from error
+
+
+def _others(board: Leaderboard, table: pa.Table) -> str:
+    """Says how many runs are beside a suite's, where some of the suite's are missing."""
+    from shiftbench.leaderboard import store
+
+    if board.plan is None or board.folder is None:
+        return ""
+    asked = board.plan.runs.keys()
+    others = len(store.statuses(board.folder).keys() - asked)
+    if not others or asked <= {*table["run_id"].to_pylist()}:
+        return ""
+    there = f"{others} other {'run is' if others == 1 else 'runs are'} here"
+    return f"{there}, of other settings or suites: repeat their --set, or name no suite to see all"
 
 
 def _progress(table: pa.Table, asked: int) -> str:

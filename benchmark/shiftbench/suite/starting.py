@@ -153,15 +153,12 @@ def _splits_in(folder: Path) -> dict[str, _Found]:
     """The splits that a folder holds, by the names of its folders or of its Parquet files."""
     if not folder.is_dir():
         return {}
-    files = sorted(folder.glob(f"*{ENDING}"))
-    if files:
-        names = {split_of(str(file)) for file in files} - {""}
-        columns = _columns(files[0])
-        return {name: _Found(folder, {**columns, "split": name}) for name in names}
     inside = {split_of(f"{path.name}{ENDING}"): path for path in folder.iterdir() if path.is_dir()}
-    return (
-        {name: _found(path) for name, path in inside.items() if name} if "train" in inside else {}
-    )
+    if "train" in inside:
+        return {name: _found(path) for name, path in inside.items() if name}
+    files = sorted(folder.glob(f"*{ENDING}"))
+    names = {split_of(str(file)) for file in files} - {""}
+    return {name: _Found(folder, {**_columns(files[0]), "split": name}) for name in names}
 
 
 def _found(path: Path) -> _Found:
