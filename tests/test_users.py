@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,10 +23,8 @@ from shiftbench.data.miniature.definition import backbone_dir
 
 from tests.data import layouts
 
-SMALL = """
-extends: quickstart
-tasks: [cifar10]
-"""
+pytestmark = pytest.mark.slow
+
 QUICK = ["--executor", "in-process"]
 NINE = {
     *("imagenet-v2", "imagenet-r", "imagenet-sketch", "objectnet", "imagenet-a"),
@@ -159,7 +157,7 @@ budget: {{steps: 4, evaluation_images: 40}}
     assert curve["step"] == [1, 2, 3, 4]
     assert all(0 < p < 1 for p in curve["term_p_of_label"])
     assert found["curve"]["loss"] == curve["loss"]
-    assert re.search(r"p_of_label", shell("show smooth"))
+    assert "p_of_label" in shell("show smooth")
     tuned = shown_run(shell, "tuned-smooth")
     assert {*tuned["about"]["searched"]} == {"gamma", "lr", "weight_decay"}
     (origin,) = {row["origin"] for row in tuned["rows"]}
@@ -191,7 +189,6 @@ def test_the_recommended_recipe_is_chosen_exported_and_used_by_plain_open_clip(
     found = shown_run(shell, recipe)
     kept = pq.read_table(f"results/runs/{found['run_id']}/predictions.parquet")
     kept = kept.filter(pc.equal(kept["set"], "id-test")).to_pylist()
-    print(kept[0])
     files = [tmp_path / "pets/test" / row["id"] for row in kept]
     inputs = torch.stack([preprocess(Image.open(file)) for file in files])
     with torch.no_grad():
@@ -220,6 +217,9 @@ methods:
   mine: {method: from-checkpoint, path: ./mine/epoch_3.pt}
 budget: {evaluation_images: 20}
 """)
+    for name in ("open_clip_config.json", "vocabulary.json"):  # architecture and tokenizer
+        shutil.copy(backbone_dir() / name, "mine")
+    assert "mine/epoch_3.pt" in shell("backbone check ./mine/epoch_3.pt")
     shell("plan mine.yaml")
     shown = shell("run mine.yaml", *QUICK)
     assert "(made elsewhere)" in shown
@@ -228,5 +228,4 @@ budget: {evaluation_images: 20}
         for task in ("imagenet", "cifar10", "iwildcam", "fmow")
         for row in shown_run(shell, f"mine/{task}")["rows"]
     ]
-    print({row["evaluation_set"] for row in rows if row["role"] == "shift"})
     assert {row["evaluation_set"] for row in rows if row["role"] == "shift"} == NINE
