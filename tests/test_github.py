@@ -124,6 +124,24 @@ def test_the_check_of_a_pull_request_passes_and_fails_as_it_should(
     assert refused.returncode == 1 and "setup.py" in refused.stdout
 
 
+@pytest.mark.parametrize(("code", "published"), [(0, True), (1, True), (2, False)])
+def test_a_bundle_that_is_left_out_does_not_keep_the_site_from_being_published(
+    tmp_path: Path, code: int, published: bool
+) -> None:
+    (step,) = (s for s in WORKFLOW["jobs"]["publish"]["steps"] if s.get("name") == "Make the site")
+    bash = shutil.which("bash")
+    assert bash is not None
+    command = tmp_path / "shiftbench"
+    command.write_text(f"#!{bash}\nexit {code}\n")
+    command.chmod(0o755)
+    done = subprocess.run(
+        [bash, "-e", "-o", "pipefail", "-c", step["run"]],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        check=False,
+    )
+    assert (done.returncode == 0) is published
+
+
 def test_the_issue_template_asks_for_what_is_needed() -> None:
     template = yaml.safe_load((GITHUB / "ISSUE_TEMPLATE" / "submission.yml").read_text())
     assert {"name", "description", "body"} <= template.keys()

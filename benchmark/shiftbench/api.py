@@ -244,12 +244,12 @@ class Leaderboard:
             html: page with charts to write, which opens in any browser without a network.
         """
         from shiftbench.report.model import build
-        from shiftbench.suite.finding import find
+        from shiftbench.suite.finding import find_named
 
         merged = self.merged()
         table = of_tasks(merged.table, [] if task is None else [task])
         # Only the page shows how to do runs again, and planning every suite takes a while.
-        finder = find if html is not None else None
+        finder = find_named if html is not None else None
         report = build(
             table, merged.folders, title=self.title, find=finder, curves=html is not None
         )

@@ -23,7 +23,7 @@ from shiftbench.core.provenance import Provenance
 from shiftbench.evaluation import predictions
 from shiftbench.evaluation.scoring import rescore
 from shiftbench.leaderboard import store
-from shiftbench.leaderboard.bundles import layout
+from shiftbench.leaderboard.bundles import layout, row_checks
 from shiftbench.leaderboard.bundles.archive import opened as opened_archive
 from shiftbench.leaderboard.bundles.contents import Contents
 from shiftbench.leaderboard.bundles.export import export
@@ -492,6 +492,40 @@ def test_forged_rows_are_refused(archive, tmp_path, column, change, message):
     content["rows/a1.parquet"] = changed(content["rows/a1.parquet"], column, change)
     refreshed = _with_summaries(content)
     is_refused(packed(tmp_path / "a.zip", sealed(refreshed)), tmp_path / "e", message)
+
+
+FORGED_FACTS = {
+    "endless cost": ("train_seconds", float("inf"), "train_seconds is inf"),
+    "negative cost": ("search_seconds", -1.0, r"search_seconds is -1\.0"),
+    "path": ("search_id", "../../private", "its search has no id"),
+    "label twice": ("also_called", ["mine", "mine"], "one of them twice"),
+    "escape in a list": ("also_called", ["a\x1b[2J"], "control characters"),
+    "escape in an object": ("details", '{"imported": "\\u001b[2J"}', "control characters"),
+    "budget": ("budget", '{"evaluation_images": "9"}', "budget of images"),
+}
+
+
+@pytest.mark.parametrize(("column", "value", "message"), FORGED_FACTS.values(), ids=FORGED_FACTS)
+def test_forged_facts_of_a_run_are_refused(archive, tmp_path, column, value, message):
+    content = members(archive)
+    for name in [name for name in content if "b2" in name]:
+        del content[name]
+    table = pq.read_table(io.BytesIO(content["rows/a1.parquet"]))
+    position = table.schema.get_field_index(column)
+    field = table.schema.field(position)
+    forged = table.set_column(position, field, pa.array([value] * len(table), field.type))
+    refreshed = _with_summaries(content | {"rows/a1.parquet": parquet(forged)})
+    is_refused(packed(tmp_path / "a.zip", sealed(refreshed)), tmp_path / "e", message)
+
+
+def test_labels_that_would_multiply_the_rows_are_refused(results, monkeypatch):
+    table = store.read(results, ["a1"])
+    position = table.schema.get_field_index("also_called")
+    field = table.schema.field(position)
+    called = table.set_column(position, field, pa.array([["m", "n"]] * len(table), field.type))
+    assert row_checks.fault_of_rows(called, "a1") is None
+    monkeypatch.setattr(row_checks, "MOST_ROWS", 2 * len(table))
+    assert "too many other labels" in (row_checks.fault_of_rows(called, "a1") or "")
 
 
 def _with_summaries(content: dict[str, bytes]) -> dict[str, bytes]:

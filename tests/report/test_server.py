@@ -167,6 +167,14 @@ def test_nothing_of_the_file_system_is_served(path: str) -> None:
         assert answer.status == 404 and b"root:" not in body
 
 
+def test_a_request_for_no_address_is_refused_without_a_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with served({"": Board().page()}) as server:
+        assert ask(server, "http://[", Host="127.0.0.1")[0].status == 400
+    assert capsys.readouterr().err == ""
+
+
 def test_nothing_can_be_changed_or_asked_for_under_another_name() -> None:
     board = Board()
     with served({"": board.page()}) as server:

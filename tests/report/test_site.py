@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shiftbench.cli import main
@@ -143,6 +144,44 @@ def test_hostile_bundles_are_refused_in_a_line_and_the_others_are_shown(
     assert leads_of(to) == leads_of(site)
 
 
+def test_rows_of_any_kind_do_not_keep_the_others_from_being_shown(
+    bundles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Variants that are no curve are shown; a run that builds on itself is refused."""
+    folder, results = copied(bundles, tmp_path / "bundles"), tmp_path / "results"
+    facts: dict[str, Any] = {"sets": SETS, "shifts": ("imagenet-r",)}
+    curve = {**facts, "sets": {**SETS, "id-val": "accuracy"}}
+    store_run(results, "c1", label="odd", variants=("alpha=best", "alpha=1.0"), **curve)
+    export(results, ["c1"], folder / "2030-03-01-odd.zip")
+    store_run(results, "d1", label="round", parents=[("round", "d1")], **facts)
+    export(results, ["d1"], folder / "2030-03-02-round.zip")
+    # Each of these two is fine alone.
+    store_run(results, "e1", label="half", parents=[("half", "e2")], **facts)
+    export(results, ["e1"], folder / "2030-03-03-half.zip")
+    store_run(results, "e2", label="half", parents=[("half", "e1")], **facts)
+    (results / "leaderboard" / "e1.parquet").unlink()
+    export(results, ["e2"], folder / "2030-03-04-half.zip")
+    assert main(["site", str(folder), "--to", str(tmp_path / "site")]) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if "REFUSED" in line]
+    assert [line.split(":")[0] for line in lines] == ["2030-03-02-round.zip", "2030-03-04-half.zip"]
+    assert all("no report can be made of its rows" in line for line in lines)
+    assert "alpha=best" in (tmp_path / "site" / "report.html").read_text()
+
+
+def test_no_file_is_read_that_a_row_names_as_its_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    Path("private.yaml").write_text("hunter2: 1\n")
+    for run_id, suite in (("a1", "../" + tmp_path.name + "/private.yaml"), ("a2", "private.yaml")):
+        store_run(tmp_path / "results", run_id, suite=suite, sets=SETS, shifts=("imagenet-r",))
+    export(tmp_path / "results", ["a1", "a2"], folder / "2030-03-01-nosy.zip")
+    assert main(["site", str(folder), "--to", "site"]) == 0
+    assert "hunter2" not in Path("site/report.html").read_text()
+
+
 def test_what_is_too_large_is_refused_before_it_is_unpacked(
     bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +202,17 @@ def test_a_later_bundle_does_not_replace_an_earlier_one(
     assert "CONFLICT with an earlier bundle: a1: " in capsys.readouterr().out
     assert leads_of(tmp_path / "site") == leads_of(site)
     assert "left out, since an earlier bundle" in (tmp_path / "site" / "history.html").read_text()
+
+
+def test_a_site_does_not_replace_the_folder_that_its_bundles_are_in(
+    bundles: Path, tmp_path: Path
+) -> None:
+    inside = copied(bundles, tmp_path / "submissions")
+    for to in (tmp_path, inside):
+        (to / RECORD).write_text("{}")
+        with pytest.raises(InputError, match="holds the bundles"):
+            write_site(inside, to)
+    assert len([*inside.glob("*.zip")]) == 2
 
 
 def test_only_a_site_is_replaced_and_the_same_bundles_make_the_same_site(

@@ -124,10 +124,13 @@ def report(
 
 def _finder(suite: str | None) -> Find:
     """Finds suites by name; the one that was given is found where it is."""
-    from shiftbench.suite.finding import find as find_suite
+    from shiftbench.suite.finding import find as find_given
+    from shiftbench.suite.finding import find_named
 
     def find(name: str) -> Path:
-        return find_suite(suite if suite is not None and Path(suite).stem == name else name)
+        if suite is not None and Path(suite).stem == name:
+            return find_given(suite)
+        return find_named(name)
 
     return find
 

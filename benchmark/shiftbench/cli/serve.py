@@ -85,7 +85,7 @@ def _live(title: str, board: Leaderboard) -> LivePage:
     from shiftbench.report.html.page import render
     from shiftbench.report.live import LivePage, Seen
     from shiftbench.report.model import build
-    from shiftbench.suite.finding import find
+    from shiftbench.suite.finding import find_named
 
     def look() -> Seen:
         stamps = [sorted(store.stamps(where).items()) for where in board.sources.values()]
@@ -94,7 +94,8 @@ def _live(title: str, board: Leaderboard) -> LivePage:
 
     def make(version: str) -> str:
         merged = board.merged(compact=False)
-        report = build(merged.table, merged.folders, title=board.title, find=find, curves=True)
+        table, folders = merged.table, merged.folders
+        report = build(table, folders, title=board.title, find=find_named, curves=True)
         return render(report, version)
 
     return LivePage(title, look, make)

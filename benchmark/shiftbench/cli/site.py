@@ -41,14 +41,14 @@ def site(
     """
     from shiftbench.core.words import some
     from shiftbench.report.site import write_site
-    from shiftbench.suite.finding import find
+    from shiftbench.suite.finding import find_named
 
     labels = None
     if data is not None or suite is not None:
         from shiftbench.cli.import_ import labels_of
 
         labels = labels_of(suite, data)
-    made = write_site(bundles, to, title=title, labels=labels, find=find)
+    made = write_site(bundles, to, title=title, labels=labels, find=find_named)
     wrong = 0
     for submission in made.submissions:
         if submission.refused is not None:

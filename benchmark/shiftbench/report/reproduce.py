@@ -73,7 +73,7 @@ def _of_suite(
     why = f'the suite file "{suite}" as it is now plans other runs'
     try:
         usual = Suite.load(find(suite)).budget.model_dump()
-    except InputError:  # of which the same is said below
+    except (InputError, OSError):  # of which the same is said below
         usual = {}
     # Runs that do not train are not limited in steps, so a limit may be on their parents alone.
     for limits in {json.dumps(run.budget, sort_keys=True): run.budget for run in runs}.values():
@@ -87,7 +87,7 @@ def _of_suite(
         try:
             loaded = Suite.load(find(suite), wide, "." if data_kind == REAL else MINIATURE)
             plan = Plan.build(loaded) if loaded.data_kind == data_kind else None
-        except InputError as error:
+        except (InputError, OSError) as error:  # rows of others may name a backbone by any text
             why = str(error)
             continue
         for run in runs:

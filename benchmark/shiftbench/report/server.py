@@ -132,7 +132,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not is_own_host(self.headers.get("Host"), self.server.host):
             self._send(HTTPStatus.MISDIRECTED_REQUEST, TEXT, b"not served under this name\n")
             return
-        path = urlsplit(self.path).path.removeprefix("/")
+        try:
+            path = urlsplit(self.path).path.removeprefix("/")
+        except ValueError:  # such as http://[
+            self.send_error(HTTPStatus.BAD_REQUEST)
+            return
         pages = self.server.pages
         if path == "" and "" not in pages:
             self._send(HTTPStatus.OK, HTML, self.server.index())

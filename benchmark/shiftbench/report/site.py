@@ -20,13 +20,17 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import pyarrow as pa
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, last_line
 from shiftbench.core.files import replaced_folder
 from shiftbench.core.words import shortened, some
 from shiftbench.leaderboard import store
+from shiftbench.leaderboard.bundles.archive import opened
+from shiftbench.leaderboard.bundles.contents import Contents
 from shiftbench.leaderboard.bundles.take import take
 from shiftbench.leaderboard.merging import Folders
+from shiftbench.leaderboard.published.schema import PUBLISHED_SCHEMA
 from shiftbench.leaderboard.schema import rows
 from shiftbench.report.html.assets import static
 from shiftbench.report.html.page import render
@@ -129,12 +133,15 @@ def write_site(
         find: the file of a suite by its name, for commands that do runs again.
 
     Raises:
-        InputError: there is no such folder, or ``to`` holds something else than a site.
+        InputError: there is no such folder, or ``to`` holds something else than a site, or the
+            bundles.
     """
     if not bundles.is_dir():
         raise InputError(f"{bundles}: there is no such folder")
     if to.exists() and not (to.is_dir() and (not any(to.iterdir()) or (to / RECORD).is_file())):
         raise InputError(f"{to}: is there already, and is no site; name another folder")
+    if bundles.resolve().is_relative_to(to.resolve()):
+        raise InputError(f"{to}: holds the bundles, and would be replaced; name another folder")
     with TemporaryDirectory(prefix="shiftbench-site-") as folder:
         results = Path(folder) / "results"
         results.mkdir()
@@ -198,8 +205,11 @@ def _submission(file: Path, results: Path, labels: DataLabels | None) -> Submiss
         submission.refused = "it is no plain file"
         return submission
     try:
-        with file.open("rb") as opened:
-            submission.sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        with file.open("rb") as content:
+            submission.sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        submission.refused = _unfit(file, results)
+        if submission.refused is not None:
+            return submission
         taken = take(file, results, data=labels)
     except OSError as error:
         submission.refused = f"it cannot be read ({error.strerror})"
@@ -212,6 +222,29 @@ def _submission(file: Path, results: Path, labels: DataLabels | None) -> Submiss
         ]
         submission.unchecked = _unchecked(results, taken.unchecked)
     return submission
+
+
+def _unfit(file: Path, results: Path) -> str | None:
+    """Why no report can be made of a bundle's rows beside those that are there.
+
+    Whatever a bundle may say of its runs, it does not keep the others from being shown.
+
+    Raises:
+        InputError: it is no bundle, or its rows contradict themselves.
+    """
+    there = store.read(results)
+    known = {*there["run_id"].to_pylist()}
+    with opened(file) as archive:
+        contents = Contents.of(file, archive)
+        told = [contents.rows(run_id) for run_id in contents.run_ids if run_id not in known]
+    together = pa.concat_tables([there, *told], promote_options="default")
+    try:
+        build(together, published=pa.Table.from_batches([], PUBLISHED_SCHEMA))
+    # Rows name parents, settings and details of any kind: a circle or another type is no report.
+    except Exception as error:
+        reason = shortened(last_line(error), 200)
+        return f"no report can be made of its rows ({reason})"
+    return None
 
 
 def _unchecked(results: Path, by_run: Mapping[str, Sequence[str]]) -> list[str]:

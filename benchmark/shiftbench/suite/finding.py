@@ -32,10 +32,21 @@ def find(suite: str | Path) -> Path:
     path = Path(suite)
     if path.suffix in ENDINGS or len(path.parts) != 1 or path.is_file():
         return path
+    return find_named(str(suite))
+
+
+def find_named(name: str) -> Path:
+    """The file of the suite called ``name``, in the folders of suites; a path is no name.
+
+    For names that others wrote, such as those in rows of a bundle: no other file is looked at.
+
+    Raises:
+        InputError: no suite has that name.
+    """
     files = {file.stem: file for folder in reversed(folders()) for file in files_in(folder)}
-    if str(suite) not in files:
-        raise InputError(f'there is no file or suite "{suite}"{nearest(str(suite), files)}')
-    return files[str(suite)]
+    if name not in files:
+        raise InputError(f'there is no file or suite "{name}"{nearest(name, files)}')
+    return files[name]
 
 
 def find_base(file: Path, extends: str) -> Path | None:

@@ -17,7 +17,8 @@ FORMAT = "shiftbench bundle"
 FORMAT_VERSION = 2
 MANIFEST, RUNS = "manifest.json", "runs.json"
 ROWS, PREDICTIONS = "rows", "predictions"
-MEMBER = re.compile(rf"(?:{ROWS}|{PREDICTIONS})/([0-9A-Za-z]{{1,64}})\.parquet")
+ID = r"[0-9A-Za-z]{1,64}"  # of a run or a search, which is a part of paths
+MEMBER = re.compile(rf"(?:{ROWS}|{PREDICTIONS})/({ID})\.parquet")
 
 DIGEST = 12  # hex digits that name a content
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_args
 
 import pyarrow as pa
 
 from shiftbench.evaluation.results import Selection, role_of
+from shiftbench.leaderboard.bundles.layout import ID, MOST_ROWS
 from shiftbench.leaderboard.columns import json_text
 from shiftbench.leaderboard.schema import (
     COLUMNS,
@@ -19,6 +23,9 @@ from shiftbench.leaderboard.schema import (
     RunInfo,
     rows,
 )
+
+AMOUNTS = ("train_seconds", "search_seconds", "evaluation_seconds", "world_size")
+"""Columns that costs are made of."""
 
 
 def fault_of_rows(table: pa.Table, run_id: str) -> str | None:
@@ -40,16 +47,51 @@ def fault_of_rows(table: pa.Table, run_id: str) -> str | None:
     for name in COLUMNS.json:
         if not all(text is None or _is_object(text) for text in columns[name]):
             return "a column of JSON objects holds something else"
-    for item in fields(RunInfo):
-        if any(value != columns[item.name][0] for value in columns[item.name]):
+    for name in (item.name for item in fields(RunInfo)):
+        if any(value != columns[name][0] for value in columns[name]):
             return "the rows are of different runs"
+        del columns[name][1:]
     for name in table.column_names:
         kind = table.schema.field(name).type
         if name not in SCHEMA.names and not (pa.types.is_primitive(kind) or kind == pa.string()):
             return f'its column "{name}" is of the type {kind}'
-        if any(_hidden(value) for value in columns[name] if isinstance(value, str)):
-            return "a text has control characters"
-    return _contradiction(rows(table))
+        if fault := next(filter(None, (_fault_of_value(name, v) for v in columns[name])), None):
+            return fault
+    found = rows(table)
+    return _fault_of_run(found[0], len(found)) or _contradiction(found)
+
+
+def _fault_of_value(name: str, value: object) -> str | None:
+    """What is wrong with the value of a column."""
+    if isinstance(value, float | int):
+        odd = not math.isfinite(value) or (name in AMOUNTS and value < 0)
+        return f"its {name} is {value}" if odd else None
+    texts = _texts(value)
+    if name in COLUMNS.json and isinstance(value, str):  # in which texts may have several lines
+        texts = (" ".join(text.split()) for text in _texts(json.loads(value)))
+    return "a text has control characters" if any(map(_hidden, texts)) else None
+
+
+def _fault_of_run(run: Row, count: int) -> str | None:
+    """What is wrong with the facts of a run that has so many rows."""
+    if run.search_id is not None and not re.fullmatch(ID, run.search_id):
+        return "its search has no id, but another text"
+    if len({*run.labels}) < len(run.labels) or count * len(run.labels) > MOST_ROWS:
+        return "it has too many other labels, or one of them twice"
+    if type(run.budget.get("evaluation_images")) not in (int, type(None)):
+        return "its budget of images is no number"
+    return None
+
+
+def _texts(value: object) -> Iterator[str]:
+    """A text, and those in lists and mappings, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts([*value, *value.values()])
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from _texts(item)
 
 
 def _contradiction(found: list[Row]) -> str | None:
