@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from shiftbench.data.tasks.opening import open_task
 from shiftbench.execution.begun import Begun
-from shiftbench.execution.cost import Amount, Cost, Estimator, measured_speeds, plan_state
+from shiftbench.execution.cost import Amount, Cost, Estimator, plan_state
+from shiftbench.execution.measured import measured_speeds
 from shiftbench.execution.sizes import Sizes
 from shiftbench.execution.throughput import CPU, Rates, device_of
 from shiftbench.leaderboard.runfolder import Fit, RunFolder, SearchFolder
@@ -265,27 +266,51 @@ def test_speed_is_of_the_backbone_and_of_what_trains():
     )
     speeds = measured_speeds(table, CPU)
     assert speeds.training == {
-        ("miniature", "images"): pytest.approx(50),
-        ("miniature", "features"): pytest.approx(1000),
+        ("miniature", "images", "fp32"): pytest.approx(50),
+        ("miniature", "features", "fp32"): pytest.approx(1000),
     }
     assert speeds.prediction == {
-        ("miniature", "full"): pytest.approx(50),
-        ("miniature", "linear-probe"): pytest.approx(50),
+        ("miniature", "full", "fp32"): pytest.approx(50),
+        ("miniature", "linear-probe", "fp32"): pytest.approx(50),
     }
+
+
+def test_speed_in_one_precision_tells_nothing_of_another(birds):
+    quick = {"config": {"precision": "bf16"}, "budget": {"evaluation_precision": "bf16"}}
+    record = info("a", train_images=100, train_seconds=1.0, **quick)
+    speeds = measured_speeds(done(record, results({"id-test": 0.5})), CPU)
+    assert speeds.training == {("miniature", "images", "bf16"): 100}
+    assert speeds.prediction == {("miniature", "full", "bf16"): 50}
+    plan = build("seeds=[0, 1]")
+    measured = {"train_images": 192, "train_seconds": 6.0, "config": {"precision": "bf16"}}
+    finish(birds / "results", plan, "full", **measured)
+    state = plan_state(plan, birds / "results", str(birds))
+    (full,) = (group for group in state.groups if group.label == "full")
+    assert 0 < full.cost.estimated < full.cost.seconds.known  # evaluations were measured
 
 
 def test_only_what_ran_on_such_a_device_tells_its_speed():
-    on = {"xeon": ("Intel Xeon", 1.0), "h100": ("NVIDIA H100 80GB HBM3", 100.0)}
+    on = {
+        "xeon": ("Intel Xeon", 1.0),
+        "h100": ("NVIDIA H100 80GB HBM3", 100.0),
+        "a40": ("NVIDIA A40", 30.0),  # which the table of devices does not have
+    }
     table = pa.concat_tables(
         [
             done(
-                info(name, device=device, train_images=int(speed), train_seconds=1.0),
+                info(
+                    name,
+                    device=device,
+                    hardware={"cpu": "Intel Xeon", "gpus": ["NVIDIA A40"] * 4},
+                    train_images=int(speed),
+                    train_seconds=1.0,
+                ),
                 results({"id-test": 0.5}),
             )
             for name, (device, speed) in on.items()
         ]
     )
-    key = ("miniature", "images")
+    key = ("miniature", "images", "fp32")
     assert measured_speeds(table, CPU).training == {key: 1}
     assert measured_speeds(table, device_of(Resources(), "H100")).training == {key: 100}
     assert not measured_speeds(table, device_of(Resources(), "A100")).training
@@ -293,7 +318,8 @@ def test_only_what_ran_on_such_a_device_tells_its_speed():
 
 def test_a_variant_that_was_selected_twice_was_predicted_once():
     twice = results({"id-test": 0.5}) + results({"id-test": 0.5}, selection="id-val")
-    assert measured_speeds(done(info(), twice), CPU).prediction == {("miniature", "full"): 50}
+    speeds = measured_speeds(done(info(), twice), CPU).prediction
+    assert speeds == {("miniature", "full", "fp32"): 50}
     run = next(iter(build_anywhere().runs.values()))
     rates = Rates(measured_speeds(done(info(), twice), CPU), CPU)
     _, evaluation = Estimator(Sizes(None), rates, Begun(Path("nowhere")), 1).stages(run)

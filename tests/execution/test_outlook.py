@@ -91,7 +91,7 @@ def test_published_throughputs_come_out_again():
         assert rate.images == pytest.approx(predicted, rel=0.02)
     trained = Rates(Speeds(), device_of(Resources(), "RTX 3090")).training(run, run.create())
     assert trained is not None and trained.images == pytest.approx(393, rel=0.02)
-    speeds = Speeds(prediction={(run.backbone, "full"): 7.0})
+    speeds = Speeds(prediction={(run.backbone, "full", run.budget.evaluation_precision): 7.0})
     rate = Rates(speeds, CPU).prediction(run)
     assert rate is not None and rate.measured and rate.images == 7
 
@@ -163,3 +163,19 @@ def test_executors_say_how_many_workers_are_at_it(monkeypatch: pytest.MonkeyPatc
     assert RayExecutor("10.0.0.1:6379").most == 0
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert RayExecutor().most == 0
+
+
+def test_what_is_paid_for_is_all_that_a_worker_holds(birds: Path) -> None:  # noqa: F811
+    def hours(*overrides: str) -> str:
+        plan = build(*overrides)
+        state = plan_state(plan, birds / "results", str(birds))
+        return outlook(plan, state, Path("results"), machine=Machine(1, 1, 1))[1]
+
+    alone = hours()
+    assert hours("resources.cpus_per_worker=4") == alone  # a quarter of the time, on four
+    finish(birds / "results", build(), "full", train_images=192, train_seconds=36_000.0)
+    finish(birds / "results", build(), "zero-shot")
+    finish(birds / "results", build(), "wise-ft")
+    other = "methods.full.lr=1e-3"  # the same at another rate is left to do
+    assert hours(other).startswith("Cost: 10.00 processor-hours")
+    assert hours(other, "resources.cpus_per_worker=4").startswith("Cost: 40.01 processor-hours")

@@ -9,15 +9,20 @@ import pytest
 from shiftbench.cli import main
 from shiftbench.core.errors import InputError
 from shiftbench.execution.cost import plan_state
+from shiftbench.execution.debugging import run_of
 from shiftbench.execution.record import read_records, write_record
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.rerun import only
 from shiftbench.execution.setup import Setup
+from shiftbench.leaderboard.schema import done
+from shiftbench.leaderboard.store import write_run
+from shiftbench.report.run_facts import facts_of
 from shiftbench.suite.dumping import dump
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
 from tests.data import layouts
+from tests.leaderboard.records import info, results
 
 BASE = """\
 backbones: [miniature]
@@ -207,6 +212,16 @@ def test_such_runs_are_counted_once(twice, tmp_path, capsys):
     assert "0 of 5 runs done" in shown and "full 0/2, mine 0/2" in shown
 
 
+def test_a_second_label_may_have_runs_of_its_own(twice, tmp_path):
+    """A soup asks for a seed of it that the suite does not have."""
+    soup = "methods={soup: {parents: [mine], over_seeds: [0, 1, 2]}}"
+    plan = Plan.build(Suite.load("x.yaml", [soup]))
+    state = plan_state(plan, tmp_path / "none", None)
+    assert state.count("left") == len(plan.runs) == 5 + 1 + 1
+    mine = {group.same_as: group.left for group in state.groups if group.label == "mine"}
+    assert mine == {"full": 2, None: 1}
+
+
 def test_a_run_of_two_labels_is_cut_out_and_recorded_with_both(twice, tmp_path):
     curve = next(run for run in twice.runs.values() if run.labels == ("wise-ft", "curve"))
     small = only(twice.suite, curve.id)
@@ -215,6 +230,20 @@ def test_a_run_of_two_labels_is_cut_out_and_recorded_with_both(twice, tmp_path):
     setup = Setup("x", twice.runs, tmp_path, "miniature", twice.suite.resources, Remarks({}, {}))
     write_record(setup, other.id)
     assert read_records(tmp_path, other.id).runs[other.id] == other
+
+
+def test_a_run_of_two_labels_is_meant_by_either(twice, tmp_path):
+    run = next(run for run in twice.runs.values() if run.labels == ("full", "mine") and run.seed)
+    names = [run.id, run.id[:8], *(f"{label}/cifar10/1" for label in run.labels)]
+    assert {run_of(twice, name) for name in names} == {run.id}
+    setup = Setup("x", twice.runs, tmp_path, "miniature", twice.suite.resources, Remarks({}, {}))
+    write_record(setup, run.id)
+    for name in names:
+        found = facts_of(tmp_path, name)
+        assert (found.run_id, found.name, found.state) == (run.id, "full/cifar10/1", "begun")
+    facts = {"label": "full", "also_called": ("mine",), "task": "cifar10", "seed": 1}
+    write_run(tmp_path, run.id, done(info(run.id, **facts), results({"id-test": 0.5})))
+    assert {facts_of(tmp_path, name).state for name in names} == {"done"}
 
 
 def test_a_run_whose_parent_has_another_label_first_is_cut_out_with_it(twice):

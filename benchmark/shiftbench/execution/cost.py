@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import ValidationError
 
-from shiftbench.core.errors import InputError
 from shiftbench.execution.begun import Begun
+from shiftbench.execution.measured import measured_speeds
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.sizes import Sizes
-from shiftbench.execution.throughput import Device, Rate, Rates, Speeds, device_of
-from shiftbench.leaderboard.schema import COLUMNS, FailedRun, RunInfo, runs
+from shiftbench.execution.throughput import Device, Rate, Rates, device_of
+from shiftbench.leaderboard.schema import FailedRun, runs
 from shiftbench.methods.base import TrainedMethod
-from shiftbench.methods.registry import METHODS
 from shiftbench.models.arithmetic import tower_of
 from shiftbench.suite.plan import Plan, Run
 
@@ -185,20 +180,22 @@ def plan_state(
     groups = []
     searches: set[str] = set()
     longest = 0.0
-    for (task, backbone, label), of_group in plan.groups():
-        states = [ended[run.id].status if run.id in ended else "left" for run in of_group]
-        todo = [run for run, state in zip(of_group, states, strict=True) if state != "done"]
-        costs = [estimator.cost(run) for run in todo]
-        for run in todo:
-            if run.search is not None and run.search.id not in searches:
-                searches.add(run.search.id)
-                costs.append(estimator.search_cost(run))
-        longest = max([longest, *(cost.seconds.known for cost in costs)])
-        done, failed, left = (states.count(state) for state in STATES)
-        first = of_group[0].label
-        same_as = None if first == label else first
-        cost = sum(costs, Cost())
-        groups.append(PlannedGroup(task, backbone, label, done, failed, left, cost, same_as))
+    for (task, backbone, label), of_label in plan.groups():
+        # A label of equal settings may have runs of its own: of seeds that others ask it for.
+        for first in dict.fromkeys(run.label for run in of_label):
+            of_group = [run for run in of_label if run.label == first]
+            states = [ended[run.id].status if run.id in ended else "left" for run in of_group]
+            todo = [run for run, state in zip(of_group, states, strict=True) if state != "done"]
+            costs = [estimator.cost(run) for run in todo]
+            for run in todo:
+                if run.search is not None and run.search.id not in searches:
+                    searches.add(run.search.id)
+                    costs.append(estimator.search_cost(run))
+            longest = max([longest, *(cost.seconds.known for cost in costs)])
+            done, failed, left = (states.count(state) for state in STATES)
+            same_as = None if first == label else first
+            cost = sum(costs, Cost())
+            groups.append(PlannedGroup(task, backbone, label, done, failed, left, cost, same_as))
     failures = tuple(
         RunFailure(run, found.reason)
         for run in plan.runs.values()
@@ -341,65 +338,3 @@ def _share(resources: Resources, device: Device) -> float:
 def _weight_bytes(run: Run) -> float | None:
     tower = tower_of(run.backbone)
     return None if tower is None else WEIGHT_BYTES * tower.parameters
-
-
-def measured_speeds(table: pa.Table, device: Device) -> Speeds:
-    """Throughput over all runs of a leaderboard that are done, on one kind of device.
-
-    Args:
-        table: rows of ``shiftbench.leaderboard.store.read``.
-        device: that is meant.
-    """
-    same = [name for name in table["device"].unique().to_pylist() if device.is_kind_of(name)]
-    table = table.filter(pc.is_in(table["device"], pa.array(same, pa.string())))
-    trained = []
-    for run in runs(table):
-        inputs = _inputs(run) if run.status == "done" else None
-        if inputs is not None and run.train_images and run.train_seconds:
-            worker_seconds = run.train_seconds * (run.world_size or 1)
-            trained.append(((run.backbone, inputs), run.train_images, worker_seconds))
-    done = table.filter(pc.equal(table["status"], "done"))
-    predicted = {
-        (item.run_id, item.variant, item.evaluation_set): (
-            (item.backbone, item.method),
-            item.n,
-            item.evaluation_seconds,
-        )
-        for item in COLUMNS.read(_Predicted, done)
-        if item.n and item.evaluation_seconds
-    }
-    return Speeds(_rates(trained), _rates(predicted.values()))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Predicted:
-    """The columns of a row that tell how fast a set was predicted."""
-
-    run_id: str
-    backbone: str
-    method: str
-    variant: str
-    evaluation_set: str
-    n: int
-    evaluation_seconds: float | None
-
-
-def _inputs(run: RunInfo) -> str | None:
-    """Inputs that a run of the leaderboard trained on; ``None`` if none or if unknown here."""
-    try:
-        kind = METHODS.load(run.method)
-        method = kind(kind.Config.model_validate(run.config))
-    except (InputError, ValidationError):
-        return None
-    return method.inputs if isinstance(method, TrainedMethod) else None
-
-
-def _rates(
-    measured: Iterable[tuple[tuple[str, str], float, float]],
-) -> dict[tuple[str, str], float]:
-    images: dict[tuple[str, str], float] = defaultdict(float)
-    seconds: dict[tuple[str, str], float] = defaultdict(float)
-    for kind, count, duration in measured:
-        images[kind] += count
-        seconds[kind] += duration
-    return {kind: count / seconds[kind] for kind, count in images.items()}

@@ -38,7 +38,11 @@ def run_of(plan: Plan, text: str) -> str:
     Raises:
         InputError: it means none of them, or several.
     """
-    called = [Called(run.id, run.label, run.task.name, run.seed) for run in plan.runs.values()]
+    called = [
+        Called(run.id, label, run.task.name, run.seed)
+        for run in plan.runs.values()
+        for label in run.labels
+    ]
     return meant(text, called)
 
 

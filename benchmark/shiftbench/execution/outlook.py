@@ -74,7 +74,7 @@ def outlook(
     machine = machine or Machine.here(plan.suite.resources, results)
     return [
         _time(state, machine, now),
-        _money(state),
+        _money(state, plan.suite.resources),
         _calibration(state),
         _memory(plan, state, machine),
         _disk(state, results, machine),
@@ -113,9 +113,11 @@ def _time(state: PlanState, machine: Machine, now: Callable[[], datetime]) -> st
     return f"{alone}; {amount(left, duration)} here with {at_once}, until {clock} if begun now."
 
 
-def _money(state: PlanState) -> str:
-    unit = "GPU" if state.device.kind == "gpu" else "processor"
-    hours = amount(state.cost.worker_seconds, lambda s: f"{s / 3600:,.2f}")
+def _money(state: PlanState, resources: Resources) -> str:
+    on_gpu = state.device.kind == "gpu"
+    unit = "GPU" if on_gpu else "processor"
+    each = (resources.gpus_per_worker or 1.0) if on_gpu else resources.cpus_per_worker
+    hours = amount(state.cost.worker_seconds * each, lambda s: f"{s / 3600:,.2f}")
     return f"Cost: {hours} {unit}-hours of workers."
 
 

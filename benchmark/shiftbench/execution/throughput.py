@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.words import nearest
@@ -91,18 +91,22 @@ ASSUMED = "A100"
 """The GPU that a plan is made for where none is seen and none is named."""
 DRIVER = Path("/proc/driver/nvidia/gpus")
 
+Kind: TypeAlias = tuple[str, str, str]
+"""Backbone; what a training is on, or the method that is evaluated; precision."""
+
 
 @dataclass(frozen=True)
 class Speeds:
     """Measured throughput.
 
     Attributes:
-        training: images per second and worker, by backbone and what the method trains on.
-        prediction: images per second, by backbone and method.
+        training: images per second and worker, by backbone, what the method trains on, and
+            precision.
+        prediction: images per second, by backbone, method and precision.
     """
 
-    training: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    prediction: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    training: Mapping[Kind, float] = field(default_factory=dict)
+    prediction: Mapping[Kind, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,8 @@ class Rates:
 
     def training(self, run: Run, method: TrainedMethod[Any]) -> Rate | None:
         """Of a worker in training; ``None`` where neither rows nor the table tell."""
-        if speed := self.measured.training.get((run.backbone, method.inputs)):
+        kind = run.backbone, method.inputs, method.training.precision
+        if speed := self.measured.training.get(kind):
             return Rate(speed, True)
         if method.inputs != "images":  # each is encoded once, and what comes after costs nothing
             return self._estimated(run, self.device.prediction, run.budget.evaluation_precision, 1)
@@ -137,9 +142,9 @@ class Rates:
 
     def prediction(self, run: Run) -> Rate | None:
         """In evaluation."""
-        if speed := self.measured.prediction.get((run.backbone, run.method)):
-            return Rate(speed, True)
         precision = run.budget.evaluation_precision
+        if speed := self.measured.prediction.get((run.backbone, run.method, precision)):
+            return Rate(speed, True)
         return self._estimated(run, self.device.prediction, precision, 1)
 
     def _estimated(self, run: Run, flops: float, precision: str, passes: int) -> Rate | None:

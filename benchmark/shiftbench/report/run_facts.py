@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,21 +92,27 @@ def facts_of(results: Path, text: str) -> RunFacts:
     Raises:
         InputError: no run is meant, or several, or a file of it cannot be read.
     """
-    table = store.read(results, columns=["run_id", "label", "task", "seed"])
-    known = {row["run_id"]: Called(**row) for row in table.to_pylist()}
+    table = store.read(results, columns=["run_id", "label", "also_called", "task", "seed"])
+    of_rows = [
+        Called(row["run_id"], label, row["task"], row["seed"])
+        for row in table.to_pylist()
+        for label in (row["label"], *(row["also_called"] or ()))
+    ]
+    known = {called.run_id: called for called in reversed(of_rows)}
     records = _records(results, known)
-    begun = [_called(run_id, record) for run_id, record in records.items()]
-    recorded = [*known.values()]
+    begun = {run_id: _called(run_id, record) for run_id, record in records.items()}
+    recorded = [*dict.fromkeys(of_rows)]
     # What was stopped, as by a debugger before an edit, stands in the way of no name.
     named = any(text in called.names for called in recorded)
-    run_id = meant(text, recorded if named else [*recorded, *begun])
+    others = [] if named else chain.from_iterable(begun.values())
+    run_id = meant(text, [*recorded, *others])
     folder = RunFolder.of(results, run_id)
     curve = TrainingCurve.read(folder.metrics)
     if run_id in records:
         run = records[run_id]
         asked = {name: run[name] for name in ("backbone", "method", "seed", "shots", "budget")}
         about = {"task": run["task"]["name"], **asked}
-        name = "/".join(map(str, _called(run_id, run)[1:]))
+        name = begun[run_id][0].names[-1]
         return RunFacts(run_id, name, "begun", about, run["config"], (), curve, None, None)
     table = store.read(results, [run_id])
     of_run, failed = tuple(rows(table)), failures(table)
@@ -113,7 +120,7 @@ def facts_of(results: Path, text: str) -> RunFacts:
     file = results / (failed[0].error_file or "") if failed else None
     return RunFacts(
         run_id=run_id,
-        name="/".join(map(str, known[run_id][1:])),
+        name=known[run_id].names[-1],
         state=info.status,
         about=_about(info),
         settings=info.config,
@@ -144,8 +151,10 @@ def _records(results: Path, known: Collection[str]) -> dict[str, dict[str, Any]]
     return found
 
 
-def _called(run_id: str, record: Mapping[str, Any]) -> Called:
-    return Called(run_id, record["label"], record["task"]["name"], record["seed"])
+def _called(run_id: str, record: Mapping[str, Any]) -> list[Called]:
+    """What a run can be called by, under each of its labels."""
+    labels = (record["label"], *record.get("also_called", ()))
+    return [Called(run_id, label, record["task"]["name"], record["seed"]) for label in labels]
 
 
 def _about(run: RunInfo) -> dict[str, Any]:

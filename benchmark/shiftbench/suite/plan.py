@@ -141,7 +141,15 @@ class Plan:
                         with problems:
                             cell.add(label, runs)
         problems.check()
-        return cls(suite, runs)
+        return cls(suite, {run_id: cls._called(suite, run) for run_id, run in runs.items()})
+
+    @staticmethod
+    def _called(suite: Suite, run: Run) -> Run:
+        """The run with its labels in the order of the suite, whoever asked for it first."""
+        if not run.also_called:
+            return run
+        first, *others = (label for label in suite.methods[run.task.name] if label in run.labels)
+        return replace(run, label=first, also_called=tuple(others))
 
     def groups(self) -> Iterator[tuple[tuple[str, str, str], list[Run]]]:
         """Runs by task, backbone and label, in the plan's order; each under all of its labels."""
