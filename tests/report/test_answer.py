@@ -108,6 +108,24 @@ def test_what_looked_at_ood_data_or_was_not_trained_here_is_no_candidate():
         done(info("o", label="oracle"), results(better, selection="oracle")),
     )
     assert found.recipe.name == "other"
+    # Of what builds on a run that is not here, nobody knows what that has looked at.
+    orphan = run("u", better, label="orphan", parents=[("searched", "gone")])
+    again = answer(three("plain", 90, 40, 50), three("other", 90, 45, 50), orphan)
+    assert again.recipe.name == "other"
+
+
+def test_a_recipe_that_has_seen_test_images_says_so():
+    leaky = {"leakage": "2 images of imagenet-r"}
+    parent = run("p", values(90, 40, 40), label="parent", **leaky)
+    child = run("c", values(90, 60, 60), label="child", parents=[("parent", "p")])
+    found = answer(zero_shot(scores=values(90, 30, 30)), parent, child)
+    assert found.recipe.name == "child"
+    assert "It has seen test images: 2 images of imagenet-r." in reasons(found)
+    best = answer(
+        zero_shot(scores=values(90, 70, 70), **leaky), run("q", values(90, 40, 40), label="q")
+    )
+    assert best.recipe.reference
+    assert not any("test images" in reason for reason in reasons(best))
 
 
 @pytest.mark.parametrize(

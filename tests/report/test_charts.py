@@ -109,6 +109,19 @@ def test_a_method_far_from_all_others_does_not_squeeze_them(monkeypatch):
     assert "Below" not in figures["r1-id-ood"]
 
 
+def test_no_name_is_drawn_outside_of_the_axes():
+    task = {"shifts": ("a",), "task": "pets"}
+    tables = [
+        run(f"x{i}", {"id-test": 0.8 + i / 100, "a": 0.6 + i / 100}, label=f"x{i}", **task)
+        for i in range(9)
+    ]
+    low = run("z", {"id-test": 0.1, "a": 0.1}, label="zero-shot", reference=True, **task)
+    report = build(pa.concat_tables([*tables, low]), published=PUBLISHED_SCHEMA.empty_table())
+    figure, *_ = drawn.ranking_charts(report.rankings[0], report, styles(report), "r1")
+    assert figure.text.endswith("far worse than all others: zero-shot.")
+    assert [label["method"] for label in figure.data["r1-named"]] == ["x8"]
+
+
 def test_equal_names_of_data_mean_equal_data(figures):
     seen = {}
     for figure in figures.values():

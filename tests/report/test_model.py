@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from shiftbench.evaluation import comparison, predictions
 from shiftbench.leaderboard.runfolder import RunFolder
-from shiftbench.leaderboard.schema import done, rows
-from shiftbench.leaderboard.store import read, write_run
+from shiftbench.leaderboard.schema import done, failed, rows
+from shiftbench.leaderboard.store import read, relabel, write_run
 from shiftbench.report import ties
-from shiftbench.report.html.page import remark_of
+from shiftbench.report.html.page import remark_of, render
 from shiftbench.report.model import build
 from shiftbench.report.scores import MEAN, Member
 from shiftbench.report.searches import searches
@@ -216,3 +216,15 @@ def test_published_values_stand_beside_ours(report):
     values = [value for c in report.comparisons for value in c.published]
     assert [value.value for value in values] == [0.66]
     assert report.published_note is None
+
+
+def test_a_run_with_two_labels_counts_once_whether_it_is_done_or_failed():
+    names = {"also_called": ("mine",)}
+    good = run("a", {"id-test": 0.5}, **names)
+    bad = failed(info("b", seed=1, **names), "no memory")
+    report = build(relabel(pa.concat_tables([good, bad])))
+    assert [(line.run_id, line.status) for line in report.runs] == [("a", "done"), ("b", "failed")]
+    assert [failure.label for failure in report.failures] == ["full", "mine"]
+    page = render(report)
+    assert "1 run done" in page
+    assert "1 failed</a>" in page

@@ -84,6 +84,15 @@ def test_the_page_draws_the_seeds_of_each_method_and_names_stay_text(
     assert points[0].split()[-1].startswith(f"{drawing.WIDTH},")
 
 
+def test_runs_of_one_label_with_other_settings_are_not_its_seeds(results: Path) -> None:
+    scores = {"id-test": 0.9, "imagenet-v2": 0.8}
+    write_run(results, "fast0", run("fast0", scores, seed=2, config={"lr": 1.0}))
+    curve().write(RunFolder.of(results, "fast0").metrics)
+    drawn = build(read(results), results, curves=True).trainings.drawn
+    seeds = [[line.seed for line in of.panels[0].lines] for of in drawn if of.label == "full"]
+    assert sorted(seeds) == [[0, 1], [2]]
+
+
 def test_of_many_methods_only_some_are_drawn(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

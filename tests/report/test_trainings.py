@@ -57,6 +57,29 @@ def test_distance_and_mask_are_means_over_seeds() -> None:
     assert "visual conv1 80 %" in text
 
 
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"selected": "all", "candidates": 3},
+        {"selected": 1, "candidates": 3, "share": "most"},
+        {"selected": 1, "candidates": 3, "share": {"a": 1}},
+        {"selected": 0, "candidates": 3, "share": {"a": [0, 3]}},
+    ],
+)
+def test_details_of_another_shape_are_no_mask(details: dict[str, object]) -> None:
+    (line,) = build(run("a", VALUES, distance=1.0, details=details)).movements
+    assert (line.selected, line.candidates, line.layers) == (None, None, ())
+
+
+def test_distances_of_one_label_with_other_settings_are_not_averaged() -> None:
+    tables = [
+        run(f"f{i}", VALUES, seed=i, distance=1.0 + i, config={"lr": 10.0 ** -(i // 2)})
+        for i in range(4)
+    ]
+    found = build(pa.concat_tables(tables)).movements
+    assert [line.distance for line in found] == [1.5, 3.5]
+
+
 def test_a_search_that_runs_share_is_one_line_and_charged_to_each() -> None:
     tables = [run(f"f{seed}", VALUES, label="autoft", seed=seed, **SEARCH) for seed in (0, 1)]
     table = pa.concat_tables(tables)

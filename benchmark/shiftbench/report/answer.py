@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.leaderboard.schema import Row
 from shiftbench.report.over_tasks import OverallRanking
 from shiftbench.report.ranking import RankedMethod, Ranking, Variant
 from shiftbench.report.runs import NOT_RUN, Runs
@@ -53,6 +55,7 @@ class Candidate:
         cost_seconds: device time; ``None`` when it is not known.
         reference: whether it is zero-shot, or what stands for it.
         eligible: trained here, and chosen without OOD data.
+        leaks: test images that it has seen, a line for each task.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Candidate:
     cost_seconds: float | None
     reference: bool
     eligible: bool
+    leaks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,10 @@ def answer_over_tasks(
     of_tasks = [of for of, _ in found]
     barred = {m.name for of in of_tasks for m in of.methods if not _eligible(m, runs)}
     references = {m.name for of in of_tasks for m in of.methods if m.reference}
+    leaks: dict[str, dict[str, None]] = defaultdict(dict)
+    for of in of_tasks:
+        for m in of.methods:
+            leaks[m.name] |= dict.fromkeys(f"{of.task}: {leak}" for leak in _leaks(m, runs))
     if not (ranking.scale.percent and ranking.scale.higher_is_better):
         return Answer(None, "the rule is for scores in percent", ranking.scale)
     candidates = [
@@ -194,6 +202,7 @@ def answer_over_tasks(
             cost_seconds=method.cost_seconds,
             reference=method.name in references,
             eligible=method.name not in barred,
+            leaks=tuple(leaks[method.name]),
         )
         for method in ranking.methods
     ]
@@ -295,10 +304,21 @@ def _cost(candidate: Candidate) -> float:
 
 def _eligible(method: RankedMethod, runs: Runs) -> bool:
     """Trained here with all that it builds on, and chosen without OOD data."""
-    family = [row for member in method.members for row in runs.family(member.run_id)]
+    family = _family(method, runs)
+    known = all(parent.run_id in runs.by_id for row in family for parent in row.parents)
     here = all(row.origin not in NOT_RUN for row in family)
     searched = any(row.search_id is not None for row in family)  # on OOD validation
-    return method.selection in BLIND and here and not searched
+    return method.selection in BLIND and known and here and not searched
+
+
+def _leaks(method: RankedMethod, runs: Runs) -> tuple[str, ...]:
+    """Test images that a method or what it builds on has seen; nothing of what trains nothing."""
+    seen = () if method.reference else _family(method, runs)
+    return tuple(dict.fromkeys(row.leakage for row in seen if row.leakage is not None))
+
+
+def _family(method: RankedMethod, runs: Runs) -> list[Row]:
+    return [row for member in method.members for row in runs.family(member.run_id)]
 
 
 def _candidate(method: RankedMethod, ranking: Ranking, runs: Runs) -> Candidate | None:
@@ -315,6 +335,7 @@ def _candidate(method: RankedMethod, ranking: Ranking, runs: Runs) -> Candidate 
         cost_seconds=method.cost_seconds,
         reference=method.reference,
         eligible=_eligible(method, runs),
+        leaks=_leaks(method, runs),
     )
 
 

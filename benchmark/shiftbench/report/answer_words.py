@@ -121,6 +121,8 @@ def _limits(answer: Answer, recipe: Candidate) -> list[str]:
         found.append(f"Its ID score against the best candidate's, {answer.best_id}: {change}.")
     if answer.left_out:
         found.append(f"Left out for their ID score: {_listed(answer.left_out)}.")
+    if recipe.leaks:
+        found.append(f"It has seen test images: {'; '.join(recipe.leaks)}.")
     if len(recipe.mean_ood.seeds) == 1 and not recipe.reference:
         found.append("One seed: what another training would change is not in its interval.")
     return found

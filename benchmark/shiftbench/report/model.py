@@ -138,7 +138,7 @@ class Report:
         published_note: why there is no comparison; ``None`` when there is one.
         trend_note: why published results give no baselines; ``None`` where they do, or none is
             needed.
-        failures: runs that failed.
+        failures: runs that failed, one that has several labels under each.
         incomplete: task, evaluation set and what is missing from it.
         data_remarks: task, evaluation set and what else to know of its data or labels.
         imports: what was not computed here.
@@ -205,7 +205,8 @@ def build(
     first: dict[str, Row] = {}
     for row in headline:
         first.setdefault(row.run_id, row)
-    everything: list[RunInfo] = [*first.values(), *failed]
+    once = {run.run_id: run for run in reversed(failed)}
+    everything: list[RunInfo] = [*first.values(), *reversed(once.values())]
     runs = Runs(first.values())
     of_rankings = tuple(
         _ranking_report(found, applicable(found.ranking, baselines), runs)

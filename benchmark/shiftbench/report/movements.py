@@ -11,6 +11,7 @@ from typing import Any
 
 from shiftbench.leaderboard.schema import Row
 from shiftbench.report.ranking import grouped
+from shiftbench.report.runs import asked
 
 TOP = 3
 """Layers that a movement names."""
@@ -68,7 +69,7 @@ class LayerShare:
 
 
 def movements(runs: Iterable[Row]) -> list[Movement]:
-    """One for every task, backbone, shots and label whose runs trained, by distance.
+    """One for every task, backbone, shots, label and settings whose runs trained, by distance.
 
     Args:
         runs: a row of each.
@@ -85,8 +86,8 @@ def layer_shares(runs: Iterable[Row]) -> list[LayerShare]:
         runs: a row of each.
     """
     found = []
-    masked = (run for run in runs if run.details.get("share"))
-    for (task, backbone, shots, label), of in grouped(masked, _method_of).items():
+    masked = (run for run in runs if _is_masked(run))
+    for (task, backbone, shots, label, _), of in grouped(masked, _method_of).items():
         by_run = [_by_layer(run) for run in of]
         for layer in sorted({layer for layers in by_run for layer in layers}, key=layer_order):
             pairs = [layers.get(layer, (0.0, 0.0)) for layers in by_run]
@@ -119,28 +120,38 @@ def layer_order(layer: str) -> tuple[str, int, int, str]:
     return tower, 2 if rest in LAST else 0, 0, rest
 
 
-def _method_of(run: Row) -> tuple[str, str, int | None, str]:
-    return run.task, run.backbone, run.shots, run.label
+def _method_of(run: Row) -> tuple[str, str, int | None, str, str]:
+    return run.task, run.backbone, run.shots, run.label, asked(run)
 
 
 def _movement(key: tuple[Any, ...], runs: Sequence[Row]) -> Movement:
     shares: dict[str, float] = defaultdict(float)
     for run in runs:
-        if run.details.get("share"):
+        if _is_masked(run):
             for layer, (share, _) in _by_layer(run).items():
                 shares[layer] += share / len(runs)
     largest = sorted(shares.items(), key=lambda item: (-item[1], item[0]))[:TOP]
-    task, backbone, shots, label = key
+    task, backbone, shots, label, _ = key
+    mask = runs[0].details if _is_masked(runs[0]) else {}
     return Movement(
         task=task,
         backbone=backbone,
         shots=shots,
         label=label,
         distance=fmean(run.distance for run in runs if run.distance is not None),
-        selected=runs[0].details.get("selected"),
-        candidates=runs[0].details.get("candidates"),
+        selected=mask.get("selected"),
+        candidates=mask.get("candidates"),
         layers=tuple(largest),
     )
+
+
+def _is_masked(run: Row) -> bool:
+    """True if a mask is among a run's details, which may be anything: counts, also by tensor."""
+    share = run.details.get("share")
+    counts: list[Any] = [run.details.get(name) for name in ("selected", "candidates")]
+    for part in share.values() if isinstance(share, dict) else ():
+        counts += part if isinstance(part, list) and len(part) == 2 else [None]
+    return len(counts) > 2 and all(type(count) is int for count in counts) and counts[0] > 0
 
 
 def _by_layer(run: Row) -> dict[str, tuple[float, float]]:
@@ -150,4 +161,4 @@ def _by_layer(run: Row) -> dict[str, tuple[float, float]]:
         layers[layer_of(tensor)][0] += selected
         layers[layer_of(tensor)][1] += size
     total = run.details["selected"]
-    return {layer: (s / total, s / size) for layer, (s, size) in layers.items()}
+    return {layer: (s / total, s / max(1, size)) for layer, (s, size) in layers.items()}

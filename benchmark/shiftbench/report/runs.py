@@ -122,6 +122,13 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in ("parent", "parents")}
 
 
+def asked(run: RunInfo) -> str:
+    """A digest of what is asked of a run: all but its seed, and what it builds on."""
+    return digest(
+        {"task": run.task_digest, "config": settings(run.config), "budget": settings(run.budget)}
+    )
+
+
 NOT_RUN = (IMPORTED, ELSEWHERE)
 """Origins that printers mark: what was not trained here."""
 

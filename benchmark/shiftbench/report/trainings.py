@@ -18,6 +18,7 @@ from shiftbench.leaderboard.training_curve import (
     TrainingCurve,
     thinned,
 )
+from shiftbench.report.runs import asked
 
 METHODS, SEEDS, TERMS, POINTS = 60, 3, 4, 40
 """How many methods of a report are drawn, seeds of each, terms of its loss, points of a curve."""
@@ -102,12 +103,14 @@ def trainings(runs: Iterable[RunInfo], folders: Folders) -> Trainings:
         runs: a row of each.
         folders: where their files are.
     """
-    groups: dict[tuple[str, str, int | None, str], list[RunInfo]] = {}
+    groups: dict[tuple[str, str, int | None, str, str], list[RunInfo]] = {}
     for run in sorted(runs, key=lambda run: run.seed):
-        groups.setdefault((run.task, run.backbone, run.shots, run.label), []).append(run)
+        # Seeds of one label with other settings are another method's.
+        key = (run.task, run.backbone, run.shots, run.label, asked(run))
+        groups.setdefault(key, []).append(run)
     found: list[TrainingReport] = []
     left_out = 0
-    for (task, backbone, shots, label), of_method in groups.items():
+    for (task, backbone, shots, label, _), of_method in groups.items():
         trained = [(run, file) for run in of_method if (file := _file(run, folders)) is not None]
         if trained and len(found) == METHODS:
             left_out += 1

@@ -329,7 +329,7 @@ def _filters(report: Report) -> dict[str, Sequence[str]]:
 def _counts(report: Report) -> dict[str, int]:
     return {
         "done": sum(run.status == "done" for run in report.runs),
-        "failed": len(report.failures),
+        "failed": sum(run.status == "failed" for run in report.runs),
         "incomplete": len(report.incomplete),
         "remarks": len(report.data_remarks),
         "leaks": len(report.leaks),

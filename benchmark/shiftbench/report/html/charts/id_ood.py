@@ -101,12 +101,13 @@ def _concatenated(panels: Sequence[Chart]) -> Chart:
 
 
 def _named(set_name: str, records: RankingRecords) -> Records:
-    """Labels of the few methods that a reader looks for, and on which side of the mark."""
+    """Labels of the few marks that a reader looks for, and on which side of them; none outside."""
     answer, methods = records.of_ranking.answer, records.ranking.methods
     wanted = {answer.best_id, *(method.name for method in methods if method.reference)}
     wanted |= {method.name for method in methods if method.rank == 1}
     wanted |= set() if answer.recipe is None else {answer.recipe.name}
     of_set = [r for r in records.points if r["set"] == set_name and r["x"] is not None]
+    wanted -= {*_far_out(set_name, records)}
     middle = sum(domain(r["x"] for r in of_set)) / 2
     return [
         {key: r[key] for key in ("method", "x", "y")} | {"left": r["x"] > middle}
@@ -212,7 +213,8 @@ def _panel(set_name: str, records: RankingRecords, trend: Records, *, large: boo
     axes = records.of_ranking.axes
     every = (*records.points, *records.curve)
     drawn = [r for r in every if r["set"] == set_name and r["x"] is not None]
-    ours = [r for r in drawn if r["method"] not in _far_out(set_name, records)]
+    far_out = {*_far_out(set_name, records)}
+    ours = [r for r in drawn if r["method"] not in far_out]
     # The axes show where ours and the trend are; models that are worse than it are cut off.
     of_set = [r for r in trend if r["set"] == set_name and set_name in axes]
     id_name = axes.get(set_name, ID_TEST)
