@@ -235,3 +235,12 @@ def test_a_section_of_defaults_is_a_comment_of_its_own():
 def test_values_on_one_line_read_back_equal():
     value = {"a": [1e-5, "no", None, "x: y"], "lr": 3e-5, "empty": {}}
     assert document.parse(document.inline(value), document.Place("x", 1, Path())).plain == value
+
+
+def test_names_that_yaml_would_take_for_something_else_are_quoted(folder: Path):
+    (folder / "drawings").rename(folder / "#1")
+    shifts = ["--shift", "rain: heavy=#1", "--shift", "no=night.parquet"]
+    assert main(["init", "--images", "pets", *shifts, *SMALL, "--methods", "zero-shot"]) == 0
+    (task,) = Suite.load("suite.yaml").tasks.values()
+    assert [*task.shifts] == ["rain: heavy", "no"]
+    assert task.shifts["rain: heavy"].source.path == "#1"

@@ -84,6 +84,20 @@ def test_what_failed_everywhere_is_told_once(tmp_path: Path) -> None:
     assert merged.folders.origins == {"bad": ("one", "two")}
 
 
+def test_a_child_finds_its_parent_where_another_folder_has_the_same(tmp_path: Path) -> None:
+    """Of three accounts of a run two agree; the second of them has a child of it."""
+    results = {name: tmp_path / name for name in ("a", "b", "c")}
+    for name, value in (("a", 0.5), ("b", 0.6), ("c", 0.5)):
+        table = run("apart", SETS | {"imagenet-r": value}, shifts=SHIFTS)
+        store.write_run(results[name], "apart", table)
+    child = run("child", SETS, label="child", parents=(("full", "apart"),), shifts=SHIFTS)
+    store.write_run(results["c"], "child", child)
+    merged = merge({name: (folder, store.read(folder)) for name, folder in results.items()})
+    parents = {row.run_id: [parent.run_id for parent in row.parents] for row in rows(merged.table)}
+    assert parents == {"apart@a": [], "apart@b": [], "child": ["apart@a"]}
+    assert merged.folders.origins["apart@a"] == ("a", "c")
+
+
 def test_names_are_the_ends_that_differ() -> None:
     assert names_of(["results"]) == ["results"]
     assert names_of(["a/results", "/b/results/"]) == ["a/results", "b/results"]

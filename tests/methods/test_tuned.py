@@ -199,6 +199,10 @@ def test_a_merge_looks_at_validation_if_any_of_its_settings_does() -> None:
         ({"space": {"lr": {"kind": "unif"}}}, 'space.lr: unknown kind "unif"'),
         ({"space": {"lr": {**LR, "low": 1}}}, "space.lr: low 1.0 must be below high 0.001"),
         ({"space": {"seed": LR}}, "space: seed: must be of kind integer"),
+        (
+            {"of": "wise-ft", "space": {"seed": {"kind": "integer", "low": 0, "high": 9}}},
+            "space: seed: wise-ft trains nothing",
+        ),
         ({"search": {"rungs": 0}}, "search.rungs: must be greater than or equal to 1"),
     ],
 )

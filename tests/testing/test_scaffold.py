@@ -73,6 +73,7 @@ def test_a_package_in_src_is_added_to(folder: Path) -> None:
         ("a/b", "is no name"),
         ("", "is no name"),
         ("lambda", "is no name"),
+        ("none", "is no name"),
         ("full", "is the name of a method already, of shiftbench"),
     ],
 )

@@ -75,11 +75,11 @@ def merge(results: Mapping[str, tuple[Location, pa.Table]]) -> Merged:
     Args:
         results: where each is, and its rows, by a name for people.
     """
-    kept, apart, origins = _decided({name: table for name, (_, table) in results.items()})
+    kept, called, origins = _decided({name: table for name, (_, table) in results.items()})
     places: dict[str, tuple[Path | None, str]] = {}
     tables = []
     for name, (location, table) in results.items():
-        renamed = {run_id: f"{run_id}{APART}{name}" for run_id in apart & kept[name]}
+        renamed = called[name]
         for run_id in kept[name]:
             where = location if isinstance(location, Path) else None
             places[renamed.get(run_id, run_id)] = where, run_id
@@ -111,12 +111,13 @@ def names_of(results: Sequence[str]) -> list[str]:
 
 def _decided(
     tables: Mapping[str, pa.Table],
-) -> tuple[dict[str, set[str]], set[str], dict[str, tuple[str, ...]]]:
+) -> tuple[dict[str, set[str]], dict[str, dict[str, str]], dict[str, tuple[str, ...]]]:
     """Which results a run is read from.
 
     Returns:
-        by name the runs that are read from there; the runs that stay apart; and by the id that a
-        run is to have, the names of all that have it.
+        by name the runs that are read from there; by name what those of its runs that stay apart
+        are called, also where another name's equal account is read; and by the id that a run is to
+        have, the names of all that have it.
     """
     statuses = {
         name: dict(zip(table["run_id"].to_pylist(), table["status"].to_pylist(), strict=True))
@@ -127,7 +128,7 @@ def _decided(
         for run_id in of:
             having[run_id].append(name)
     kept: dict[str, set[str]] = {name: set() for name in tables}
-    apart: set[str] = set()
+    called: dict[str, dict[str, str]] = {name: {} for name in tables}
     origins: dict[str, tuple[str, ...]] = {}
     shared = {run_id for run_id, names in having.items() if len(names) > 1}
     accounts = {name: _accounts(_only(table, shared)) for name, table in tables.items()}
@@ -141,13 +142,14 @@ def _decided(
                     break
             else:
                 groups.append([name])
-        if len(groups) > 1:
-            apart.add(run_id)
         for group in groups:
             kept[group[0]].add(run_id)
-            called = f"{run_id}{APART}{group[0]}" if len(groups) > 1 else run_id
-            origins[called] = tuple(group if done else names)
-    return kept, apart, origins
+            own = f"{run_id}{APART}{group[0]}" if len(groups) > 1 else run_id
+            origins[own] = tuple(group if done else names)
+            if own != run_id:
+                for name in group:
+                    called[name][run_id] = own
+    return kept, called, origins
 
 
 def _accounts(table: pa.Table) -> dict[str, list[Row]]:

@@ -71,18 +71,19 @@ def _lines(
 def _entry(
     name: str, value: Any, indent: str, seen: set[tuple[str, str]], *, active: bool
 ) -> Iterator[str]:
+    key = inline(name)
     if isinstance(value, Section):
         active = active and _says(value)
-        yield f"{indent}{'' if active else '#'}{name}:"
+        yield f"{indent}{'' if active else '#'}{key}:"
         yield from _lines(value, indent + INDENT, seen, active=active)
     elif isinstance(value, Mapping) and any(
         isinstance(v, Section | Mapping) for v in value.values()
     ):
-        yield f"{indent}{name}:"
-        for key, item in value.items():
-            yield from _entry(key, item, indent + INDENT, seen, active=active)
+        yield f"{indent}{key}:"
+        for inner, item in value.items():
+            yield from _entry(inner, item, indent + INDENT, seen, active=active)
     else:
-        yield f"{indent}{'' if active else '#'}{name}: {inline(value)}"
+        yield f"{indent}{'' if active else '#'}{key}: {inline(value)}"
 
 
 def _says(value: Any) -> bool:

@@ -119,7 +119,8 @@ def new_part(what: What, name: str, to: Path | None) -> Written:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name) or keyword.iskeyword(name):
+    keywords = {word.lower() for word in keyword.kwlist}  # of "none" the class would be None
+    if not _NAME.fullmatch(name) or name in keywords:
         raise InputError(
             f'"{name}" is no name: it takes small letters and digits, words joined by "-", and '
             'begins with a letter, such as "my-method"'

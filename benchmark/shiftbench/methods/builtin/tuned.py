@@ -105,6 +105,8 @@ class TunedConfig(MethodConfig):
             raise ValueError("must not be empty")
         for key, domain in value.items():
             if key == SEED:
+                if not isinstance(method, TrainedMethod):
+                    raise ValueError(f"seed: {of} trains nothing, so there is no order of data")
                 if not isinstance(domain, Integer) or domain.low < 0:
                     raise ValueError("seed: must be of kind integer, from 0 or above")
                 continue
