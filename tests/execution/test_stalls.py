@@ -61,6 +61,17 @@ def test_a_job_is_watched_from_its_start_and_anew_when_it_is_done_again() -> Non
     assert watch.among([A, B]) == {}
 
 
+def test_a_training_has_an_hour_to_its_first_step() -> None:
+    clock = Clock()
+    watch = Watch(None, clock)
+    watch.among([A])
+    clock.now = 1
+    watch.sign(A)  # it has read a batch
+    assert looked(watch, clock, 3600, [A]) == {}
+    watch.steps("a", 1)
+    assert watch.among([A]) == {A: 3599}
+
+
 def test_no_time_passes_for_jobs_while_the_driver_is_frozen() -> None:
     clock = Clock()
     watch = Watch(None, clock)
