@@ -45,7 +45,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Iterator[Pat
     folder = tmp_path_factory.mktemp("suite")
     file = folder / "small.yaml"
     file.write_text(SUITE)
-    new_part("method", "smooth", folder)
+    new_part("method", "smooth", folder / "shiftbench-smooth")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder / "shiftbench-smooth"), prepend=os.pathsep)
         patch.setenv("SHIFTBENCH_PLUGINS", "smooth=shiftbench_smooth.smooth:Smooth")
