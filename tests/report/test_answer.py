@@ -52,6 +52,14 @@ def test_the_best_under_shift_of_those_that_keep_the_id_score():
     assert found.worst.name == "imagenet-v2"
 
 
+def test_a_recipe_without_rivals_is_compared_with_none():
+    alone = answer(zero_shot(scores=values(60, 70, 80)), three("plain", 90, 40, 50))
+    assert any("plain is the only candidate that keeps" in why for why in reasons(alone))
+    assert not any("ties" in why for why in reasons(alone))
+    rival = answer(three("low", 90, 20, 30), three("plain", 90, 40, 50))
+    assert any("plain has the best mean OOD" in why for why in reasons(rival))
+
+
 def test_the_shift_that_is_worst_and_the_one_that_lost_most_may_differ():
     reference = zero_shot(scores=values(80, 40, 90))
     found = answer(reference, three("a", 90, 39, 70), three("b", 90, 30, 30))

@@ -120,6 +120,7 @@ class Answer:
         most_lost: the shift on which it is worst in relation to zero-shot; ``None`` without it.
         tied: candidates within the limit that tie with the best of them, without the recipe.
         tested: whether ties are those of paired tests; else they are by intervals.
+        alone: whether no other candidate is within the limit.
         left_out: candidates whose ID score is too low, by name.
         regret: of choosing by ID validation; ``None`` where it is not known.
     """
@@ -136,6 +137,7 @@ class Answer:
     most_lost: OnShift | None = None
     tied: tuple[str, ...] = ()
     tested: bool = False
+    alone: bool = False
     left_out: tuple[str, ...] = ()
     regret: Regret | None = None
 
@@ -258,6 +260,7 @@ def recommend(
         most_lost=None if reference is None else min(on_shifts, key=_change),
         tied=tuple(c.name for c in alike if c is not recipe),
         tested=all(tested is not None for tested in tests.values()),
+        alone=len(able) == 1,
         left_out=tuple(c.name for c in eligible if c not in able),
         regret=regret,
     )

@@ -97,6 +97,8 @@ def loss_text(on: OnShift, scale: Scale) -> str:
 
 
 def _why(answer: Answer, recipe: Candidate) -> str:
+    if answer.alone:
+        return f"{recipe.name} is the only candidate that keeps its ID score."
     among = "of the candidates that keep their ID score"
     how = "on the same examples" if answer.tested else "by their intervals"
     if not answer.tied:
