@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from shiftbench.methods.base import Parent
+from shiftbench.methods.base import DerivedMethod, Parent
 from shiftbench.methods.config import MethodConfig
 from shiftbench.methods.search import Searched, Uniform
 
@@ -82,3 +82,22 @@ class ScaledMergeConfig(MergeConfig):
     def points(self) -> dict[str, float]:
         """Every λ by the name of its variant, in the order of the configuration."""
         return {f"scale={scale}": scale for scale in self.scales}
+
+
+S = TypeVar("S", bound=ScaledMergeConfig, covariant=True)
+
+
+class ScaledMerge(DerivedMethod[S]):
+    """A merge of several runs, with a variant for every scale."""
+
+    def parents(self) -> tuple[Parent, ...]:
+        """The fine-tuned runs, each of every seed."""
+        return self.config.runs
+
+    def variants(self) -> tuple[str, ...]:
+        """One for every scale, in the order of the configuration."""
+        return tuple(self.config.points)
+
+    def fixed_variant(self) -> str:
+        """The configured ``scale``."""
+        return f"scale={self.config.scale}"

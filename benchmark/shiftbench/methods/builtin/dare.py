@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from shiftbench.methods.base import DerivedMethod, Parent
 from shiftbench.methods.builtin.ties import Density, ties
 from shiftbench.methods.config import MethodConfig
-from shiftbench.methods.merging import Scale, ScaledMergeConfig
+from shiftbench.methods.merging import Scale, ScaledMerge, ScaledMergeConfig
 from shiftbench.methods.search import LogUniform, Searched
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def dropped(delta: Tensor, density: float, seed: tuple[int, ...]) -> Tensor:
     return torch.where(stays.to(delta.device), delta / density, 0.0)
 
 
-class Dare(DerivedMethod[DareConfig]):
+class Dare(ScaledMerge[DareConfig]):
     """Drop and rescale, before task arithmetic or TIES (Yu et al. 2024, arXiv 2311.03099).
 
     What is dropped is drawn anew for every seed of the suite and every run that is merged; all
@@ -63,18 +62,6 @@ class Dare(DerivedMethod[DareConfig]):
 
     name: ClassVar[str] = "dare"
     Config: ClassVar[type[MethodConfig]] = DareConfig
-
-    def parents(self) -> tuple[Parent, ...]:
-        """The fine-tuned runs, each of every seed."""
-        return self.config.runs
-
-    def variants(self) -> tuple[str, ...]:
-        """One for every scale, in the order of the configuration."""
-        return tuple(self.config.points)
-
-    def fixed_variant(self) -> str:
-        """The configured ``scale``."""
-        return f"scale={self.config.scale}"
 
     def derive(self, variant: str, derivation: Derivation) -> Weights:
         """The zero-shot weights and the scaled merged change."""

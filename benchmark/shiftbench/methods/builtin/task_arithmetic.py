@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from shiftbench.methods.base import DerivedMethod, Parent
 from shiftbench.methods.config import MethodConfig
-from shiftbench.methods.merging import Scale, ScaledMergeConfig
+from shiftbench.methods.merging import Scale, ScaledMerge, ScaledMergeConfig
 
 if TYPE_CHECKING:
     from shiftbench.methods.base import Derivation, Weights
@@ -24,7 +23,7 @@ class TaskArithmeticConfig(ScaledMergeConfig):
     scale: Annotated[Scale, Field(description="the λ reported when nothing is selected")] = 0.4
 
 
-class TaskArithmetic(DerivedMethod[TaskArithmeticConfig]):
+class TaskArithmetic(ScaledMerge[TaskArithmeticConfig]):
     """θ0 + λ · Σ (θᵢ - θ0) (Ilharco et al. 2023, arXiv 2212.04089, sec. 2).
 
     Of one run it is WiSE-FT at α = λ, and of n runs at λ = 1/n the uniform soup. Every scale is a
@@ -34,18 +33,6 @@ class TaskArithmetic(DerivedMethod[TaskArithmeticConfig]):
     name: ClassVar[str] = "task-arithmetic"
     Config: ClassVar[type[MethodConfig]] = TaskArithmeticConfig
     seeded: bool = False
-
-    def parents(self) -> tuple[Parent, ...]:
-        """The fine-tuned runs, each of every seed."""
-        return self.config.runs
-
-    def variants(self) -> tuple[str, ...]:
-        """One for every scale, in the order of the configuration."""
-        return tuple(self.config.points)
-
-    def fixed_variant(self) -> str:
-        """The configured ``scale``."""
-        return f"scale={self.config.scale}"
 
     def derive(self, variant: str, derivation: Derivation) -> Weights:
         """(1 - nλ) · zero-shot + λ · the sum of the n runs' weights."""

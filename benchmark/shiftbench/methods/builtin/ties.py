@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from shiftbench.methods.base import DerivedMethod, Parent
 from shiftbench.methods.config import MethodConfig
-from shiftbench.methods.merging import ScaledMergeConfig
+from shiftbench.methods.merging import ScaledMerge, ScaledMergeConfig
 from shiftbench.methods.search import LogUniform, Searched
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def ties(vectors: TaskVectors, density: float) -> Callable[[str], Tensor]:
     return lambda name: elected_mean(kept(name), majority)
 
 
-class Ties(DerivedMethod[TiesConfig]):
+class Ties(ScaledMerge[TiesConfig]):
     """Trim, elect sign, merge: θ0 + λ · τ (Yadav et al. 2023, arXiv 2306.01708, algorithm 1).
 
     Of one run it is WiSE-FT with the small changes left out: a control for sparse fine-tuning.
@@ -104,18 +103,6 @@ class Ties(DerivedMethod[TiesConfig]):
     name: ClassVar[str] = "ties"
     Config: ClassVar[type[MethodConfig]] = TiesConfig
     seeded: bool = False
-
-    def parents(self) -> tuple[Parent, ...]:
-        """The fine-tuned runs, each of every seed."""
-        return self.config.runs
-
-    def variants(self) -> tuple[str, ...]:
-        """One for every scale, in the order of the configuration."""
-        return tuple(self.config.points)
-
-    def fixed_variant(self) -> str:
-        """The configured ``scale``."""
-        return f"scale={self.config.scale}"
 
     def derive(self, variant: str, derivation: Derivation) -> Weights:
         """The zero-shot weights and the scaled merged change."""
