@@ -87,7 +87,7 @@ def remark(section: Mapping[str, Any]) -> str:
     )
     if "simplejpeg" in machine:
         versions += f", simplejpeg {machine['simplejpeg']}"
-    busy = section["load"]
+    busy = section["load"] or 0.0  # it was not looked at before every measurement
     warning = (
         f" **Other work kept {busy:.1f} processors busy.**" if busy > machine["cpus"] / 4 else ""
     )
