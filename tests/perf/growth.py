@@ -150,7 +150,7 @@ def _sweep(variants: int, n: int = 256) -> Callable[[], object]:
     def work() -> None:
         for alpha in np.linspace(0, 1, variants):
             shown.load_state_dict(interpolate(*ends, float(alpha)))
-            head_logits(shown, features(shown, n), CPU).argmax(1)
+            head_logits(shown.head, features(shown, n), CPU).argmax(1)
 
     return work
 
@@ -170,9 +170,9 @@ def memory_of_classes(classes: int) -> float:
     """Logits of 2,000 images over so many classes: beyond what there was before."""
     of = model(classes=classes)
     values = np.random.default_rng(0).normal(size=(2000, 64)).astype(np.float32)
-    head_logits(of, values[:1], CPU)
+    head_logits(of.head, values[:1], CPU)
     before = _peak()
-    head_logits(of, values, CPU)
+    head_logits(of.head, values, CPU)
     return (_peak() - before) / 1e6
 
 
