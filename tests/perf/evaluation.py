@@ -9,7 +9,7 @@ models are new. Measured in turns, one thread each, in processor time:
 - ``forward``: the image tower alone, on pixels in memory, for the 9 models that are new;
 - ``ours``: the stages ``predict`` and ``score`` of all 11 in one process that begins with nothing;
 
-and then ``run``, the same by the command on Ray, with its wall time and that of all its processes.
+and then ``run``, the same by the command, with its wall time and that of all its processes.
 The miniature has 17 sets of at most 100 images in 4 tasks; ViT-B/32 has random weights and JPEGs of
 400 px.
 """
@@ -220,13 +220,17 @@ class Sweep:
         commands = [self.command() for _ in range(min(rounds, 3))]
         wall = statistics.median(command.wall for command in commands)
         processor = statistics.median(command.processor for command in commands)
+        spent = ", ".join(f"{seconds:.1f}" for seconds in commands[-1].each if seconds >= 0.1)
+        note = f"driver, server and workers of the last: {spent} s"
         jobs = sum(len(case.sets) * len(case.models) for case in self.cases)
         what = f"{name}: 11 alphas, {jobs} pairs of alpha and set, {forwards} distinct forwards"
         return [
             Measurement(f"{what}, one process", ours, forward, "forward only", 1.03),
             Measurement(f"{what}, one process", ours, papers, "the papers' loop", 1.35, True),
-            Measurement(f"{what}, run on Ray, all processes", processor, forward, "forward", 1.2),
-            Measurement(f"{what}, run on Ray, wall", wall, None, "", 14 if jobs > 100 else None),
+            Measurement(
+                f"{what}, the command, all processes", processor, forward, "forward", 1.2, note=note
+            ),
+            Measurement(f"{what}, the command, wall", wall, None, "", 14 if jobs > 100 else None),
         ]
 
     def papers(self) -> None:
@@ -274,7 +278,7 @@ class Sweep:
             score(workspace, case.run.id)
 
     def command(self) -> Used:
-        """The same by the command, on Ray and all processors."""
+        """The same by the command, on all processors."""
         self._forget()
         arguments = ["run", str(self.file), "--results", str(self.results)]
         return used_by([sys.executable, "-m", "shiftbench", *arguments], os.environ)

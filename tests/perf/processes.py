@@ -21,10 +21,12 @@ class Used:
         wall: seconds until it ended.
         processor: seconds of all its processes, sampled ten times a second; what a process did
             after the last look at it is not counted.
+        each: the same of each process, in the order in which they were first seen.
     """
 
     wall: float
     processor: float
+    each: tuple[float, ...] = ()
 
 
 def used_by(command: Sequence[str], environment: Mapping[str, str]) -> Used:
@@ -46,7 +48,7 @@ def used_by(command: Sequence[str], environment: Mapping[str, str]) -> Used:
     if process.returncode:
         print(output)
         raise subprocess.CalledProcessError(process.returncode, command)
-    return Used(wall, sum(seconds.values()))
+    return Used(wall, sum(seconds.values()), tuple(seconds.values()))
 
 
 def _family(members: set[int]) -> dict[int, float]:

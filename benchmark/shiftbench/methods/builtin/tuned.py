@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from shiftbench.methods.base import Batch, Derivation, Weights
     from shiftbench.methods.search import Values
     from shiftbench.models.classifier import ImageClassifier
+
+M = TypeVar("M", bound=Method[Any])
 
 SEED = "seed"
 """In a space, the seed of a trial's data order; no setting of a method."""
@@ -130,7 +132,25 @@ class TunedConfig(MethodConfig):
         return SearchConfig(**{**given, "inner_steps": 1, "scheduler": "none", "finalists": 0})
 
 
-class Tuned(TrainedMethod[TunedConfig]):
+class _OfMethod(Generic[M]):
+    """What the tuned form of a method has of the method itself."""
+
+    _method: M
+
+    def parents(self) -> tuple[Parent, ...]:
+        """Those of the method."""
+        return self._method.parents()
+
+    def architecture(self) -> Architecture:
+        """That of the method."""
+        return self._method.architecture()
+
+    def check(self, tower: Callable[[], nn.Module]) -> None:
+        """As the method does."""
+        self._method.check(tower)
+
+
+class Tuned(_OfMethod[TrainedMethod[TrainingConfig]], TrainedMethod[TunedConfig]):
     """A method whose settings a search finds; a run is of the ``candidate`` that was chosen.
 
     It is of the kind of the method: of one that derives weights, a ``TunedMerge``.
@@ -154,26 +174,9 @@ class Tuned(TrainedMethod[TunedConfig]):
         self.seeded = self._method.seeded
         self.wraps = (config.of,)
 
-    def parents(self) -> tuple[Parent, ...]:
-        """Those of the method."""
-        return self._method.parents()
-
-    def architecture(self) -> Architecture:
-        """That of the method."""
-        return self._method.architecture()
-
     def search(self) -> Search[TrainedMethod[TrainingConfig]]:
         """The configured one."""
-        return Search(
-            self.config.search,
-            self.config.space or {},
-            lambda values: _trained(candidate(self.config, values)),
-            lambda values: export(self.config, values),
-        )
-
-    def check(self, tower: Callable[[], nn.Module]) -> None:
-        """As the method does."""
-        self._method.check(tower)
+        return _search(self.config, _trained)
 
     def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
         """Refused: what trains is a candidate."""
@@ -185,7 +188,7 @@ class Tuned(TrainedMethod[TunedConfig]):
         return self._method.training
 
 
-class TunedMerge(DerivedMethod[TunedConfig]):
+class TunedMerge(_OfMethod[DerivedMethod[MethodConfig]], DerivedMethod[TunedConfig]):
     """A method that derives weights, with settings that a search finds: those weights are kept."""
 
     name: ClassVar[str] = "tuned"
@@ -198,14 +201,6 @@ class TunedMerge(DerivedMethod[TunedConfig]):
         self.seeded = self._method.seeded
         self.wraps = (config.of,)
 
-    def parents(self) -> tuple[Parent, ...]:
-        """Those of the method."""
-        return self._method.parents()
-
-    def architecture(self) -> Architecture:
-        """That of the method."""
-        return self._method.architecture()
-
     def selects(self) -> bool:
         """True if the method looks at ID validation images with any of the settings searched."""
         space = self.config.space or {}
@@ -214,20 +209,21 @@ class TunedMerge(DerivedMethod[TunedConfig]):
 
     def search(self) -> Search[DerivedMethod[MethodConfig]]:
         """The configured one."""
-        return Search(
-            self.config.search,
-            self.config.space or {},
-            lambda values: _derived(candidate(self.config, values)),
-            lambda values: export(self.config, values),
-        )
-
-    def check(self, tower: Callable[[], nn.Module]) -> None:
-        """As the method does."""
-        self._method.check(tower)
+        return _search(self.config, _derived)
 
     def derive(self, variant: str, derivation: Derivation) -> Weights:
         """Refused: what derives weights is a candidate."""
         raise TypeError("tuned derives the weights of the candidate that its search found")
+
+
+def _search(config: TunedConfig, kind: Callable[[Method[MethodConfig]], M]) -> Search[M]:
+    """The configured search, among candidates of a kind."""
+    return Search(
+        config.search,
+        config.space or {},
+        lambda values: kind(candidate(config, values)),
+        lambda values: export(config, values),
+    )
 
 
 def candidate(config: TunedConfig, values: Values) -> Method[MethodConfig]:
