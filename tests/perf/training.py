@@ -1,6 +1,6 @@
 """A training step against a plain loop, from memory and from JPEGs; and two workers against one.
 
-    python -m tests.perf.training [--rounds 5] [--only step|jpeg|workers]
+    python -m tests.perf.training [--rounds 5] [--only step|optimizer|jpeg|workers]
 
 The plain loop is that of the papers' code: AdamW, gradients clipped, a DataLoader over Pillow and
 ``RandomResizedCrop``. One thread each, processor time; of workers, wall time of the same global
@@ -37,7 +37,7 @@ from tests.perf.gpu.training import MANY, Ours, classifier, repeated
 from tests.perf.gpu.world import Sizes, draw, workspace, write_backbone
 from tests.perf.measurement import Measurement, alternating, lines
 
-PARTS = ("step", "jpeg", "workers")
+PARTS = ("step", "optimizer", "jpeg", "workers")
 CPU = torch.device("cpu")
 CLASSES = 10
 
@@ -47,12 +47,14 @@ def measure(rounds: int = 5, parts: Sequence[str] = PARTS) -> list[Measurement]:
 
     Args:
         rounds: how often each way has its turn.
-        parts: some of ``step``, ``jpeg`` and ``workers``.
+        parts: some of ``PARTS``.
     """
     torch.set_num_threads(1)
     found: list[Measurement] = []
     if "step" in parts:
         found += from_memory(rounds)
+    if "optimizer" in parts:
+        found.append(optimizer(rounds))
     if "jpeg" in parts:
         found += from_files(rounds)
     if "workers" in parts:
@@ -95,6 +97,23 @@ def from_memory(rounds: int) -> list[Measurement]:
             )
         )
     return found
+
+
+def optimizer(rounds: int) -> Measurement:
+    """AdamW on a ViT-B/32 as it is used on a CPU, and over lists; both give the same bits."""
+    model, _ = classifier("ViT-B-32-quickgelu", CLASSES, CPU)
+    ways, steps = {}, {}
+    for name, over_lists in (("alone", False), ("lists", True)):
+        parameters = [*copy.deepcopy(model).parameters()]
+        for parameter in parameters:
+            torch.manual_seed(0)
+            parameter.grad = torch.randn(parameter.shape)
+        ways[name] = parameters
+        steps[name] = torch.optim.AdamW(parameters, foreach=over_lists).step
+    times = alternating(steps, rounds)
+    assert all(map(torch.equal, ways["alone"], ways["lists"]))
+    what = "a step of AdamW, ViT-B/32, one parameter after the other"
+    return Measurement(what, times["alone"].processor, times["lists"].processor, "`foreach`")
 
 
 class Crops(Dataset[tuple[Tensor, int]]):
