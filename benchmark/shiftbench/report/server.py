@@ -17,10 +17,9 @@ from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import jinja2
-
 from shiftbench.core.errors import InputError
 from shiftbench.report.html.assets import static
+from shiftbench.report.html.templating import environment
 
 if TYPE_CHECKING:
     from shiftbench.report.live import LivePage
@@ -82,16 +81,11 @@ class ReportServer(ThreadingHTTPServer):
 
     def index(self) -> bytes:
         """The list of the pages."""
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader("shiftbench.report.html"),
-            autoescape=True,
-            undefined=jinja2.StrictUndefined,
-        )
         entries = [
             {"path": path, "title": page.title, "state": page.state()}
             for path, page in self.pages.items()
         ]
-        template = environment.get_template("served.html.jinja")
+        template = environment().get_template("served.html.jinja")
         return template.render(entries=entries, css=static("page.css")).encode()
 
 

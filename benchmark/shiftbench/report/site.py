@@ -19,7 +19,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import pyarrow as pa
 
 from shiftbench.core.errors import InputError, last_line
@@ -34,6 +33,7 @@ from shiftbench.leaderboard.published.schema import PUBLISHED_SCHEMA
 from shiftbench.leaderboard.schema import rows
 from shiftbench.report.html.assets import static
 from shiftbench.report.html.page import render
+from shiftbench.report.html.templating import environment
 from shiftbench.report.model import build
 from shiftbench.report.ranking import rank
 from shiftbench.report.scale import NONE
@@ -300,14 +300,7 @@ def _line(ranking: Ranking) -> dict[str, Any]:
 
 
 def _page(name: str, shown: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("shiftbench.report.html"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template(f"site_{name}.html.jinja")
+    template = environment().get_template(f"site_{name}.html.jinja")
     return template.render(css=static("page.css"), **shown)
 
 

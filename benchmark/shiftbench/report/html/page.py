@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
 
 from shiftbench.core.files import written_atomically
@@ -18,8 +17,9 @@ from shiftbench.report.answer import RULE, Answer
 from shiftbench.report.answer_words import answers, reasons, without_common
 from shiftbench.report.html import assets
 from shiftbench.report.html.charts.drawn import ranking_charts, report_charts
-from shiftbench.report.html.charts.figure import Figure, Undrawn, styles
+from shiftbench.report.html.charts.figure import Figure, Style, Undrawn, styles
 from shiftbench.report.html.legend import legend, marker
+from shiftbench.report.html.templating import environment
 from shiftbench.report.model import RankingReport, Report
 from shiftbench.report.ranking import RankedMethod, Ranking
 from shiftbench.report.scale import ACCURACY, NONE
@@ -38,6 +38,9 @@ from shiftbench.report.words import (
     tradeoff_cells,
     tradeoff_header,
 )
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,44 @@ def render(report: Report, version: str = "") -> str:
         )
     others, undrawn = _parted(report_charts(report))
     figures += others
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("shiftbench.report.html"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return (
+        _environment(style)
+        .get_template("page.html.jinja")
+        .render(
+            report=report,
+            rankings=rankings,
+            answers=answers(report),
+            lead=_lead(report),
+            rule=RULE,
+            search_figures={f.name: f for f in others},
+            other_figures=[f for f in others if not f.name.startswith("search-")],
+            undrawn=undrawn,
+            titles=without_common([title_of(of.ranking) for of in report.rankings])
+            if len(report.rankings) > 1
+            else [of.ranking.task for of in report.rankings],
+            published=bool(report.comparisons or report.golden_faults or report.trend_note),
+            gaps=bool(report.failures or report.incomplete or report.data_remarks or report.leaks),
+            filters=_filters(report),
+            counts=_counts(report),
+            css=_own("page.css"),
+            script=_own("page.js"),
+            version=version,
+            live=_own("live.js") if version else "",
+            vega=_script(assets.vega()) if figures else "",
+            datatables=_script(assets.datatables()),
+            charts=as_json(
+                {
+                    "specs": {figure.name: figure.spec(with_data=False) for figure in figures},
+                    "datasets": {key: of for figure in figures for key, of in figure.data.items()},
+                }
+            ),
+        )
     )
+
+
+def _environment(style: Mapping[str, Style]) -> jinja2.Environment:
+    """What templates are rendered with: HTML escaped, and the functions that they call."""
+    made = environment()
     filters: dict[str, Callable[..., str]] = {
         "duration": duration,
         "shots": shots_text,
@@ -97,8 +131,8 @@ def render(report: Report, version: str = "") -> str:
         "order": order,
         "minus": lambda text: text.replace("-", "−"),
     }
-    environment.filters |= filters
-    environment.globals |= {
+    made.filters |= filters
+    made.globals |= {
         "NONE": NONE,
         "accuracy": ACCURACY,
         "MEAN": MEAN,
@@ -121,35 +155,7 @@ def render(report: Report, version: str = "") -> str:
         "WIDTH": WIDTH,
         "HEIGHT": HEIGHT,
     }
-    return environment.get_template("page.html.jinja").render(
-        report=report,
-        rankings=rankings,
-        answers=answers(report),
-        lead=_lead(report),
-        rule=RULE,
-        search_figures={f.name: f for f in others},
-        other_figures=[f for f in others if not f.name.startswith("search-")],
-        undrawn=undrawn,
-        titles=without_common([title_of(of.ranking) for of in report.rankings])
-        if len(report.rankings) > 1
-        else [of.ranking.task for of in report.rankings],
-        published=bool(report.comparisons or report.golden_faults or report.trend_note),
-        gaps=bool(report.failures or report.incomplete or report.data_remarks or report.leaks),
-        filters=_filters(report),
-        counts=_counts(report),
-        css=_own("page.css"),
-        script=_own("page.js"),
-        version=version,
-        live=_own("live.js") if version else "",
-        vega=_script(assets.vega()) if figures else "",
-        datatables=_script(assets.datatables()),
-        charts=as_json(
-            {
-                "specs": {figure.name: figure.spec(with_data=False) for figure in figures},
-                "datasets": {key: of for figure in figures for key, of in figure.data.items()},
-            }
-        ),
-    )
+    return made
 
 
 def write_html(path: Path, report: Report) -> None:
