@@ -171,7 +171,9 @@ def test_two_drivers_share_a_cluster(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool, "WarmWorker", Worker)
-    finish(work_in("one", 20), work_in("other", 20))
+    one, other = work_in("one", 20), work_in("other", 20)
+    finish(one, other)
+    assert one.failures == other.failures == {}
     assert done(tmp_path / "one") == done(tmp_path / "other") == [1] * 20
 
 

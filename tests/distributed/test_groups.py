@@ -14,7 +14,7 @@ from ray.train import ControllerError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from shiftbench.core.errors import RunFailedError, sendable, whole_text
 from shiftbench.distributed import dispatch, groups
-from shiftbench.distributed.pool import Events
+from shiftbench.distributed.pool import Events, WorkerLostError
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.stalls import error_of
 from shiftbench.suite.file import Limits, Resources
@@ -38,7 +38,7 @@ def test_a_group_that_is_to_end_is_given_no_run(monkeypatch: pytest.MonkeyPatch)
     gone: list[groups.Group] = []
     events: Events = SimpleQueue()
     group = groups.Group(
-        MagicMock(), None, events, lambda job, error: ended.append(job), gone.append
+        MagicMock(), None, events, lambda job, error: ended.append(job), gone.append, bool
     )
     assert group.idle
     group.submit(Job("fit", "a"))
@@ -64,11 +64,34 @@ def test_a_group_that_found_no_place_costs_its_run_no_try(monkeypatch: pytest.Mo
     dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
     dispatcher._scheduler, dispatcher._watch, dispatcher._work = (MagicMock() for _ in range(3))
     dispatcher._searching, dispatcher._hung = set(), {}
-    group = groups.Group(MagicMock(), None, events, dispatcher._ended, lambda group: None)
+    group = groups.Group(MagicMock(), None, events, dispatcher._ended, lambda group: None, bool)
     group.submit(job)
     events.get(timeout=10)()
     dispatcher._scheduler.add.assert_called_once_with(job)
     dispatcher._work.settle.assert_not_called()
+
+
+def test_a_group_whose_nodes_keep_going_costs_its_run_no_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fit(*_: object) -> None:
+        raise ControllerError(RuntimeError("its nodes have gone three times"))
+
+    monkeypatch.setattr(groups, "_trainer_fit", fit)
+    monkeypatch.setattr(groups, "ray", MagicMock())
+    monkeypatch.setattr(groups, "beside_the_driver", dict)
+    ended: list[BaseException | None] = []
+    for lost in (lambda since: True, lambda since: False):
+        events: Events = SimpleQueue()
+        group = groups.Group(
+            MagicMock(), None, events, lambda job, error: ended.append(error),
+            lambda group: None, lost,
+        )  # fmt: skip
+        group.submit(Job("fit", "a"))
+        events.get(timeout=10)()
+    preempted, failed = ended
+    assert isinstance(preempted, WorkerLostError) and preempted.node == ""
+    assert isinstance(failed, RunFailedError)
 
 
 def test_a_run_whose_group_ends_after_it_hung_keeps_what_it_hung_at() -> None:

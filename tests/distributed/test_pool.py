@@ -10,12 +10,13 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+from ray.exceptions import ActorUnavailableError
 from shiftbench.distributed import cluster, dispatch, pool
 from shiftbench.distributed.jobs import Shown
 from shiftbench.distributed.progress import ProgressActor
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.stalls import Watch
-from shiftbench.suite.file import Resources
+from shiftbench.suite.file import Limits, Resources
 
 from tests.leaderboard.test_leases import Clock
 
@@ -46,7 +47,7 @@ def test_a_node_that_goes_while_workers_start_there_fails_no_job(
     ended: list[tuple[Job, BaseException | None]] = []
     workers = pool.Pool(
         SimpleNamespace(resources=Resources()),  # type: ignore[arg-type]
-        None, SimpleQueue(), lambda job, error: ended.append((job, error)),
+        None, SimpleQueue(), lambda job, error: ended.append((job, error)), lambda since: False,
     )  # fmt: skip
     workers.resize(8)
     for i in range(8):
@@ -59,6 +60,35 @@ def test_a_node_that_goes_while_workers_start_there_fails_no_job(
     assert workers.size == 8  # others are started in their place
 
 
+def test_a_worker_whose_node_goes_as_it_starts_uses_up_no_retry(
+    clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "ray", MagicMock())
+    there = [{"NodeID": "a", "Resources": {"CPU": 4.0}, "Alive": True}]
+    monkeypatch.setattr(cluster, "ray", SimpleNamespace(nodes=lambda: there))
+    here = cluster.Cluster(Resources())
+    here.look()
+    ended: list[Job] = []
+    workers = pool.Pool(
+        SimpleNamespace(resources=Resources(limits=Limits(job_retries=0))),  # type: ignore[arg-type]
+        None, SimpleQueue(), lambda job, error: ended.append(job), here.lost_a_node,
+    )  # fmt: skip
+    workers.resize(1)
+    workers.submit(Job("fit", "a"))
+    clock(1.0)
+    there[0]["Alive"] = False
+    workers._starting[0].since = 0.5
+    workers._ready(workers._starting[0], failed(RuntimeError("the node is gone")))
+    assert ended == [] and workers.size == 1
+    clock(1.0)
+    workers._starting[0].since = pool.time.monotonic()
+    clock(1.0)
+    workers._ready(workers._starting[0], failed(ActorUnavailableError("no answer", None)))
+    assert ended == [] and workers.size == 1  # asked again
+    workers._ready(workers._starting[0], failed(RuntimeError("no such module")))
+    assert ended == [Job("fit", "a")]
+
+
 def test_workers_that_can_never_start_end_the_jobs(
     clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,7 +96,7 @@ def test_workers_that_can_never_start_end_the_jobs(
     ended: list[Job] = []
     workers = pool.Pool(
         SimpleNamespace(resources=Resources()),  # type: ignore[arg-type]
-        None, SimpleQueue(), lambda job, error: ended.append(job),
+        None, SimpleQueue(), lambda job, error: ended.append(job), lambda since: False,
     )  # fmt: skip
     workers.resize(1)
     workers.submit(Job("fit", "a"))

@@ -54,6 +54,7 @@ class Cluster:
         self._asked = float("-inf")
         self._told, self._told_at = 0, float("-inf")
         self._nodes: dict[str, Mapping[str, float]] = {}
+        self._lost_at = float("-inf")
 
     def slots(self) -> int:
         """Number of workers that fit; asked anew at most once a second."""
@@ -64,8 +65,11 @@ class Cluster:
 
     def look(self) -> None:
         """Ask which nodes there are."""
+        before = self._nodes
         self._nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
         self._asked = time.monotonic()
+        if before.keys() - self._nodes.keys():
+            self._lost_at = self._asked
 
     def ask_for(self, workers: int) -> None:
         """Tell an autoscaler, if there is one, how many workers could work now.
@@ -82,6 +86,14 @@ class Cluster:
         """True if a node is there now."""
         self.look()
         return node in self._nodes
+
+    def lost_a_node(self, since: float) -> bool:
+        """True if a node has gone after that moment of the monotonic clock.
+
+        Ray notes that a node is gone before it says so of what was on it.
+        """
+        self.look()
+        return self._lost_at >= since
 
 
 def beside_the_driver() -> dict[str, Any]:

@@ -60,7 +60,8 @@ class Dispatcher:
         self._events: Events = SimpleQueue()
         self._cluster = Cluster(self._setup.resources)
         self._progress = ray.remote(**beside_the_driver())(ProgressActor).remote()
-        self._pool = Pool(self._setup, self._progress, self._events, self._ended)
+        lost_a_node = self._cluster.lost_a_node
+        self._pool = Pool(self._setup, self._progress, self._events, self._ended, lost_a_node)
         self._groups: list[Group] = []
         self._losses: Counter[Job] = Counter()
         self._preemptions: Counter[Job] = Counter()
@@ -148,7 +149,12 @@ class Dispatcher:
                 workers = self._setup.resources.workers
                 self._work.display.note(f"starting a group of {workers} training workers")
                 group = Group(
-                    self._setup, self._progress, self._events, self._ended, self._groups.remove
+                    self._setup,
+                    self._progress,
+                    self._events,
+                    self._ended,
+                    self._groups.remove,
+                    self._cluster.lost_a_node,
                 )
                 self._groups.append(group)
             group.submit(job)
@@ -266,6 +272,7 @@ class Dispatcher:
         slots = Slots(
             granted=lambda: self._scheduler.granted(job),
             taken=lambda n: self._events.put(partial(self._scheduler.takes, job, n)),
+            lost_a_node=self._cluster.lost_a_node,
         )
         tell(display.note, f"searching on OOD validation data for {name_of(run)}")
         error: Exception | None = None

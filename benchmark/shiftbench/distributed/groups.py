@@ -24,10 +24,11 @@ from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, 
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
-from shiftbench.core.errors import RunFailedError, sendable
+from shiftbench.core.errors import RunFailedError, last_line, sendable
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.distributed.cluster import beside_the_driver, bundle
 from shiftbench.distributed.place import Home, home, stop_at
+from shiftbench.distributed.pool import WorkerLostError
 from shiftbench.distributed.workers import Speaker, reporter, signs
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.setup import Setup
@@ -107,6 +108,7 @@ class Group:
         events: gets a call for whatever happens to the group.
         ended: called with each job that has ended and what it raised.
         over: called when the group has ended.
+        lost_a_node: whether the cluster has lost one since a moment of the monotonic clock.
     """
 
     def __init__(
@@ -116,10 +118,12 @@ class Group:
         events: Events,
         ended: Ended,
         over: Callable[[Group], None],
+        lost_a_node: Callable[[float], bool],
     ) -> None:
         self._events = events
         self._settle = ended
         self._over = over
+        self._lost_a_node = lost_a_node
         self._feed = ray.remote(**beside_the_driver())(Feed).remote()
         self._job: Job | None = None
         self._closing = False
@@ -140,6 +144,7 @@ class Group:
     def submit(self, job: Job) -> None:
         """Train a run; only while ``idle``."""
         self._job = job
+        self._since = time.monotonic()
         reference = self._feed.put.remote(job.run_id)
         reference.future().add_done_callback(
             lambda future: self._events.put(partial(self._trained, future))
@@ -184,8 +189,17 @@ class Group:
         self._over(self)
         if self._job is not None:
             job, self._job = self._job, None
-            why = error or RunFailedError("the group of workers ended before its run did")
-            self._settle(job, NotPlacedError() if _found_no_place(why) else sendable(why))
+            self._settle(job, self._why(error))
+
+    def _why(self, error: Exception | None) -> Exception:
+        """Why the run did not end that the group was at."""
+        if error is None:
+            return RunFailedError("the group of workers ended before its run did")
+        if _found_no_place(error):
+            return NotPlacedError()
+        if self._lost_a_node(self._since):  # more often than Train starts a group again
+            return WorkerLostError(last_line(error), node="")
+        return sendable(error)
 
 
 def _found_no_place(error: Exception) -> bool:

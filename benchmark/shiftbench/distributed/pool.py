@@ -68,13 +68,22 @@ class Pool:
         progress: handle of the ``ProgressActor``.
         events: gets a call for whatever happens to a worker.
         ended: called with each job that has ended and what it raised.
+        lost_a_node: whether the cluster has lost one since a moment of the monotonic clock.
     """
 
-    def __init__(self, setup: Setup, progress: Any, events: Events, ended: Ended) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        progress: Any,
+        events: Events,
+        ended: Ended,
+        lost_a_node: Callable[[float], bool],
+    ) -> None:
         self._setup = setup
         self._progress = progress
         self._events = events
         self._settle = ended
+        self._lost_a_node = lost_a_node
         self._most = 0
         self._queue: deque[Job] = deque()
         self._starting: list[_Worker] = []
@@ -156,15 +165,23 @@ class Pool:
         )(WarmWorker).remote(self._setup, self._progress)
         worker = _Worker(actor)
         self._starting.append(worker)
-        self._when_done(actor.home.remote(), partial(self._ready, worker))
+        self._await_ready(worker)
+
+    def _await_ready(self, worker: _Worker) -> None:
+        self._when_done(worker.actor.home.remote(), partial(self._ready, worker))
 
     def _ready(self, worker: _Worker, future: Future[Home]) -> None:
         """A worker is ready for jobs, or could not be started."""
         if worker not in self._starting:  # it was not wanted any more
             return
+        error = future.exception()
+        if isinstance(error, ActorUnavailableError):  # Ray does not know yet if it is dead
+            Timer(_ASK_AGAIN_S, self._events.put, [partial(self._await_ready, worker)]).start()
+            return
         self._starting.remove(worker)
-        if error := future.exception():
-            if worker.since > self._lost_at:  # of those that started side by side, one counts
+        if error is not None:
+            # Of those that started side by side, one counts; of those whose node went, none.
+            if worker.since > self._lost_at and not self._lost_a_node(worker.since):
                 self._lost_starts += 1
                 self._lost_at = time.monotonic()
             if self._lost_starts > self._setup.resources.limits.job_retries and self._queue:

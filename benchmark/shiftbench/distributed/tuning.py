@@ -8,6 +8,7 @@ ASHA its rungs back.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
@@ -45,10 +46,12 @@ class Slots:
     Attributes:
         granted: the trials that may run at once now.
         taken: told how many do, whenever that changes.
+        lost_a_node: whether the cluster has lost one since a moment of the monotonic clock.
     """
 
     granted: Callable[[], int] = int
     taken: Callable[[int], object] = int
+    lost_a_node: Callable[[float], bool] = lambda since: False
 
     def __reduce__(self) -> tuple[type[Slots], tuple[()]]:
         return Slots, ()
@@ -149,19 +152,21 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
     Args:
         study: whose space is searched, and which keeps the trials.
         slots: for the trials.
-        retries: deaths after which the same values are tried again.
+        retries: deaths after which the same values are tried again; any number, if a node went.
         options: those of ``OptunaSearch``.
     """
 
     def __init__(self, study: Study, slots: Slots, *, retries: int, **options: Any) -> None:
         super().__init__(study.space, study_name=study.name, storage=study.storage, **options)
         self._kept, self._slots, self._retries = study, slots, retries
+        self._began: dict[str, float] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next trial; ``None``, which makes Tune ask again later, while no slot is free."""
         if self._running >= self._slots.granted():
             return None
         suggested: dict[str, Any] | None = super().suggest(trial_id)
+        self._began[trial_id] = time.monotonic()
         self._slots.taken(self._running)
         return suggested
 
@@ -204,7 +209,8 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
             trial.set_user_attr("error", last_line(error.cause or error))
             self._ot_study.tell(trial, self._kept.measured.worst, state=TrialState.COMPLETE)
         else:
-            self._kept.died(trial, self._retries)
+            preempted = self._slots.lost_a_node(self._began[trial_id])
+            self._kept.died(trial, self._retries, preempted=preempted)
 
 
 class _Watch(tune.Callback):  # type: ignore[misc]

@@ -61,6 +61,16 @@ def test_a_trial_whose_process_died_is_tried_again_and_the_sampler_learns_nothin
         best_finalist([given_up], study.trials(), study.measured)
 
 
+def test_a_trial_is_tried_again_as_often_as_its_node_goes(study: Study) -> None:
+    slots = Slots(granted=lambda: 9, lost_a_node=lambda since: True)
+    asked = Proposals(study, slots, retries=0, metric="score", mode="max")
+    first = asked.suggest("a")
+    for last, following in ("ab", "bc", "cd"):
+        asked.without_result(last, None)
+        assert asked.suggest(following) == first
+    assert study.trials() == []
+
+
 def test_deaths_count_over_interruptions(study: Study) -> None:
     asked = proposals(study)
     first = asked.suggest("a")

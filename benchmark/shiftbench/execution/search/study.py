@@ -146,14 +146,15 @@ class Study:
                 self._study.tell(trial.number, state=TrialState.FAIL)
                 self._study.enqueue_trial(trial.params, _deaths_of(trial))
 
-    def died(self, trial: Trial, retries: int) -> None:
+    def died(self, trial: Trial, retries: int, *, preempted: bool = False) -> None:
         """The process or node of a trial died, which says nothing of its values: try them again.
 
         Args:
             trial: that was under way. It gets no score, and no sampler learns of it.
             retries: deaths after which the same values are tried again; then they are given up.
+            preempted: true if a node went, which does not count as a death.
         """
-        deaths = trial.user_attrs.get(_DEATHS, 0) + 1
+        deaths = trial.user_attrs.get(_DEATHS, 0) + (not preempted)
         trial.set_user_attr(_DEATHS, deaths)
         trial.set_user_attr(_GIVEN_UP, deaths > retries)
         trial.set_user_attr("error", "its process or node died")
