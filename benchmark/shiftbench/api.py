@@ -224,7 +224,7 @@ class Leaderboard:
         Raises:
             InputError: there is no such ranking, or there are several.
         """
-        from shiftbench.report.ties import compared
+        from shiftbench.report.predicted import compared
 
         (found,) = compared([self.ranking(task, backbone, shots)], self.merged().folders)
         return found.ties

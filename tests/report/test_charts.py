@@ -57,6 +57,7 @@ def test_a_chart_that_is_not_drawn_says_what_is_missing(monkeypatch):
     two = {"shifts": ("a", "b"), "task": "pets"}
     plain, figures = undrawn(run("x", {"id-test": 0.8, "a": 0.6, "b": 0.5}, label="x", **two))
     assert plain == {
+        "Accuracy and calibration": "no method here has predictions with logits",
         "Alpha curves": "no method here has variants along alpha",
         "Cost and accuracy": "it compares methods, and 1 here has mean over shifts and a cost",
         "Where the masks are": "no run here trained under a mask",

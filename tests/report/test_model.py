@@ -12,7 +12,7 @@ from shiftbench.evaluation import comparison, predictions
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import done, failed, rows
 from shiftbench.leaderboard.store import read, relabel, write_run
-from shiftbench.report import ties
+from shiftbench.report import reading
 from shiftbench.report.html.page import remark_of, render
 from shiftbench.report.model import build
 from shiftbench.report.scores import MEAN, Member
@@ -140,7 +140,7 @@ def test_what_predictions_told_is_remembered_until_a_file_changes(tmp_path, monk
 
     first = ranked()
     with monkeypatch.context() as patch:
-        patch.setattr(ties._Reader, "read", lambda *_: pytest.fail("predictions were read"))
+        patch.setattr(reading.Reader, "find", lambda *_: pytest.fail("predictions were read"))
         assert ranked() == first
         os.utime(files[0], (time.time() - 5,) * 2)
         with pytest.raises(pytest.fail.Exception):

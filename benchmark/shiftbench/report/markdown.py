@@ -7,6 +7,7 @@ from pathlib import Path
 
 from shiftbench.core.files import written_atomically
 from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.report import measures
 from shiftbench.report.answer import RULE
 from shiftbench.report.answer_words import (
     ANSWER_HEADER,
@@ -18,7 +19,7 @@ from shiftbench.report.answer_words import (
 from shiftbench.report.model import RankingReport, Report
 from shiftbench.report.movements import Movement
 from shiftbench.report.over_tasks import BaseToNew, OverallRanking
-from shiftbench.report.ranking import RankedMethod, Ranking
+from shiftbench.report.ranking import RankedMethod
 from shiftbench.report.scale import ACCURACY, NONE
 from shiftbench.report.scores import MEAN
 from shiftbench.report.searches import SearchReport
@@ -101,39 +102,52 @@ def _ranking(of_ranking: RankingReport) -> list[str]:
     shifts = several_shifts(ranking)
     origin = any(method.results for method in ranking.methods)
     header = ["#", "tied", "method", *([RESULTS] if origin else []), "selection", "seeds", "ID"]
-    header += [*map(short, shifts), "OOD", "95 % of OOD", "cost"]
-    rows = [
-        _row(ranking, method, shifts, ties.letters.get(method.name), origin=origin)
-        for method in ranking.methods
-    ]
+    gaps = of_ranking.measures.main_sets
+    header += [*map(short, shifts), "OOD", "95 % of OOD"]
+    header += [*(f"ECE {short(name)}" for name in gaps), "cost"]
+    rows = [_row(of_ranking, method, shifts, gaps, origin=origin) for method in ranking.methods]
     parts = [f"## {escaped(title_of(ranking))}", escaped(metrics_of(ranking)), escaped(ties.note)]
     parts += [_table(header, rows, left={"method", "selection", "tied", RESULTS})]
     if of_ranking.tradeoffs:
         parts += [TRADEOFFS, _tradeoffs(of_ranking.tradeoffs)]
+    if of_ranking.measures:
+        parts += [measures.NOTE, _measures(of_ranking)]
     return parts
 
 
 def _row(
-    ranking: Ranking,
+    of_ranking: RankingReport,
     method: RankedMethod,
     shifts: Sequence[str],
-    letters: str | None,
+    gaps: Sequence[str],
     *,
     origin: bool,
 ) -> list[str]:
-    mean = method.scores.get(MEAN)
+    ranking, mean = of_ranking.ranking, method.scores.get(MEAN)
     interval = "" if mean is None else ranking.scale_on(MEAN).interval(mean.low, mean.high)
     return [
         "" if method.rank is None else str(method.rank),
-        letters or NONE,
+        of_ranking.ties.letters.get(method.name, NONE),
         method.label,
         *([", ".join(method.results)] if origin else []),
         " ".join([method.selection, *filter(None, method.variants)]),
         str(len(method.seeds)),
         *(score_text(ranking, method, name, spread=True) for name in (ID_TEST, *shifts, MEAN)),
         interval or NONE,
+        *(of_ranking.measures.text(method.name, name, measures.ECE) for name in gaps),
         duration(method.cost_seconds),
     ]
+
+
+def _measures(of_ranking: RankingReport) -> str:
+    found = of_ranking.measures
+    header = ["method", *measures.header(found.main_sets)]
+    rows = [
+        [method.name, *measures.cells(found, method.name, found.main_sets)]
+        for method in of_ranking.ranking.methods
+        if method.name in found.estimates
+    ]
+    return _table(header, rows, left={"method"})
 
 
 def _tradeoffs(found: Sequence[Tradeoff]) -> str:

@@ -33,14 +33,16 @@ from shiftbench.report.cloud import (
     shipped_baselines,
 )
 from shiftbench.report.curves import CurvePoint, curve_points
+from shiftbench.report.measures import Measures
 from shiftbench.report.movements import LayerShare, Movement, layer_shares, movements
 from shiftbench.report.over_tasks import BaseToNew, OverallRanking, base_to_new, overall
+from shiftbench.report.predicted import Compared, compared
 from shiftbench.report.ranking import Ranking, rank
 from shiftbench.report.references import Comparison, compare
 from shiftbench.report.reproduce import UNKNOWN, Find, Reproduction, reproductions
 from shiftbench.report.runs import Runs, imported_file, provenance
 from shiftbench.report.searches import SearchReport, searches
-from shiftbench.report.ties import Compared, Ties, compared
+from shiftbench.report.ties import Ties
 from shiftbench.report.tradeoffs import Tradeoff, tradeoffs
 from shiftbench.report.trainings import Trainings, trainings
 
@@ -60,6 +62,7 @@ class RankingReport:
         axes: the set that gives the ID accuracy for the published cloud, for those shifts that it
             can be drawn for.
         tradeoffs: of its ranked methods, in their order.
+        measures: calibration and selective classification of its ranked methods.
     """
 
     ranking: Ranking
@@ -68,6 +71,7 @@ class RankingReport:
     curves: tuple[CurvePoint, ...]
     axes: Mapping[str, str]
     tradeoffs: tuple[Tradeoff, ...]
+    measures: Measures
 
 
 @dataclass(frozen=True)
@@ -322,6 +326,7 @@ def _ranking_report(found: Compared, baseline: Mapping[str, Baseline], runs: Run
         curves=points,
         axes=axes(ranking),
         tradeoffs=tuple(tradeoffs(ranking, points, baseline)),
+        measures=found.measures,
     )
 
 

@@ -109,7 +109,7 @@ def average(
             float(np.mean([row.value for name, row in rows.items() if name in averaged]))
             for rows in of_members.values()
         ]
-        mean_ood = _over_seeds(means, [member.seed for member in of_members])
+        mean_ood = over_seeds(means, [member.seed for member in of_members])
         if len(shifts) == 1:
             mean_ood = by_set[shifts[0]]
         elif len(means) == 1:
@@ -131,7 +131,7 @@ def _with_interval(mean: Estimate, parts: Sequence[Estimate]) -> Estimate:
 
 def _of_set(rows: Sequence[Row], runs: int) -> Estimate:
     """Mean over the runs of one evaluation set, which not all of them need have."""
-    estimate = _over_seeds([row.value for row in rows], [row.seed for row in rows])
+    estimate = over_seeds([row.value for row in rows], [row.seed for row in rows])
     if len(rows) == 1:
         (row,) = rows
         estimate = replace(estimate, low=row.low, high=row.high, interval=row.interval)
@@ -152,7 +152,8 @@ def _of_set(rows: Sequence[Row], runs: int) -> Estimate:
     )
 
 
-def _over_seeds(values: Sequence[float], seeds: Sequence[int]) -> Estimate:
+def over_seeds(values: Sequence[float], seeds: Sequence[int]) -> Estimate:
+    """The mean of a value for each seed, with Student's interval where there are several."""
     mean = float(np.mean(values))
     of = tuple(sorted(seeds))
     if len(values) < 2:

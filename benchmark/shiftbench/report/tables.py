@@ -53,7 +53,11 @@ _SPECIAL = {
 
 
 def to_csv(report: Report) -> str:
-    """A row for each method of a ranking and evaluation set, and for the mean over shifts."""
+    """A row for each method of a ranking and evaluation set, and for the mean over shifts.
+
+    Those of headline scores come first, then those of other measures; of a mean over shifts the
+    first kind says ``mean``, and the others the metric that the mean is of.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
@@ -94,8 +98,11 @@ def _csv_rows(
     run_ids = [member.run_id for member in method.members]
     imported = [imports[run_id] for run_id in run_ids if run_id in imports]
     rows: list[list[object]] = []
-    for set_name in (*scores.by_set, *([MEAN] if ranking.shifts else [])):
-        estimate = scores.get(set_name)
+    headline = (*scores.by_set, *([MEAN] if ranking.shifts else []))
+    each = [(s, ranking.metrics.get(s, "mean"), scores.get(s)) for s in headline]
+    measured = of_ranking.measures.estimates.get(method.name, {})
+    each += [(s, text, estimate) for s, of in measured.items() for text, estimate in of.items()]
+    for set_name, metric, estimate in each:
         numbers: list[object] = [None] * 4
         interval, n, seeds, remark = None, None, method.seeds, missing_text(scores.missing)
         if estimate is not None:
@@ -110,7 +117,7 @@ def _csv_rows(
                 *(method.method, method.label, method.origin, method.selection),
                 *(" ".join(filter(None, method.variants)), set_name),
                 " ".join(ranking.shifts) if set_name == MEAN else None,
-                *(ranking.metrics.get(set_name, "mean"), *numbers),
+                *(metric, *numbers),
                 *(interval, n, len(seeds), " ".join(map(str, seeds))),
                 *(str(remark is None).lower(), remark),
                 *(method.cost_seconds, " ".join(run_ids)),

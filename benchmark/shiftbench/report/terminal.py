@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.report.answer import Answer
 from shiftbench.report.answer_words import change_text, loss_text, recipe_text
+from shiftbench.report.measures import ECE
 from shiftbench.report.model import RankingReport, Report
 from shiftbench.report.over_tasks import OverallRanking
 from shiftbench.report.ranking import RankedMethod, Ranking
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SHOWN_SHIFTS = 6  # more do not fit beside each other in a terminal
+ENOUGH_FOR_MORE = 100  # characters
+MOST_LETTERS = 12  # of the groups that a method ties in
+CALIBRATION = (
+    "ECE: expected calibration error in percent, ID and mean over shifts; other measures are in "
+    "the Markdown."
+)
 
 
 def print_report(console: Console, report: Report) -> None:
@@ -75,7 +82,9 @@ def print_ranking(console: Console, of_ranking: RankingReport) -> None:
     table = _table()
     tied = ["tied"] if letters else []
     origin = [RESULTS] if any(method.results for method in ranking.methods) else []
-    for header in ("#", *tied, "method", *origin, "seeds", "ID", *map(short, shown), "OOD", "cost"):
+    gaps = ["ECE"] if of_ranking.measures and console.width >= ENOUGH_FOR_MORE else []
+    first = ("#", *tied, "method", *origin, "seeds", "ID")
+    for header in (*first, *map(short, shown), "OOD", *gaps, "cost"):
         is_text = header in ("method", "tied", RESULTS)
         table.add_column(
             escape(header),
@@ -86,13 +95,14 @@ def print_ranking(console: Console, of_ranking: RankingReport) -> None:
     for method in ranking.methods:
         cells = [
             "" if method.rank is None else str(method.rank),
-            *([letters.get(method.name, NONE)] if letters else []),
+            *([_cut(letters.get(method.name, NONE))] if letters else []),
             method.name,
             *([", ".join(method.results)] if origin else []),
             str(len(method.seeds)),
             score_text(ranking, method, ID_TEST, spread=True),
             *(score_text(ranking, method, shift) for shift in shown),
             score_text(ranking, method, MEAN, spread=True),
+            *([_calibration(of_ranking, method)] if gaps else []),
             duration(method.cost_seconds),
         ]
         table.add_row(*map(escape, cells), style="dim" if method.rank is None else None)
@@ -101,6 +111,8 @@ def print_ranking(console: Console, of_ranking: RankingReport) -> None:
     print_answer(console, of_ranking.answer)
     if len(shifts) > len(shown):
         console.print(f"[dim]{len(shifts) - len(shown)} more shifts are in the Markdown.[/dim]")
+    if gaps:
+        console.print(f"[dim]{escape(CALIBRATION)}[/dim]")
     if letters:
         console.print(f"[dim]{escape(of_ranking.ties.note)}[/dim]")
     console.print(f"[dim]{escape(metrics_of(ranking))}[/dim]\n")
@@ -156,6 +168,18 @@ def score_text(
     scale = ranking.scale_on(set_name)
     sd = f" ±{scale.text(estimate.sd)}" if spread and estimate.sd is not None else ""
     return f"{scale.text(estimate.mean)}{sd}{'' if estimate.remark is None else MARK}"
+
+
+def _calibration(of_ranking: RankingReport, method: RankedMethod) -> str:
+    """``5.0→16.9``: the calibration error in distribution, and under shift."""
+    found = of_ranking.measures
+    known = method.name in found.estimates and method.rank is not None
+    return "→".join(found.text(method.name, s, ECE) for s in found.main_sets) if known else NONE
+
+
+def _cut(letters: str) -> str:
+    """Letters of groups, of many only the first."""
+    return letters if len(letters) <= MOST_LETTERS else f"{letters[: MOST_LETTERS - 1]}…"
 
 
 def _table() -> Table:

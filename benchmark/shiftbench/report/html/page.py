@@ -20,9 +20,11 @@ from shiftbench.report.html.charts.drawn import ranking_charts, report_charts
 from shiftbench.report.html.charts.figure import Figure, Style, Undrawn, styles
 from shiftbench.report.html.legend import legend, marker
 from shiftbench.report.html.templating import environment
+from shiftbench.report.measures import ECE, HEADINGS
+from shiftbench.report.measures import NOTE as MEASURES_NOTE
 from shiftbench.report.model import RankingReport, Report
 from shiftbench.report.ranking import RankedMethod, Ranking
-from shiftbench.report.scale import ACCURACY, NONE
+from shiftbench.report.scale import ACCURACY, NONE, scale_of
 from shiftbench.report.scores import MEAN, Estimate
 from shiftbench.report.trainings import HEIGHT, SEEDS, WIDTH
 from shiftbench.report.words import (
@@ -140,6 +142,10 @@ def _environment(style: Mapping[str, Style]) -> jinja2.Environment:
         "score_title": score_title,
         "interval": interval,
         "metrics_of": metrics_of,
+        "ECE": ECE,
+        "MEASURES": HEADINGS,
+        "MEASURES_NOTE": MEASURES_NOTE,
+        "scale_of": scale_of,
         "marker": lambda method: marker(style.get(method)),
         "alike": alike,
         "aside": aside,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from altair.utils.schemapi import debug_mode
 
+from shiftbench.report.html.charts.calibration import calibration_chart
 from shiftbench.report.html.charts.cost import cost_chart
 from shiftbench.report.html.charts.figure import Figure, Style, Undrawn, styles
 from shiftbench.report.html.charts.id_ood import id_ood
@@ -41,6 +42,7 @@ def ranking_charts(
             sets_chart(records),
             alpha_curves(records),
             cost_chart(records),
+            calibration_chart(records),
         ]
 
 

@@ -13,7 +13,10 @@ const tables = $("table[data-sortable]").toArray().map((table) => {
   const paged = "paged" in table.dataset && table.tBodies[0].rows.length > 25;
   return $(table).DataTable({
     autoWidth: false,
-    columnDefs: [{ targets: "score", orderSequence: ["desc", "asc"] }], // the best first
+    columnDefs: [
+      { targets: "score", orderSequence: ["desc", "asc"] }, // the best first
+      { targets: "gap", orderSequence: ["asc", "desc"] },
+    ],
     info: paged,
     order: [],
     orderMulti: false,

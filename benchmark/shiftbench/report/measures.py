@@ -1,0 +1,142 @@
+"""Calibration and selective classification of ranked methods, from what their runs predicted.
+
+Rows hold the headline metrics alone; predictions are kept so that any other can be had of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.evaluation.metrics.base import Metric
+from shiftbench.evaluation.metrics.registry import metric
+from shiftbench.report.ranking import Ranking
+from shiftbench.report.reading import Reader, ranked_methods, sets_of
+from shiftbench.report.scale import scale_of
+from shiftbench.report.scores import MEAN, Estimate, over_seeds
+from shiftbench.report.words import short
+
+ECE = "ece:15"
+HEADINGS = {
+    ECE: "ECE",
+    "ece-adaptive:15": "adaptive ECE",
+    "nll": "NLL",
+    "brier": "Brier",
+    "aurc": "AURC",
+}
+"""Metrics that are measured of every ranked method on ID test and all shifts; less is better."""
+NOTE = (
+    "Less is better in all columns. ECE: expected calibration error in percent, with 15 bins of "
+    "equal width (arXiv 1706.04599); adaptive: with 15 bins of equally many examples. NLL: "
+    "negative log-likelihood in nats. Brier: score over all classes. AURC: the error among the "
+    "most confident examples, averaged over how many are answered (arXiv 1805.08206). OOD: mean "
+    "over shifts. Probabilities are as the model gives them, without a temperature fitted "
+    "afterwards, unless the method fits one."
+)
+
+Values: TypeAlias = dict[str, dict[str, dict[str, list[float]]]]
+"""By method, evaluation set and metric: a number for each of its runs."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured of a ranking's methods beside their headline scores.
+
+    Attributes:
+        estimates: by name of the method, set (or ``MEAN``) and metric; methods without
+            predictions, or with those of classes only, are not there.
+        sets: that there are numbers of, ID first, then the mean over shifts, then each of them.
+    """
+
+    estimates: Mapping[str, Mapping[str, Mapping[str, Estimate]]] = field(default_factory=dict)
+    sets: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.estimates)
+
+    @property
+    def main_sets(self) -> tuple[str, ...]:
+        """ID test and the mean over shifts, as far as there are numbers of them."""
+        return tuple(name for name in self.sets if name in (ID_TEST, MEAN))
+
+    @property
+    def single_sets(self) -> tuple[str, ...]:
+        """The shifts that there are numbers of, where there are several."""
+        shifts = tuple(name for name in self.sets if name not in (ID_TEST, MEAN))
+        return shifts if len(shifts) > 1 else ()
+
+    def get(self, method: str, set_name: str, name: str) -> Estimate | None:
+        """A method's number; ``None`` where it is not known."""
+        return self.estimates.get(method, {}).get(set_name, {}).get(name)
+
+    def text(self, method: str, set_name: str, name: str) -> str:
+        """The same for people."""
+        estimate = self.get(method, set_name, name)
+        return scale_of(name).text(None if estimate is None else estimate.mean)
+
+
+def measured_metrics() -> list[Metric]:
+    """The metrics of ``HEADINGS``."""
+    return [metric(text) for text in HEADINGS]
+
+
+def values(ranking: Ranking, reader: Reader) -> Values:
+    """The numbers of every ranked method all of whose runs have predictions with logits."""
+    found: Values = {}
+    for method in ranked_methods(ranking):
+        for name in sets_of(ranking):
+            tables = [reader.find(m.run_id, m.variant, ranking, name) for m in method.members]
+            of_runs = [{} if table is None else _measured(table) for table in tables]
+            if all(of_runs):
+                found.setdefault(method.name, {})[name] = {
+                    text: [of_run[text] for of_run in of_runs] for text in HEADINGS
+                }
+    return found
+
+
+def measures(ranking: Ranking, found: Values) -> Measures:
+    """Means over seeds of what was found of a ranking, and over its shifts."""
+    estimates: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for method in ranked_methods(ranking):
+        of_sets = found.get(method.name, {})
+        seeds = [member.seed for member in method.members]
+        if ranking.shifts and all(shift in of_sets for shift in ranking.shifts):
+            means = {
+                text: np.mean([of_sets[s][text] for s in ranking.shifts], axis=0).tolist()
+                for text in HEADINGS
+            }
+            of_sets = {**of_sets, MEAN: means}
+        if of_sets:
+            estimates[method.name] = {
+                name: {text: over_seeds(numbers, seeds) for text, numbers in of.items()}
+                for name, of in of_sets.items()
+            }
+    known = {name for of in estimates.values() for name in of}
+    order = (ID_TEST, MEAN, *ranking.shifts)
+    return Measures(estimates, tuple(name for name in order if name in known))
+
+
+def header(sets: Sequence[str]) -> list[str]:
+    """The headings of a table of measures, after that of the methods."""
+    return [f"{heading} {short(name)}" for heading in HEADINGS.values() for name in sets]
+
+
+def cells(found: Measures, method: str, sets: Sequence[str]) -> list[str]:
+    """A method's numbers under ``header``."""
+    return [found.text(method, name, text) for text in HEADINGS for name in sets]
+
+
+def _measured(table: pa.Table) -> dict[str, float]:
+    """Every metric of one variant's predictions on one set; none of those of classes only."""
+    from shiftbench.evaluation.predictions import examples_of
+
+    examples = examples_of(table)
+    each = measured_metrics()
+    if any(one.missing(examples) for one in each):
+        return {}
+    return {one.text: one.value(examples) for one in each}
