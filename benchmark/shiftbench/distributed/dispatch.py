@@ -22,13 +22,13 @@ from shiftbench.distributed.progress import ProgressActor
 from shiftbench.distributed.tuning import Slots, run_trials
 from shiftbench.execution.display import name_of
 from shiftbench.execution.jobs import Job
-from shiftbench.execution.scheduler import Room, Scheduler, priorities
+from shiftbench.execution.rooms import Rooms
+from shiftbench.execution.scheduler import Scheduler, priorities
 from shiftbench.execution.search.record import account
 from shiftbench.execution.search.search import search
 from shiftbench.execution.search.trial import shared_folder
 from shiftbench.execution.stalls import Watch, error_of
 from shiftbench.leaderboard.runfolder import SearchFolder
-from shiftbench.methods.base import TrainedMethod
 
 if TYPE_CHECKING:
     from shiftbench.execution.search.study import Study
@@ -67,8 +67,9 @@ class Dispatcher:
         self._preemptions: Counter[Job] = Counter()
         self._watch = Watch(self._setup.resources.limits.stall_s)
         self._hung: dict[Job, RunFailedError] = {}
+        self._rooms = Rooms(self._setup.runs, self._setup.resources)
         self._scheduler = Scheduler(
-            priorities(self._setup.runs), self._room, work.needed, work.begin
+            priorities(self._setup.runs), self._rooms, work.needed, work.begin
         )
         self._searching: set[Job] = set()
         self._waits_since: float | None = None
@@ -119,31 +120,12 @@ class Dispatcher:
         there = {Job(*fields): where for fields, where in trials.items()}
         return {trial: where for trial, where in there.items() if trial.run_id in searching}
 
-    def _room(self, job: Job) -> Room:
-        """The slots that a job can use."""
-        resources = self._setup.resources
-        if job.stage in ("predict", "score"):
-            return Room(brief=True)
-        if self._by_trials(job):
-            return Room(most=resources.max_trials or 10**9)
-        return Room(resources.workers, resources.workers) if self._shared(job) else Room()
-
-    def _shared(self, job: Job) -> bool:
-        """True if a group of workers trains the job's run rather than one."""
-        method = self._setup.runs[job.run_id].create()
-        trained = isinstance(method, TrainedMethod) and method.inputs == "images"
-        return trained and job.stage == "fit" and self._setup.resources.workers > 1
-
-    def _by_trials(self, job: Job) -> bool:
-        """True if a job is a search by trials that train, which get slots of their own."""
-        return job.stage == "search" and self._setup.runs[job.run_id].searched_by_training
-
     def _start(self, job: Job) -> None:
-        if self._by_trials(job):
+        if self._rooms.by_trials(job):
             self._searching.add(job)
             # A thread that is no daemon would keep an interrupted driver alive.
             Thread(target=self._search, args=(job,), daemon=True).start()
-        elif self._shared(job):
+        elif self._rooms.shared(job):
             group = next((group for group in self._groups if group.idle), None)
             if group is None:
                 workers = self._setup.resources.workers

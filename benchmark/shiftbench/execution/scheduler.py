@@ -13,6 +13,8 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
+from shiftbench.execution.shares import Shares
+
 if TYPE_CHECKING:
     from shiftbench.execution.jobs import Job
     from shiftbench.suite.plan import Run
@@ -47,7 +49,8 @@ class Scheduler:
     they soon will be enough; else brief jobs fill the gap. What nobody waits for is shared among
     the running jobs that can grow.
 
-    Each call takes time logarithmic in the number of jobs, apart from the few that can grow.
+    Each call takes time logarithmic in the number of jobs, for each job that starts and each slot
+    that jobs which can grow get or give back.
 
     Args:
         priorities: of each run; the smallest comes first.
@@ -74,8 +77,9 @@ class Scheduler:
         self._wanted = 0  # slots that the jobs that wait cannot do without
         self._running: dict[Job, Room] = {}
         self._growing: dict[Job, Room] = {}  # of those, jobs that can grow
+        self._shares = Shares()
+        self._regranted: dict[Job, None] = {}
         self._surplus = 0  # slots that they have and could do without
-        self._shared = -1  # the spare slots that they share; -1 to share anew
         self._granted: dict[Job, int] = {}
         self._taken: dict[Job, int] = {}  # by jobs that can grow
         self._waiting: dict[bool, list[Entry]] = {True: [], False: []}
@@ -83,6 +87,7 @@ class Scheduler:
         self._early: set[Entry] = set()  # of those in the heap, jobs that started before their turn
         self._at: Counter[Weights] = Counter()  # running brief jobs
         self._loaded: dict[Weights, None] = {}  # of brief jobs that ended last, the latest last
+        self._loaded_of: dict[str, dict[str, None]] = {}  # the same by run
         self._counter = count()
 
     @property
@@ -148,16 +153,18 @@ class Scheduler:
         self._used -= held
         if self._growing.pop(job, None):
             self._surplus -= held - room.least
-            self._shared = -1
+            self._shares.remove(job)
+            self._regranted.pop(job, None)
         self._granted.pop(job)
         self._taken.pop(job, None)
         if room.brief:
             self._soon -= room.least
             self._at[weights_of(job)] -= 1
-            self._loaded.pop(weights_of(job), None)
+            self._unload(weights_of(job))
             self._loaded[weights_of(job)] = None
+            self._loaded_of.setdefault(job.run_id, {})[job.variant] = None
             if len(self._loaded) > max(1, self._slots):  # more than there are workers
-                del self._loaded[next(iter(self._loaded))]
+                self._unload(next(iter(self._loaded)))
 
     def granted(self, job: Job) -> int:
         """The slots that a running job may use now; 0 once it has ended."""
@@ -166,6 +173,11 @@ class Scheduler:
     def held(self, job: Job) -> int:
         """The slots that a running job has: those granted, or more that it has not given back."""
         return max(self._granted.get(job, 0), self._taken.get(job, 0))
+
+    def regranted(self) -> list[Job]:
+        """The running jobs that can grow and were granted anew since this was asked last."""
+        jobs, self._regranted = [*self._regranted], {}
+        return jobs
 
     def takes(self, job: Job, slots: int) -> None:
         """A job that can grow now uses so many slots, of those granted or granted before."""
@@ -216,16 +228,17 @@ class Scheduler:
         if brief:
             self._soon += room.least
             self._at[weights_of(job)] += 1
-            self._loaded.pop(weights_of(job), None)
+            self._unload(weights_of(job))
         if room.most > room.least:
             self._growing[job] = room
-            self._shared = -1
+            self._shares.add(job, room.most - room.least)
+            self._regranted[job] = None
         return job
 
     def _with_weights(self, first: Job) -> Entry:
         """The brief job to start, of the run of the first that waits; it waits no more."""
         variants = self._of_run[first.run_id]
-        here = (v for run_id, v in reversed(self._loaded) if run_id == first.run_id)
+        here = reversed(self._loaded_of.get(first.run_id, {}))
         variant = next((v for v in here if v in variants), None)
         if variant is None:
             free = (v for v in variants if not self._at[first.run_id, v])
@@ -233,6 +246,16 @@ class Scheduler:
         entry = variants[variant][0]
         self._forget(entry)
         return entry
+
+    def _unload(self, weights: Weights) -> None:
+        """No idle worker is known to have these weights."""
+        if weights in self._loaded:
+            del self._loaded[weights]
+            run_id, variant = weights
+            variants = self._loaded_of[run_id]
+            del variants[variant]
+            if not variants:
+                del self._loaded_of[run_id]
 
     def _forget(self, entry: Entry) -> None:
         """A brief job waits no more."""
@@ -264,14 +287,10 @@ class Scheduler:
     def _share(self) -> None:
         """Share the slots that no waiting job wants among the jobs that can grow."""
         spare = max(0, self.free + self._surplus - self._wanted)
-        if self._shared == spare:
-            return
-        self._shared = spare
-        for i, (job, room) in enumerate(self._growing.items()):
-            more = min(spare // (len(self._growing) - i), room.most - room.least)
-            spare -= more
+        for job, more in self._shares.divide(spare).items():
             before = self.held(job)
-            self._granted[job] = room.least + more
+            self._granted[job] = self._growing[job].least + more
+            self._regranted[job] = None
             self._count(self.held(job) - before)
 
     def _count(self, more: int) -> None:
