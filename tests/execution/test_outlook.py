@@ -15,7 +15,7 @@ from shiftbench.execution.in_process import InProcess
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.outlook import Machine, amount, eta_seconds, outlook
 from shiftbench.execution.remaining import Remaining
-from shiftbench.execution.throughput import CPU, GPUS, Rates, Speeds, device_of, gpu_models
+from shiftbench.execution.throughput import CPU, GPUS, Rate, Rates, Speeds, device_of, gpu_models
 from shiftbench.models.arithmetic import tower_of
 from shiftbench.models.names import meaning
 from shiftbench.suite.file import Resources
@@ -87,13 +87,13 @@ def test_published_throughputs_come_out_again():
     )
     for device, predicted in (("RTX 3090", 1572), ("RTX 4090", 2843), ("RTX 5090", 3929)):
         rate = Rates(Speeds(), device_of(Resources(), device)).prediction(run)
-        assert rate is not None and not rate.measured
+        assert rate is not None and rate.source == "published"
         assert rate.images == pytest.approx(predicted, rel=0.02)
     trained = Rates(Speeds(), device_of(Resources(), "RTX 3090")).training(run, run.create())
     assert trained is not None and trained.images == pytest.approx(393, rel=0.02)
     speeds = Speeds(prediction={(run.backbone, "full", run.budget.evaluation_precision): 7.0})
     rate = Rates(speeds, CPU).prediction(run)
-    assert rate is not None and rate.measured and rate.images == 7
+    assert rate == Rate(7, "rows")
 
 
 def test_lines_tell_time_cost_memory_and_disk(birds: Path) -> None:  # noqa: F811

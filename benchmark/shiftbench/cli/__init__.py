@@ -16,6 +16,7 @@ VERBS = {
     "run": "run",
     "submit": "submit",
     "plan": "plan",
+    "calibrate": "calibrate",
     "status": "status",
     "show": "show",
     "report": "report",

@@ -12,7 +12,7 @@ from shiftbench.execution.begun import Begun
 from shiftbench.execution.measured import measured_speeds
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.sizes import Sizes
-from shiftbench.execution.throughput import Device, Rate, Rates, device_of
+from shiftbench.execution.throughput import Device, Rate, Rates, calibration_of, device_of
 from shiftbench.leaderboard.schema import FailedRun, runs
 from shiftbench.methods.base import TrainedMethod
 from shiftbench.models.arithmetic import tower_of
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from shiftbench.suite.file import Resources
 
 State = Literal["done", "failed", "left"]
+Alike = tuple[str, str, str, int | None]
+"""What runs have in common that cost the same: task, backbone, label and shots, and no seed."""
 STATES: tuple[State, ...] = ("done", "failed", "left")
 WEIGHT_BYTES = 4
 """Of a parameter in a file of weights."""
@@ -70,7 +72,8 @@ class Cost:
         seconds: estimated time, one run after the other.
         worker_seconds: the same for every worker that is at it: what is paid for.
         disk: bytes that will be written and kept.
-        estimated: seconds of ``seconds`` that are not from measurements.
+        estimated: seconds of ``seconds`` that are from published throughputs.
+        calibrated: seconds of ``seconds`` that are from a calibration.
     """
 
     steps: Amount = Amount()
@@ -80,6 +83,7 @@ class Cost:
     worker_seconds: Amount = Amount()
     disk: Amount = Amount()
     estimated: float = 0.0
+    calibrated: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -90,6 +94,27 @@ class Cost:
             self.worker_seconds + other.worker_seconds,
             self.disk + other.disk,
             self.estimated + other.estimated,
+            self.calibrated + other.calibrated,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        rate: Rate | None,
+        seconds: Amount,
+        *,
+        workers: int = 1,
+        steps: Amount = Amount(),
+        images: Amount = Amount(),
+        predictions: Amount = Amount(),
+        disk: Amount = Amount(),
+    ) -> Cost:
+        """The cost of work that takes so long at a rate, with so many workers at it."""
+        source = None if rate is None else rate.source
+        return cls(
+            *(steps, images, predictions, seconds, seconds * workers, disk),
+            estimated=seconds.known if source == "published" else 0.0,
+            calibrated=seconds.known if source == "calibrated" else 0.0,
         )
 
 
@@ -222,7 +247,8 @@ class Estimator:
 
     def __init__(self, sizes: Sizes, rates: Rates, begun: Begun, workers: int) -> None:
         self.sizes, self.rates, self.begun, self.workers = sizes, rates, begun, workers
-        self._stages: dict[tuple[str, str, str, int | None], tuple[Cost, Cost]] = {}
+        self._stages: dict[Alike, tuple[Cost, Cost]] = {}
+        self._predicting: dict[Alike, dict[str, float]] = {}
 
     @classmethod
     def of(
@@ -236,7 +262,8 @@ class Estimator:
         """The estimator of a plan's runs, with what rows of a leaderboard have measured."""
         resources = plan.suite.resources
         chosen = device or device_of(resources)
-        rates = Rates(measured_speeds(table, chosen), chosen, _share(resources, chosen))
+        measured = measured_speeds(table, chosen)
+        rates = Rates(measured, chosen, _share(resources, chosen), calibration_of(chosen))
         return cls(Sizes(root), rates, Begun(results), resources.workers)
 
     def cost(self, run: Run) -> Cost:
@@ -248,8 +275,7 @@ class Estimator:
         """What is left of a run's first stage, and of its evaluation."""
         if run.id in self.begun.runs:
             return self._training(run), self._evaluation(run)
-        # Runs of a group differ in seed and shots, and no seed changes what a run costs.
-        key = (run.task.name, run.backbone, run.label, run.shots)
+        key = _alike(run)
         if key not in self._stages:
             self._stages[key] = self._training(run), self._evaluation(run)
         return self._stages[key]
@@ -269,11 +295,16 @@ class Estimator:
         left = schedule.steps - self.begun.steps(run, schedule)
         images = Amount(left * schedule.batch_size)
         rate = self.rates.training(run, method)
-        encoded = method.inputs != "images" and not (rate and rate.measured)
+        encoded = method.inputs != "images" and not (rate and rate.source == "rows")
         work = Amount(n if left else 0) if encoded else images  # features: each image is seen once
-        seconds = work.seconds(rate, self.workers)
-        guessed = 0.0 if rate is None or rate.measured else seconds.known
-        return Cost(Amount(left), images, Amount(), seconds, seconds * self.workers, disk, guessed)
+        return Cost.of(
+            rate,
+            work.seconds(rate, self.workers),
+            workers=self.workers,
+            steps=Amount(left),
+            images=images,
+            disk=disk,
+        )
 
     def _evaluation(self, run: Run) -> Cost:
         variants, sizes = run.create().variants(), self.sizes.evaluated(run)
@@ -283,15 +314,22 @@ class Estimator:
             left = sum((variant, name) not in there for variant in variants)
             predictions += Amount.of(size) * left if left else Amount()
         rate = self.rates.prediction(run)
-        seconds = predictions.seconds(rate)
-        guessed = 0.0 if rate is None or rate.measured else seconds.known
-        return Cost(
-            predictions=predictions,
-            seconds=seconds,
-            worker_seconds=seconds,
-            disk=predictions * PREDICTION_BYTES,
-            estimated=guessed,
-        )
+        disk = predictions * PREDICTION_BYTES
+        return Cost.of(rate, predictions.seconds(rate), predictions=predictions, disk=disk)
+
+    def predicting(self, run: Run, variant: str, evaluation_set: str) -> float:
+        """Seconds in which a variant of a run is predicted on a set, as far as is known."""
+        begun = run.id in self.begun.runs
+        if begun and self.begun.predicted(run, [variant], [evaluation_set]):
+            return 0.0
+        key = _alike(run)
+        if key not in self._predicting:
+            rate = self.rates.prediction(run)
+            self._predicting[key] = {
+                name: Amount.of(size).seconds(rate).known
+                for name, size in self.sizes.evaluated(run).items()
+            }
+        return self._predicting[key][evaluation_set]
 
     def search_cost(self, run: Run) -> Cost:
         """The most that is left of a run's search: every trial trained to the end, none stopped.
@@ -312,20 +350,18 @@ class Estimator:
         steps = max(0, trials - ended) * search.config.inner_steps
         images = Amount.of(None if n is None else steps * min(method.training.batch_size, n), steps)
         rate = self.rates.training(run, method)
-        seconds = images.seconds(rate)
-        guessed = 0.0 if rate is None or rate.measured else seconds.known
-        return Cost(Amount(steps), images, Amount(), seconds, seconds, Amount(), guessed)
+        return Cost.of(rate, images.seconds(rate), steps=Amount(steps), images=images)
 
     def _merges(self, run: Run, trials: int) -> Cost:
         """The cost of trials that train nothing: each is scored on OOD validation."""
         size = self.sizes.searched(run)
         predictions = Amount.of(None if size is None else trials * size, trials)
         rate = self.rates.prediction(run)
-        seconds = predictions.seconds(rate)
-        guessed = 0.0 if rate is None or rate.measured else seconds.known
-        return Cost(
-            predictions=predictions, seconds=seconds, worker_seconds=seconds, estimated=guessed
-        )
+        return Cost.of(rate, predictions.seconds(rate), predictions=predictions)
+
+
+def _alike(run: Run) -> Alike:
+    return run.task.name, run.backbone, run.label, run.shots
 
 
 def _share(resources: Resources, device: Device) -> float:

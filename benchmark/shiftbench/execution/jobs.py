@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from shiftbench.suite.plan import evaluation_metrics
+
 if TYPE_CHECKING:
     from shiftbench.suite.plan import Run
 
@@ -84,6 +86,31 @@ def job_graph(
             graph[predict] = set(needed)
         graph[Job("score", run_id)] = set(predicts)
     return graph
+
+
+def jobs_of(
+    runs: Mapping[str, Run],
+    todo: set[str],
+    fitted: Callable[[str], bool],
+    found: Callable[[str], bool],
+) -> dict[Job, set[Job]]:
+    """The ``job_graph`` of a plan's runs.
+
+    Args:
+        runs: all runs by id.
+        todo: ids of the runs to finish.
+        fitted: says if the outcome of a run's first stage is there.
+        found: says if a search has finished, by its id.
+    """
+    return job_graph(
+        runs,
+        todo,
+        fitted=fitted,
+        found=found,
+        kept=lambda run: run.create().kept,
+        variants=lambda run: run.create().variants(),
+        evaluation_sets=lambda run: tuple(evaluation_metrics(run.task)),
+    )
 
 
 class Agenda:

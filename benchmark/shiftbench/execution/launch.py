@@ -14,7 +14,7 @@ from shiftbench.execution.checked import Checked
 from shiftbench.execution.cost import plan_state
 from shiftbench.execution.damage import set_damaged_aside
 from shiftbench.execution.display import Display
-from shiftbench.execution.jobs import Job, job_graph
+from shiftbench.execution.jobs import Job, jobs_of
 from shiftbench.execution.loggers.registry import check_loggers
 from shiftbench.execution.outlook import Machine, outlook
 from shiftbench.execution.preflight import outdated, preflight
@@ -26,7 +26,7 @@ from shiftbench.execution.work import Work
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.leases import Leases
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
-from shiftbench.suite.plan import Plan, evaluation_metrics
+from shiftbench.suite.plan import Plan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -234,12 +234,4 @@ def _graph(
         finished = SearchFolder.of(results, search_id).finished
         return finished and current(Job("search", run.id))
 
-    return job_graph(
-        plan.runs,
-        left.todo,
-        fitted=fitted,
-        found=found,
-        kept=lambda run: run.create().kept,
-        variants=lambda run: run.create().variants(),
-        evaluation_sets=lambda run: tuple(evaluation_metrics(run.task)),
-    )
+    return jobs_of(plan.runs, left.todo, fitted, found)

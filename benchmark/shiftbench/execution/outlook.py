@@ -16,15 +16,21 @@ from shiftbench.core.memory import available_memory
 from shiftbench.core.words import duration, size
 from shiftbench.execution.processes import workers_that_fit
 from shiftbench.execution.throughput import gpu_models
+from shiftbench.methods.base import TrainedMethod
 from shiftbench.models.arithmetic import tower_of
 
 if TYPE_CHECKING:
     from shiftbench.execution.cost import Amount, PlanState
+    from shiftbench.execution.throughput import Device
     from shiftbench.suite.file import Resources
     from shiftbench.suite.plan import Plan
 
 TRAINED_BYTES = 16
 """Of a weight that trains with AdamW: itself, its gradient and two moments, fp32."""
+ACTIVATION_BYTES = 34
+"""Kept for the backward pass of each value between a transformer's layers, in 16 bits and without
+attention's matrices (arXiv 2205.05198, eq. 2): 29.4 GiB for 512 images of a ViT-B/16, of which with
+weights 33.2 were measured (docs/performance.md)."""
 SOON_S = 12 * 3600
 """Seconds up to which an end is told by the clock alone."""
 
@@ -75,10 +81,13 @@ def outlook(
     return [
         _time(state, machine, now),
         _money(state, plan.suite.resources),
-        _calibration(state),
-        _memory(plan, state, machine),
-        _disk(state, results, machine),
+        *needs(plan, state, results, machine),
     ]
+
+
+def needs(plan: Plan, state: PlanState, results: Path, machine: Machine) -> list[str]:
+    """What the times are made of, memory and disk of what is left, a line each."""
+    return [_calibration(state), _memory(plan, state, machine), _disk(state, results, machine)]
 
 
 def eta_seconds(state: PlanState, workers: int) -> Amount:
@@ -122,17 +131,27 @@ def _money(state: PlanState, resources: Resources) -> str:
 
 
 def _calibration(state: PlanState) -> str:
-    cost = state.cost
-    if not cost.estimated:
-        if cost.seconds.known:
-            return "Times are those of runs like these in these results."
+    """What the times are made of."""
+    cost, device = state.cost, state.device
+    seconds = cost.seconds.known
+    if not seconds:
         return "No time is known: sizes of data, or the arithmetic of a backbone, are missing."
-    whole = cost.estimated >= 0.999 * cost.seconds.known
-    part = "Times" if whole else f"{cost.estimated / cost.seconds.known:.0%} of the time"
-    return (
-        f"{part}: an estimate that is not calibrated, of arithmetic alone, from published "
-        f"throughputs ({state.device.name}: {state.device.source}). Finished runs replace it."
+    measured = max(0.0, seconds - cost.estimated - cost.calibrated)
+    calibration = state.estimator.rates.calibration
+    when = "" if calibration is None else f" of {calibration.device}, {calibration.measured}"
+    parts = {
+        "runs like these in these results": measured,
+        f"a calibration{when}": cost.calibrated,
+        f"published throughputs ({device.name}: {device.source}), of arithmetic alone and not "
+        "calibrated": cost.estimated,
+    }
+    shares = {what: part / seconds for what, part in parts.items() if part > 0.001 * seconds}
+    told = ", ".join(
+        f"{share:.0%} from {what}" if len(shares) > 1 else f"from {what}"
+        for what, share in shares.items()
     )
+    better = " shiftbench calibrate, or finished runs, take their place." if cost.estimated else ""
+    return f"Times: {told}.{better}"
 
 
 def _memory(plan: Plan, state: PlanState, machine: Machine) -> str:
@@ -140,16 +159,46 @@ def _memory(plan: Plan, state: PlanState, machine: Machine) -> str:
     towers = [tower_of(name) for name in {run.backbone for run in plan.runs.values()}]
     least = TRAINED_BYTES * max((tower.parameters for tower in towers if tower), default=0)
     seen = "" if state.peak_memory is None else f"; the most so far was {size(state.peak_memory)}"
-    needs = f"weights, gradients and moments take at least {size(least)}"
+    states = f"weights, gradients and moments take at least {size(least)}"
     if state.device.kind == "gpu":
-        return f"Memory: on a GPU, {needs}, activations what is left{seen}."
+        return f"GPU memory: {states}{_activations(plan, state.device)}{seen}."
     counted = f"a worker is counted with {size(resources.memory_per_worker)}"
     more = (
         "; set resources.memory_per_worker higher"
         if max(least, state.peak_memory or 0) > resources.memory_per_worker
         else ""
     )
-    return f"Memory: {counted}, {needs}{seen}; {size(machine.memory)} are free{more}."
+    return f"Memory: {counted}, {states}{seen}; {size(machine.memory)} are free{more}."
+
+
+def _activations(plan: Plan, device: Device) -> str:
+    """What the images of a step add to what a GPU holds, of the run that needs most."""
+    resources, most = plan.suite.resources, (0.0, 0.0, 1)
+    for run in plan.runs.values():
+        method, tower = run.create(), tower_of(run.backbone)
+        if not isinstance(method, TrainedMethod) or method.inputs != "images":
+            continue
+        if tower is None or tower.activations is None:
+            return ", and activations what is left"
+        wide = 1 if method.training.precision == "bf16" else 2
+        each = wide * ACTIVATION_BYTES * tower.activations
+        share = max(1, method.training.batch_size // resources.workers)
+        weights = TRAINED_BYTES * tower.parameters
+        most = max(most, (weights + each * share, each, share))
+    whole, each, share = most
+    if not whole:
+        return ""
+    text = f"; with a worker's {share:,} images of a step about {size(whole)}"
+    if resources.micro_batch is not None and resources.micro_batch < share:
+        held = size(whole - each * (share - resources.micro_batch))
+        return f"{text}, or {held} with {resources.micro_batch:,} at a time"
+    if not device.memory:
+        return text
+    text += f" of the {size(device.memory)} of a GPU"
+    fit = int((device.memory - whole + each * share) / each)
+    if fit >= share:
+        return text
+    return f"{text}, so about {max(1, fit):,} images are held at a time"
 
 
 def _disk(state: PlanState, results: Path, machine: Machine) -> str:

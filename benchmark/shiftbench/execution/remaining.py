@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -68,20 +68,17 @@ def weights_of_jobs(
         runs: by id.
         estimator: of what is left of them.
     """
-    jobs = list(jobs)
-    predicts = Counter(job.run_id for job in jobs if job.stage == "predict")
-    stages = {run_id: estimator.stages(runs[run_id]) for run_id in {job.run_id for job in jobs}}
-    weights = {}
-    for job in jobs:
-        training, evaluation = stages[job.run_id]
-        match job.stage:
-            case "search":
-                seconds = estimator.search_cost(runs[job.run_id]).seconds.known
-            case "fit":
-                seconds = training.seconds.known
-            case "predict":
-                seconds = evaluation.seconds.known / predicts[job.run_id]
-            case _:
-                seconds = 0.0
-        weights[job] = seconds + BRIEF_S
-    return weights
+    return {job: seconds_of(job, runs[job.run_id], estimator) + BRIEF_S for job in jobs}
+
+
+def seconds_of(job: Job, run: Run, estimator: Estimator) -> float:
+    """Estimated seconds of what is left of a job's arithmetic."""
+    match job.stage:
+        case "search":
+            return estimator.search_cost(run).seconds.known
+        case "fit":
+            return estimator.stages(run)[0].seconds.known
+        case "predict":
+            return estimator.predicting(run, job.variant, job.evaluation_set)
+        case "score":
+            return 0.0

@@ -2,8 +2,8 @@
 
 One table says what kinds of devices have been seen to compute in published benchmarks. It knows
 nothing of decoding, of small batches, of other processes: an estimate from it is not calibrated,
-and says so. What the rows of a results folder say takes its place; measurements from elsewhere,
-such as of a calibration of this machine, would be further ``Speeds``.
+and says so. What ``shiftbench calibrate`` measured on such a device takes its place, and before
+that what the rows of a results folder say.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.words import nearest
+from shiftbench.execution.calibrated import Calibration, calibrations
 from shiftbench.models.arithmetic import tower_of
 
 if TYPE_CHECKING:
     from typing import Any
 
+    from shiftbench.execution.calibrated import Work
     from shiftbench.methods.base import TrainedMethod
+    from shiftbench.models.precision import Precision
     from shiftbench.suite.file import Resources
     from shiftbench.suite.plan import Run
 
@@ -52,6 +55,11 @@ class Device:
     training: float
     prediction: float
     source: str
+
+    @property
+    def memory(self) -> float:
+        """Bytes of a GPU; the least of those sold under the name, 0 where that is not known."""
+        return MEMORY_GB.get(self.name, 0) * 1e9
 
     def is_kind_of(self, model: str | None) -> bool:
         """True for a model, as rows name it, that is of this kind; processors are all of one."""
@@ -87,6 +95,22 @@ GPUS = (
 )
 """GPUs that a name is looked up in, in this order. Where training was not published, 60 % of the
 rate of evaluation are counted on (75 % were reached on the RTX 3090)."""
+MEMORY_GB = {
+    device: memory
+    for memory, names in {
+        16: ("V100", "T4"),
+        24: ("RTX 4090", "RTX 3090", "L4", "A10G", "A10"),
+        32: ("RTX 5090",),
+        40: ("A100",),
+        48: ("L40S",),
+        80: ("H100",),
+        96: ("RTX PRO 6000",),
+        141: ("H200",),
+        180: ("B200",),
+    }.items()
+    for device in names
+}
+"""Of the GPUs, by name."""
 ASSUMED = "A100"
 """The GPU that a plan is made for where none is seen and none is named."""
 DRIVER = Path("/proc/driver/nvidia/gpus")
@@ -111,10 +135,15 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Rate:
-    """Images a second of one worker, and whether that was measured or comes from the table."""
+    """Images a second of one worker.
+
+    Attributes:
+        images: each second.
+        source: runs like these, a calibration of such a device, or the table.
+    """
 
     images: float
-    measured: bool
+    source: Literal["rows", "calibrated", "published"]
 
 
 @dataclass(frozen=True)
@@ -125,34 +154,57 @@ class Rates:
         measured: where something like it has run.
         device: that the rest is estimated for.
         share: of a GPU, or cores, that a worker has.
+        calibration: of such a device, if there is one.
     """
 
     measured: Speeds
     device: Device
     share: float = 1.0
+    calibration: Calibration | None = None
 
     def training(self, run: Run, method: TrainedMethod[Any]) -> Rate | None:
         """Of a worker in training; ``None`` where neither rows nor the table tell."""
-        kind = run.backbone, method.inputs, method.training.precision
-        if speed := self.measured.training.get(kind):
-            return Rate(speed, True)
+        precision = method.training.precision
+        if speed := self.measured.training.get((run.backbone, method.inputs, precision)):
+            return Rate(speed, "rows")
         if method.inputs != "images":  # each is encoded once, and what comes after costs nothing
-            return self._estimated(run, self.device.prediction, run.budget.evaluation_precision, 1)
-        return self._estimated(run, self.device.training, method.training.precision, BACKWARD)
+            return self._of_device(run, "prediction", run.budget.evaluation_precision)
+        return self._of_device(run, "training", precision)
 
     def prediction(self, run: Run) -> Rate | None:
         """In evaluation."""
         precision = run.budget.evaluation_precision
         if speed := self.measured.prediction.get((run.backbone, run.method, precision)):
-            return Rate(speed, True)
-        return self._estimated(run, self.device.prediction, precision, 1)
+            return Rate(speed, "rows")
+        return self._of_device(run, "prediction", precision)
 
-    def _estimated(self, run: Run, flops: float, precision: str, passes: int) -> Rate | None:
+    def _of_device(self, run: Run, work: Work, precision: Precision) -> Rate | None:
+        """As such a device was calibrated, or else as the table has it."""
+        if self.calibration is not None:
+            images = self.calibration.images(run.backbone, work, precision)
+            if images is not None:
+                return Rate(images * self.share, "calibrated")
         tower = tower_of(run.backbone)
         if tower is None:
             return None
         slower = SLOWER[precision] if self.device.kind == "gpu" else 1.0
-        return Rate(flops * slower * self.share / (passes * tower.flops), False)
+        passes = BACKWARD if work == "training" else 1
+        flops: float = getattr(self.device, work)
+        return Rate(flops * slower * self.share / (passes * tower.flops), "published")
+
+
+def calibration_of(device: Device) -> Calibration | None:
+    """The calibration of a kind of device; of several, that of the last day.
+
+    Raises:
+        InputError: a file among the calibrations is none.
+    """
+    alike = [
+        found
+        for found in calibrations()
+        if found.kind == device.kind and device.is_kind_of(found.device)
+    ]
+    return max(alike, key=lambda found: found.measured, default=None)
 
 
 def device_of(resources: Resources, name: str | None = None, driver: Path = DRIVER) -> Device:

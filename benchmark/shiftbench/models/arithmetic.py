@@ -47,10 +47,13 @@ class Tower:
     Attributes:
         flops: floating-point operations of an image's forward pass; a product with its sum is two.
         parameters: number of its weights.
+        activations: values between its layers, tokens × width × layers, of an image; ``None`` where
+            its configuration does not tell.
     """
 
     flops: float
     parameters: float
+    activations: float | None = None
 
 
 @cache
@@ -88,4 +91,4 @@ def tower_of_config(config: Mapping[str, Any]) -> Tower | None:
     products = patches * pixels * width + layers * block + width * embedding
     weights = (4 + 2 * ratio) * width**2 + (9 + ratio) * width
     parameters = pixels * width + (tokens + 5) * width + layers * weights + width * embedding
-    return Tower(2 * products, parameters)
+    return Tower(2 * products, parameters, layers * tokens * width)

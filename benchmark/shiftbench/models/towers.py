@@ -79,6 +79,11 @@ def called_modules(tower: nn.Module) -> set[str]:
     return called
 
 
+def image_side(tower: nn.Module) -> int:
+    """Pixels of the shorter side of the images that a tower is made for."""
+    return min(_size(tower))
+
+
 def _size(tower: nn.Module) -> tuple[int, int]:
     """Height and width of the images that a tower is made for."""
     size: Any = tower.image_size
