@@ -134,7 +134,7 @@ def test_plan_prints_all_that_and_never_a_question_mark(birds: Path, capsys) -> 
     assert main(["plan", "x.yaml", *tiny, "--device", "H100"]) == 0
     shown = capsys.readouterr().out
     assert "≥ 1" in shown and "?" not in shown and "at least" in shown and "H100" in shown
-    for word in ("Time:", "Cost:", "GPU-hours", "Memory:", "Disk:", "not calibrated"):
+    for word in ("Time:", "Cost:", "GPU-hours", "GPU memory:", "Disk:", "not calibrated"):
         assert word in shown
     assert main(["plan", "x.yaml", "--device", "abacus"]) == 2
 

@@ -80,8 +80,8 @@ def _show(console: Console, line: Measured) -> None:
     from rich.markup import escape
 
     console.print(
-        f"{escape(line.backbone):32} {line.precision:4} {_number(line.training):>8}/s "
-        f"{_number(line.steps):>8}/s of {line.batch:>4} {_number(line.prediction):>8}/s"
+        f"{escape(line.backbone):32} {line.precision:4} {_number(line.training):>8} "
+        f"{_number(line.prediction):>10}   {_number(line.steps)} of {line.batch} images"
     )
 
 

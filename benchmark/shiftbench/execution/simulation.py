@@ -18,7 +18,7 @@ from shiftbench.execution.jobs import Agenda, Job
 from shiftbench.execution.scheduler import Priority, Room, Scheduler
 
 HOUR_S = 3600.0
-VAIN = 100
+VAIN = 20
 """Times as long as all work takes on one slot after which a simulation is given up."""
 
 
