@@ -86,6 +86,7 @@ def test_a_failure_is_recorded_with_its_traceback(
     assert work.ready() == []
     assert not work.needed(Job("score", child))
     assert work.failures.keys() == {parent, child}
+    assert work.ended == {"jobs": 1, "runs_done": 0, "runs_failed": 2}
     rows = {run.run_id: run for run in failures(read(tmp_path))}
     assert rows[parent].error == "ZeroDivisionError: no way"
     assert rows[parent].error_file == f"runs/{parent}/error.txt"

@@ -16,6 +16,7 @@ from shiftbench.core.errors import InputError, RunFailedError, whole_text
 from shiftbench.data.shared import remove_unused
 from shiftbench.distributed.cluster import Cluster, beside_the_driver
 from shiftbench.distributed.groups import Group, NotPlacedError
+from shiftbench.distributed.metrics import Metrics
 from shiftbench.distributed.place import Home, stop_at
 from shiftbench.distributed.pool import Events, Pool, WorkerLostError
 from shiftbench.distributed.progress import ProgressActor
@@ -59,6 +60,7 @@ class Dispatcher:
         self._setup = work.setup
         self._events: Events = SimpleQueue()
         self._cluster = Cluster(self._setup.resources)
+        self._metrics = Metrics(self._setup.suite, self._setup.runs)
         self._progress = ray.remote(**beside_the_driver())(ProgressActor).remote()
         lost_a_node = self._cluster.lost_a_node
         self._pool = Pool(self._setup, self._progress, self._events, self._ended, lost_a_node)
@@ -99,8 +101,11 @@ class Dispatcher:
             self._cluster.ask_for(scheduler.wanted)
             self._make_room()
             self._tell_what_waits()
+            waiting, since = scheduler.waiting, time.monotonic()
             self._await_events()
             self._stop_what_hangs(self._tell_news())
+            self._metrics.waited(time.monotonic() - since, waiting)
+            self._metrics.ended(self._work.ended)
 
     def _tell_news(self) -> dict[Job, Home]:
         """Show how far trainings are and what runs have printed; note which jobs go on.
@@ -112,6 +117,7 @@ class Dispatcher:
         for run_id, line in said:
             self._work.display.said(run_id, line)
         self._work.display.steps(steps)
+        self._metrics.steps(steps)
         for run_id, (step, _) in steps.items():
             self._watch.steps(run_id, step)
         for fields in signs:

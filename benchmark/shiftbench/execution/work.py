@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -53,6 +54,7 @@ class Work:
         self._todo = todo
         self._sharing = sharing
         self._recorded = 0
+        self._ended = Counter[str]()
         self._said = ""
 
     @property
@@ -102,6 +104,15 @@ class Work:
         """Reasons of the runs that failed, by id."""
         return {run_id: why for run_id, why in self._agenda.failed.items() if run_id in self._todo}
 
+    @property
+    def ended(self) -> Mapping[str, int]:
+        """Jobs that were settled here, and runs that are done and have failed."""
+        return {
+            "jobs": self._ended["jobs"],
+            "runs_done": self._ended["runs"],
+            "runs_failed": len(self._agenda.failed),
+        }
+
     def settle(self, job: Job, error: BaseException | None = None) -> None:
         """A job has ended: with it go on the jobs that wait for it, or fail the runs that do.
 
@@ -111,6 +122,7 @@ class Work:
             job: as ``ready`` gave it.
             error: what it raised; ``None`` when it is done.
         """
+        self._ended["jobs"] += 1
         if not self.needed(job):  # its run had failed before
             return
         if self._sharing.lost(job):
@@ -126,6 +138,7 @@ class Work:
         if job.stage == "score":
             RunFolder.of(self.setup.results, job.run_id).error.unlink(missing_ok=True)
             self._check_golden(job.run_id)
+            self._ended["runs"] += 1
             self._count_recorded()
         self._sharing.done(job, finishes=job.stage == "score")
         self._done(job)
