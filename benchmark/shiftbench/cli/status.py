@@ -5,19 +5,29 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shiftbench.cli.common import RESULTS, Data, Overrides, Results, SuiteArgument, load_suite
+from shiftbench.cli.common import (
+    RESULTS,
+    Data,
+    Overrides,
+    ReadResults,
+    SuiteArgument,
+    load_suite,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from shiftbench.execution.cost import PlannedGroup
     from shiftbench.execution.progress import RunProgress
+    from shiftbench.execution.under_way import UnderWay
     from shiftbench.suite.plan import Plan
+
+    Results = Mapping[str, Path]
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -28,16 +38,22 @@ EPILOG = """[bold]Examples[/bold]
 What is under way, from any machine that sees the results, until all is done:
 
   shiftbench status nine-shifts --data ~/data --results /shared/results --watch
+
+The same for programs, a line of JSON for each look; and what two machines have done:
+
+  shiftbench status miniature --watch --json
+
+  shiftbench status miniature --results results --results /mnt/other/results
 """
-SHOWN = 20
-"""Runs under way, and failures, that a terminal shows."""
+LEFT_EVERY_S = 60.0
+"""Seconds after which it is told anew how long everything still takes: planning takes a while."""
 
 
 def status(
     suite: SuiteArgument,
     overrides: Overrides = None,
     data: Data = None,
-    results: Results = RESULTS,
+    results: ReadResults = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show what is under way until nothing is left.")
     ] = False,
@@ -45,74 +61,151 @@ def status(
         float, typer.Option("--every", min=0.1, help="Seconds between two looks of --watch.")
     ] = 5.0,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print every run and how far it is, for programs.")
+        bool,
+        typer.Option(
+            "--json",
+            help="Print every run and how far it is, for programs; with --watch a line for each "
+            "look.",
+        ),
     ] = False,
 ) -> None:
-    """Show how far a suite is, and why runs failed."""
+    """Show how far a suite is, who does what, what it has cost, and why runs failed."""
     from rich.console import Console
 
     from shiftbench.suite.plan import Plan
 
     console = Console(soft_wrap=True, highlight=False)
     plan = Plan.build(load_suite(suite, overrides, data))
-    if as_json:
-        typer.echo(json.dumps(_document(plan, results), indent=1, ensure_ascii=False))
-    elif watch:
-        _watch(console, plan, results, every)
+    folders = _folders(results)
+    left = _Left(plan, folders)
+    if watch:
+        _watch(console, plan, folders, left, every, as_json)
+    elif as_json:
+        document = _document(plan, folders, left, _look(plan, folders))
+        typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
     else:
-        _summary(console, plan, results)
+        _summary(console, plan, _look(plan, folders))
 
 
-def _summary(console: Console, plan: Plan, results: Path) -> None:
+def _folders(results: list[str] | None) -> Results:
+    """The results folders by a name for people.
+
+    Raises:
+        InputError: one is no folder, or one of several is not there.
+    """
+    from shiftbench.cli.common import existing
+    from shiftbench.core.errors import InputError
+    from shiftbench.core.locations import is_remote
+    from shiftbench.leaderboard.merging import names_of
+
+    chosen = results or [str(RESULTS)]
+    for one in chosen:
+        if is_remote(one):
+            raise InputError(f"--results {one}: runs leave their progress in folders only; report "
+                             "reads the rows of an object store")  # fmt: skip
+    if len(chosen) > 1:
+        existing(chosen)
+    return dict(zip(names_of(chosen), map(Path, chosen), strict=True))
+
+
+def _look(plan: Plan, results: Results) -> list[RunProgress]:
+    from shiftbench.execution.progress import progress_in
+
+    return progress_in(plan, results)
+
+
+class _Left:
+    """Seconds of workers that are left, as estimated now and then.
+
+    Args:
+        plan: the runs.
+        results: where they are; of several, what was begun in the first counts.
+        clock: gives seconds.
+    """
+
+    def __init__(
+        self, plan: Plan, results: Results, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._plan, self._results, self._clock = plan, results, clock
+        self._at = float("-inf")
+        self._found = (0.0, True)
+
+    def __call__(self, runs: list[RunProgress]) -> tuple[float, bool]:
+        """Seconds, and whether that is all.
+
+        Args:
+            runs: how far they are.
+        """
+        from shiftbench.execution.cost import plan_state
+
+        if self._clock() - self._at > LEFT_EVERY_S:
+            done = {found.run.id for found in runs if found.state == "done"}
+            first = next(iter(self._results.values()))
+            seconds = plan_state(self._plan, first, root=None, done=done).cost.worker_seconds
+            self._at, self._found = self._clock(), (seconds.known, seconds.whole)
+        return self._found
+
+
+def _summary(console: Console, plan: Plan, runs: list[RunProgress]) -> None:
     from rich.markup import escape
 
-    from shiftbench.execution.cost import STATES, plan_state
-
-    found = plan_state(plan, results, root=None)
-    done, failed, left = (found.count(state) for state in STATES)
-    summary = f"{done} of {done + failed + left} runs done, {failed} failed, {left} left"
-    console.print(f"[bold]{escape(plan.suite.name)}[/bold]: {summary}")
-    for (task, backbone), groups in _by_task(found.groups).items():
-        parts = (
-            f"{group.label} {group.done}/{group.done + group.failed + group.left}"
-            for group in groups
-        )
-        console.print(f"  {escape(task)}, {escape(backbone)}: {escape(', '.join(parts))}")
-    for failure in found.failures:
-        run = failure.run
+    of = {found.run.id: found for found in runs}
+    counts = Counter(_ended(found) for found in runs)
+    summary = (
+        f"{counts['done']} of {len(runs)} runs done, {counts['failed']} failed, "
+        f"{counts['left']} left"
+    )
+    console.print(f"[bold]{escape(plan.suite.name)}[/bold]: {summary}{escape(_cost(runs))}")
+    parts: dict[tuple[str, str], list[str]] = {}
+    for (task, backbone, label), group in plan.groups():
+        done = sum(of[run.id].state == "done" for run in group)
+        parts.setdefault((task, backbone), []).append(f"{label} {done}/{len(group)}")
+    for (task, backbone), labels in parts.items():
+        console.print(f"  {escape(task)}, {escape(backbone)}: {escape(', '.join(labels))}")
+    for found in runs:
+        if found.state != "failed":
+            continue
+        run = found.run
         shots = "" if run.shots is None else f", {run.shots} shots"
-        labels = " = ".join(run.labels)
-        name = f"{run.task.name}, {run.backbone}, {labels}, seed {run.seed}{shots}"
-        console.print(f"[red]failed[/red] {run.id} ({escape(name)}): {escape(failure.reason)}")
+        named = " = ".join(run.labels)
+        name = f"{run.task.name}, {run.backbone}, {named}, seed {run.seed}{shots}"
+        reason = escape(found.reason or "")
+        console.print(f"[red]failed[/red] {run.id} ({escape(name)}): {reason}")
 
 
-def _by_task(groups: tuple[PlannedGroup, ...]) -> dict[tuple[str, str], list[PlannedGroup]]:
-    found: dict[tuple[str, str], list[PlannedGroup]] = {}
-    for group in groups:
-        found.setdefault((group.task, group.backbone), []).append(group)
-    return found
+def _ended(found: RunProgress) -> str:
+    return found.state if found.state in ("done", "failed") else "left"
 
 
-def _document(plan: Plan, results: Path) -> dict[str, Any]:
+def _cost(runs: list[RunProgress]) -> str:
+    """What was spent so far, to be added to a line."""
+    from shiftbench.execution.spent import hours, in_words
+
+    words = in_words(hours(found.spent for found in runs if found.spent is not None))
+    return f"; {words} so far" if words else ""
+
+
+def _document(plan: Plan, results: Results, left: _Left, runs: list[RunProgress]) -> dict[str, Any]:
     """All that is known, as JSON has it; ``null`` is unknown or does not apply."""
-    from shiftbench.execution.cost import plan_state
-    from shiftbench.execution.progress import progress_of
+    from shiftbench.execution.spent import hours
 
-    runs = progress_of(plan, results)
     counts = Counter(progress.state for progress in runs)
-    seconds = plan_state(plan, results, root=None).cost.seconds
+    seconds, whole = left(runs)
+    folders = [str(folder) for folder in results.values()]
+    spent = hours(found.spent for found in runs if found.spent is not None)
     return {
         "suite": plan.suite.name,
-        "results": str(results),
+        "results": folders[0] if len(folders) == 1 else folders,
         "counts": dict(counts),
-        "device_seconds_left": seconds.known if seconds.whole else None,
-        "device_seconds_left_at_least": seconds.known,
+        "hours_so_far": {f"{kind}-hours": each for kind, each in spent.items()},
+        "device_seconds_left": seconds if whole else None,
+        "device_seconds_left_at_least": seconds,
         "runs": [_entry(progress) for progress in runs],
     }
 
 
 def _entry(progress: RunProgress) -> dict[str, Any]:
-    run = progress.run
+    run, spent = progress.run, progress.spent
     facts = {
         "run_id": run.id,
         "task": run.task.name,
@@ -122,52 +215,60 @@ def _entry(progress: RunProgress) -> dict[str, Any]:
         "seed": run.seed,
         "shots": run.shots,
     }
-    return facts | {name: value for name, value in vars(progress).items() if name != "run"}
+    own = {name: value for name, value in vars(progress).items() if name not in ("run", "spent")}
+    seconds = None if spent is None else spent.seconds
+    return facts | own | {"worker_seconds": seconds, "on": None if spent is None else spent.kind}
 
 
-def _watch(console: Console, plan: Plan, results: Path, every: float) -> None:
+def _watch(
+    console: Console, plan: Plan, results: Results, left: _Left, every: float, as_json: bool
+) -> None:
     """Show what is under way until nothing is left; without a terminal, a line for each change."""
     from rich.live import Live
 
-    from shiftbench.execution.progress import progress_of
-
     last = ""
+    drawn = console.is_terminal and not as_json
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
-            runs = progress_of(plan, results)
-            line = _counts(plan, runs)
-            if console.is_terminal:
-                live.update(_table(line, runs), refresh=True)
-            elif line != last:
+            runs = _look(plan, results)
+            if as_json:
+                document = _document(plan, results, left, runs)
+                console.print(json.dumps(document, ensure_ascii=False), markup=False, emoji=False)
+            elif drawn:
+                live.update(_table(_counts(plan, runs, left), runs), refresh=True)
+            elif (line := _counts(plan, runs, left)) != last:
                 console.print(line)
-            last = line
+                last = line
             if all(progress.state in ("done", "failed") for progress in runs):
                 return
             time.sleep(every)
 
 
-def _counts(plan: Plan, runs: list[RunProgress]) -> str:
+def _counts(plan: Plan, runs: list[RunProgress], left: _Left) -> str:
+    """How many runs are in which state, what that has cost, and how long it still takes."""
     from rich.markup import escape
+
+    from shiftbench.core.words import duration
 
     counts = Counter(progress.state for progress in runs)
     parts = [f"{number} {state}" for state, number in counts.items()]
-    return f"[bold]{escape(plan.suite.name)}[/bold]: {len(runs)} runs: {', '.join(parts)}"
+    eta = ""
+    if workers := sum(progress.under_way for progress in runs):
+        seconds, whole = left(runs)
+        eta = f"; {'about' if whole else 'at least'} {duration(seconds / workers)} left"
+    head = f"[bold]{escape(plan.suite.name)}[/bold]: {len(runs)} runs: {', '.join(parts)}"
+    return f"{head}{escape(_cost(runs))}{eta}"
 
 
 def _table(line: str, runs: list[RunProgress]) -> RenderableType:
     from rich.console import Group
     from rich.markup import escape
-    from rich.table import Table
     from rich.text import Text
 
     from shiftbench.execution.display import name_of
+    from shiftbench.execution.under_way import SHOWN, table_of
 
-    table = Table(box=None, pad_edge=False)
-    for header in ("run", "state", "progress", "images/s", "left"):
-        table.add_column(header, justify="left" if header in ("run", "state") else "right")
-    under_way = [run for run in runs if run.state not in ("done", "failed", "waiting")]
-    for progress in under_way[:SHOWN]:
-        table.add_row(escape(name_of(progress.run)), progress.state, *_cells(progress))
+    under_way = [_shown(run) for run in runs if run.under_way]
     failed = [progress for progress in runs if progress.state == "failed"]
     lines = [
         f"[red]failed[/red] {escape(name_of(run.run))}: {escape(run.reason or '')}"
@@ -175,17 +276,24 @@ def _table(line: str, runs: list[RunProgress]) -> RenderableType:
     ]
     more = max(0, len(under_way) - SHOWN) + max(0, len(failed) - SHOWN)
     lines += [f"[dim]and {more} more: --json has them all[/dim]"] if more else []
-    return Group(Text.from_markup(line), table, *map(Text.from_markup, lines))
+    return Group(Text.from_markup(line), table_of(under_way), *map(Text.from_markup, lines))
 
 
-def _cells(progress: RunProgress) -> tuple[str, str, str]:
-    """How far, how fast, and how long still."""
+def _shown(progress: RunProgress) -> UnderWay:
+    """What a table shows of a run."""
+    from shiftbench.execution.display import name_of
+    from shiftbench.execution.under_way import UnderWay
+
     done, of = progress.step, progress.steps
     if progress.state == "evaluating":
         done, of = progress.predicted, progress.to_predict
-    left, speed = progress.seconds_left, progress.images_per_second
-    return (
-        "" if done is None else f"{done:,}/{of:,}",
-        "" if speed is None else f"{speed:,.0f}",
-        "" if left is None else f"{left // 3600:.0f}:{left // 60 % 60:02.0f}:{left % 60:02.0f}",
+    return UnderWay(
+        name_of(progress.run),
+        progress.state,
+        done,
+        of,
+        progress.images_per_second,
+        progress.seconds_left,
+        progress.holder,
+        progress.results,
     )

@@ -29,7 +29,9 @@ COUNTERS = {
 class Registry(Protocol):
     """What makes counters: ``ray.util.metrics``."""
 
-    def Counter(self, name: str, description: str = "", tag_keys: tuple[str, ...] = ()) -> Any:
+    def Counter(  # noqa: N802 - Ray's name
+        self, name: str, description: str = "", tag_keys: tuple[str, ...] = ()
+    ) -> Any:
         """A counter, with ``inc(value, tags)``."""
 
 

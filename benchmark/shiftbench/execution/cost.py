@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +14,7 @@ from shiftbench.execution.measured import measured_speeds
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.sizes import Sizes
 from shiftbench.execution.throughput import Device, Rate, Rates, calibration_of, device_of
-from shiftbench.leaderboard.schema import FailedRun, runs
+from shiftbench.leaderboard.schema import FailedRun, Row, runs
 from shiftbench.methods.base import TrainedMethod
 from shiftbench.models.arithmetic import tower_of
 from shiftbench.suite.plan import Plan, Run
@@ -184,7 +185,11 @@ class PlanState:
 
 
 def plan_state(
-    plan: Plan, results: Path, root: str | None, device: Device | None = None
+    plan: Plan,
+    results: Path,
+    root: str | None,
+    device: Device | None = None,
+    done: Collection[str] = (),
 ) -> PlanState:
     """Compare a plan with the leaderboard of a results folder.
 
@@ -193,6 +198,7 @@ def plan_state(
         results: the results folder; nothing is done if there is none.
         root: the data root; without it only documented sizes are known.
         device: that times are estimated for where nothing was measured; by default this machine's.
+        done: ids of runs that are done elsewhere.
 
     Raises:
         InputError: the leaderboard cannot be read.
@@ -209,7 +215,7 @@ def plan_state(
         # A label of equal settings may have runs of its own: of seeds that others ask it for.
         for first in dict.fromkeys(run.label for run in of_label):
             of_group = [run for run in of_label if run.label == first]
-            states = [ended[run.id].status if run.id in ended else "left" for run in of_group]
+            states = [_state(run, ended, done) for run in of_group]
             todo = [run for run, state in zip(of_group, states, strict=True) if state != "done"]
             costs = [estimator.cost(run) for run in todo]
             for run in todo:
@@ -233,6 +239,12 @@ def plan_state(
         if run.backbone in backbones and run.peak_memory_bytes
     ]
     return PlanState(tuple(groups), failures, estimator, longest, max(peaks, default=None))
+
+
+def _state(run: Run, ended: Mapping[str, Row | FailedRun], done: Collection[str]) -> State:
+    if run.id in done:
+        return "done"
+    return ended[run.id].status if run.id in ended else "left"
 
 
 class Estimator:

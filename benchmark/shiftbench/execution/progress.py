@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from shiftbench.core.files import written_atomically
+from shiftbench.execution.spent import Kind, Spent, spent_on
 from shiftbench.leaderboard import store
+from shiftbench.leaderboard.leases import held_now, search_key
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import failures
 from shiftbench.suite.plan import Plan, Run, evaluation_metrics
@@ -23,7 +25,9 @@ WRITE_EVERY_S = 5.0
 STALE_S = 120.0
 """Seconds after which a training that has written nothing is taken to have been interrupted."""
 
-State = Literal["done", "failed", "training", "evaluating", "searching", "waiting"]
+State = Literal["done", "training", "evaluating", "searching", "preparing", "failed", "waiting"]
+STATES: tuple[State, ...] = get_args(State)
+"""Of several results that have a run, the one where it is first in this order counts."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ class RunProgress:
 
     Attributes:
         run: of the plan.
-        state: ``waiting`` is also a run that was interrupted.
+        state: ``waiting`` is also a run that was interrupted; ``preparing`` one that somebody holds
+            and that shows nothing yet.
         step: optimizer steps done.
         steps: optimizer steps in all.
         images_per_second: of the training.
@@ -100,6 +105,9 @@ class RunProgress:
         predicted: pairs of a variant and an evaluation set that are predicted.
         to_predict: such pairs in all.
         reason: why the run failed.
+        holder: the process that does it.
+        spent: time of workers so far: what was recorded; of a training, what its speed tells.
+        results: name of the results that it is in, where there are several.
     """
 
     run: Run
@@ -111,6 +119,39 @@ class RunProgress:
     predicted: int | None = None
     to_predict: int | None = None
     reason: str | None = None
+    holder: str | None = None
+    spent: Spent | None = None
+    results: str | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """True while somebody is at it."""
+        return self.state not in ("done", "failed", "waiting")
+
+
+def progress_in(
+    plan: Plan, results: Mapping[str, Path], now: Callable[[], float] = time.time
+) -> list[RunProgress]:
+    """Every run of a plan in its order, and how far it is where it is furthest.
+
+    Args:
+        plan: the runs.
+        results: one or more results folders, by a name for people.
+        now: seconds since 1970, on the clock of the storage.
+
+    Raises:
+        InputError: a leaderboard cannot be read.
+    """
+    every = [
+        [replace(found, results=name) for found in progress_of(plan, folder, now)]
+        for name, folder in results.items()
+    ]
+    if len(every) == 1:
+        return [replace(found, results=None) for found in every[0]]
+    return [
+        min(of_run, key=lambda found: STATES.index(found.state))
+        for of_run in zip(*every, strict=True)
+    ]
 
 
 def progress_of(
@@ -130,19 +171,37 @@ def progress_of(
     failed = [run_id for run_id, status in statuses.items() if status == "failed"]
     reasons = {run.run_id: run.reason for run in failures(store.read(results, failed))}
     begun = set(_names(results / "runs"))
+    spent = spent_on(results, [run_id for run_id, status in statuses.items() if status == "done"])
+    holders = {key: lease.holder for key, lease in held_now(results).items()}
+    kind: Kind = "GPU" if plan.suite.resources.gpus_per_worker else "processor"
     found = []
     for run in plan.runs.values():
         status = statuses.get(run.id)
+        holder = holders.get(run.id)
         under_way = (
             None if status == "done" or run.id not in begun else _under_way(run, results, now())
         )
         if status == "done":
-            found.append(RunProgress(run, "done"))
-        elif status == "failed" and (under_way is None or under_way.state != "training"):
+            found.append(RunProgress(run, "done", spent=spent.get(run.id)))
+            continue
+        if status == "failed" and holder is None and not (under_way and under_way.under_way):
             found.append(RunProgress(run, "failed", reason=reasons.get(run.id)))
-        else:
-            found.append(under_way or RunProgress(run, _before(run, results, now())))
+            continue
+        at = under_way or RunProgress(run, _before(run, results, now()))
+        if at.state == "searching" and run.search is not None:
+            holder = holders.get(search_key(run.search.id))
+        elif at.state == "waiting" and holder is not None:
+            at = replace(at, state="preparing")
+        found.append(replace(at, holder=holder, spent=_spent(at, plan, kind)))
     return found
+
+
+def _spent(at: RunProgress, plan: Plan, kind: Kind) -> Spent | None:
+    """What a training has taken of its workers, at its speed."""
+    if at.seconds_left is None or not at.step or not at.steps or at.step == at.steps:
+        return None
+    seconds = at.seconds_left * at.step / (at.steps - at.step)
+    return Spent(seconds * plan.suite.resources.workers, kind)
 
 
 def _names(folder: Path) -> Iterator[str]:
