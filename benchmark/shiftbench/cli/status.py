@@ -141,7 +141,7 @@ class _Left:
         if self._clock() - self._at > LEFT_EVERY_S:
             done = {found.run.id for found in runs if found.state == "done"}
             first = next(iter(self._results.values()))
-            seconds = plan_state(self._plan, first, root=None, done=done).cost.worker_seconds
+            seconds = plan_state(self._plan, first, root=None, elsewhere=done).cost.worker_seconds
             self._at, self._found = self._clock(), (seconds.known, seconds.whole)
         return self._found
 

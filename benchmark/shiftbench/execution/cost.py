@@ -189,7 +189,7 @@ def plan_state(
     results: Path,
     root: str | None,
     device: Device | None = None,
-    done: Collection[str] = (),
+    elsewhere: Collection[str] = (),
 ) -> PlanState:
     """Compare a plan with the leaderboard of a results folder.
 
@@ -198,7 +198,7 @@ def plan_state(
         results: the results folder; nothing is done if there is none.
         root: the data root; without it only documented sizes are known.
         device: that times are estimated for where nothing was measured; by default this machine's.
-        done: ids of runs that are done elsewhere.
+        elsewhere: ids of runs that are done in other results.
 
     Raises:
         InputError: the leaderboard cannot be read.
@@ -215,7 +215,7 @@ def plan_state(
         # A label of equal settings may have runs of its own: of seeds that others ask it for.
         for first in dict.fromkeys(run.label for run in of_label):
             of_group = [run for run in of_label if run.label == first]
-            states = [_state(run, ended, done) for run in of_group]
+            states = [_state(run, ended, elsewhere) for run in of_group]
             todo = [run for run, state in zip(of_group, states, strict=True) if state != "done"]
             costs = [estimator.cost(run) for run in todo]
             for run in todo:
@@ -241,8 +241,8 @@ def plan_state(
     return PlanState(tuple(groups), failures, estimator, longest, max(peaks, default=None))
 
 
-def _state(run: Run, ended: Mapping[str, Row | FailedRun], done: Collection[str]) -> State:
-    if run.id in done:
+def _state(run: Run, ended: Mapping[str, Row | FailedRun], elsewhere: Collection[str]) -> State:
+    if run.id in elsewhere:
         return "done"
     return ended[run.id].status if run.id in ended else "left"
 
