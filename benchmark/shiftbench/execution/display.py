@@ -63,9 +63,7 @@ class Display:
         )
         self._bar = self._progress.add_task(self._activity, total=self._total, eta="")
         self._courses = Courses()
-        self._live = Live(
-            console=console, get_renderable=self._drawn, refresh_per_second=4, transient=True
-        )
+        self._live = Live(console=console, get_renderable=self._drawn, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:

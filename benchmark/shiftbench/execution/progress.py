@@ -184,7 +184,8 @@ def progress_of(
         if status == "done":
             found.append(RunProgress(run, "done", spent=spent.get(run.id)))
             continue
-        if status == "failed" and holder is None and not (under_way and under_way.under_way):
+        again = holder is not None or (under_way is not None and under_way.state == "training")
+        if status == "failed" and not again:
             found.append(RunProgress(run, "failed", reason=reasons.get(run.id)))
             continue
         at = under_way or RunProgress(run, _before(run, results, now()))
