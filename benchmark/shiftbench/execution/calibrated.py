@@ -64,7 +64,7 @@ class Calibration(_Closed):
         Returns:
             ``None`` where nothing was measured in this precision, or the arithmetic is not known.
         """
-        speeds = {
+        speeds: dict[str, float] = {
             name: speed
             for name, of in self.backbones.items()
             if (speed := getattr(of, work).get(precision)) is not None
