@@ -21,6 +21,7 @@ from shiftbench.cli.common import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from shiftbench.report.order import Order
     from shiftbench.report.references import Comparison, PublishedValue
     from shiftbench.report.scale import Scale
     from shiftbench.report.scores import Estimate
@@ -34,6 +35,10 @@ Everything in ./results:
 The runs of one suite, where a difference of one point still counts as reproduced:
 
   shiftbench compare nine-shifts --data ~/data --tolerance 1
+
+Whether the methods of the miniature world come in the order that papers found:
+
+  shiftbench compare miniature --results results/example --order
 """
 NONE = "–"
 STYLES = {"reproduced": "green", "differs": "red", "not comparable": "yellow"}
@@ -52,6 +57,14 @@ def compare(
             "--tolerance", help="Largest difference, in points, that always counts as reproduced."
         ),
     ] = 0.5,
+    order: Annotated[
+        bool,
+        typer.Option(
+            "--order",
+            help="Compare the order of methods instead: our gains over zero-shot beside published "
+            "ones of CLIP ViT-B/16, and their rank correlation. Of the miniature world too.",
+        ),
+    ] = False,
     data: Data = None,
     overrides: Overrides = None,
 ) -> None:
@@ -63,6 +76,7 @@ def compare(
     from shiftbench.leaderboard.golden import golden_faults
     from shiftbench.leaderboard.published.reading import read_published
     from shiftbench.leaderboard.schema import REAL, rows
+    from shiftbench.report.order import orders
     from shiftbench.report.ranking import rank
     from shiftbench.report.references import compare as compared
 
@@ -75,6 +89,9 @@ def compare(
     table = board.rows()
     console = Console(highlight=False)
     done = rows(table)
+    if order:
+        _print_orders(console, orders(rank(done), references))
+        return
     found = compared(rank(done), references, tolerance / 100)
     for _, group in groupby(found, key=lambda c: (c.task, c.backbone, c.shots)):
         _print_table(console, [*group])
@@ -87,6 +104,34 @@ def compare(
     if others:
         noun = "run of the miniature world is" if others == 1 else "runs of the miniature world are"
         console.print(f"{others} {noun} left out: published values are of real data.")
+
+
+def _print_orders(console: Console, orders: list[Order]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from shiftbench.report.order import BACKBONE
+
+    if not orders:
+        console.print("No ranking has five methods with published values on its shifts.")
+    for found in orders:
+        title = f"{found.task} · {found.backbone} · {found.data_kind} data"
+        console.print(f"[bold]{escape(title)}[/bold]")
+        table = Table(box=None, pad_edge=False)
+        for header in ("method", "ours", f"published, {BACKBONE}", "source"):
+            table.add_column(header, justify="left" if header in ("method", "source") else "right")
+        for gain in found.gains:
+            numbers = (f"{100 * gain.ours:+.1f}", f"{100 * gain.published:+.1f}")
+            table.add_row(escape(gain.name), *numbers, escape("; ".join(gain.sources)))
+        console.print(table)
+        console.print(
+            f"Spearman's ρ {found.rho:.2f} ({found.low:.2f} to {found.high:.2f}, bootstrap over "
+            f"{len(found.gains)} methods)"
+        )
+    console.print(
+        "[dim]Gain over zero-shot in the mean over shifts, in points; a published one is over the "
+        "zero-shot of its own source, where that gives one, and averaged over sources.[/dim]"
+    )
 
 
 def _print_table(console: Console, comparisons: list[Comparison]) -> None:

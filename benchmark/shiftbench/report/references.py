@@ -116,11 +116,11 @@ def compare(
         if method.selection != ORACLE
         for variant in method.variants
     }
-    points: list[tuple[Ranking, ScoredMethod, _Key]] = [
-        (r, v, _Key.of(v, r, v.variant, None)) for r in real for v in r.variants
+    points: list[tuple[Ranking, ScoredMethod, Key]] = [
+        (r, v, Key.of(v, r, v.variant, None)) for r in real for v in r.variants
     ]
     points += [
-        (r, m, _Key.of(m, r, "", ID_VAL)) for r in real for m in r.methods if m.selection == ID_VAL
+        (r, m, Key.of(m, r, "", ID_VAL)) for r in real for m in r.methods if m.selection == ID_VAL
     ]
     index = _Published.of(published)
     found: dict[tuple[Any, ...], Comparison] = {}
@@ -189,7 +189,7 @@ def beside(
 
 
 @dataclass(frozen=True)
-class _Key:
+class Key:
     """The facts that a published row must share with a method of ours to be about it.
 
     ``selection`` is given where the variant was chosen: such a row does not name a variant.
@@ -202,9 +202,8 @@ class _Key:
     shots: int | None
 
     @classmethod
-    def of(
-        cls, method: ScoredMethod, ranking: Ranking, variant: str, selection: str | None
-    ) -> _Key:
+    def of(cls, method: ScoredMethod, ranking: Ranking, variant: str, selection: str | None) -> Key:
+        """Of a method in a ranking; ``selection`` only where it chose the variant."""
         shots = None if method.reference else ranking.shots
         return cls(method.method, method.parents, variant, selection, shots)
 
@@ -236,7 +235,7 @@ class _Published:
             lines[line.first.task, line.first.backbone, line.first.shots].append(line)
         return cls(rows, lines)
 
-    def find(self, ranking: Ranking, name: str, key: _Key) -> list[PublishedRow]:
+    def find(self, ranking: Ranking, name: str, key: Key) -> list[PublishedRow]:
         """The rows of a set, or the means over shifts of whole lines; originals first."""
         place = (ranking.task, ranking.backbone, key.shots)
         if name == MEAN:

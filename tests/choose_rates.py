@@ -1,0 +1,166 @@
+"""Choose the learning rates and strengths of ``suites/miniature.yaml`` on ID validation data.
+
+Every trained method is tried on the same small grid: its rate and, if it has one, its strength,
+each times a few factors. Of the settings whose ID validation score, in the mean over tasks, is
+within one standard error of the best, the one whose weights moved least is chosen: the gentlest
+that ID validation cannot tell from the best. No shift is looked at.
+
+    python -m tests.choose_rates --results /tmp/rates --to results/example/rates.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from shiftbench import Leaderboard, Suite, run
+from shiftbench.core.files import written_atomically
+
+MINIATURE = Path("suites/miniature.yaml")
+RATES = (0.2, 0.4, 1.0)
+STRENGTHS = (0.3, 1.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What is tried of a method: ``rate`` and ``strength`` times the factors.
+
+    Attributes:
+        rate: the largest learning rate.
+        strength: of the field called ``field``; 0 if there is none.
+        field: what else the method's strength is a field of, if anything.
+    """
+
+    rate: float
+    strength: float = 0.0
+    field: str = ""
+
+    def settings(self) -> Iterator[dict[str, float]]:
+        """All settings, each with its fields' values."""
+        strengths = STRENGTHS if self.field else (1.0,)
+        for rate, strength in itertools.product(RATES, strengths):
+            yield {"lr": _short(self.rate * rate)} | (
+                {self.field: _short(self.strength * strength)} if self.field else {}
+            )
+
+
+GRID = {
+    "full": Tried(5e-4),
+    "linear-probe": Tried(1e-2),
+    "lp-ft": Tried(5e-4),
+    "l2-sp": Tried(5e-4, 0.01, "strength"),
+    "ema": Tried(5e-4),
+    "swa": Tried(5e-4),
+    "full-frozen-head": Tried(5e-4),
+    "lora": Tried(5e-3),
+    "bitfit": Tried(5e-3),
+    "freeze-embedding": Tried(5e-2),
+    "saft": Tried(2e-3),
+    "random-mask": Tried(2e-2),
+    "flyp": Tried(5e-4),
+}
+
+
+def main() -> None:
+    """Try all settings of the methods that are asked for, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_AsItIs)
+    parser.add_argument("--results", type=Path, required=True, help="folder of the trainings")
+    parser.add_argument("--to", type=Path, required=True, help="CSV file of the table")
+    parser.add_argument("--method", action="append", choices=GRID, help="one of them; else all")
+    asked = parser.parse_args()
+    labels = asked.method or list(GRID)
+    asked.results.mkdir(parents=True, exist_ok=True)
+    file = asked.results / "rates.yaml"
+    file.write_text(yaml.safe_dump(suite(labels)), encoding="utf-8")
+    run(Suite.load(file), results=asked.results, executor="ray")
+    rows = [row for label in labels for row in table(label, asked.results)]
+    with written_atomically(asked.to) as temporary, temporary.open("w", newline="") as text:
+        writer = csv.DictWriter(text, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        if row["chosen"]:
+            print(row)
+
+
+def suite(labels: list[str]) -> dict[str, Any]:
+    """The suite of all settings of methods, and of the parents that they need as they are."""
+    of = yaml.safe_load(MINIATURE.read_text(encoding="utf-8"))
+    methods = {}
+    for label in labels:
+        entry = of["methods"][label] or {}
+        parent = entry.get("parent")
+        if parent is not None:
+            methods[parent] = of["methods"][parent]
+        for changed in GRID[label].settings():
+            methods[_name(label, changed)] = {"method": label} | entry | changed
+    kept = {key: of[key] for key in ("data", "backbones", "tasks")}
+    return kept | {"methods": methods, "seeds": [0], "budget": {"evaluation_images": 200}}
+
+
+def table(label: str, results: Path) -> list[dict[str, Any]]:
+    """A row for each setting of a method: its ID validation score, its distance, if chosen."""
+    board = Leaderboard(results)
+    scores, distances = {}, {}
+    settings = {_name(label, changed): changed for changed in GRID[label].settings()}
+    for name in settings:
+        of = [
+            row
+            for row in board.records()
+            if name in (row.label, *row.also_called)
+            and row.evaluation_set == "id-val"
+            and row.primary
+        ]
+        scores[name] = np.array([[row.value, row.n] for row in sorted(of, key=lambda r: r.task)])
+        distances[name] = float(np.mean([row.distance or 0.0 for row in of]))
+    chosen = choose(scores, distances)
+    return [
+        {
+            "method": label,
+            "lr": changed["lr"],
+            "field": GRID[label].field,
+            "strength": changed.get(GRID[label].field, ""),
+            "id_val": round(float(scores[name][:, 0].mean()), 4),
+            "distance": round(distances[name], 4),
+            "chosen": "yes" if name == chosen else "",
+        }
+        for name, changed in settings.items()
+    ]
+
+
+def choose(scores: Mapping[str, np.ndarray[Any, Any]], distances: Mapping[str, float]) -> str:
+    """The setting that moved least of those within one standard error of the best.
+
+    Args:
+        scores: for each setting an array (tasks, 2) of an accuracy and its number of examples.
+        distances: of the weights from the pretrained ones, for each setting.
+    """
+    mean = {name: values[:, 0].mean() for name, values in scores.items()}
+    best = max(mean, key=lambda name: mean[name])
+    accuracy, n = scores[best].T
+    error = np.sqrt((accuracy * (1 - accuracy) / n).sum()) / len(n)
+    within = [name for name in mean if mean[name] >= mean[best] - error]
+    return min(within, key=lambda name: distances[name])
+
+
+def _name(label: str, changed: Mapping[str, float]) -> str:
+    return "-".join([label, *(f"{value:g}".replace("+", "") for value in changed.values())])
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.2g}")
+
+
+class _AsItIs(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description."""
+
+
+if __name__ == "__main__":
+    main()
