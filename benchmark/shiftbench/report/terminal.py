@@ -13,6 +13,7 @@ from shiftbench.report.over_tasks import OverallRanking
 from shiftbench.report.ranking import RankedMethod, Ranking
 from shiftbench.report.scale import NONE
 from shiftbench.report.scores import MEAN
+from shiftbench.report.trade import trade_of, trade_over_tasks
 from shiftbench.report.words import (
     MARK,
     NOTE,
@@ -48,6 +49,9 @@ def print_report(console: Console, report: Report) -> None:
         print_ranking(console, of_ranking)
     for across in report.overall:
         print_overall(console, across.ranking)
+        of = report.rankings[0].ranking.methods
+        reference = next((method.name for method in of if method.reference), None)
+        _print_trade(console, trade_over_tasks(across.ranking, reference))
         print_answer(console, across.answer)
     if report.rankings:
         console.print(f"[dim]{escape(NOTE)}[/dim]\n")
@@ -108,6 +112,7 @@ def print_ranking(console: Console, of_ranking: RankingReport) -> None:
         table.add_row(*map(escape, cells), style="dim" if method.rank is None else None)
     console.print(f"[bold]{escape(title_of(ranking))}[/bold]")
     console.print(table)
+    _print_trade(console, trade_of(ranking))
     print_answer(console, of_ranking.answer)
     if len(shifts) > len(shown):
         console.print(f"[dim]{len(shifts) - len(shown)} more shifts are in the Markdown.[/dim]")
@@ -132,6 +137,11 @@ def print_overall(console: Console, ranking: OverallRanking) -> None:
     console.print(f"[bold]{escape(title_of(ranking))}[/bold]")
     console.print(table)
     console.print(f"[dim]{escape(tasks_of(ranking))}[/dim]\n")
+
+
+def _print_trade(console: Console, text: str | None) -> None:
+    if text is not None:
+        console.print(text, markup=False)
 
 
 def print_answer(console: Console, answer: Answer) -> None:
