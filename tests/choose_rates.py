@@ -53,7 +53,7 @@ class Tried:
 
 GRID = {
     "full": Tried(5e-4),
-    "linear-probe": Tried(1e-2),
+    "linear-probe": Tried(1e-1),
     "lp-ft": Tried(5e-4),
     "l2-sp": Tried(5e-4, 0.01, "strength"),
     "ema": Tried(5e-4),

@@ -47,7 +47,7 @@ methods:
     search: {n_trials: 8, inner_steps: 4, sampler: random, finalists: 0}
 seeds: [0, 1]
 budget: {steps: 24, evaluation_images: 100}
-resources: {workers: 2, max_trials: 1, limits: {stall_s: 30, idle_worker_s: 5}}
+resources: {workers: 2, max_trials: 1, limits: {stall_s: 60, idle_worker_s: 5}}
 """
 DISK_BYTES = 256 * 2**20
 END_S = 900.0

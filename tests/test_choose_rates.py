@@ -1,0 +1,35 @@
+"""The rule by which the miniature's rates and strengths are chosen."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import yaml
+
+from tests.choose_rates import GRID, MINIATURE, choose, suite
+
+
+def test_the_gentlest_setting_within_one_standard_error_of_the_best_is_chosen() -> None:
+    n = 100
+    error = math.sqrt(0.9 * 0.1 / n + 0.8 * 0.2 / n) / 2  # of the mean over two tasks
+    scores = {
+        "best": [[0.9, n], [0.8, n]],
+        "within": [[0.9 - error, n], [0.8 - 0.9 * error, n]],
+        "beyond": [[0.9 - 1.1 * error, n], [0.8 - error, n]],
+    }
+    arrays = {name: np.array(values) for name, values in scores.items()}
+    moved = {"best": 2.0, "within": 1.0, "beyond": 0.1}
+    assert choose(arrays, moved) == "within"
+    assert choose(arrays, moved | {"best": 0.5}) == "best"
+
+
+def test_every_setting_of_the_grid_is_a_method_of_the_suite() -> None:
+    methods = yaml.safe_load(MINIATURE.read_text())["methods"]
+    assert set(GRID) <= set(methods)
+    tried = suite(["l2-sp", "lp-ft"])["methods"]
+    assert len([name for name in tried if name.startswith("l2-sp-")]) == 9
+    assert "linear-probe" in tried  # the parent, as it is
+    assert tried["l2-sp-0.0001-0.03"] == methods["l2-sp"] | {
+        "method": "l2-sp", "lr": 1e-4, "strength": 0.03,
+    }  # fmt: skip
