@@ -1,9 +1,9 @@
 """Choose the learning rates and strengths of ``suites/miniature.yaml`` on ID validation data.
 
 Every trained method is tried on the same small grid: its rate and, if it has one, its strength,
-each times a few factors. Of the settings whose ID validation score, in the mean over tasks, is
-within one standard error of the best, the one whose weights moved least is chosen: the gentlest
-that ID validation cannot tell from the best. No shift is looked at.
+each times a few factors. Of the settings whose ID validation score, in the mean over tasks, ties
+with the best at the 5 % level, the one whose weights moved least is chosen: the gentlest that ID
+validation cannot tell from the best. No shift is looked at.
 
     python -m tests.choose_rates --results /tmp/rates --to results/example/rates.csv
 """
@@ -26,6 +26,7 @@ from shiftbench.core.files import written_atomically
 MINIATURE = Path("suites/miniature.yaml")
 RATES = (0.2, 0.4, 1.0)
 STRENGTHS = (0.3, 1.0, 3.0)
+NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def table(label: str, results: Path) -> list[dict[str, Any]]:
         of = [
             row
             for row in board.records()
-            if name in (row.label, *row.also_called)
+            if name in (row.label, *(row.also_called or ()))
             and row.evaluation_set == "id-val"
             and row.primary
         ]
@@ -136,18 +137,28 @@ def table(label: str, results: Path) -> list[dict[str, Any]]:
 
 
 def choose(scores: Mapping[str, np.ndarray[Any, Any]], distances: Mapping[str, float]) -> str:
-    """The setting that moved least of those within one standard error of the best.
+    """The setting that moved least of those that tie with the best.
 
     Args:
         scores: for each setting an array (tasks, 2) of an accuracy and its number of examples.
         distances: of the weights from the pretrained ones, for each setting.
     """
     mean = {name: values[:, 0].mean() for name, values in scores.items()}
+    variance = {name: _variance_of_mean(values) for name, values in scores.items()}
     best = max(mean, key=lambda name: mean[name])
-    accuracy, n = scores[best].T
-    error = np.sqrt((accuracy * (1 - accuracy) / n).sum()) / len(n)
-    within = [name for name in mean if mean[name] >= mean[best] - error]
-    return min(within, key=lambda name: distances[name])
+    tied = [
+        name
+        for name in mean
+        if mean[best] - mean[name] <= NORMAL_95 * np.sqrt(variance[best] + variance[name])
+    ]
+    return min(tied, key=lambda name: distances[name])
+
+
+def _variance_of_mean(values: np.ndarray[Any, Any]) -> float:
+    """Of the mean of accuracies; one more right and one more wrong keep it from 0 (Agresti)."""
+    accuracy, n = values.T
+    smoothed = (accuracy * n + 1) / (n + 2)
+    return float((smoothed * (1 - smoothed) / (n + 2)).sum() / len(n) ** 2)
 
 
 def _name(label: str, changed: Mapping[str, float]) -> str:

@@ -10,18 +10,21 @@ import yaml
 from tests.choose_rates import GRID, MINIATURE, choose, suite
 
 
-def test_the_gentlest_setting_within_one_standard_error_of_the_best_is_chosen() -> None:
-    n = 100
-    error = math.sqrt(0.9 * 0.1 / n + 0.8 * 0.2 / n) / 2  # of the mean over two tasks
+def test_the_gentlest_setting_that_ties_with_the_best_is_chosen() -> None:
+    n = 10**6  # where one more right and one more wrong make no difference
+    each = 0.9 * 0.1 / n + 0.8 * 0.2 / n  # variance of the sum over two tasks
+    least = 1.96 * math.sqrt(2 * each) / 2  # that tells two means apart
     scores = {
         "best": [[0.9, n], [0.8, n]],
-        "within": [[0.9 - error, n], [0.8 - 0.9 * error, n]],
-        "beyond": [[0.9 - 1.1 * error, n], [0.8 - error, n]],
+        "within": [[0.9 - least, n], [0.8 - 0.9 * least, n]],
+        "beyond": [[0.9 - 1.1 * least, n], [0.8 - least, n]],
     }
     arrays = {name: np.array(values) for name, values in scores.items()}
     moved = {"best": 2.0, "within": 1.0, "beyond": 0.1}
     assert choose(arrays, moved) == "within"
     assert choose(arrays, moved | {"best": 0.5}) == "best"
+    few = {"best": np.array([[1.0, 120]]), "gentle": np.array([[0.992, 120]])}
+    assert choose(few, {"best": 1.0, "gentle": 0.5}) == "gentle"
 
 
 def test_every_setting_of_the_grid_is_a_method_of_the_suite() -> None:
