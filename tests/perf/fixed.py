@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from shiftbench.evaluation import predictions
-from shiftbench.evaluation.examples import Examples
+from shiftbench.evaluation.examples import of_logits
 from shiftbench.leaderboard.files import COPY
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import done
@@ -133,7 +133,9 @@ def _write_run(results: Path, task: int, method: int, seed: int, n: int) -> None
         labels = np.arange(n) % 10
         right = rng.random(n) < 0.4 + method / 250
         answers = np.where(right, labels, (labels + 1 + rng.integers(0, 9, n)) % 10)
-        tables.append(predictions.table_of(name, "", ids, Examples(labels, answers, {})))
+        logits = rng.normal(size=(n, 10))
+        logits[np.arange(n), answers] = logits.max(axis=1) + 1
+        tables.append(predictions.table_of(name, "", ids, of_logits(labels, logits, {})))
         rows += results_of({name: float(right.mean())})
     facts = info(
         run_id,

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 from shiftbench.leaderboard.schema import done
-from shiftbench.report.answer import ID_LIMIT, RULE, SAME_COST, difference
+from shiftbench.report.answer import ID_LIMIT, RULE, SAME_COST
 from shiftbench.report.answer_words import reasons, without_common
+from shiftbench.report.differences import difference
 from shiftbench.report.html.page import render
 from shiftbench.report.model import build
 from shiftbench.report.scores import Estimate

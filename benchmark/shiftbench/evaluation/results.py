@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+OTHER_CLASSES = "other_classes"
+"""The key of a run's ``details`` that says what named the classes of other tasks' sets."""
+
 Selection = Literal["fixed", "id-val", "ood-val", "oracle"]
-Role = Literal["id-val", "id-test", "ood-val", "shift"]
+Role = Literal["id-val", "id-test", "ood-val", "shift", "also", "outliers"]
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,17 @@ class Result:
 def role_of(evaluation_set: str) -> Role:
     """The role of one of a task's sets: those that have no name of their own are its shifts.
 
-    A part of the ID test set (``id-test-on-imagenet-a-classes``) has its role.
+    A part of the ID test set (``id-test-on-imagenet-a-classes``) has its role, and sets that are
+    scored beside (``also-cifar10``, ``outliers-textures``) have those of their own.
     """
     match evaluation_set:
         case "id-val" | "id-test" | "ood-val":
             return evaluation_set
         case _ if evaluation_set.startswith("id-test-on-"):
             return "id-test"
+        case _ if evaluation_set.startswith("also-"):
+            return "also"
+        case _ if evaluation_set.startswith("outliers-"):
+            return "outliers"
         case _:
             return "shift"

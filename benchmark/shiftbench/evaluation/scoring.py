@@ -15,7 +15,7 @@ from shiftbench.evaluation.metrics.base import Metric
 from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.evaluation.predictions import examples_of
 from shiftbench.evaluation.resampling import resampled_counts, resampled_kinds
-from shiftbench.evaluation.results import Result, Score, Selection
+from shiftbench.evaluation.results import Result, Score, Selection, role_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -144,7 +144,10 @@ def results_of(prediction: Prediction) -> list[Result]:
         InputError: the headline cannot be had from these predictions.
     """
     examples = examples_of(prediction.table)
-    texts = recorded_metrics(prediction.metric, prediction.also)
+    outliers = role_of(prediction.evaluation_set) == "outliers"  # no answer is right there
+    texts = (
+        (prediction.metric,) if outliers else recorded_metrics(prediction.metric, prediction.also)
+    )
     return [
         Result(
             variant=prediction.variant,

@@ -114,8 +114,12 @@ class Checked:
 
 
 def fingerprints_of(task: Task, sets: Mapping[SetKey, SetState]) -> dict[str, str]:
-    """Fingerprints of a task's training set and of every evaluation set, by name."""
-    states = {name: sets[task.name, name] for name in evaluation_metrics(task)}
+    """Fingerprints of a task's training set and of every evaluation set, by name.
+
+    Sets that are scored beside are not among them: with other files they are scored again, and
+    nothing is trained again.
+    """
+    states = {name: sets[task.name, name] for name in evaluation_metrics(task.without_also())}
     train = {"train": states["id-val"].train_fingerprint}
     return train | {name: state.fingerprint for name, state in states.items()}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import pyarrow as pa
 
 from shiftbench.execution.begun import Begun
+from shiftbench.execution.beside import to_evaluate
 from shiftbench.execution.measured import measured_speeds
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.sizes import Sizes
@@ -207,6 +208,7 @@ def plan_state(
 
     table = read(results)
     ended = {run.run_id: run for run in runs(table)}
+    more = to_evaluate(plan, table)
     estimator = Estimator.of(plan, table, results, root, device)
     groups = []
     searches: set[str] = set()
@@ -215,7 +217,7 @@ def plan_state(
         # A label of equal settings may have runs of its own: of seeds that others ask it for.
         for first in dict.fromkeys(run.label for run in of_label):
             of_group = [run for run in of_label if run.label == first]
-            states = [_state(run, ended, elsewhere) for run in of_group]
+            states = [_state(run, ended, elsewhere, more) for run in of_group]
             todo = [run for run, state in zip(of_group, states, strict=True) if state != "done"]
             costs = [estimator.cost(run) for run in todo]
             for run in todo:
@@ -241,10 +243,15 @@ def plan_state(
     return PlanState(tuple(groups), failures, estimator, longest, max(peaks, default=None))
 
 
-def _state(run: Run, ended: Mapping[str, Row | FailedRun], elsewhere: Collection[str]) -> State:
+def _state(
+    run: Run,
+    ended: Mapping[str, Row | FailedRun],
+    elsewhere: Collection[str],
+    more: Collection[str],
+) -> State:
     if run.id in elsewhere:
         return "done"
-    return ended[run.id].status if run.id in ended else "left"
+    return ended[run.id].status if run.id in ended and run.id not in more else "left"
 
 
 class Estimator:

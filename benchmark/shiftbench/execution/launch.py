@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from shiftbench.data.roots import resolve
 from shiftbench.data.sources.base import read_once
+from shiftbench.execution.beside import lacking
 from shiftbench.execution.checked import Checked
 from shiftbench.execution.cost import plan_state
 from shiftbench.execution.damage import set_damaged_aside
@@ -159,6 +160,9 @@ def _left(plan: Plan, results: Path, checked: Checked, leases: Leases, console: 
     )
     if redone:
         console.print(f"{len(redone)} runs were done on other data files and are done again")
+    if more := lacking(plan, results, checked.sets) & done:
+        console.print(f"{len(more)} runs are done, and are evaluated on more sets")
+        done -= more
     todo = plan.runs.keys() - done
     console.print(f"{len(plan.runs)} runs: {len(done)} done, {len(todo)} to do")
     return _Left(todo, redone, known)

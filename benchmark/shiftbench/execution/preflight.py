@@ -16,7 +16,7 @@ from shiftbench.core.provenance import submitted
 from shiftbench.data.audit import check_overlap, unreadable
 from shiftbench.data.images import NONE_UNREADABLE, Unreadable
 from shiftbench.data.sources.base import read_once
-from shiftbench.data.tasks.definition import whole_set
+from shiftbench.data.tasks.definition import beside, whole_set
 from shiftbench.data.tasks.opening import open_task
 from shiftbench.data.verify import check
 from shiftbench.execution.checked import Checked, SetKey, SetState, ood_val_of, remembered
@@ -332,5 +332,6 @@ def outdated(plan: Plan, results: Path, states: Mapping[SetKey, SetState]) -> se
         run_id
         for run_id, status, name, *recorded in rows
         if status == "done"
+        and not beside(name)
         and tuple(recorded) != states[plan.runs[run_id].task.name, whole_set(name)][:3]
     }

@@ -18,7 +18,7 @@ from shiftbench.data.prompts import Prompts
 from shiftbench.data.roots import resolve
 from shiftbench.data.store import Store
 from shiftbench.data.subsets import draw
-from shiftbench.data.tasks.definition import Task
+from shiftbench.data.tasks.definition import Task, beside
 from shiftbench.data.tasks.opening import open_ood_val, open_task
 from shiftbench.evaluation.features import FeatureStore, arithmetic, key_of, versions
 from shiftbench.evaluation.inference import Array, Pixels, image_features
@@ -249,6 +249,11 @@ class Workspace:
             (run.backbone, prompts, text), lambda: self._zero_shot_classifier(run, prompts, text)
         )
 
+    def temperature(self, run: Run) -> float:
+        """By which the run's pretrained model multiplies cosines: the norm of its head's rows."""
+        rows = self.zero_shot(run, self.data(run).prompts).head.weight
+        return float(rows[0].detach().double().norm())
+
     def _zero_shot_classifier(self, run: Run, prompts: Prompts, text: bool) -> ImageClassifier:
         backbone = self.backbone(run)
 
@@ -284,7 +289,8 @@ class Workspace:
         """
 
         def images() -> int:
-            once = sum(len(images) for _, images in self.data(run).evaluation.values())
+            own = (of for name, of in self.data(run).evaluation.items() if not beside(name))
+            once = sum(len(images) for _, images in own)
             alike = (
                 of
                 for of in self.runs.values()

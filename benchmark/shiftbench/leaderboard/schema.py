@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import pyarrow as pa
 
 from shiftbench.data.sources.registry import plugin_origins as source_origins
+from shiftbench.data.tasks.definition import IN_NO_IDENTITY
 from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.evaluation.metrics.registry import plugin_origins as metric_origins
 from shiftbench.evaluation.results import Result, Role, Selection, role_of
@@ -213,7 +214,9 @@ class Row(RunInfo):
         ),
     ]
     evaluation_set: Annotated[str, Column("name of the evaluation set in the task")]
-    role: Annotated[Role, Column("what the set is for: `id-val`, `id-test`, `ood-val` or `shift`")]
+    role: Annotated[
+        Role, Column("what the set is for: `id-val`, `id-test`, `ood-val`, `shift`, or `also`")
+    ]
     metric: Annotated[str, Column("name of the metric")]
     primary: Annotated[bool, Column("true if this is the set's headline metric")]
     value: Annotated[float, Column("the metric's value", "of the metric; accuracies are fractions")]
@@ -349,10 +352,10 @@ def task_digest(task: Task) -> str:
 
     The code of plugins that read its images or score on them is a part of the definition.
     """
-    recorded = task.recorded()
+    recorded = task.recorded().without_also()
     sources, metrics = source_origins(recorded), metric_origins(metrics_named(recorded, None))
     code = ({"sources": sources} if sources else {}) | ({"metrics": metrics} if metrics else {})
-    return digest(recorded.model_dump(mode="json") | code)
+    return digest(recorded.model_dump(mode="json", exclude={*IN_NO_IDENTITY}) | code)
 
 
 def shifts_of(task: Task) -> tuple[str, ...]:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.leaderboard.schema import Row
+from shiftbench.report.differences import Difference, difference
 from shiftbench.report.over_tasks import OverallRanking
 from shiftbench.report.ranking import RankedMethod, Ranking, Variant
+from shiftbench.report.regret import ID_VAL, Regret, mean_regret, pool_of, regret_of
 from shiftbench.report.runs import NOT_RUN, Runs
 from shiftbench.report.scale import Scale
 from shiftbench.report.scores import MEAN, Estimate
 from shiftbench.report.ties import Ties
 
-ID_VAL = "id-val"
 BLIND = ("fixed", ID_VAL)
 """Selections that look at no OOD data."""
 ID_LIMIT = 0.01
@@ -31,15 +32,6 @@ RULE = (
     "counts, and of those that tie with it the cheapest; costs within a factor of "
     f"{SAME_COST:g} count as equal."
 )
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One score minus another, with its 95 % interval where both have one."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -84,23 +76,6 @@ class OnShift:
     score: Estimate
     reference: Estimate | None
     change: Difference | None
-
-
-@dataclass(frozen=True)
-class Regret:
-    """What choosing by ID validation alone costs, among all variants of the candidates.
-
-    Attributes:
-        chosen: label and variant of the best on ID validation; ``None`` for a mean over tasks, in
-            each of which another may be.
-        best: label and variant of the best on the test shifts, which nobody can know: the oracle.
-        loss: mean OOD of the oracle minus that of the chosen one; its interval does not know that
-            the oracle was picked for being high.
-    """
-
-    chosen: str | None
-    best: str | None
-    loss: Difference
 
 
 @dataclass(frozen=True)
@@ -163,9 +138,14 @@ def answer(ranking: Ranking, ties: Ties, runs: Runs) -> Answer:
         own, other = (ties.letters.get(candidate.name) for candidate in (first, second))
         return None if own is None or other is None else bool(set(own) & set(other))
 
+    variants = eligible_variants(ranking, runs)
+    return recommend(candidates, scale, tie, regret_of(pool_of(variants)))
+
+
+def eligible_variants(ranking: Ranking, runs: Runs) -> list[Variant]:
+    """Every variant of the methods that were trained here and chosen without OOD data."""
     eligible = {m.label for m in ranking.methods if _eligible(m, runs)}
-    variants = [variant for variant in ranking.variants if variant.label in eligible]
-    return recommend(candidates, scale, tie, _regret(variants))
+    return [variant for variant in ranking.variants if variant.label in eligible]
 
 
 def answer_over_tasks(
@@ -209,7 +189,7 @@ def answer_over_tasks(
         for method in ranking.methods
     ]
     regrets = [answer.regret for _, answer in found if answer.regret is not None]
-    regret = _mean_regret(regrets) if len(regrets) == len(found) else None
+    regret = mean_regret(regrets) if len(regrets) == len(found) else None
     return recommend(candidates, ranking.scale, lambda first, second: None, regret)
 
 
@@ -264,19 +244,6 @@ def recommend(
         left_out=tuple(c.name for c in eligible if c not in able),
         regret=regret,
     )
-
-
-def difference(first: Estimate, second: Estimate) -> Difference:
-    """The first minus the second, as if they were independent: rather too wide than too narrow."""
-    from shiftbench.evaluation.intervals import of_difference
-
-    value = first.mean - second.mean
-    ends = (first.low, first.high, second.low, second.high)
-    if first is second or any(end is None for end in ends):
-        nothing = 0.0 if first is second else None
-        return Difference(value, nothing, nothing)
-    low, high = of_difference(*((e.mean, e.low or 0.0, e.high or 0.0) for e in (first, second)))
-    return Difference(value, low, high)
 
 
 def _too_low(score: Estimate, best: Estimate) -> bool:
@@ -350,35 +317,3 @@ def _on_shift(name: str, recipe: Candidate, reference: Candidate | None) -> OnSh
 
 def _change(on: OnShift) -> float:
     return math.inf if on.change is None else on.change.value
-
-
-def _regret(variants: Iterable[Variant]) -> Regret | None:
-    """Of choosing among variants by ID validation; ``None`` where fewer than two have its score."""
-    pool = []
-    for variant in variants:
-        id_val, mean_ood = variant.scores.by_set.get(ID_VAL), variant.scores.mean_ood
-        if id_val is not None and mean_ood is not None:
-            name = " ".join(filter(None, (variant.label, variant.variant)))
-            pool.append((name, id_val, mean_ood))
-    if len(pool) < 2:
-        return None
-    pool.sort(key=lambda of: of[0])  # of equal scores the first name: never the better OOD
-    chosen = max(pool, key=lambda of: of[1].mean)
-    best = max(pool, key=lambda of: of[2].mean)
-    return Regret(chosen[0], best[0], difference(best[2], chosen[2]))
-
-
-def _mean_regret(regrets: Sequence[Regret]) -> Regret:
-    """The mean over tasks, each of which is chosen for on its own."""
-    from shiftbench.evaluation.intervals import of_mean
-
-    losses = [regret.loss for regret in regrets]
-    known = [
-        (loss.value, loss.low, loss.high)
-        for loss in losses
-        if loss.low is not None and loss.high is not None
-    ]
-    value = sum(loss.value for loss in losses) / len(losses)
-    if len(known) < len(losses):
-        return Regret(None, None, Difference(value, None, None))
-    return Regret(None, None, Difference(value, *of_mean(*zip(*known, strict=True))))

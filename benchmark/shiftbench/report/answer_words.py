@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shiftbench.report.answer import Answer, Candidate, Difference, OnShift, Regret
+from shiftbench.report.answer import Answer, Candidate, OnShift
+from shiftbench.report.differences import Difference
 from shiftbench.report.model import Report
+from shiftbench.report.regret import Regret
 from shiftbench.report.scale import NONE, Scale
 from shiftbench.report.scores import Estimate
 from shiftbench.report.words import duration, short, title_of

@@ -6,16 +6,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from shiftbench.core.files import written_atomically
-from shiftbench.data.tasks.definition import ID_TEST
-from shiftbench.report import measures
+from shiftbench.data.tasks.definition import ID_TEST, OUTLIERS
+from shiftbench.report import corruptions, detection, forgetting, measures, regret
 from shiftbench.report.answer import RULE
 from shiftbench.report.answer_words import (
     ANSWER_HEADER,
     answer_cells,
     answers,
+    change_text,
     reasons,
     with_interval,
 )
+from shiftbench.report.forgetting import Forgetting
 from shiftbench.report.model import RankingReport, Report
 from shiftbench.report.movements import Movement
 from shiftbench.report.over_tasks import BaseToNew, OverallRanking
@@ -28,6 +30,7 @@ from shiftbench.report.tradeoffs import Tradeoff
 from shiftbench.report.words import (
     MARK,
     NOTE,
+    OTHERS,
     RESULTS,
     TRADEOFFS,
     duration,
@@ -104,7 +107,8 @@ def _ranking(of_ranking: RankingReport) -> list[str]:
     header = ["#", "tied", "method", *([RESULTS] if origin else []), "selection", "seeds", "ID"]
     gaps = of_ranking.measures.main_sets
     header += [*map(short, shifts), "OOD", "95 % of OOD"]
-    header += [*(f"ECE {short(name)}" for name in gaps), "cost"]
+    header += [*(f"ECE {short(name)}" for name in gaps)]
+    header += [*([OTHERS] if of_ranking.forgetting else []), "cost"]
     rows = [_row(of_ranking, method, shifts, gaps, origin=origin) for method in ranking.methods]
     parts = [f"## {escaped(title_of(ranking))}", escaped(metrics_of(ranking)), escaped(ties.note)]
     parts += [_table(header, rows, left={"method", "selection", "tied", RESULTS})]
@@ -112,6 +116,15 @@ def _ranking(of_ranking: RankingReport) -> list[str]:
         parts += [TRADEOFFS, _tradeoffs(of_ranking.tradeoffs)]
     if of_ranking.measures:
         parts += [measures.NOTE, _measures(of_ranking)]
+    if sets := of_ranking.measures.outliers:
+        parts += [detection.NOTE, _detection(of_ranking, sets)]
+    if of_ranking.rules:
+        parts += [regret.NOTE, _rules(of_ranking.rules)]
+    if found := of_ranking.corruptions:
+        rows = [[name, *corruptions.cells(found, name)] for name in found.methods]
+        parts += [found.note, _table(["method", *corruptions.header(found)], rows, left={"method"})]
+    if of_ranking.forgetting:
+        parts += [forgetting.NOTE, _forgetting(of_ranking.forgetting)]
     return parts
 
 
@@ -135,6 +148,7 @@ def _row(
         *(score_text(ranking, method, name, spread=True) for name in (ID_TEST, *shifts, MEAN)),
         interval or NONE,
         *(of_ranking.measures.text(method.name, name, measures.ECE) for name in gaps),
+        *([others.change_text(method.name)] if (others := of_ranking.forgetting) else []),
         duration(method.cost_seconds),
     ]
 
@@ -148,6 +162,56 @@ def _measures(of_ranking: RankingReport) -> str:
         if method.name in found.estimates
     ]
     return _table(header, rows, left={"method"})
+
+
+def _detection(of_ranking: RankingReport, sets: Sequence[str]) -> str:
+    rows = [
+        [
+            method,
+            name.removeprefix(OUTLIERS),
+            *(
+                ACCURACY.text(None if one is None else one.mean)
+                for one in (of_sets.get(name, {}).get(text) for text in detection.HEADINGS)
+            ),
+        ]
+        for name in sets
+        for method, of_sets in of_ranking.measures.estimates.items()
+    ]
+    header = ["method", "against", *detection.HEADINGS.values()]
+    return _table(header, rows, left={"method", "against"})
+
+
+def _rules(found: Sequence[regret.Rule]) -> str:
+    header = ["rule", "takes", "OOD", "worst shift", "regret"]
+    rows = [
+        [
+            rule.name,
+            rule.takes,
+            NONE if rule.mean_ood is None else with_interval(rule.mean_ood, ACCURACY),
+            NONE
+            if rule.worst is None
+            else f"{short(rule.worst[0])} {with_interval(rule.worst[1], ACCURACY)}",
+            change_text(rule.regret, ACCURACY),
+        ]
+        for rule in found
+    ]
+    return _table(header, rows, left={"rule", "takes"})
+
+
+def _forgetting(found: Forgetting) -> str:
+    text = ACCURACY.text
+    header = ["method", "classes named by", *found.tasks, "mean", "change"]
+    rows = [
+        [
+            of.name,
+            of.named_by or NONE,
+            *(text(of.scores[task].mean) for task in found.tasks),
+            text(of.mean.mean),
+            change_text(of.change, ACCURACY),
+        ]
+        for of in found.methods.values()
+    ]
+    return _table(header, rows, left={"method", "classes named by"})
 
 
 def _tradeoffs(found: Sequence[Tradeoff]) -> str:

@@ -12,11 +12,13 @@ from typing import TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.data.tasks.definition import ID_TEST, OUTLIERS
 from shiftbench.evaluation.metrics.base import Metric
 from shiftbench.evaluation.metrics.registry import metric
+from shiftbench.report.corruptions import corruption_of
+from shiftbench.report.detection import detected
 from shiftbench.report.ranking import Ranking
-from shiftbench.report.reading import Reader, ranked_methods, sets_of
+from shiftbench.report.reading import Reader, outliers_of, ranked_methods, sets_of
 from shiftbench.report.scale import scale_of
 from shiftbench.report.scores import MEAN, Estimate, over_seeds
 from shiftbench.report.words import short
@@ -67,8 +69,19 @@ class Measures:
     @property
     def single_sets(self) -> tuple[str, ...]:
         """The shifts that there are numbers of, where there are several."""
-        shifts = tuple(name for name in self.sets if name not in (ID_TEST, MEAN))
+        shifts = tuple(
+            name
+            for name in self.sets
+            if name not in (ID_TEST, MEAN)
+            and not corruption_of(name)
+            and not name.startswith(OUTLIERS)
+        )
         return shifts if len(shifts) > 1 else ()
+
+    @property
+    def outliers(self) -> tuple[str, ...]:
+        """The sets of images of none of the classes that there are numbers of."""
+        return tuple(name for name in self.sets if name.startswith(OUTLIERS))
 
     def get(self, method: str, set_name: str, name: str) -> Estimate | None:
         """A method's number; ``None`` where it is not known."""
@@ -90,11 +103,18 @@ def values(ranking: Ranking, reader: Reader) -> Values:
     found: Values = {}
     for method in ranked_methods(ranking):
         for name in sets_of(ranking):
-            tables = [reader.find(m.run_id, m.variant, ranking, name) for m in method.members]
-            of_runs = [{} if table is None else _measured(table) for table in tables]
+            of_runs = []
+            for member in method.members:
+                here = reader.find(member.run_id, member.variant, ranking, name)
+                if name.startswith(OUTLIERS):
+                    inside = reader.find(member.run_id, member.variant, ranking, ID_TEST)
+                    of_runs.append(detected(inside, here))
+                else:
+                    of_runs.append({} if here is None else _measured(here))
             if all(of_runs):
+                texts = [text for text in of_runs[0] if all(text in of_run for of_run in of_runs)]
                 found.setdefault(method.name, {})[name] = {
-                    text: [of_run[text] for of_run in of_runs] for text in HEADINGS
+                    text: [of_run[text] for of_run in of_runs] for text in texts
                 }
     return found
 
@@ -117,7 +137,7 @@ def measures(ranking: Ranking, found: Values) -> Measures:
                 for name, of in of_sets.items()
             }
     known = {name for of in estimates.values() for name in of}
-    order = (ID_TEST, MEAN, *ranking.shifts)
+    order = (ID_TEST, MEAN, *ranking.shifts, *outliers_of(ranking))
     return Measures(estimates, tuple(name for name in order if name in known))
 
 

@@ -22,7 +22,7 @@ from shiftbench.leaderboard.schema import (
     failures,
     rows,
 )
-from shiftbench.report.answer import Answer, answer, answer_over_tasks
+from shiftbench.report.answer import Answer, answer, answer_over_tasks, eligible_variants
 from shiftbench.report.cloud import (
     BaselinePoint,
     CloudPoint,
@@ -32,13 +32,16 @@ from shiftbench.report.cloud import (
     cloud,
     shipped_baselines,
 )
+from shiftbench.report.corruptions import Corruptions, corruptions
 from shiftbench.report.curves import CurvePoint, curve_points
+from shiftbench.report.forgetting import Forgetting, forgetting
 from shiftbench.report.measures import Measures
 from shiftbench.report.movements import LayerShare, Movement, layer_shares, movements
 from shiftbench.report.over_tasks import BaseToNew, OverallRanking, base_to_new, overall
 from shiftbench.report.predicted import Compared, compared
 from shiftbench.report.ranking import Ranking, rank
 from shiftbench.report.references import Comparison, compare
+from shiftbench.report.regret import Rule, rules
 from shiftbench.report.reproduce import UNKNOWN, Find, Reproduction, reproductions
 from shiftbench.report.runs import Runs, imported_file, provenance
 from shiftbench.report.searches import SearchReport, searches
@@ -63,6 +66,9 @@ class RankingReport:
             can be drawn for.
         tradeoffs: of its ranked methods, in their order.
         measures: calibration and selective classification of its ranked methods.
+        forgetting: its methods on other tasks' test sets.
+        corruptions: its methods under corruptions.
+        rules: every way to choose a method and a variant, with what it loses.
     """
 
     ranking: Ranking
@@ -72,6 +78,9 @@ class RankingReport:
     axes: Mapping[str, str]
     tradeoffs: tuple[Tradeoff, ...]
     measures: Measures
+    forgetting: Forgetting
+    corruptions: Corruptions
+    rules: tuple[Rule, ...]
 
 
 @dataclass(frozen=True)
@@ -319,14 +328,19 @@ def _with_results(ranking: Ranking, folders: Folders) -> Ranking:
 def _ranking_report(found: Compared, baseline: Mapping[str, Baseline], runs: Runs) -> RankingReport:
     ranking = found.ranking
     points = curve_points(ranking)
+    answered = answer(ranking, found.ties, runs)
+    recipe = None if answered.recipe is None else answered.recipe.name
     return RankingReport(
         ranking=ranking,
-        answer=answer(ranking, found.ties, runs),
+        answer=answered,
         ties=found.ties,
         curves=points,
         axes=axes(ranking),
         tradeoffs=tuple(tradeoffs(ranking, points, baseline)),
         measures=found.measures,
+        forgetting=forgetting(ranking, runs),
+        corruptions=corruptions(ranking),
+        rules=tuple(rules(ranking, eligible_variants(ranking, runs), recipe)),
     )
 
 

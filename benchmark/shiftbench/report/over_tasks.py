@@ -144,7 +144,7 @@ def base_to_new(rankings: Sequence[Ranking]) -> list[BaseToNew]:
                     scores[method.label, method.selection].append((id_test, mean))
         for (label, selection), pairs in scores.items():
             if len(pairs) == len(tasks):
-                base, new = (_mean(of) for of in zip(*pairs, strict=True))
+                base, new = (mean_of(of) for of in zip(*pairs, strict=True))
                 of_both = _harmonic(base, new)
                 found.append(BaseToNew(backbone, shots, label, selection, base, new, of_both))
     return sorted(found, key=lambda m: (m.backbone, m.shots or 0, -m.harmonic_mean.mean, m.label))
@@ -189,14 +189,14 @@ def _overall(
         rank=0,
         label=label,
         selection=selection,
-        id_test=_mean([method.scores.by_set[ID_TEST] for method in methods]),
-        mean_ood=_mean(oods),
+        id_test=mean_of([method.scores.by_set[ID_TEST] for method in methods]),
+        mean_ood=mean_of(oods),
         shifts=shifts,
         cost_seconds=None if None in costs else sum(cost for cost in costs if cost is not None),
     )
 
 
-def _mean(estimates: Sequence[Estimate]) -> Estimate:
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
     """The mean of independent estimates with its 95 % interval.
 
     Where each is over several seeds, that is Student's t over seeds, with the degrees of freedom of

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from shiftbench.core.errors import InputError
-from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.data.tasks.definition import ID_TEST, OUTLIERS
 from shiftbench.leaderboard.merging import Folders
 from shiftbench.report.ranking import RankedMethod, Ranking
 
@@ -27,8 +27,13 @@ def ranked_methods(ranking: Ranking) -> list[RankedMethod]:
 
 def sets_of(ranking: Ranking) -> tuple[str, ...]:
     """The evaluation sets whose predictions are looked at: ID test and what ranks."""
-    wanted = dict.fromkeys((ID_TEST, *ranking.by))
+    wanted = dict.fromkeys((ID_TEST, *ranking.by, *outliers_of(ranking)))
     return tuple(name for name in wanted if name in ranking.metrics)
+
+
+def outliers_of(ranking: Ranking) -> list[str]:
+    """The sets of images of none of the task's classes."""
+    return [name for name in ranking.metrics if name.startswith(OUTLIERS)]
 
 
 class Reader:
@@ -96,6 +101,7 @@ class Reader:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
+        from shiftbench.evaluation.detection import MCM
         from shiftbench.evaluation.metrics.registry import metric
         from shiftbench.evaluation.predictions import columns_for
 
@@ -108,6 +114,7 @@ class Reader:
         wanted = variants & pc.field("set").isin(sets)
         measured = [*(metric(ranking.metrics[name]) for name in sets), *self._measures]
         columns = ["set", "variant", *columns_for(measured)]
+        columns += [MCM] if outliers_of(ranking) else []
         try:
             there = pq.read_schema(path).names
             columns = [name for name in columns if name in there]

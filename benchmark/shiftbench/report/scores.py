@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,6 +40,7 @@ class Estimate:
         n: sizes of the evaluation set; several where seeds had different ones.
         complete: whether all data were there, and the same for every seed.
         remark: why it is not the whole truth; ``None`` when it is.
+        values: of each of ``seeds``, where the mean is over them.
     """
 
     mean: float
@@ -51,6 +52,7 @@ class Estimate:
     n: tuple[int, ...] = ()
     complete: bool = True
     remark: str | None = None
+    values: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,13 @@ def _of_set(rows: Sequence[Row], runs: int) -> Estimate:
 def over_seeds(values: Sequence[float], seeds: Sequence[int]) -> Estimate:
     """The mean of a value for each seed, with Student's interval where there are several."""
     mean = float(np.mean(values))
-    of = tuple(sorted(seeds))
+    order = sorted(range(len(seeds)), key=lambda k: seeds[k])
+    of, each = tuple(seeds[k] for k in order), tuple(values[k] for k in order)
     if len(values) < 2:
-        return Estimate(mean, None, None, None, of)
+        return Estimate(mean, None, None, None, of, values=each)
     from shiftbench.evaluation.intervals import student_t
 
     low, high = student_t(values)
-    return Estimate(mean, float(np.std(values, ddof=1)), float(low), float(high), of, STUDENT)
+    return Estimate(
+        mean, float(np.std(values, ddof=1)), float(low), float(high), of, STUDENT, values=each
+    )

@@ -17,6 +17,7 @@ from shiftbench.report.trade import trade_of, trade_over_tasks
 from shiftbench.report.words import (
     MARK,
     NOTE,
+    OTHERS,
     RESULTS,
     duration,
     failure_text,
@@ -86,9 +87,11 @@ def print_ranking(console: Console, of_ranking: RankingReport) -> None:
     table = _table()
     tied = ["tied"] if letters else []
     origin = [RESULTS] if any(method.results for method in ranking.methods) else []
-    gaps = ["ECE"] if of_ranking.measures and console.width >= ENOUGH_FOR_MORE else []
+    roomy = console.width >= ENOUGH_FOR_MORE
+    gaps = ["ECE"] if roomy and of_ranking.measures else []
+    others = [OTHERS] if roomy and of_ranking.forgetting else []
     first = ("#", *tied, "method", *origin, "seeds", "ID")
-    for header in (*first, *map(short, shown), "OOD", *gaps, "cost"):
+    for header in (*first, *map(short, shown), "OOD", *gaps, *others, "cost"):
         is_text = header in ("method", "tied", RESULTS)
         table.add_column(
             escape(header),
@@ -107,6 +110,7 @@ def print_ranking(console: Console, of_ranking: RankingReport) -> None:
             *(score_text(ranking, method, shift) for shift in shown),
             score_text(ranking, method, MEAN, spread=True),
             *([_calibration(of_ranking, method)] if gaps else []),
+            *([of_ranking.forgetting.change_text(method.name)] if others else []),
             duration(method.cost_seconds),
         ]
         table.add_row(*map(escape, cells), style="dim" if method.rank is None else None)
@@ -118,6 +122,9 @@ def print_ranking(console: Console, of_ranking: RankingReport) -> None:
         console.print(f"[dim]{len(shifts) - len(shown)} more shifts are in the Markdown.[/dim]")
     if gaps:
         console.print(f"[dim]{escape(CALIBRATION)}[/dim]")
+    if others:
+        tasks = ", ".join(of_ranking.forgetting.tasks)
+        console.print(f"[dim]{OTHERS}: mean accuracy on {escape(tasks)} against zero-shot's.[/dim]")
     if letters:
         console.print(f"[dim]{escape(of_ranking.ties.note)}[/dim]")
     console.print(f"[dim]{escape(metrics_of(ranking))}[/dim]\n")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from shiftbench.core import words
 from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.leaderboard.schema import REAL, FailedRun
+from shiftbench.report.corruptions import shown_shifts
 from shiftbench.report.over_tasks import OverallRanking
 from shiftbench.report.ranking import RankedMethod, Ranking
 from shiftbench.report.scale import ACCURACY, NONE, metric_title
@@ -28,6 +29,7 @@ SHORT = {
 }
 """Headings of columns."""
 MARK = "*"  # of a value from incomplete data
+OTHERS = "others"  # heading of the column of what fine-tuning forgets
 RESULTS = "results"  # heading of the column that says where runs are from
 OUTSIDE = "†"  # of an effective robustness that is extrapolated
 NOTE = (
@@ -111,7 +113,7 @@ def set_metric(ranking: Ranking, set_name: str) -> str:
 
 def several_shifts(ranking: Ranking) -> tuple[str, ...]:
     """The shifts that have columns of their own: a single one is the mean already."""
-    return ranking.shifts if len(ranking.shifts) > 1 else ()
+    return shown_shifts(ranking) if len(ranking.shifts) > 1 else ()
 
 
 def missing_text(missing: Sequence[str]) -> str | None:

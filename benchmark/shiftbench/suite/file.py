@@ -251,6 +251,23 @@ class SuiteFile(_Closed):
             "ones behind",
         ),
     ]
+    also: Annotated[
+        tuple[str, ...],
+        AfterValidator(_all_differ),
+        Field(
+            description="tasks, of this suite or registered, on whose test sets every other task's "
+            "models are scored too: what fine-tuning forgets; no part of a run's identity"
+        ),
+    ] = ()
+    ood_detection: Annotated[
+        tuple[str, ...],
+        AfterValidator(_all_differ),
+        Field(
+            description="tasks, of this suite or registered, with none of the others' classes: "
+            "their test images are to be told from each other task's own; no part of a run's "
+            "identity"
+        ),
+    ] = ()
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...],
         AfterValidator(_all_differ),

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shiftbench.data.tasks.definition import IN_NO_IDENTITY
+
 if TYPE_CHECKING:
     from shiftbench.data.tasks.definition import Task
     from shiftbench.methods.config import MethodConfig
@@ -41,7 +43,7 @@ def identity(
     """Everything that can change the outcome of a run, and nothing else, as JSON.
 
     Args:
-        task: what to train and evaluate on.
+        task: what to train and evaluate on; sets that are scored beside are left out.
         data_kind: see ``Suite.data_kind``.
         backbone: its ``backbone_identity``.
         method: registered name.
@@ -61,7 +63,7 @@ def identity(
     left_out = LABELS | dict.fromkeys(files or (), True)
     return {
         "version": IDENTITY_VERSION,
-        "task": task.model_dump(mode="json"),
+        "task": task.model_dump(mode="json", exclude={*IN_NO_IDENTITY}),
         "data_kind": data_kind,
         "backbone": backbone,
         "method": method,

@@ -46,6 +46,7 @@ def json_schema() -> dict[str, Any]:
     patch = {"$ref": "#/$defs/EvaluationSet"}
     task["properties"]["classes"]["anyOf"].append(_by_label())
     task["properties"]["shifts"]["additionalProperties"] = {"anyOf": [patch, {"type": "null"}]}
+    task["properties"]["also"]["additionalProperties"] = patch
     task["properties"]["methods"] = {
         "$ref": "#/$defs/methods",
         "description": OF_TASKS["methods"],

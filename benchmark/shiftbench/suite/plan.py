@@ -316,7 +316,7 @@ class _Cell:
                 seed=0,
                 shots=None,
                 budget=budget,
-                sources=source_origins(self._task, seen),
+                sources=source_origins(self._task.without_also(), seen),
                 metrics=metric_origins(metrics_named(self._task, seen)),
                 whole=whole,
                 files=None if of_search else self._digests(label, method),

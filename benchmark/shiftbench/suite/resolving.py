@@ -11,7 +11,8 @@ from shiftbench.core.document import Key, Node, Place
 from shiftbench.core.errors import InputError, Problems
 from shiftbench.core.validation import validate
 from shiftbench.core.words import nearest
-from shiftbench.data.tasks.definition import Task
+from shiftbench.data.sources.base import Source
+from shiftbench.data.tasks.definition import EvaluationSet, Task
 from shiftbench.data.tasks.registry import TASKS
 from shiftbench.methods.base import EnsembleMethod, Method
 from shiftbench.methods.config import MethodConfig, file_settings
@@ -123,6 +124,48 @@ def registered_task(name: str, entry: Node, *, miniature: bool) -> Task | None:
         return TASKS.load(name)
     except InputError as error:
         raise entry.error(str(error)) from error
+
+
+def with_beside(node: Node, tasks: Mapping[str, Task], *, miniature: bool) -> dict[str, Task]:
+    """Tasks with the test sets of those that ``also`` and ``ood_detection`` name, but their own.
+
+    Args:
+        node: the suite's document.
+        tasks: that could be resolved.
+        miniature: whether the registered tasks stand for miniature data.
+
+    Raises:
+        InputError: a line for each name that is no task's.
+    """
+    found, problems = dict(tasks), Problems()
+    for key, field in (("also", "also"), ("ood_detection", "outliers")):
+        asked = node.child(key)
+        for item in asked.value if asked is not None and isinstance(asked.value, tuple) else ():
+            with problems:
+                other = _task_called(item, node, tasks, miniature=miniature)
+                of_others = {own: task for own, task in found.items() if own != item.value}
+                for own, task in of_others.items():
+                    sets = {str(item.value): _beside(field, other), **getattr(task, field)}
+                    found[own] = task.model_copy(update={field: sets})
+    problems.check()
+    return found
+
+
+def _task_called(item: Node, node: Node, tasks: Mapping[str, Task], *, miniature: bool) -> Task:
+    name = str(item.value)
+    found = tasks.get(name) or registered_task(name, item, miniature=miniature)
+    if found is None:
+        known = {*named(node, "tasks"), *TASKS.entries()}
+        raise item.error(f'"{name}" is no task{nearest(name, known)}')
+    return found
+
+
+def _beside(field: str, other: Task) -> EvaluationSet | Source:
+    """Another task's test set, among its own classes, or its images alone."""
+    if field == "outliers":
+        return other.id_test.source
+    own = {"classes": other.classes, "templates": other.templates}
+    return other.id_test.model_copy(update=own)
 
 
 def _named(name: str, node: Node) -> Node:

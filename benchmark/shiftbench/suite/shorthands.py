@@ -20,6 +20,7 @@ from shiftbench.data.sources.registry import SOURCES
 from shiftbench.data.tasks.definition import EvaluationSet
 
 SETS = ("id_test", "ood_val")
+NAMED_SETS = ("shifts", "also")
 ENDINGS = (".txt", ".json", ".yaml", ".yml")
 OF_SETS = frozenset(EvaluationSet.model_fields)
 
@@ -38,10 +39,11 @@ def _with_sources(task: Node) -> Node:
     for key in SETS:
         if key in children:
             children[key] = _with_source(children[key])
-    shifts = children.get("shifts")
-    if shifts is not None and shifts.children:
-        sets = {name: _with_source(item) for name, item in shifts.children.items()}
-        children["shifts"] = replace(shifts, value=sets)
+    for key in NAMED_SETS:
+        named = children.get(key)
+        if named is not None and named.children:
+            sets = {name: _with_source(item) for name, item in named.children.items()}
+            children[key] = replace(named, value=sets)
     return replace(task, value=children) if task.children else task
 
 
@@ -69,10 +71,11 @@ def with_files(task: Node) -> Node:
     for key in SETS:
         if key in children:
             children[key] = _with_renamed_source(children[key], rename)
-    shifts = children.get("shifts")
-    if shifts is not None and shifts.children:
-        sets = {name: _set_with_files(item, rename) for name, item in shifts.children.items()}
-        children["shifts"] = replace(shifts, value=sets)
+    for key in NAMED_SETS:
+        named = children.get(key)
+        if named is not None and named.children:
+            sets = {name: _set_with_files(item, rename) for name, item in named.children.items()}
+            children[key] = replace(named, value=sets)
     return replace(task, value=children)
 
 

@@ -20,6 +20,7 @@ from shiftbench.suite.resolving import (
     resolve_data,
     resolve_methods,
     resolve_task,
+    with_beside,
 )
 
 
@@ -88,6 +89,8 @@ class Suite:
                 tasks[name] = resolve_task(name, entry, miniature=root == MINIATURE)
             with problems:
                 methods[name] = resolve_methods(node, name)
+        with problems:
+            tasks = with_beside(node, tasks, miniature=root == MINIATURE)
         problems.check()
         return cls(
             name=spec.name,

@@ -25,6 +25,7 @@ def faults(task: Task) -> Iterator[tuple[tuple[Key, ...], str]]:
     sets = {("id_test",): task.id_test} | {("shifts", name): s for name, s in task.shifts.items()}
     if task.ood_val is not None:
         sets["ood_val",] = task.ood_val
+    sets |= {("also", name): item for name, item in task.also.items()}
     asked: list[tuple[tuple[Key, ...], str]] = [
         *(((*path, "metric"), item.metric) for path, item in sets.items()),
         *((("also_metrics", i), text) for i, text in enumerate(task.also_metrics)),

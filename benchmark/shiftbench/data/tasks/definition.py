@@ -24,6 +24,12 @@ ID_TEST = "id-test"
 RESERVED = ("id-val", ID_TEST, "ood-val")
 NEW = "new"
 """The shift of a task with a class split."""
+ALSO = "also-"
+"""Begins the names of sets that are scored beside a task's own, and count in no mean."""
+OUTLIERS = "outliers-"
+"""Begins the names of sets of none of the task's classes, which a model should be unsure of."""
+SURENESS = "ece:1"
+"""Of images that no answer is right for, the mean confidence."""
 PART = f"{ID_TEST}-on-"
 """Begins the names of parts of the ID test set, such as ``id-test-on-imagenet-a-classes``."""
 MOST_VALIDATION_SHOTS = 4
@@ -202,6 +208,16 @@ class Task(Closed):
             "one that the registered task has",
         ),
     ]
+    also: dict[str, EvaluationSet] = Field(
+        default_factory=dict,
+        description="sets to score beside, by name, which count in no mean and no identity: "
+        "other tasks' test sets, whose classes are their own, or corruptions",
+    )
+    outliers: dict[str, AnySource] = Field(
+        default_factory=dict,
+        description="images of none of the task's classes, by name, to be told from its test "
+        "images (OOD detection); they count in no mean and no identity",
+    )
     class_split: Annotated[
         Literal["base-to-new"] | None,
         Field(description="train on the first half of the classes, and test on each half"),
@@ -221,19 +237,21 @@ class Task(Closed):
     @model_validator(mode="after")
     def _sets_are_consistent(self) -> Task:
         for name in self.shifts:
-            if name in RESERVED or name.startswith(PART) or not name:
+            if name in RESERVED or name.startswith((PART, ALSO, OUTLIERS)) or not name:
                 raise ValueError(f'a shift cannot be called "{name}"')
+        for name in (*self.shifts, *self.also, *self.outliers):
             if not name.isprintable() or "\\" in name:
                 raise ValueError(
                     f"a shift cannot be called {name!a}: no backslash, no control signs"
                 )
-        if fault := not_distinct(tuple(self.shifts), "shift"):
-            raise ValueError(fault)
+        for named in (self.shifts, self.also, self.outliers):
+            if fault := not_distinct(tuple(named), "shift"):
+                raise ValueError(fault)
         for name, item in (("id_test", self.id_test), ("ood_val", self.ood_val)):
             if item is not None and item.classes is not None:
                 raise ValueError(f"{name} has the task's classes; only a shift may have its own")
         _check_prompts(self.classes, self.templates)
-        for name, item in self.shifts.items():
+        for name, item in (*self.shifts.items(), *self.also.items()):
             if item.classes is not None and item.templates is None and _by_class(self.templates):
                 raise ValueError(
                     f"shift {name} has classes of its own, and the task's templates are sentences "
@@ -246,7 +264,19 @@ class Task(Closed):
         sets = {"id-test": self.id_test}
         if self.ood_val is not None:
             sets["ood-val"] = self.ood_val
-        return sets | ({NEW: self.id_test} if self.class_split else self.shifts)
+        sets |= {NEW: self.id_test} if self.class_split else self.shifts
+        sets |= {f"{ALSO}{name}": item for name, item in self.also.items()}
+        return sets | {
+            f"{OUTLIERS}{name}": EvaluationSet(source=source, metric=SURENESS)
+            for name, source in self.outliers.items()
+        }
+
+    def without_also(self) -> Task:
+        """Return the task without the sets that are scored beside: what its runs' identity is of.
+
+        A set more or less changes nothing in a model, so it makes no other runs.
+        """
+        return self.model_copy(update={"also": {}, "outliers": {}})
 
     def recorded(self) -> Task:
         """Return the task as runs and their rows mean it: only a search looks at ``ood_val``.
@@ -266,6 +296,15 @@ class Task(Closed):
         return found | {name: item.source for name, item in self.evaluation_sets().items()}
 
 
+IN_NO_IDENTITY = frozenset({"also", "outliers"})
+"""Fields of a task that its runs' identity and its digest leave out."""
+
+
 def whole_set(name: str) -> str:
     """Return the set that an evaluation set is a part of: itself, but for parts of ``id-test``."""
     return ID_TEST if name.startswith(PART) else name
+
+
+def beside(name: str) -> bool:
+    """Return whether an evaluation set is scored beside the task's own, and is in no identity."""
+    return name.startswith((ALSO, OUTLIERS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from shiftbench.data.tasks.classes import base_and_new, class_names, of_base_cla
 from shiftbench.data.tasks.definition import (
     MOST_VALIDATION_SHOTS,
     NEW,
+    OUTLIERS,
     PART,
     EvaluationSet,
     Holdout,
@@ -134,6 +135,8 @@ def open_task(
                 open_scored(item, name, names, root), name, len(classes), len(names)
             )
             vocabularies[name] = new, prompts[len(classes) :]
+        elif name.startswith(OUTLIERS):
+            images = _of_no_class(item.source, name, len(classes), root)
         elif item.classes is not None:
             owner = f"task {task.name}: {name}"
             own = class_names(item.classes, item.source, owner, root)
@@ -165,6 +168,18 @@ def open_ood_val(
         task, open_scored(item, "ood-val", classes + new, root), "ood-val", classes
     )
     return item, _readable(images, unreadable, f"task {task.name}: ood-val")
+
+
+def _of_no_class(source: Source, role: str, classes: int, root: str) -> ImageSet:
+    """Images of none of a task's classes: their label is the number of these, which none has.
+
+    Raises:
+        InputError: there are none.
+    """
+    images = source.open(root)
+    if not len(images):
+        raise InputError(f"{role}: {source.title} has no images")
+    return replace(images, labels=np.full(len(images), classes), projection=None)
 
 
 def _prompts(classes: tuple[str, ...], templates: Templates, owner: str) -> Prompts:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from shiftbench.data.tasks.definition import ID_TEST, whole_set
 from shiftbench.evaluation import predictions
 from shiftbench.evaluation.metrics.registry import metric
+from shiftbench.evaluation.results import OTHER_CLASSES
 from shiftbench.evaluation.scoring import Prediction, results_of, selections
 from shiftbench.execution.runinfo import run_info
 from shiftbench.leaderboard.runfolder import SearchFolder
 from shiftbench.leaderboard.schema import done
 from shiftbench.leaderboard.store import status_of, write_run
+from shiftbench.methods.base import EnsembleMethod
 from shiftbench.suite.plan import evaluation_metrics
 
 if TYPE_CHECKING:
@@ -63,8 +65,18 @@ def score(workspace: Workspace, run_id: str) -> None:
         workspace.data(run).train.fingerprint,
         setup.remarks.leakage.get((run.task.name, searched)),
     )
+    if run.task.also:
+        details = {**info.details, OTHER_CLASSES: _other_classes(workspace, run)}
+        info = replace(info, details=details)
     write_run(setup.results, run_id, done(info, results))
     folder.drop_parts()
+
+
+def _other_classes(workspace: Workspace, run: Run) -> str:
+    """What names the classes of other tasks, for the row."""
+    if isinstance(run.create(), EnsembleMethod):
+        return "outputs of several models"
+    return "own text tower" if workspace.architecture(run).text else "pretrained text tower"
 
 
 def _scored_sets(workspace: Workspace, run: Run) -> dict[str, str]:

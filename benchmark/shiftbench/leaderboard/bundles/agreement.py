@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shiftbench.data.tasks.definition import beside
 from shiftbench.leaderboard.schema import Row
 from shiftbench.leaderboard.verify import ROUNDING, place
 from shiftbench.suite.identity import NAMES
@@ -36,6 +37,8 @@ def differences(ours: Sequence[Row], theirs: Sequence[Row]) -> list[str]:
     for key in dict.fromkeys((*here, *there)):
         where = f"{place(key[0], key[2])}, {key[3]}"
         if key not in here or key not in there:
+            if beside(key[2]):  # a set that only one suite asked for
+                continue
             found.append(f"{where}: a row only {'here' if key in here else 'there'}")
             continue
         for name in _OF_RESULT:

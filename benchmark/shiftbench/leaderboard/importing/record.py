@@ -14,6 +14,7 @@ import pyarrow as pa
 from shiftbench.core.errors import InputError
 from shiftbench.core.provenance import collect
 from shiftbench.core.words import nearest
+from shiftbench.data.tasks.definition import IN_NO_IDENTITY
 from shiftbench.evaluation import predictions
 from shiftbench.evaluation.results import Result, Selection
 from shiftbench.evaluation.scoring import Prediction, results_of
@@ -123,7 +124,7 @@ class _Prepared:
             InputError: something does not fit.
         """
         file, content = source
-        metrics = evaluation_metrics(target.task.recorded())
+        metrics = evaluation_metrics(target.task.recorded().without_also())
         for name in answers:
             if name not in metrics:
                 raise InputError(
@@ -188,7 +189,7 @@ def identity(target: Target, content: str, sets: Mapping[str, ImageSet]) -> str:
             "kind": IMPORTED,
             "version": VERSION,
             "content": content,
-            "task": target.task.recorded().model_dump(mode="json"),
+            "task": target.task.recorded().model_dump(mode="json", exclude={*IN_NO_IDENTITY}),
             "data_kind": target.data_kind,
             "backbone": target.backbone,
             "label": target.label,

@@ -68,7 +68,7 @@ def open_set(target: Target, name: str) -> OpenedSet:
     Raises:
         InputError: it is absent or broken.
     """
-    task, root = target.task.recorded(), target.root
+    task, root = target.task.recorded().without_also(), target.root
     item = task.evaluation_sets().get(name)
     own = task.class_split is not None and name == NEW
     if item is not None and item.classes is None and not own:

@@ -13,8 +13,11 @@ from markupsafe import Markup
 
 from shiftbench.core.files import written_atomically
 from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.report import corruptions, detection
 from shiftbench.report.answer import RULE, Answer
 from shiftbench.report.answer_words import answers, reasons, without_common
+from shiftbench.report.corruptions import shown_shifts
+from shiftbench.report.forgetting import NOTE as OTHERS_NOTE
 from shiftbench.report.html import assets
 from shiftbench.report.html.charts.drawn import ranking_charts, report_charts
 from shiftbench.report.html.charts.figure import Figure, Style, Undrawn, styles
@@ -24,6 +27,7 @@ from shiftbench.report.measures import ECE, HEADINGS
 from shiftbench.report.measures import NOTE as MEASURES_NOTE
 from shiftbench.report.model import RankingReport, Report
 from shiftbench.report.ranking import RankedMethod, Ranking
+from shiftbench.report.regret import NOTE as RULES_NOTE
 from shiftbench.report.scale import ACCURACY, NONE, scale_of
 from shiftbench.report.scores import MEAN, Estimate
 from shiftbench.report.trainings import HEIGHT, SEEDS, WIDTH
@@ -144,6 +148,12 @@ def _environment(style: Mapping[str, Style]) -> jinja2.Environment:
         "metrics_of": metrics_of,
         "ECE": ECE,
         "MEASURES": HEADINGS,
+        "corrupted_header": corruptions.header,
+        "corrupted_cells": corruptions.cells,
+        "DETECTION_NOTE": detection.NOTE,
+        "DETECTION": detection.HEADINGS,
+        "RULES_NOTE": RULES_NOTE,
+        "OTHERS_NOTE": OTHERS_NOTE,
         "MEASURES_NOTE": MEASURES_NOTE,
         "scale_of": scale_of,
         "marker": lambda method: marker(style.get(method)),
@@ -202,7 +212,8 @@ def _script(text: str) -> Markup:
 
 def columns(ranking: Ranking) -> list[ScoreColumn]:
     """Evaluation sets of a ranking's table: in distribution, their mean, and each shift."""
-    sets = [*([ID_TEST] if ID_TEST in ranking.metrics else []), *ranking.shifts]
+    shifts = ranking.shifts if len(ranking.shifts) == 1 else shown_shifts(ranking)
+    sets = [*([ID_TEST] if ID_TEST in ranking.metrics else []), *shifts]
     of_sets = [
         ScoreColumn(name, short(name), _explained(ranking, name), name == ID_TEST) for name in sets
     ]

@@ -9,6 +9,7 @@ from altair.utils.schemapi import debug_mode
 from shiftbench.report.html.charts.calibration import calibration_chart
 from shiftbench.report.html.charts.cost import cost_chart
 from shiftbench.report.html.charts.figure import Figure, Style, Undrawn, styles
+from shiftbench.report.html.charts.forgetting import forgetting_chart
 from shiftbench.report.html.charts.id_ood import id_ood
 from shiftbench.report.html.charts.records import ranking_records
 from shiftbench.report.html.charts.sets import alpha_curves, sets_chart
@@ -43,6 +44,7 @@ def ranking_charts(
             alpha_curves(records),
             cost_chart(records),
             calibration_chart(records),
+            *([forgetting_chart(records)] if of_ranking.forgetting else []),
         ]
 
 

@@ -11,6 +11,7 @@ from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.evaluation.robustness import AXES
 from shiftbench.leaderboard.schema import REAL
 from shiftbench.report.cloud import IMAGENET
+from shiftbench.report.corruptions import shown_shifts
 from shiftbench.report.html.charts.encodings import (
     PERCENT,
     domain,
@@ -54,7 +55,9 @@ def id_ood(records: RankingRecords, report: Report) -> Figure | Undrawn:
         return Undrawn(title, "the task has no shift")
     if fault := _no_fractions(records):
         return Undrawn(title, fault)
-    lacking = {name: _lacking(name, records) for name in ([MEAN] * (len(shifts) > 1) + [*shifts])}
+    shown = shifts if len(shifts) == 1 else shown_shifts(ranking)
+    wanted = [MEAN] * (len(shifts) > 1) + [*shown]
+    lacking = {name: _lacking(name, records) for name in wanted}
     panels = [name for name, reason in lacking.items() if not reason]
     if not panels:
         return Undrawn(title, _listed(lacking, "no point on"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import altair as alt
 
 from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.report.corruptions import shown_shifts
 from shiftbench.report.html.charts.encodings import (
     NARROW,
     facts,
@@ -30,7 +31,7 @@ def sets_chart(records: RankingRecords) -> Figure:
     ranking = records.ranking
     names = [method.name for method in ranking.methods if method.selection != ORACLE]
     present = {r["set"] for r in records.points}
-    sets = [MEAN] * (len(ranking.shifts) > 1) + [ID_TEST, *ranking.shifts]
+    sets = [MEAN] * (len(ranking.shifts) > 1) + [ID_TEST, *shown_shifts(ranking)]
     panels = [
         _panel(set_name, records, names, labels=position % 4 == 0)
         for position, set_name in enumerate(s for s in sets if s in present)
@@ -57,7 +58,7 @@ def alpha_curves(records: RankingRecords) -> Figure | Undrawn:
         return Undrawn(title, "no method here has variants along alpha")
     present = {r["set"] for r in records.curve}
     names = list(dict.fromkeys(r["method"] for r in records.curve))
-    sets = [ID_TEST, *([MEAN] if len(ranking.shifts) > 1 else []), *ranking.shifts]
+    sets = [ID_TEST, *([MEAN] if len(ranking.shifts) > 1 else []), *shown_shifts(ranking)]
     return Figure(
         name=f"{records.key}-alpha",
         title=title,
