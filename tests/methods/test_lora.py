@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from shiftbench.core.errors import RunFailedError
-from shiftbench.methods.builtin.lora import Lora, LoraConfig, adapted_layers
+from shiftbench.methods.builtin.lora import Lora, LoraConfig
+from shiftbench.models.adapters import adapted_layers
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.testing.toys import ToyTower, make_batch, make_context, make_examples, make_model
 from torch import Tensor, nn
@@ -270,13 +271,13 @@ def test_updates_are_fp32_under_autocast() -> None:
 def test_which_layers_a_target_names(
     tower: Callable[[], nn.Module], targets: list[str], expected: list[str]
 ) -> None:
-    assert adapted_layers(tower(), targets) == expected
+    assert adapted_layers(tower(), targets, "lora") == expected
 
 
 @pytest.mark.parametrize("target", ["attention", "out_proj", "conv1", "att", "ln"])
 def test_a_target_that_names_no_layer_is_refused(target: str) -> None:
     with pytest.raises(RunFailedError, match=f"is called '{target}'"):
-        adapted_layers(ToyTower(), ["attn", target])
+        adapted_layers(ToyTower(), ["attn", target], "lora")
 
 
 def test_mlp_layers_can_be_adapted_too() -> None:

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from shiftbench.methods.builtin.lora import adapted_layers, inject
+from shiftbench.methods.builtin.lora import inject
+from shiftbench.models.adapters import adapted_layers
 from shiftbench.models.backbones import load_backbone
 from shiftbench.models.gpu import PackedAttention, PatchProjection, suit_gpu
 from torch import nn
@@ -71,7 +72,7 @@ def test_adapters_train_the_same_on_it():
         tower = load_backbone("miniature").clip.visual
         if packed:
             suit_gpu(tower)
-        inject(tower, adapted_layers(tower, ["attn"]), rank=2, alpha=2, seed=0)
+        inject(tower, adapted_layers(tower, ["attn"], "lora"), rank=2, alpha=2, seed=0)
         for name, parameter in tower.named_parameters():
             if ".lora_B" in name:
                 nn.init.normal_(parameter, generator=torch.Generator().manual_seed(3))

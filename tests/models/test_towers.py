@@ -12,7 +12,8 @@ from shiftbench.core.errors import InputError, RunFailedError
 from shiftbench.execution.model_checks import check_backbones
 from shiftbench.methods.builtin.freeze_embedding import FreezeEmbedding, FreezeEmbeddingConfig
 from shiftbench.methods.builtin.lines import LiNeS
-from shiftbench.methods.builtin.lora import Lora, LoraConfig, adapted_layers
+from shiftbench.methods.builtin.lora import Lora, LoraConfig
+from shiftbench.models.adapters import adapted_layers
 from shiftbench.methods.builtin.wise_ft import CurveConfig
 from shiftbench.models.backbones import check_backbone, image_tower, is_plain_vit
 from shiftbench.models.classifier import ImageClassifier
@@ -119,7 +120,7 @@ def test_lora_trains_what_its_check_accepts(
     images = torch.randn(2, 3, *[vision.get("image_size", 32)] * 2)
     before = model(images)
     method = Lora(LoraConfig(targets=targets, rank=2))
-    layers = adapted_layers(model.visual, targets)
+    layers = adapted_layers(model.visual, targets, "lora")
     method.prepare(model, make_context(method, model))
     torch.testing.assert_close(model(images), before)
     model(images).sum().backward()

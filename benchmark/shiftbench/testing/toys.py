@@ -28,15 +28,15 @@ TEMPLATES = 2
 
 
 class ToyAttention(nn.Module):
-    """One block with the names of open_clip's: attention, then an MLP, on four patches."""
+    """One block with the names of open_clip's: attention with a norm before it."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.attn = nn.MultiheadAttention(16, 2, bias=False, batch_first=True)
-        self.ln = nn.LayerNorm(16)
+        self.attn = nn.MultiheadAttention(width, 2, bias=False, batch_first=True)
+        self.ln = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, 4, 16) to the same."""
+        """(n, length, width) to the same."""
         y = self.ln(x)
         attended: Tensor = self.attn(y, y, y, need_weights=False)[0]
         return x + attended
@@ -49,7 +49,7 @@ class ToyTower(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 2, 2)
         self.positional_embedding = nn.Parameter(torch.zeros(4, 16))
-        self.block = ToyAttention()
+        self.block = ToyAttention(16)
         self.proj = nn.Linear(16, 8)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -65,12 +65,14 @@ class ToyText(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.token_embedding = nn.Embedding(8, 8)
-        self.projection = nn.Linear(8, 8)
+        self.block = ToyAttention(8)
+        self.text_projection = nn.Linear(8, 8)
         self.logit_scale = nn.Parameter(torch.tensor(1.5))
 
     def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
         """Embeddings (n, 8) of token ids (n, 3)."""
-        embedded: Tensor = self.projection(torch.tanh(self.token_embedding(tokens)).mean(1))
+        attended = self.block(self.token_embedding(tokens))
+        embedded: Tensor = self.text_projection(torch.tanh(attended).mean(1))
         return nn.functional.normalize(embedded, dim=-1) if normalize else embedded
 
 

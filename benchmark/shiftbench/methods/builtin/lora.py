@@ -39,50 +39,6 @@ class LoraConfig(TrainingConfig):
     train_head: Annotated[bool, Field(description="also train the head")] = True
 
 
-def adapted_layers(tower: nn.Module, targets: Sequence[str]) -> list[str]:
-    """Names of the layers of ``tower`` that adapters go to.
-
-    These are the ``nn.MultiheadAttention`` and ``nn.Linear`` that are called, or lie in a module
-    that is called, by a target: a part of the dotted name, or several. The output projection of an
-    attention belongs to it and is no layer of its own.
-
-    Raises:
-        RunFailedError: a target names no such layer.
-    """
-    from torch import nn
-
-    found: dict[str, list[str]] = {target: [] for target in targets}
-    attention = ""
-    for name, module in tower.named_modules():
-        if attention and name.startswith(attention + "."):
-            continue
-        if isinstance(module, nn.MultiheadAttention):
-            attention = name
-        elif not isinstance(module, nn.Linear):
-            continue
-        for target in targets:
-            if f".{target}." in f".{name}.":
-                found[target].append(name)
-    if missing := [target for target, names in found.items() if not names]:
-        raise RunFailedError(
-            f"lora: no attention or linear layer is called {missing[0]!r}, or lies in a module "
-            f"called so, in the image tower of this backbone; its targets can be {_known(tower)}"
-        )
-    return list(dict.fromkeys(name for names in found.values() for name in names))
-
-
-def _known(tower: nn.Module) -> str:
-    """Names of the attention and linear layers of a tower, each once, with the module around it."""
-    from torch import nn
-
-    names = [
-        ".".join([part for part in name.split(".") if not part.isdigit()][-2:])
-        for name, module in tower.named_modules()
-        if isinstance(module, nn.MultiheadAttention | nn.Linear)
-    ]
-    return ", ".join(dict.fromkeys(names)) or "none: it has no such layers"
-
-
 def inject(tower: nn.Module, layers: Sequence[str], rank: int, alpha: float, seed: int) -> None:
     """Put adapters into ``layers`` of ``tower``, in place, and freeze all but the adapters.
 
@@ -188,21 +144,16 @@ class Lora(Full):
 
     def check(self, tower: Callable[[], nn.Module]) -> None:
         """See that the targets are layers that the tower calls."""
-        from shiftbench.models.towers import called_modules
+        from shiftbench.models.adapters import adapted_layers, check_called
 
         built = tower()
-        layers = adapted_layers(built, self.config.targets)
-        called = called_modules(built)
-        if unused := [layer for layer in layers if layer not in called]:
-            raise RunFailedError(
-                f"lora: the image tower of this backbone reads the weights of {unused[0]!r} and "
-                f"never calls it, so it takes no adapter; its targets can be {_known(built)}, "
-                "without such layers"
-            )
+        check_called(built, adapted_layers(built, self.config.targets, self.name), self.name)
 
     def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Put adapters in and freeze the rest of the tower."""
-        layers = adapted_layers(model.visual, self.config.targets)
+        from shiftbench.models.adapters import adapted_layers
+
+        layers = adapted_layers(model.visual, self.config.targets, self.name)
         inject(model.visual, layers, self.config.rank, self.config.alpha, context.seed)
         model.head.requires_grad_(self.config.train_head)
 
