@@ -44,6 +44,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "freeze-embedding": {**TRAINING, "lr": 0.1},
     "saft": {**TRAINING, "density": 0.1},
     "flyp": TRAINING,
+    "carot": {**TRAINING, "distillation": 0.2, "teacher_every": 3, "momentum_rise": 0.5},
+    "tracer": {**TRAINING, "distillation": 0.2, "features": 10},
+    "clipood": TRAINING,
+    "r-adapter": {
+        **TRAINING,
+        "targets": ["attn"],
+        "text_targets": ["attn"],
+        "drop": 0,  # random numbers of workers and micro-batches are their own
+        "decay": 0.5,
+        "temperature": 0.2,
+    },
+    "clip-lora": {**TRAINING, "lr": 0.05, "dropout": 0},
     "autoft": {"epochs": 4, "batch_size": 12, "warmup_steps": 2, "objective": OBJECTIVE},
     "tuned": {"of": "full", "settings": TRAINING},
 }

@@ -13,8 +13,8 @@ from shiftbench.execution.model_checks import check_backbones
 from shiftbench.methods.builtin.freeze_embedding import FreezeEmbedding, FreezeEmbeddingConfig
 from shiftbench.methods.builtin.lines import LiNeS
 from shiftbench.methods.builtin.lora import Lora, LoraConfig
-from shiftbench.models.adapters import adapted_layers
 from shiftbench.methods.builtin.wise_ft import CurveConfig
+from shiftbench.models.adapters import adapted_layers
 from shiftbench.models.backbones import check_backbone, image_tower, is_plain_vit
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.suite.plan import Plan

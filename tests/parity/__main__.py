@@ -3,7 +3,8 @@
     python -m tests.parity [--checkouts FOLDER]
 
 FOLDER holds checkouts named ``wise-ft`` (mlfoundations), ``FLYP`` (locuslab), ``auto-ft`` (cchoi1),
-``mergekit`` (arcee-ai), ``LiNeS`` (wang-kee), ``MergeLM`` (yule-BUAA), ``TPGM`` (PotatoTian) and
+``mergekit`` (arcee-ai), ``LiNeS`` (wang-kee), ``MergeLM`` (yule-BUAA), ``TPGM`` (PotatoTian),
+``CaRot`` (MLAI-Yonsei), ``TRACER`` (HesamAsad), ``CLIPood`` (thuml), ``CLIP-LoRA`` (MaxZanella) and
 ``wilds`` (p-lambda); what is not there is skipped with a line that says so. The metrics of the
 installed ``wilds`` package are compared always. Exit code 1 if a difference is more than rounding.
 """
@@ -19,14 +20,17 @@ from pathlib import Path
 from tests.parity.comparisons import COMPARISONS
 from tests.parity.differences import Difference
 from tests.parity.merging import MERGES
+from tests.parity.trainings import TRAININGS
 from tests.parity.wilds_metrics import of_checkout, wilds_metrics
+
+ALL = (*COMPARISONS, *MERGES, *TRAININGS)
 
 
 def compare(checkouts: Path | None) -> Iterator[tuple[str, Difference] | str]:
     """The differences beside the name of what was compared with, and lines for what was not."""
     for difference in wilds_metrics():
         yield f"wilds {version('wilds')}, installed", difference
-    for checkout, group in groupby((*COMPARISONS, *MERGES), lambda comparison: comparison[0]):
+    for checkout, group in groupby(ALL, lambda comparison: comparison[0]):
         if (missing := _missing(checkouts, checkout)) is not None:
             subjects = (function.__name__.replace("_", " ") for *_, function in group)
             yield f"skipped: {checkout} ({', '.join(subjects)}): {missing}"

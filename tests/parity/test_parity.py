@@ -10,7 +10,10 @@ import pytest
 from tests.parity import __main__ as script
 from tests.parity.comparisons import schedules
 
-CHECKOUTS = ("wise-ft", "FLYP", "auto-ft", "mergekit", "LiNeS", "MergeLM", "TPGM", "wilds")
+CHECKOUTS = (
+    *("wise-ft", "FLYP", "auto-ft", "mergekit", "LiNeS", "MergeLM", "TPGM"),
+    *("CaRot", "TRACER", "CLIPood", "CLIP-LoRA", "wilds"),
+)
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -50,7 +53,7 @@ def test_official_code_that_computes_something_else_fails_the_comparison(
         "def cosine_lr(optimizer, rate, warmup, steps):\n"
         "    return lambda step: optimizer.param_groups[0].update(lr=rate)\n"
     )
-    monkeypatch.setattr(script, "COMPARISONS", (("wise-ft", ".", schedules),))
+    monkeypatch.setattr(script, "ALL", (("wise-ft", ".", schedules),))
     assert script.main(["--checkouts", str(tmp_path)]) == 1
     found = [line for line in lines(capsys) if line.startswith("wise-ft")]
     assert len(found) == 4

@@ -6,16 +6,40 @@ Radford et al. 2021 (arXiv 2103.00020, fig. 3); as an objective of fine-tuning i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeAlias
+
+from pydantic import Field
+
+from shiftbench.methods.config import TrainingConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from shiftbench.methods.base import Batch
+    from shiftbench.methods.teachers import Teacher
     from shiftbench.models.classifier import ImageClassifier
 
 Duplicates: TypeAlias = Literal["keep", "mask", "soft"]
 """Treatment of other examples of a caption's class: negatives, left out, or positives."""
+
+EveryHead = Annotated[
+    Literal[True],
+    Field(exclude_if=lambda value: value, description="the text tower makes the head anew"),
+]
+"""``train_head`` of methods whose head is that of the ``text`` architecture."""
+
+
+class ContrastiveConfig(TrainingConfig):
+    """Settings of a training on captions, as FLYP has them (its README)."""
+
+    lr: Annotated[float, Field(gt=0, description="peak learning rate of AdamW")] = 1e-5
+    max_grad_norm: Annotated[
+        float | None, Field(gt=0, description="global gradient norm; null: off")
+    ] = None
+    label_smoothing: Annotated[
+        float, Field(ge=0, le=0, description="the contrastive loss has none")
+    ] = 0.0
+    train_head: EveryHead = True
 
 
 def contrastive_loss(
@@ -83,6 +107,39 @@ def gather(local: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+class Pairs(NamedTuple):
+    """The images and captions of a global batch, as a model sees them.
+
+    Attributes:
+        images: L2-normalised features (n, width).
+        texts: L2-normalised embeddings (n, width) of the captions of those images.
+        scale: what cosines are multiplied with, a scalar.
+    """
+
+    images: Tensor
+    texts: Tensor
+    scale: Tensor
+
+    def logits(self, texts: Tensor | None = None) -> Tensor:
+        """The matrix s · I Tᵀ (n, n), fp32 at least; ``texts`` instead of its own where given."""
+        import torch
+
+        with torch.autocast(self.images.device.type, enabled=False):
+            return self.scale * (self.images @ (self.texts if texts is None else texts).T)
+
+
+def gathered_pairs(model: ImageClassifier | Teacher, batch: Batch) -> Pairs:
+    """The pairs of the global batch, the same on every worker; see ``gather``."""
+    images = gather(model.features(batch.inputs))
+    return Pairs(images, _gathered_captions(model, batch), model.temperature)
+
+
+def _gathered_captions(model: ImageClassifier | Teacher, batch: Batch) -> Tensor:
+    if batch.captions is None:
+        raise ValueError("the contrastive loss needs captions")
+    return gather(model.encode_text(batch.captions))
+
+
 def batch_contrastive_loss(
     model: ImageClassifier, batch: Batch, features: Tensor, duplicates: Duplicates = "keep"
 ) -> Tensor:
@@ -94,8 +151,6 @@ def batch_contrastive_loss(
         features: of their images, normalised (n, width).
         duplicates: as for ``contrastive_loss``.
     """
-    if batch.captions is None:
-        raise ValueError("the contrastive loss needs captions")
-    texts = gather(model.encode_text(batch.captions))
+    texts = _gathered_captions(model, batch)
     labels = None if duplicates == "keep" else gather(batch.labels)
     return contrastive_loss(gather(features), texts, model.temperature, labels, duplicates)

@@ -92,11 +92,22 @@ def total(
         weights: w by name; a loss whose weight is zero is not computed.
         losses: what computes each loss.
     """
+    return weighted_sum(
+        weights, {name: losses[name]() for name, weight in weights.items() if weight != 0}
+    )
+
+
+def weighted_sum(weights: Mapping[Any, float], terms: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    """Σ w · term as ``loss``, and each term, detached, by its name.
+
+    Args:
+        weights: w by name, of every term at least.
+        terms: scalars by name.
+    """
     import torch
 
-    values = {name: losses[name]() for name, weight in weights.items() if weight != 0}
-    loss = torch.stack([weights[name] * value for name, value in values.items()]).sum()
-    return {"loss": loss, **{name: value.detach() for name, value in values.items()}}
+    loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+    return {"loss": loss, **{name: term.detach() for name, term in terms.items()}}
 
 
 Weight = Annotated[float, Field(ge=0)]

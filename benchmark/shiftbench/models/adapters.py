@@ -88,19 +88,17 @@ class LoraAttention(nn.Module):
     PyTorch draws linear layers, B begins at zero.
 
     Args:
-        base_layer: with one ``in_proj_weight``, of inputs of one width.
+        base_layer: with one ``in_proj_weight``, batch first.
         rank: r.
         alpha: α.
         dropout: of the updates' inputs, drawn for each of the three by itself.
     """
 
-    def __init__(
-        self, base_layer: nn.MultiheadAttention, rank: int, alpha: float, dropout: float
-    ) -> None:
+    def __init__(self, base_layer: nn.Module, rank: int, alpha: float, dropout: float) -> None:
         super().__init__()
-        self.base_layer = base_layer
-        weight = base_layer.in_proj_weight
-        width = base_layer.embed_dim
+        self.base_layer = _attention(base_layer)
+        weight = self.base_layer.in_proj_weight
+        width = self.base_layer.embed_dim
         bound = 1 / math.sqrt(width)
         # Drawn on the CPU, so that the device does not matter.
         a = torch.empty(3, rank, width).uniform_(-bound, bound)
@@ -120,8 +118,8 @@ class LoraAttention(nn.Module):
         """As of ``nn.MultiheadAttention``, without weights.
 
         Args:
-            query: (n, length, width), or (length, n, width) if the base layer is not batch first.
-            key: the same, of another length perhaps.
+            query: (n, length, width).
+            key: (n, another length, width).
             value: as key.
             need_weights: must be false.
             attn_mask: to be added to (query length, key length) of logits, or boolean and true
@@ -130,26 +128,20 @@ class LoraAttention(nn.Module):
         if need_weights:
             raise ValueError("the weights of an adapted attention are not computed")
         base = self.base_layer
-        inputs = (query, key, value)
-        if not base.batch_first:
-            inputs = (query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1))
         heads = (base.num_heads, base.head_dim)
-        q, k, v = (self._project(x, i).unflatten(-1, heads).transpose(1, 2)
-                   for i, x in enumerate(inputs))  # fmt: skip
+        q, k, v = (
+            self._project(x, i).view(*x.shape[:2], *heads).transpose(1, 2)
+            for i, x in enumerate((query, key, value))
+        )
         attended = F.scaled_dot_product_attention(
             q, k, v, self._mask(attn_mask, q), base.dropout if self.training else 0.0
         )
-        output: Tensor = base.out_proj(attended.transpose(1, 2).flatten(2))
-        return (output if base.batch_first else output.transpose(0, 1)), None
-
-    def update(self) -> Tensor:
-        """What is added to ``in_proj_weight`` (3 · width, width), fp32 also under autocast."""
-        with torch.autocast(self.lora_b.device.type, enabled=False):
-            return self.scale * torch.bmm(self.lora_b, self.lora_a).flatten(0, 1)
+        return base.out_proj(attended.transpose(1, 2).flatten(2)), None
 
     def merged(self) -> dict[str, Tensor]:
-        """The weights that differ from those of ``base_layer``, by their names there."""
-        return {"in_proj_weight": self.base_layer.in_proj_weight + self.update()}
+        """The weights that a plain attention which computes the same has instead, by name."""
+        update = torch.bmm(self.lora_b.detach(), self.lora_a.detach()).flatten(0, 1)
+        return {"in_proj_weight": self.base_layer.in_proj_weight.detach() + self.scale * update}
 
     def _project(self, x: Tensor, i: int) -> Tensor:
         """Query (0), key (1) or value (2) of x."""
@@ -164,7 +156,7 @@ class LoraAttention(nn.Module):
         if mask is None:
             return None
         mask = ~mask if mask.dtype == torch.bool else mask.to(query.dtype)
-        return mask if mask.ndim == 2 else mask.unflatten(0, (-1, self.base_layer.num_heads))
+        return mask if mask.ndim == 2 else mask.view(len(query), -1, *mask.shape[1:])
 
 
 class OutputAdapter(nn.Module):
@@ -175,22 +167,18 @@ class OutputAdapter(nn.Module):
     is drawn as PyTorch draws linear layers and V begins at zero.
 
     Args:
-        base_layer: attention, of whose output the first part is X, or a linear layer.
+        base_layer: attention, of whose output the first part is X, or a linear layer; the first
+            dimension of X counts examples.
         rank: of W; ``None`` for one that is not factored.
         drop: p.
-        batch_dim: dimension of X that counts examples.
     """
 
-    def __init__(
-        self,
-        base_layer: nn.MultiheadAttention | nn.Linear,
-        rank: int | None,
-        drop: float,
-        batch_dim: int,
-    ) -> None:
+    def __init__(self, base_layer: nn.Module, rank: int | None, drop: float) -> None:
         super().__init__()
-        self.base_layer = base_layer
-        self.drop, self.batch_dim = drop, batch_dim
+        self.base_layer = (
+            base_layer if isinstance(base_layer, nn.Linear) else _attention(base_layer)
+        )
+        self.drop = drop
         weight = self._last[1].weight
         width = len(weight)
         if rank is None:
@@ -209,24 +197,24 @@ class OutputAdapter(nn.Module):
         return self._adapted(output)
 
     def merged(self, factors: Sequence[Tensor], alpha: float) -> dict[str, Tensor]:
-        """The weights of ``base_layer`` whose output is ``X (I + α W)``, by their names there.
+        """The weights that a plain layer whose output is ``X (I + α W)`` has instead, by name.
 
         Args:
             factors: of W, as the parameter has them.
             alpha: α.
         """
         prefix, last = self._last
-        update = alpha * (factors[0] if len(factors) == 1 else factors[0] @ factors[1])
-        found = {f"{prefix}weight": last.weight + update.T @ last.weight}
+        update = alpha * (factors[0] if len(factors) == 1 else factors[0] @ factors[1]).detach()
+        weights = {f"{prefix}weight": last.weight.detach() + update.T @ last.weight.detach()}
         if last.bias is not None:
-            found[f"{prefix}bias"] = last.bias + last.bias @ update
-        return found
+            weights[f"{prefix}bias"] = last.bias.detach() + last.bias.detach() @ update
+        return weights
 
     @property
     def _last(self) -> tuple[str, nn.Linear]:
         """The linear layer that X comes from, and what precedes its weights' names."""
         base = self.base_layer
-        return ("out_proj.", base.out_proj) if isinstance(base, nn.MultiheadAttention) else ("", base)
+        return ("", base) if isinstance(base, nn.Linear) else ("out_proj.", base.out_proj)
 
     def _adapted(self, x: Tensor) -> Tensor:
         update = x
@@ -234,9 +222,14 @@ class OutputAdapter(nn.Module):
             update = update @ factor
         if not (self.training and self.drop):
             return x + update
-        shape = [1] * x.ndim
-        shape[self.batch_dim] = x.shape[self.batch_dim]
-        return x + F.dropout(x.new_ones(shape), self.drop) * update
+        passed = F.dropout(x.new_ones(len(x), *[1] * (x.ndim - 1)), self.drop)
+        return x + passed * update
+
+
+def _attention(layer: nn.Module) -> nn.MultiheadAttention:
+    if not (isinstance(layer, nn.MultiheadAttention) and layer.batch_first):
+        raise TypeError(f"needs an attention that is batch first, not {layer}")
+    return layer
 
 
 def adapters(model: nn.Module) -> dict[str, LoraAttention | OutputAdapter]:
@@ -263,7 +256,9 @@ def inject(
             tower.set_submodule(name, adapt(tower.get_submodule(name)))
 
 
-def plain_weights(model: nn.Module, merged: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def plain_weights(
+    model: nn.Module, merged: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
     """The weights of the model that has no adapters and computes the same.
 
     Args:

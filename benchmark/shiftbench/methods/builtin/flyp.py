@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from shiftbench.methods.base import Architecture, TrainedMethod
-from shiftbench.methods.config import MethodConfig, TrainingConfig
-from shiftbench.methods.contrastive import Duplicates, batch_contrastive_loss
+from shiftbench.methods.config import MethodConfig
+from shiftbench.methods.contrastive import (
+    ContrastiveConfig,
+    Duplicates,
+    batch_contrastive_loss,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,20 +21,9 @@ if TYPE_CHECKING:
     from shiftbench.models.classifier import ImageClassifier
 
 
-class FlypConfig(TrainingConfig):
+class FlypConfig(ContrastiveConfig):
     """FLYP's settings (its README); its weight decay is 0.2 on iWildCam and FMoW."""
 
-    lr: Annotated[float, Field(gt=0, description="peak learning rate of AdamW")] = 1e-5
-    max_grad_norm: Annotated[
-        float | None, Field(gt=0, description="global gradient norm; null: off")
-    ] = None
-    label_smoothing: Annotated[
-        float, Field(ge=0, le=0, description="the contrastive loss has none")
-    ] = 0.0
-    train_head: Annotated[
-        Literal[True],
-        Field(exclude_if=lambda value: value, description="the text tower makes the head anew"),
-    ] = True
     checkpoint: Annotated[
         Literal["last", "id-val"],
         Field(description="the epoch whose weights are kept: the last, or the best on id-val"),

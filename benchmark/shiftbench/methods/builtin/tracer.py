@@ -1,0 +1,161 @@
+"""TRACER: FLYP that stays near the mean of all weights it has passed through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from shiftbench.methods.base import Architecture, TrainedMethod
+from shiftbench.methods.builtin.clipood import Beta, beta_shares
+from shiftbench.methods.config import MethodConfig
+from shiftbench.methods.contrastive import ContrastiveConfig, contrastive_loss, gathered_pairs
+from shiftbench.methods.objective import weighted_sum
+from shiftbench.methods.projections import (
+    cross_norm,
+    image_projection,
+    orthogonality,
+    text_projection,
+)
+from shiftbench.methods.search import LogUniform, Searched
+from shiftbench.methods.teachers import Teacher
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from shiftbench.methods.base import Batch, Context
+    from shiftbench.methods.contrastive import Pairs
+    from shiftbench.models.classifier import ImageClassifier
+
+Part = Annotated[float, Field(ge=0)]
+
+
+class TracerConfig(ContrastiveConfig):
+    """Settings of the released script with Beta weights; the paper has a weight decay of 0.01."""
+
+    distillation: Annotated[
+        float,
+        Field(ge=0, description="λ of the sum of the four terms that compare with the teacher"),
+        Searched(LogUniform(low=0.05, high=5)),
+    ] = 0.9
+    features: Annotated[
+        Part, Field(description="share of the mean square of feature differences in that sum")
+    ] = 2000.0
+    relations: Annotated[
+        Part, Field(description="share of the divergence between similarities in that sum")
+    ] = 1.0
+    interactive: Annotated[
+        Part, Field(description="share of the contrast with the teacher's counterparts in that sum")
+    ] = 1.0
+    crossed: Annotated[
+        Part,
+        Field(description="share of the divergence of similarities to the teacher's counterparts"),
+    ] = 1.0
+    cross_norm: Annotated[
+        float, Field(ge=0, description="λ of the norm of the product of both towers' projections")
+    ] = 0.05
+    orthogonality: Annotated[
+        float,
+        Field(ge=0, description="λ of ‖PᵀP - I‖ of the image tower's projection, as in carot"),
+    ] = 0.0
+    beta: Annotated[
+        Beta, Field(description="of the weights Beta(β, β) of the teacher, see clipood")
+    ] = 0.5
+
+
+def divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL(softmax(z') ‖ softmax(z)), the mean over rows of logits z' and z (n, k)."""
+    from torch.nn.functional import kl_div
+
+    return kl_div(
+        student.log_softmax(dim=1), teacher.log_softmax(dim=1), reduction="batchmean",
+        log_target=True,
+    )  # fmt: skip
+
+
+def compared(student: Pairs, teacher: Pairs) -> dict[str, Tensor]:
+    """The four terms, by the names of their shares.
+
+    With features I, T and scale s of the student, primes for the teacher, z = s I Tᵀ, z' likewise:
+
+    - ``features``: the mean squares of the entries of I - I' plus of T - T';
+    - ``relations``: KL(z' ‖ z), mean of rows and columns;
+    - ``interactive``: cross-entropies of s I T'ᵀ and s T I'ᵀ with the diagonal as targets, halved;
+    - ``crossed``: KL(z' ‖ s I T'ᵀ) and KL(z'ᵀ ‖ s T I'ᵀ), halved.
+    """
+    import torch
+    from torch.nn.functional import cross_entropy, mse_loss
+
+    z, taught = student.logits(), teacher.logits()
+    to_texts = student.logits(texts=teacher.texts)
+    to_images = student._replace(images=student.texts).logits(texts=teacher.images)
+    diagonal = torch.arange(len(z), device=z.device)
+    return {
+        "features": mse_loss(student.images, teacher.images)
+        + mse_loss(student.texts, teacher.texts),
+        "relations": (divergence(taught, z) + divergence(taught.T, z.T)) / 2,
+        "interactive": (cross_entropy(to_texts, diagonal) + cross_entropy(to_images, diagonal)) / 2,
+        "crossed": (divergence(taught, to_texts) + divergence(taught.T, to_images)) / 2,
+    }
+
+
+class Tracer(TrainedMethod[TracerConfig]):
+    """Trajectory-regularised fine-tuning (Asadollahzadeh et al. 2026, arXiv 2605.29380).
+
+    To CLIP's loss on captions are added the norm of the product of both projections into the common
+    space, as in ``carot``, and four terms that compare with a teacher: the mean over all weights
+    from the pretrained to the present, with the weights of ``clipood``, which moves at every step.
+    The student is what is evaluated.
+    """
+
+    name: ClassVar[str] = "tracer"
+    Config: ClassVar[type[MethodConfig]] = TracerConfig
+    captions: bool = True
+    whole_batch: bool = True
+
+    def architecture(self) -> Architecture:
+        """Both towers; the head follows from the text tower."""
+        return Architecture(text=True, head="text")
+
+    def check(self, tower: Callable[[], nn.Module]) -> None:
+        """See that the image tower ends with a projection."""
+        image_projection(tower(), self.name)
+
+    def prepare(self, model: ImageClassifier, context: Context) -> None:
+        """Make the teacher, and see that both towers end with a projection."""
+        image_projection(model.visual, self.name)
+        text_projection(model.text_tower, self.name)
+        self._shares = beta_shares(context.steps, self.config.beta)
+        self._teacher = Teacher(model, text=True)
+
+    def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
+        """CLIP's loss of the global batch and the five terms; at step 0 without a teacher's."""
+        settings, pairs = self.config, gathered_pairs(model, batch)
+        of_image = image_projection(model.visual, self.name)
+        of_text = text_projection(model.text_tower, self.name)
+        terms = {
+            "contrastive": contrastive_loss(*pairs),
+            "cross_norm": cross_norm(of_image, of_text),
+        }
+        weights = {"contrastive": 1.0, "cross_norm": settings.cross_norm}
+        if settings.orthogonality > 0:
+            terms["orthogonality"] = orthogonality(of_image)
+            weights["orthogonality"] = settings.orthogonality
+        if batch.step > 0:  # until then the teacher is the student
+            terms |= compared(pairs, gathered_pairs(self._teacher, batch))
+            for name in ("features", "relations", "interactive", "crossed"):
+                weights[name] = settings.distillation * getattr(settings, name)
+        return weighted_sum(weights, terms) | {"temperature": pairs.scale.detach()}
+
+    def after_step(self, model: ImageClassifier, step: int) -> None:
+        """Move the teacher."""
+        self._teacher.move(model, float(self._shares[step]))
+
+    def state(self) -> dict[str, Any]:
+        """The teacher."""
+        return {"teacher": self._teacher.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back the teacher."""
+        self._teacher.restore(state["teacher"])
