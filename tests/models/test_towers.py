@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from open_clip.model import _build_vision_tower
 from shiftbench.core.errors import InputError, RunFailedError
+from shiftbench.execution import model_checks
 from shiftbench.execution.model_checks import check_backbones
 from shiftbench.methods.builtin.freeze_embedding import FreezeEmbedding, FreezeEmbeddingConfig
-from shiftbench.methods.builtin.lines import LiNeS
 from shiftbench.methods.builtin.lora import Lora, LoraConfig
-from shiftbench.methods.builtin.wise_ft import CurveConfig
+from shiftbench.methods.registry import METHODS
 from shiftbench.models.adapters import adapted_layers
 from shiftbench.models.backbones import check_backbone, image_tower, is_plain_vit
 from shiftbench.models.classifier import ImageClassifier
@@ -58,7 +59,7 @@ def frozen_by(method: FreezeEmbedding, vision: dict[str, Any]) -> set[str]:
     return {name for name, p in model.visual.named_parameters() if not p.requires_grad}
 
 
-def make_plan(folder: Path, backbone: Path, method: str) -> Plan:
+def make_plan(folder: Path, backbone: Path | str, method: str) -> Plan:
     file = folder / "suite.yaml"
     file.write_text(f"{SUITE}  {method}\nbackbones: [{backbone}]\n")
     return Plan.build(Suite.load(file))
@@ -174,10 +175,25 @@ def test_a_method_that_cannot_train_a_backbone_is_refused_before_anything(
 @pytest.mark.parametrize(
     "name", ["openai/ViT-B-16", "openai/ViT-L-14", "laion2b_s32b_b79k/ViT-H-14"]
 )
-def test_lora_and_lines_by_default_take_plain_vits_which_plan_does_not_build(name: str) -> None:
+def test_methods_that_check_towers_by_default_take_plain_vits_which_plan_does_not_build(
+    name: str,
+) -> None:
     assert is_plain_vit(name)
-    for method in (Lora(LoraConfig()), LiNeS(CurveConfig())):
-        method.check(lambda: image_tower(name))
+    for method in ("lora", "lines", "clip-lora", "r-adapter", "carot", "tracer"):
+        kind = METHODS.load(method)
+        kind(kind.Config()).check(lambda: image_tower(name))
+
+
+def test_a_tower_is_built_where_a_setting_that_is_checked_is_not_the_default(
+    tmp_path: Path,
+) -> None:
+    vit = "openai/ViT-B-16"
+    with mock.patch.object(model_checks, "image_tower", side_effect=RunFailedError("built")):
+        check_backbones(make_plan(tmp_path, vit, "tracer: {features: 5}"))
+        check_backbones(make_plan(tmp_path, vit, "r-adapter: {alpha: 1}"))
+        for method in ("r-adapter: {targets: [attn]}", "lora: {rank: 2}"):
+            with pytest.raises(InputError, match="built"):
+                check_backbones(make_plan(tmp_path, vit, method))
 
 
 @pytest.mark.parametrize("name", ["openai/RN50", "webli/ViT-B-16-SigLIP", "miniature"])

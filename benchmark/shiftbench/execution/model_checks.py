@@ -47,15 +47,16 @@ def _check_method(plan: Plan, run: Run) -> None:
 def _is_known(run: Run, method: Method[MethodConfig]) -> bool:
     """True where tests see to it that a method takes a backbone, so that no torch is imported.
 
-    Built-in methods take the shipped backbone and plain ViTs; those that train these, if their own
-    settings are the defaults.
+    Built-in methods take the shipped backbone and plain ViTs; those that train these, if the
+    settings that they check are the defaults.
     """
     if not METHODS.entry(run.method).builtin:
         return False
+    checked = method.checked
     own = {
         name: field.default
         for name, field in type(run.config).model_fields.items()
-        if name not in TrainingConfig.model_fields
+        if (name not in TrainingConfig.model_fields if checked is None else name in checked)
     }
     plain = not isinstance(method, TrainedMethod) or all(
         getattr(run.config, name) == default for name, default in own.items()

@@ -97,12 +97,14 @@ class Method(ABC, Generic[C]):
         seeded: true if the seed can change the outcome; if not, all seeds (and shots) share a run
             unless a parent's run depends on them.
         wraps: registered names of the other methods whose code it runs.
+        checked: the settings that ``check`` looks at; ``None`` for any that are its own.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type[MethodConfig]]
     reference: ClassVar[bool] = False
     elsewhere: ClassVar[bool] = False
+    checked: ClassVar[tuple[str, ...] | None] = None
     kept: bool
     seeded: bool = True
     wraps: tuple[str, ...] = ()

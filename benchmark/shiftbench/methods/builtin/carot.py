@@ -88,6 +88,7 @@ class Carot(TrainedMethod[CarotConfig]):
 
     name: ClassVar[str] = "carot"
     Config: ClassVar[type[MethodConfig]] = CarotConfig
+    checked: ClassVar[tuple[str, ...] | None] = ()
     captions: bool = True
     whole_batch: bool = True
 

@@ -73,6 +73,7 @@ class ClipLora(TrainedMethod[ClipLoraConfig]):
 
     name: ClassVar[str] = "clip-lora"
     Config: ClassVar[type[MethodConfig]] = ClipLoraConfig
+    checked: ClassVar[tuple[str, ...] | None] = ()
 
     def architecture(self) -> Architecture:
         """Both towers; the head follows from the text tower."""

@@ -130,6 +130,7 @@ class RAdapter(TrainedMethod[RAdapterConfig]):
 
     name: ClassVar[str] = "r-adapter"
     Config: ClassVar[type[MethodConfig]] = RAdapterConfig
+    checked: ClassVar[tuple[str, ...] | None] = ("targets",)
     captions: bool = True
     whole_batch: bool = True
 

@@ -111,6 +111,7 @@ class Tracer(TrainedMethod[TracerConfig]):
 
     name: ClassVar[str] = "tracer"
     Config: ClassVar[type[MethodConfig]] = TracerConfig
+    checked: ClassVar[tuple[str, ...] | None] = ()
     captions: bool = True
     whole_batch: bool = True
 
