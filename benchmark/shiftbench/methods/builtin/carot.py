@@ -108,24 +108,27 @@ class Carot(TrainedMethod[CarotConfig]):
         self._teacher = Teacher(model, text=True)
 
     def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
-        """CLIP's loss of the global batch and the three terms; at step 0 without a teacher's."""
-        settings, pairs = self.config, gathered_pairs(model, batch)
+        """CLIP's loss of the global batch and the three terms.
+
+        At step 0, when the teacher is the student, its term has no weight; it is computed, so that
+        a step which is tried for its memory holds what all others do.
+        """
+        settings = self.config
+        pairs, seen = gathered_pairs(model, batch), gathered_pairs(self._teacher, batch)
         of_image = image_projection(model.visual, self.name)
         of_text = text_projection(model.text_tower, self.name)
         terms = {
             "contrastive": contrastive_loss(*pairs),
             "cross_norm": cross_norm(of_image, of_text),
             "orthogonality": orthogonality(of_image),
+            "distillation": distillation_loss(pairs.logits(), seen.logits()),
         }
         weights = {
             "contrastive": 1.0,
             "cross_norm": settings.cross_norm,
             "orthogonality": settings.orthogonality,
+            "distillation": settings.distillation if batch.step > 0 else 0.0,
         }
-        if batch.step > 0:  # until then the teacher is the student
-            seen = gathered_pairs(self._teacher, batch)
-            terms["distillation"] = distillation_loss(pairs.logits(), seen.logits())
-            weights["distillation"] = settings.distillation
         return weighted_sum(weights, terms) | {"temperature": pairs.scale.detach()}
 
     def after_step(self, model: ImageClassifier, step: int) -> None:

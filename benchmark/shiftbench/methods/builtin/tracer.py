@@ -131,22 +131,28 @@ class Tracer(TrainedMethod[TracerConfig]):
         self._teacher = Teacher(model, text=True)
 
     def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
-        """CLIP's loss of the global batch and the five terms; at step 0 without a teacher's."""
-        settings, pairs = self.config, gathered_pairs(model, batch)
+        """CLIP's loss of the global batch and the other terms; as in ``carot`` at step 0."""
+        settings = self.config
+        pairs, seen = gathered_pairs(model, batch), gathered_pairs(self._teacher, batch)
         of_image = image_projection(model.visual, self.name)
         of_text = text_projection(model.text_tower, self.name)
         terms = {
             "contrastive": contrastive_loss(*pairs),
             "cross_norm": cross_norm(of_image, of_text),
+            **compared(pairs, seen),
         }
-        weights = {"contrastive": 1.0, "cross_norm": settings.cross_norm}
+        taught = settings.distillation if batch.step > 0 else 0.0
+        weights = {
+            "contrastive": 1.0,
+            "cross_norm": settings.cross_norm,
+            "features": taught * settings.features,
+            "relations": taught * settings.relations,
+            "interactive": taught * settings.interactive,
+            "crossed": taught * settings.crossed,
+        }
         if settings.orthogonality > 0:
             terms["orthogonality"] = orthogonality(of_image)
             weights["orthogonality"] = settings.orthogonality
-        if batch.step > 0:  # until then the teacher is the student
-            terms |= compared(pairs, gathered_pairs(self._teacher, batch))
-            for name in ("features", "relations", "interactive", "crossed"):
-                weights[name] = settings.distillation * getattr(settings, name)
         return weighted_sum(weights, terms) | {"temperature": pairs.scale.detach()}
 
     def after_step(self, model: ImageClassifier, step: int) -> None:
