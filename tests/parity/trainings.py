@@ -6,6 +6,7 @@ import contextlib
 import copy
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,6 +96,7 @@ def without_a_gpu() -> Iterator[None]:
     place = Path.cwd()
     with (
         tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(action="ignore"),
         mock.patch.multiple(nn.Module, **stay),
         mock.patch.multiple(Tensor, **stay),
         mock.patch("torch.cuda.device_count", lambda: 0),
