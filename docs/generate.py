@@ -16,7 +16,7 @@ from shiftbench.data.tasks.definition import EvaluationSet, Holdout, Task
 from shiftbench.evaluation.metrics.registry import METRICS
 from shiftbench.leaderboard.schema import COLUMNS
 from shiftbench.methods.registry import METHODS
-from shiftbench.suite.file import OF_TASKS, Budget, Limits, Resources, SuiteFile
+from shiftbench.suite.file import OF_TASKS, Budget, Limits, Resources, SuiteFile, TrainingResources
 
 
 def main() -> None:
@@ -90,6 +90,7 @@ def suites() -> Iterator[str]:
         ("The file", SuiteFile),
         ("`budget`", Budget),
         ("`resources`", Resources),
+        ("`methods.<label>.resources`", TrainingResources),
         ("`resources.limits`", Limits),
         ("A task", Task),
         ("An evaluation set: `id_test`, `ood_val`, `shifts.<name>`", EvaluationSet),
@@ -113,7 +114,8 @@ def methods() -> Iterator[str]:
     """Every built-in method with its settings."""
     yield (
         "A method is named by its label in `methods:`, or by `method:` where the label is one of "
-        "your own. Defaults are the papers'; what each shipped suite changes stands in it."
+        "your own. Defaults are the papers'; what each shipped suite changes stands in it. Beside "
+        "its settings a method may have `resources` for its trainings (see Suites)."
     )
     for name, entry in METHODS.entries().items():
         if entry.builtin:

@@ -221,6 +221,7 @@ def test_workers_agree(workers: int, undisturbed: Path, suite: Path, tmp_path: P
     done = shiftbench(
         "run", suite, "--results", tmp_path,
         "--set", f"resources.workers={workers}", "--set", "resources.cpus_per_worker=0.9",
+        "--set", "methods.full.resources.sharding=fsdp2",
         "--set", "methods.wise-ft-broken=null",
         "--set", "methods.smooth=null", "--set", "methods.wise-ft=null",
         "--set", "methods.wise-ft-lp=null",
@@ -236,6 +237,7 @@ def test_workers_agree(workers: int, undisturbed: Path, suite: Path, tmp_path: P
     (run_id,) = set(together.filter(pc.equal(together["label"], "full"))["run_id"].to_pylist())
     fits = [RunFolder.of(results, run_id).read_fit() for results in (undisturbed, tmp_path)]
     assert [fit.world_size for fit in fits] == [1, workers]
+    assert fits[1].details["sharding"] == "fsdp2"
     assert fits[1].losses == pytest.approx(fits[0].losses, rel=1e-4)
 
 

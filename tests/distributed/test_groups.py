@@ -15,6 +15,7 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from shiftbench.core.errors import RunFailedError, sendable, whole_text
 from shiftbench.distributed import dispatch, groups
 from shiftbench.distributed.pool import Events, WorkerLostError
+from shiftbench.execution.group_rules import group_sizes, slots_of_worker
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.stalls import error_of
 from shiftbench.suite.file import Limits, Resources
@@ -38,7 +39,10 @@ def test_a_group_that_is_to_end_is_given_no_run(monkeypatch: pytest.MonkeyPatch)
     gone: list[groups.Group] = []
     events: Events = SimpleQueue()
     group = groups.Group(
-        MagicMock(), None, events, lambda job, error: ended.append(job), gone.append, bool
+        *(MagicMock(), Resources(workers=2), 2, None, events),
+        lambda job, error: ended.append(job),
+        gone.append,
+        bool,
     )
     assert group.idle
     group.submit(Job("fit", "a"))
@@ -64,11 +68,81 @@ def test_a_group_that_found_no_place_costs_its_run_no_try(monkeypatch: pytest.Mo
     dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
     dispatcher._scheduler, dispatcher._watch, dispatcher._work = (MagicMock() for _ in range(3))
     dispatcher._searching, dispatcher._hung = set(), {}
-    group = groups.Group(MagicMock(), None, events, dispatcher._ended, lambda group: None, bool)
+    own = Resources(workers=2, cpus_per_worker=3)
+    dispatcher._setup = SimpleNamespace(
+        resources=Resources(workers=2), resources_of=lambda run: own
+    )
+    dispatcher._cluster = SimpleNamespace(fit=lambda resources: 2)
+    group = groups.Group(
+        MagicMock(), own, 6, None, events, dispatcher._ended, lambda group: None, bool
+    )
     group.submit(job)
     events.get(timeout=10)()
     dispatcher._scheduler.add.assert_called_once_with(job)
     dispatcher._work.settle.assert_not_called()
+    dispatcher._cluster.fit = lambda resources: 1
+    dispatcher._ended(job, groups.NotPlacedError())
+    (_, error), _ = dispatcher._work.settle.call_args
+    assert str(error) == "its 2 workers do not fit on the cluster"
+
+
+def test_workers_of_an_own_size_are_counted_in_slots_and_get_a_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Small workers share GPUs; those of a method's trainings have whole ones."""
+    base = Resources(gpus_per_worker=0.25, cpus_per_worker=1)
+    whole = Resources(gpus_per_worker=1, cpus_per_worker=2, workers=2)
+    assert slots_of_worker(whole, base) == 4
+    assert slots_of_worker(base, base) == 1
+    dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
+    dispatcher._pool = MagicMock()
+    dispatcher._setup = SimpleNamespace(resources=base)
+    waits = SimpleNamespace(resources=whole, unplaced_s=31.0)
+    dispatcher._groups = [SimpleNamespace(resources=base, unplaced_s=99.0), waits]
+    assert dispatcher._clears_a_place()
+    dispatcher._pool.release_idle.assert_called_once_with(0.0)
+    waits.unplaced_s = 0.0
+    assert not dispatcher._clears_a_place()
+
+
+def test_a_group_is_as_large_as_its_job_was_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = MagicMock(
+        side_effect=lambda setup, resources, slots, *_: SimpleNamespace(
+            resources=resources, slots=slots, idle=True
+        )
+    )
+    monkeypatch.setattr(dispatch, "Group", made)
+    dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
+    own = Resources(workers=8, min_workers=2)
+    dispatcher._setup = SimpleNamespace(resources=own)
+    dispatcher._work, dispatcher._scheduler = MagicMock(), MagicMock(granted=lambda job: 4)
+    dispatcher._groups, job = [], Job("fit", "a")
+    dispatcher._progress = dispatcher._events = None
+    dispatcher._cluster = MagicMock()
+    group = dispatcher._group_for(job, own)
+    assert (group.resources.workers, group.slots) == (4, 4)
+    assert dispatcher._group_for(job, own) is group
+    dispatcher._scheduler.granted = lambda job: 8
+    assert dispatcher._group_for(job, own).slots == 8
+    notes = [call.args[0] for call in dispatcher._work.display.note.call_args_list]
+    assert notes == [
+        "starting a group of 4 training workers in place of 8",
+        "starting a group of 8 training workers",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes"),
+    [
+        ({}, [8]),
+        ({"min_workers": 2}, [2, 3, 4, 6, 8]),
+        ({"min_workers": 2, "micro_batch": 8}, [2, 3, 6, 8]),
+    ],
+)
+def test_a_group_has_as_many_workers_as_divide_the_batch(
+    changes: dict[str, int], sizes: list[int]
+) -> None:
+    assert [*group_sizes(Resources(workers=8, **changes), 48)] == sizes  # type: ignore[arg-type]
 
 
 def test_a_group_whose_nodes_keep_going_costs_its_run_no_try(
@@ -84,8 +158,8 @@ def test_a_group_whose_nodes_keep_going_costs_its_run_no_try(
     for lost in (lambda since: True, lambda since: False):
         events: Events = SimpleQueue()
         group = groups.Group(
-            MagicMock(), None, events, lambda job, error: ended.append(error),
-            lambda group: None, lost,
+            MagicMock(), Resources(workers=2), 2, None, events,
+            lambda job, error: ended.append(error), lambda group: None, lost,
         )  # fmt: skip
         group.submit(Job("fit", "a"))
         events.get(timeout=10)()
@@ -106,7 +180,9 @@ def test_a_run_whose_group_ends_after_it_hung_keeps_what_it_hung_at() -> None:
 
 def test_idle_groups_do_not_keep_others_from_the_cluster() -> None:
     limits = Limits(idle_worker_s=60)
-    made = [SimpleNamespace(idle=i > 0, idle_s=30.0 * i, close=MagicMock()) for i in range(4)]
+    made = [
+        SimpleNamespace(idle=i > 0, idle_s=30.0 * i, slots=2, close=MagicMock()) for i in range(4)
+    ]
     dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
     resources = Resources(workers=2, limits=limits)
     dispatcher._setup, dispatcher._groups = SimpleNamespace(resources=resources), made

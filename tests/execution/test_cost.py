@@ -15,6 +15,7 @@ from shiftbench.execution.throughput import CPU, Rates, device_of
 from shiftbench.leaderboard.runfolder import Fit, RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import done, failed
 from shiftbench.leaderboard.store import write_run
+from shiftbench.leaderboard.training_curve import STEP, TrainingCurve
 from shiftbench.suite.file import Resources
 from shiftbench.suite.json_schema import SCHEMA_FILE
 from shiftbench.suite.plan import Plan
@@ -205,11 +206,12 @@ def test_half_done_runs_cost_what_is_left_of_them(birds):
     folder.progress.write_text('{"step": 6, "steps": 15, "batch_size": 16}')
     found = costs(plan, birds)["full"]
     assert (found.steps, found.images) == (Amount(9), Amount(9 * 16))
-    # Interrupted, it goes on from the last state, or from the start where there is none.
+    # Interrupted, it goes on from the last state, amid an epoch, or from the start without one.
     os.utime(folder.progress, (0, 0))
     assert costs(plan, birds)["full"].steps == Amount(15)
     folder.state.touch()
-    assert costs(plan, birds)["full"].steps == Amount(11)
+    TrainingCurve({STEP: [1, 2, 3, 4, 5]}).write(folder.metrics)
+    assert costs(plan, birds)["full"].steps == Amount(10)
     folder.write_fit(Fit([], {}, 0, 1.0, 0.0, 1, 1, "2030-01-01T00:00:00+00:00", 15, None, {}))
     found = costs(plan, birds)["full"]
     assert (found.steps, found.images) == (Amount(), Amount())
@@ -322,7 +324,7 @@ def test_a_variant_that_was_selected_twice_was_predicted_once():
     assert speeds == {("miniature", "full", "fp32"): 50}
     run = next(iter(build_anywhere().runs.values()))
     rates = Rates(measured_speeds(done(info(), twice), CPU), CPU)
-    _, evaluation = Estimator(Sizes(None), rates, Begun(Path("nowhere")), 1).stages(run)
+    _, evaluation = Estimator(Sizes(None), rates, Begun(Path("nowhere")), lambda run: 1).stages(run)
     assert evaluation.predictions.whole
     assert evaluation.estimated == evaluation.seconds.known > 0  # another backbone was measured
 

@@ -259,6 +259,14 @@ def test_a_batch_that_cannot_be_divided_is_refused(root: Path) -> None:
         check_schedules(make_plan(root, *twice), str(root))
     with pytest.raises(InputError, match="micro_batch 5 does not divide"):
         check_schedules(make_plan(root, "resources.micro_batch=5"), str(root))
+    twelve = ("methods.full.resources.workers=12", "methods.full.batch_size=48")  # it has 36 images
+    check_schedules(make_plan(root, *twelve), str(root))
+    with pytest.raises(InputError, match=r"full on own: a global batch of 36.*8 workers"):
+        check_schedules(make_plan(root, *twelve, "methods.full.resources.min_workers=8"), str(root))
+    parts = ("resources.workers=3", "resources.sharding=fsdp2")
+    check_schedules(make_plan(root, *parts), str(root))
+    with pytest.raises(InputError, match=r"sharding.* and ema looks at whole ones; set ddp"):
+        check_schedules(make_plan(root, *parts, "methods.ema={batch_size: 12}"), str(root))
 
 
 def test_an_unknown_backbone_is_refused(root: Path) -> None:

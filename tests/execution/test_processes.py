@@ -199,6 +199,21 @@ def test_a_job_that_hangs_is_stopped_noted_and_tried_again(
     assert jobs.ended == {job: error if hangs_again else None}
 
 
+def test_trainings_may_save_before_this_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_SAVE_S", 0.2)
+    with Hung() as training:
+        loop = loop_of(Jobs([Job("fit", "a")]), Hanging(training), monkeypatch)
+
+        def interrupt() -> None:
+            if any(worker.place for worker, _ in loop._busy.values()):
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(loop, "_stop_what_hangs", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run()
+        assert training.process.wait(20) == -signal.SIGTERM
+
+
 LOUD = """
 import logging
 import warnings

@@ -5,12 +5,21 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from heapq import heappop, heappush
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from shiftbench.execution.jobs import Job
-from shiftbench.execution.scheduler import Room, Scheduler, closest
+from shiftbench.execution.scheduler import Room, Scheduler, closest, priorities
 
-ROOMS = {"group": Room(2, 2), "search": Room(1, 99), "single": Room()}
+from tests.methods.settings import make_any
+
+ROOMS = {
+    "group": Room(2, 2),
+    "elastic": Room.one_of([1, 2, 4]),
+    "search": Room(1, 99),
+    "single": Room(),
+}
 
 
 def room(job: Job) -> Room:
@@ -137,6 +146,64 @@ def test_a_group_that_the_cluster_cannot_hold_is_told() -> None:
     assert scheduler.start() == [fit("a", "group")]
 
 
+def test_a_group_starts_smaller_where_there_are_fewer_slots() -> None:
+    scheduler = Scheduler(
+        {run: (2, i) for i, run in enumerate("abc")},
+        lambda job: Room(brief=True) if job.stage == "predict" else Room.one_of([2, 4, 8]),
+    )
+    group, other = fit("a"), fit("b")
+    scheduler.add(group)
+    scheduler.resize(6, grows=True)  # it would rather have all
+    assert scheduler.start() == [] and scheduler.wanted == 8
+    scheduler.resize(6)
+    assert scheduler.start() == [group]
+    assert (scheduler.held(group), scheduler.free) == (4, 2)
+    scheduler.add(other)
+    assert scheduler.start() == [other] and scheduler.held(other) == 2
+    scheduler.ended(group)
+    scheduler.ended(other)
+    scheduler.resize(9)
+    assert scheduler.free == 9
+    scheduler.add(predict("c"))
+    assert scheduler.start() == [predict("c")]
+    scheduler.add(group)
+    assert scheduler.start() == [group] and scheduler.held(group) == 8  # nobody has the last slot
+    scheduler.ended(predict("c"))
+    scheduler.resize(1)
+    scheduler.ended(group)
+    scheduler.add(other)
+    assert scheduler.start() == []
+    assert scheduler.starved is not None and scheduler.starved.least == 2
+
+
+def test_a_group_waits_for_what_soon_ends_rather_than_start_smaller() -> None:
+    scheduler = Scheduler(
+        {run: (i, i) for i, run in enumerate("ab")},
+        lambda job: Room(brief=True) if job.stage == "predict" else Room.one_of([2, 4]),
+    )
+    scheduler.resize(4)
+    scheduler.add(predict("a"))
+    assert scheduler.start() == [predict("a")]
+    scheduler.add(fit("b"))
+    assert scheduler.start() == []
+    scheduler.ended(predict("a"))
+    assert scheduler.start() == [fit("b")] and scheduler.held(fit("b")) == 4
+
+
+def test_cheap_parents_come_first() -> None:
+    def run(name: str, method: str, *parents: str) -> Any:
+        above = tuple((None, parent) for parent in parents)
+        return SimpleNamespace(id=name, parents=above, create=lambda: make_any(method))
+
+    runs = [run("full", "full"), run("probe", "linear-probe"), run("zero", "zero-shot"),
+            run("wise", "wise-ft", "full"), run("lp-ft", "lp-ft", "probe"),
+            run("soup", "soup", "full", "lp-ft")]  # fmt: skip
+    order = priorities({one.id: one for one in runs})
+    assert sorted(order, key=lambda name: order[name]) == [
+        *("zero", "probe", "full", "lp-ft", "wise", "soup"),
+    ]
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_whatever_happens_all_jobs_run_and_no_slot_is_given_twice(seed: int) -> None:
     """Jobs of all kinds arrive, last, grow, shrink and end at random on a cluster that changes."""
@@ -155,10 +222,11 @@ def test_whatever_happens_all_jobs_run_and_no_slot_is_given_twice(seed: int) -> 
         for _ in range(min(len(arriving), draw.randrange(4))):
             scheduler.add(arriving.pop())
         for job in scheduler.start():
-            holds[job] = room(job).least
+            holds[job] = scheduler.held(job)
+            assert room(job).grows or holds[job] in (room(job).sizes or [room(job).least])
             heappush(ends, (clock + draw.expovariate(1.0 if room(job).brief else 0.1), job))
         for job in holds:
-            if room(job).most > room(job).least:  # a search follows its grant, both ways
+            if room(job).grows:  # a search follows its grant, both ways
                 holds[job] = scheduler.granted(job)
                 scheduler.takes(job, holds[job])
         assert sum(holds.values()) <= size

@@ -5,13 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from shiftbench.core.errors import RunFailedError
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.schedule import Schedule, learning_rate, make_schedule
@@ -21,13 +18,11 @@ from shiftbench.methods.config import TrainingConfig
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.testing.toys import (
     EXAMPLES,
-    make_batch,
     make_batches,
     make_context,
     make_examples,
     make_model,
 )
-from torch import nn
 
 from tests.methods.contract import Terms
 from tests.methods.settings import TRAINING, make_method
@@ -187,49 +182,6 @@ def test_a_term_that_is_not_finite_is_recorded_as_none() -> None:
     method = Odd(TrainingConfig(**TRAINING))
     trained = train(make_model(), method, make_schedule(EXAMPLES, method.config))
     assert trained.terms["odd"] == [None] * len(trained.losses)
-
-
-def with_a_bias(method: TrainedMethod[TrainingConfig]) -> ImageClassifier:
-    """A model whose text tower has SigLIP's bias, which CLIP's contrastive loss does not use."""
-    model = make_model(architecture=method.architecture())
-    model.text_tower.logit_bias = nn.Parameter(torch.tensor(-10.0))
-    return model
-
-
-def contrast(place: WorkerPlace) -> tuple[Trainer, ImageClassifier]:
-    """Train such a model with FLYP."""
-    method = make_method("flyp")
-    model = with_a_bias(method)
-    schedule = make_schedule(EXAMPLES, method.config, place.size)
-    batches = make_batches(method, model, schedule, place)
-    method.prepare(model, make_context(method, model))
-    whole = make_batch()
-    assert whole.captions is not None
-    probe = Batch(whole.inputs[:2], whole.labels[:2], whole.captions[:2])
-    trainer = Trainer(model, method, schedule, batches, seed=0, place=place, probe=probe)
-    trainer.run()
-    return trainer, model
-
-
-def _contrast_of_two(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    rendezvous = f"file://{folder}/rendezvous"
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
-    trainer, model = contrast(WorkerPlace(rank, 2))
-    torch.save((trainer.unused, model.state_dict()), folder / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_a_parameter_outside_of_the_loss_is_frozen_and_breaks_no_group(tmp_path: Path) -> None:
-    trainer, model = contrast(WorkerPlace())
-    assert trainer.unused == ("text.logit_bias",)
-    assert not model.text_tower.logit_bias.requires_grad
-    assert float(model.text_tower.logit_bias) == -10.0
-    mp.spawn(_contrast_of_two, (tmp_path,), nprocs=2)
-    for rank in range(2):
-        unused, weights = torch.load(tmp_path / f"{rank}.pt")
-        assert unused == trainer.unused
-        torch.testing.assert_close(weights, model.state_dict(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_step_is_seeded_as_by_pytorch_which_keeps_notes_of_it() -> None:

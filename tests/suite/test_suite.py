@@ -140,6 +140,27 @@ def test_a_task_may_change_settings_for_itself(files):
     assert settings(suite, "cifar10", "full").epochs == 10
 
 
+def test_a_method_may_have_resources_of_its_own(files):
+    """A task may change them once more; no run is another one for that."""
+    common = "resources: {gpus_per_worker: 0.25, limits: {stall_s: 9}}"
+    own = (
+        "methods: {full: {resources: {workers: 4, gpus_per_worker: 1}}}",
+        "tasks: {iwildcam: {methods: {full: {resources: {min_workers: 2, micro_batch: 8}}}}}",
+    )
+    plain, suite = files.child(common), files.child("\n".join([common, *own]))
+    found = suite.resources_of("cifar10", "full")
+    assert (found.workers, found.gpus_per_worker, found.min_workers) == (4, 1, None)
+    assert found.limits.stall_s == 9
+    there = suite.resources_of("iwildcam", "full")
+    assert (there.workers, there.min_workers, there.micro_batch) == (4, 2, 8)
+    assert suite.resources_of("cifar10", "zero-shot") == suite.resources
+    plan = Plan.build(suite)
+    assert plan.runs == Plan.build(plain).runs
+    assert {plan.resources_of(run).workers for run in plan.runs.values()} == {1, 4}
+    again = files.load(dump(suite))
+    assert again.own_resources == suite.own_resources and dump(again) == dump(suite)
+
+
 def test_a_task_may_leave_a_method_out(files):
     suite = files.child("tasks: {iwildcam: {methods: {zero-shot: null}}}")
     assert list(suite.methods["iwildcam"]) == ["full", "curve"]
@@ -275,6 +296,18 @@ BAD = {
     "misspelt key of a method": (
         BASE.replace("lr: 1e-4", "lrr: 1e-4"),
         'x.yaml:7: methods.full: unknown key "lrr" (did you mean "lr"?)',
+    ),
+    "resources of all methods in those of one": (
+        BASE.replace("lr: 1e-4", "resources: {max_trials: 2}"),
+        'x.yaml:7: methods.full.resources: unknown key "max_trials"',
+    ),
+    "more workers at least than at most": (
+        BASE.replace("lr: 1e-4", "resources: {min_workers: 2}"),
+        "x.yaml:7: methods.full.resources: Value error, min_workers 2 is more than 1 workers",
+    ),
+    "GPUs for trainings alone": (
+        BASE.replace("lr: 1e-4", "resources: {gpus_per_worker: 1}"),
+        "x.yaml:7: methods.full.resources.gpus_per_worker: its evaluations would have no GPU",
     ),
     "misspelt key of a method for one task": (
         BASE.replace("cifar10: {}", "cifar10: {methods: {full: {epoch: 1}}}"),

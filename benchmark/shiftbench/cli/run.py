@@ -65,6 +65,12 @@ def run(
         bool, typer.Option("--allow-incomplete", help="Go on with data sets that lack files.")
     ] = False,
     loggers: LoggerNames = None,
+    max_concurrent: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Have at most so many workers at once (resources.max_concurrent)."
+        ),
+    ] = None,
     debug: Annotated[
         str | None,
         typer.Option(
@@ -95,6 +101,8 @@ def run(
     from shiftbench.report.model import build
     from shiftbench.report.terminal import print_report
 
+    if max_concurrent is not None:
+        overrides = [*(overrides or ()), f"resources.max_concurrent={max_concurrent}"]
     loaded = load_suite(suite, overrides, data)
     loaded = replace(loaded, loggers=tuple(dict.fromkeys((*loaded.loggers, *(loggers or ())))))
     if debug is not None:

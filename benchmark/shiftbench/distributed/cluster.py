@@ -10,13 +10,15 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from shiftbench.execution.group_rules import ROUNDING, bundle
+
 if TYPE_CHECKING:
     from shiftbench.suite.file import Resources
 
 _ASK_EVERY_S = 1.0
 _TELL_EVERY_S = 10.0
+_GROWS_S = 60.0
 _MOST_ASKED = 1000  # an autoscaler has a limit of its own
-_ROUNDING = 1e-6  # Ray counts in units of 1e-4
 
 
 def slots(nodes: Iterable[Mapping[str, float]], resources: Resources) -> int:
@@ -28,18 +30,8 @@ def slots(nodes: Iterable[Mapping[str, float]], resources: Resources) -> int:
     """
     worker = bundle(resources).items()
     return sum(
-        min(int(node.get(kind, 0.0) / each + _ROUNDING) for kind, each in worker) for node in nodes
+        min(int(node.get(kind, 0.0) / each + ROUNDING) for kind, each in worker) for node in nodes
     )
-
-
-def bundle(resources: Resources) -> dict[str, float]:
-    """What a worker takes, by Ray's names."""
-    worker = {
-        "CPU": resources.cpus_per_worker,
-        "GPU": resources.gpus_per_worker,
-        "memory": resources.memory_per_worker,
-    }
-    return {kind: each for kind, each in worker.items() if each}
 
 
 class Cluster:
@@ -55,12 +47,20 @@ class Cluster:
         self._told, self._told_at = 0, float("-inf")
         self._nodes: dict[str, Mapping[str, float]] = {}
         self._lost_at = float("-inf")
+        self._most, self._grew_at = 0, time.monotonic()
+
+    @property
+    def grows(self) -> bool:
+        """True if the cluster has just become larger, and may go on to do so."""
+        return time.monotonic() - self._grew_at < _GROWS_S
 
     def slots(self) -> int:
         """Number of workers that fit; asked anew at most once a second."""
         if time.monotonic() - self._asked > _ASK_EVERY_S:
             self.look()
         room = slots(self._nodes.values(), self._resources)
+        if room > self._most:
+            self._most, self._grew_at = room, time.monotonic()
         return min(room, self._resources.max_concurrent or room)
 
     def look(self) -> None:
@@ -81,6 +81,11 @@ class Cluster:
         if workers != self._told or again:
             self._told, self._told_at = workers, time.monotonic()
             request_resources(bundles=[bundle(self._resources)] * workers)
+
+    def fit(self, resources: Resources) -> int:
+        """Number of workers with some resources that fit on the cluster, were it empty."""
+        self.look()
+        return slots(self._nodes.values(), resources)
 
     def has(self, node: str) -> bool:
         """True if a node is there now."""

@@ -22,6 +22,7 @@ from shiftbench.distributed.pool import Events, Pool, WorkerLostError
 from shiftbench.distributed.progress import ProgressActor
 from shiftbench.distributed.tuning import Slots, run_trials
 from shiftbench.execution.display import name_of
+from shiftbench.execution.group_rules import bundle, slots_of_worker
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.rooms import Rooms
 from shiftbench.execution.scheduler import Scheduler, priorities
@@ -34,9 +35,11 @@ from shiftbench.leaderboard.runfolder import SearchFolder
 if TYPE_CHECKING:
     from shiftbench.execution.search.study import Study
     from shiftbench.execution.work import Work
+    from shiftbench.suite.file import Resources
 
 _TICK_S = 0.5
 _SAY_EVERY_S = 60.0
+_CLEAR_AFTER_S = 30.0
 
 
 def dispatch(work: Work) -> None:
@@ -69,7 +72,7 @@ class Dispatcher:
         self._preemptions: Counter[Job] = Counter()
         self._watch = Watch(self._setup.resources.limits.stall_s)
         self._hung: dict[Job, RunFailedError] = {}
-        self._rooms = Rooms(self._setup.runs, self._setup.resources)
+        self._rooms = Rooms(self._setup.runs, self._setup.resources, self._setup.own_resources)
         self._scheduler = Scheduler(
             priorities(self._setup.runs), self._rooms, work.needed, work.begin
         )
@@ -92,8 +95,8 @@ class Dispatcher:
         while True:
             for job in self._work.ready():
                 scheduler.add(job)
-            scheduler.resize(self._cluster.slots())
-            for job in scheduler.start():
+            scheduler.resize(self._cluster.slots(), grows=self._cluster.grows)
+            for job in () if self._clears_a_place() else scheduler.start():
                 self._start(job)
             busy = scheduler.running or scheduler.waiting
             if not busy and not self._work.awaits_others():
@@ -120,34 +123,58 @@ class Dispatcher:
         self._metrics.steps(steps)
         for run_id, (step, _) in steps.items():
             self._watch.steps(run_id, step)
+            for group in self._groups:
+                if group.job is not None and group.job.run_id == run_id:
+                    group.placed()
         for fields in signs:
             self._watch.sign(Job(*fields))
         searching = {job.run_id for job in self._searching}  # others may have died without a word
         there = {Job(*fields): where for fields, where in trials.items()}
         return {trial: where for trial, where in there.items() if trial.run_id in searching}
 
+    def _clears_a_place(self) -> bool:
+        """True while nothing is started, so that workers of an own size find a place for them.
+
+        Others that come and go would always leave too little in one place.
+        """
+        alike = bundle(self._setup.resources)
+        waits = (group for group in self._groups if bundle(group.resources) != alike)
+        clears = any(group.unplaced_s > _CLEAR_AFTER_S for group in waits)
+        if clears:
+            self._pool.release_idle(0.0)
+        return clears
+
     def _start(self, job: Job) -> None:
         if self._rooms.by_trials(job):
             self._searching.add(job)
             # A thread that is no daemon would keep an interrupted driver alive.
             Thread(target=self._search, args=(job,), daemon=True).start()
-        elif self._rooms.shared(job):
-            group = next((group for group in self._groups if group.idle), None)
-            if group is None:
-                workers = self._setup.resources.workers
-                self._work.display.note(f"starting a group of {workers} training workers")
-                group = Group(
-                    self._setup,
-                    self._progress,
-                    self._events,
-                    self._ended,
-                    self._groups.remove,
-                    self._cluster.lost_a_node,
-                )
-                self._groups.append(group)
-            group.submit(job)
+        elif (own := self._rooms.shared(job)) is not None:
+            self._group_for(job, own).submit(job)
         else:
             self._pool.submit(job)
+
+    def _group_for(self, job: Job, own: Resources) -> Group:
+        """A group for the slots that a job was granted: one that is idle, or a new one."""
+        slots = self._scheduler.granted(job)
+        workers = slots // slots_of_worker(own, self._setup.resources)
+        for group in self._groups:
+            if group.idle and group.slots == slots and bundle(group.resources) == bundle(own):
+                return group
+        fewer = "" if workers == own.workers else f" in place of {own.workers}"
+        self._work.display.note(f"starting a group of {workers} training workers{fewer}")
+        group = Group(
+            self._setup,
+            own.model_copy(update={"workers": workers}),
+            slots,
+            self._progress,
+            self._events,
+            self._ended,
+            self._groups.remove,
+            self._cluster.lost_a_node,
+        )
+        self._groups.append(group)
+        return group
 
     def _ended(self, job: Job, error: BaseException | None) -> None:
         """A job has ended; one whose worker was lost is done again.
@@ -162,8 +189,12 @@ class Dispatcher:
         self._watch.forget(job)
         hung = self._hung.pop(job, None)
         if isinstance(error, NotPlacedError):
-            self._scheduler.add(job)
-            return
+            own = self._setup.resources_of(job.run_id)
+            alike = bundle(own) == bundle(self._setup.resources)  # else nobody else waits for it
+            if alike or self._cluster.fit(own) >= (own.min_workers or own.workers):
+                self._scheduler.add(job)
+                return
+            error = RunFailedError(f"its {own.workers} workers do not fit on the cluster")
         if isinstance(error, WorkerLostError):
             limits = self._setup.resources.limits
             there = self._cluster.has(error.node)
@@ -199,12 +230,16 @@ class Dispatcher:
 
         After some time do so in any case: those whose runs are awaited here may need it, too.
         """
-        each, scheduler = self._setup.resources.workers, self._scheduler
+        scheduler = self._scheduler
         limit = self._setup.resources.limits.idle_worker_s
         idle = sorted((group for group in self._groups if group.idle), key=lambda g: g.idle_s)
-        while idle and (len(idle) * each > scheduler.free or idle[-1].idle_s > limit):
+        while idle and (
+            sum(group.slots for group in idle) > scheduler.free or idle[-1].idle_s > limit
+        ):
             idle.pop().close()
-        elsewhere = len(self._groups) * each + sum(map(scheduler.held, self._searching))
+        elsewhere = sum(group.slots for group in self._groups) + sum(
+            map(scheduler.held, self._searching)
+        )
         self._pool.resize(scheduler.slots - elsewhere)
         self._pool.release_idle(limit)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from shiftbench.execution.processes import Processes
 
 if TYPE_CHECKING:
     from shiftbench.execution.work import Work
+    from shiftbench.suite.file import Resources
     from shiftbench.suite.plan import Plan
 
 
@@ -38,9 +40,9 @@ class RayExecutor:
 
     def prepare(self, plan: Plan) -> None:
         """Start the process that workers are forked from, where no cluster is needed."""
-        resources = plan.suite.resources
         searched = any(run.searched_by_training for run in plan.runs.values())
-        if not searched and self._here(resources.workers, resources.gpus_per_worker):
+        every = {plan.suite.resources, *map(plan.resources_of, plan.runs.values())}
+        if not searched and self._here(every):
             self._processes.prepare(plan)
 
     def release(self) -> None:
@@ -54,22 +56,29 @@ class RayExecutor:
             InputError: no cluster answers, or it or this machine is too small for the suite's
                 ``resources``.
         """
-        resources = work.setup.resources
-        if not work.searches and self._here(resources.workers, resources.gpus_per_worker):
+        setup = work.setup
+        every = {setup.resources, *setup.own_resources.values()}
+        if not work.searches and self._here(every):
             self._processes.execute(work)
             return
         from shiftbench.distributed.session import session
 
-        with session(self.address, resources):
+        with session(self.address, setup.resources, every):
             # This imports ray, which reads the environment that the session has set.
             from shiftbench.distributed.dispatch import dispatch
 
             dispatch(work)
 
-    def _here(self, workers: int, gpus_per_worker: float) -> bool:
-        """True if trainings by single workers on the processors of this machine are meant."""
+    def _here(self, every: Collection[Resources]) -> bool:
+        """True if trainings by single workers, all alike, on this machine's processors are meant.
+
+        Args:
+            every: the resources of the suite and of the methods that have their own.
+        """
         forks = sys.platform == "linux"  # elsewhere, libraries may not survive it
-        return forks and not self._on_cluster and workers == 1 and not gpus_per_worker
+        alike = len({(one.cpus_per_worker, one.memory_per_worker) for one in every}) == 1
+        single = all(one.workers == 1 and not one.gpus_per_worker for one in every)
+        return forks and not self._on_cluster and single and alike
 
     @property
     def _on_cluster(self) -> bool:

@@ -21,15 +21,17 @@ import ray.train
 import torch
 from ray.exceptions import RayError
 from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from shiftbench.core.errors import RunFailedError, last_line, sendable
 from shiftbench.data.batches import WorkerPlace
-from shiftbench.distributed.cluster import beside_the_driver, bundle
+from shiftbench.distributed.cluster import beside_the_driver
+from shiftbench.distributed.notices import HeedingConfig, leaving
 from shiftbench.distributed.place import Home, home, stop_at
 from shiftbench.distributed.pool import WorkerLostError
 from shiftbench.distributed.workers import Speaker, reporter, signs
+from shiftbench.execution.group_rules import bundle
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.stages.fit import fit
@@ -37,6 +39,7 @@ from shiftbench.execution.workspace import Workspace
 
 if TYPE_CHECKING:
     from shiftbench.distributed.pool import Ended, Events
+    from shiftbench.suite.file import Resources
 
 
 class NotPlacedError(RuntimeError):
@@ -98,32 +101,43 @@ class Feed:
 
 
 class Group:
-    """A group of ``resources.workers`` workers, started at once.
+    """A group of workers, started at once.
 
     All methods are for the thread that makes the calls of ``events``.
 
     Args:
         setup: for the workers.
+        resources: of these workers, and their number.
+        slots: of the cluster that they take.
         progress: handle of the ``ProgressActor``.
         events: gets a call for whatever happens to the group.
         ended: called with each job that has ended and what it raised.
         over: called when the group has ended.
         lost_a_node: whether the cluster has lost one since a moment of the monotonic clock.
+
+    Attributes:
+        resources: as given.
+        slots: as given.
     """
 
     def __init__(
         self,
         setup: Setup,
+        resources: Resources,
+        slots: int,
         progress: Any,
         events: Events,
         ended: Ended,
         over: Callable[[Group], None],
         lost_a_node: Callable[[float], bool],
     ) -> None:
+        self.resources = resources
+        self.slots = slots
         self._events = events
         self._settle = ended
         self._over = over
         self._lost_a_node = lost_a_node
+        self._begun: float | None = time.monotonic()
         self._feed = ray.remote(**beside_the_driver())(Feed).remote()
         self._job: Job | None = None
         self._closing = False
@@ -135,6 +149,15 @@ class Group:
     def idle(self) -> bool:
         """True while the group has no run to train and could take one."""
         return self._job is None and not self._closing
+
+    @property
+    def unplaced_s(self) -> float:
+        """Seconds for which the cluster has had no place for the workers."""
+        return 0.0 if self._begun is None else time.monotonic() - self._begun
+
+    def placed(self) -> None:
+        """The workers have begun with a run."""
+        self._begun = None
 
     @property
     def idle_s(self) -> float:
@@ -171,7 +194,7 @@ class Group:
         """The life of the group, in a thread of its own."""
         error: Exception | None = None
         try:
-            _trainer_fit(setup, self._feed, progress)
+            _trainer_fit(setup, self.resources, self._feed, progress)
         except Exception as caught:  # recorded with the run that the group was at
             error = caught
         self._events.put(partial(self._ended, error))
@@ -181,7 +204,7 @@ class Group:
         if isinstance(future.exception(), RayError) or self._job is None:
             return
         job, self._job = self._job, None
-        self._since = time.monotonic()
+        self._begun, self._since = None, time.monotonic()
         self._settle(job, future.result())
 
     def _ended(self, error: Exception | None) -> None:
@@ -209,16 +232,17 @@ def _found_no_place(error: Exception) -> bool:
     )
 
 
-def _trainer_fit(setup: Setup, feed: Any, progress: Any) -> None:
+def _trainer_fit(setup: Setup, resources: Resources, feed: Any, progress: Any) -> None:
     """Have a group of workers train what the feed gives, until it is closed."""
-    resources, limits = setup.resources, setup.resources.limits
+    limits = setup.resources.limits
+    config = {"setup": setup, "feed": feed, "progress": progress}
     with TemporaryDirectory(
         prefix="train-", dir=setup.results, ignore_cleanup_errors=True
     ) as folder:
         TorchTrainer(
             _group_loop,
-            train_loop_config={"setup": setup, "feed": feed, "progress": progress},
-            torch_config=TorchConfig(timeout_s=limits.collective_timeout_s),
+            train_loop_config=config | {"threads": max(1, int(resources.cpus_per_worker))},
+            torch_config=HeedingConfig(timeout_s=limits.collective_timeout_s),
             scaling_config=ScalingConfig(
                 num_workers=resources.workers,
                 use_gpu=bool(resources.gpus_per_worker),
@@ -242,7 +266,7 @@ def _group_loop(config: dict[str, Any]) -> None:
     feed, speaker = config["feed"], Speaker(config["progress"])
     context = ray.train.get_context()
     place = WorkerPlace(context.get_world_rank(), context.get_world_size())
-    torch.set_num_threads(max(1, int(setup.resources.cpus_per_worker)))
+    torch.set_num_threads(config["threads"])
     workspace = Workspace(setup, get_device())
     ray.get(feed.join.remote(place.rank, home()))
     index = ray.get(feed.first.remote())
@@ -252,7 +276,8 @@ def _group_loop(config: dict[str, Any]) -> None:
         first = signs(config["progress"], job) if place.rank == 0 else nullcontext()
         try:
             with first, speaker.at(run_id, place):
-                fit(workspace, run_id, place, reporter(config["progress"], run_id))
+                tell = reporter(config["progress"], run_id)
+                fit(workspace, run_id, place, tell, leaving)
         except RunFailedError as caught:  # gradients are averaged, so all workers get here at once
             error = sendable(caught)
         if place.rank == 0:

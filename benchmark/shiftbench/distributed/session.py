@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from shiftbench.core.cpus import available_cpus
@@ -19,7 +19,6 @@ _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # The controller sees a report only when it polls; 2 s would dominate short runs.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
     # What runs print reaches the driver by itself, and would do so twice.
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -34,33 +33,40 @@ _DEFAULTS = {
 
 
 @contextmanager
-def session(address: str | None, resources: Resources) -> Iterator[None]:
+def session(
+    address: str | None, resources: Resources, every: Collection[Resources] = ()
+) -> Iterator[None]:
     """A connection to Ray for the duration of the block.
 
     Args:
         address: of a running cluster; ``None`` joins the one that a submitted job runs in
             (``RAY_ADDRESS``), or else starts a cluster on this machine.
         resources: what the suite asks for.
+        every: those, and what its methods ask for.
 
     Raises:
         InputError: when no cluster answers, or this machine is too small for ``resources``.
     """
+    address = address or os.environ.get("RAY_ADDRESS")
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    # It tells groups of nodes that are to go, of which this machine is none.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1" if address else "0")
     import ray
 
-    address = address or os.environ.get("RAY_ADDRESS")
+    every = {resources, *every}
     with own_handler():
-        _join(address, resources)
+        _join(address, resources, groups=len(every) > 1 or resources.workers > 1)
     try:
         if not address:  # a cluster may grow
-            check_resources(ray.cluster_resources(), resources)
+            for one in every:
+                check_resources(ray.cluster_resources(), one)
         yield
     finally:
         ray.shutdown()
 
 
-def _join(address: str | None, resources: Resources) -> None:
+def _join(address: str | None, resources: Resources, *, groups: bool) -> None:
     """Connect to the cluster at ``address``, or start one on this machine."""
     import ray
 
@@ -77,7 +83,7 @@ def _join(address: str | None, resources: Resources) -> None:
             num_cpus=available_cpus(),
             object_store_memory=resources.limits.object_store_bytes,
             # Only Train's worker groups ask the dashboard's state API anything.
-            include_dashboard=resources.workers > 1,
+            include_dashboard=groups,
             **quiet,
         )
 
@@ -117,9 +123,10 @@ def check_resources(available: dict[str, float], resources: Resources) -> None:
         ("GPU", "GPUs", resources.gpus_per_worker),
         ("memory", "bytes of memory", resources.memory_per_worker),
     ):
-        asked, there = each * resources.workers, available.get(kind, 0.0)
+        workers = resources.min_workers or resources.workers
+        asked, there = each * workers, available.get(kind, 0.0)
         if asked > there:
             raise InputError(
-                f"resources: {resources.workers} workers with {each:g} {unit} each are "
+                f"resources: {workers} workers with {each:g} {unit} each are "
                 f"{asked:g} {unit}, but this machine has {there:g}"
             )

@@ -15,6 +15,7 @@ import ray
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from shiftbench.core.notices import heed
 from shiftbench.core.pulse import felt
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.distributed.place import Home, home, workspace_here
@@ -33,6 +34,7 @@ class WarmWorker:
     """A process that keeps backbones, data and weights between the jobs it is given."""
 
     def __init__(self, setup: Setup, progress: Any) -> None:
+        heed()
         self._speaker = Speaker(progress)
         self._workspace = workspace_here(setup)
         self._progress = progress

@@ -55,8 +55,7 @@ class Begun:
         except (OSError, ValueError, KeyError):  # it has not begun, or is written right now
             return 0
         if self._now() - written >= STALE_S:  # interrupted: it goes on from what was saved
-            saved = folder.state.exists()
-            step = step // schedule.save_every * schedule.save_every if saved else 0
+            step = _saved_steps(folder) if folder.state.exists() else 0
         return min(step, schedule.steps)
 
     def predicted(
@@ -92,6 +91,17 @@ def ended_trials(journal: Path) -> int:
                 if entry.get("op_code") == _TRIAL_ENDED and entry.get("state") in _ENDED_STATES:
                     ended.add(entry.get("trial_id"))
     return len(ended)
+
+
+def _saved_steps(folder: RunFolder) -> int:
+    """Steps of the last state that a training saved: the curve is written just before it."""
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowInvalid
+
+    try:
+        return int(pq.read_metadata(folder.metrics).num_rows)
+    except (OSError, ArrowInvalid):
+        return 0
 
 
 def _names(folder: Path) -> set[str]:

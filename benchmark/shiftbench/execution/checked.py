@@ -185,5 +185,9 @@ def _key(plan: Plan, root: str, allow_incomplete: bool) -> str:
         "tasks": [task.model_dump_json() for task in suite.tasks.values()],
         "searches": sorted({run.search.id for run in plan.runs.values() if run.search}),
         "resources": suite.resources.model_dump(mode="json"),
+        "own_resources": {
+            task: {label: each.model_dump(mode="json") for label, each in own.items()}
+            for task, own in suite.own_resources.items()
+        },
     }
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -261,10 +261,12 @@ class Estimator:
         sizes: of the sets.
         rates: images a second.
         begun: what is under way.
-        workers: of a training.
+        workers: of a run's training.
     """
 
-    def __init__(self, sizes: Sizes, rates: Rates, begun: Begun, workers: int) -> None:
+    def __init__(
+        self, sizes: Sizes, rates: Rates, begun: Begun, workers: Callable[[Run], int]
+    ) -> None:
         self.sizes, self.rates, self.begun, self.workers = sizes, rates, begun, workers
         self._stages: dict[Alike, tuple[Cost, Cost]] = {}
         self._predicting: dict[Alike, dict[str, float]] = {}
@@ -283,7 +285,7 @@ class Estimator:
         chosen = device or device_of(resources)
         measured = measured_speeds(table, chosen)
         rates = Rates(measured, chosen, _share(resources, chosen), calibration_of(chosen))
-        return cls(Sizes(root), rates, Begun(results), resources.workers)
+        return cls(Sizes(root), rates, Begun(results), lambda run: plan.resources_of(run).workers)
 
     def cost(self, run: Run) -> Cost:
         """The cost of what is left of one run, its parents not included."""
@@ -316,10 +318,11 @@ class Estimator:
         rate = self.rates.training(run, method)
         encoded = method.inputs != "images" and not (rate and rate.source == "rows")
         work = Amount(n if left else 0) if encoded else images  # features: each image is seen once
+        workers = self.workers(run) if method.inputs == "images" else 1
         return Cost.of(
             rate,
-            work.seconds(rate, self.workers),
-            workers=self.workers,
+            work.seconds(rate, workers),
+            workers=workers,
             steps=Amount(left),
             images=images,
             disk=disk,

@@ -80,7 +80,7 @@ def debug(
     one = only(suite, run_id)
     resources = one.resources.model_copy(update={"workers": 1, "data_workers": 0, "compile": "off"})
     launch(
-        replace(one, resources=resources),
+        replace(one, resources=resources, own_resources={}),
         results,
         InProcess(raising=True),
         console,

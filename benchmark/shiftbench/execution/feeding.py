@@ -37,7 +37,7 @@ def fresh_model(workspace: Workspace, run: Run) -> ImageClassifier:
     """A pretrained model, ready for a method's ``prepare``, on the device."""
     model = workspace.copied(run)
     model.head.requires_grad_(workspace.architecture(run).head == "linear")
-    model.chunk = workspace.resources.micro_batch
+    model.chunk = workspace.setup.resources_of(run.id).micro_batch
     return model
 
 
@@ -49,15 +49,15 @@ def schedule_of(
         len(workspace.data(run).train),
         method.training,
         workers,
-        workspace.resources.micro_batch if method.inputs == "images" else None,
+        workspace.setup.resources_of(run.id).micro_batch if method.inputs == "images" else None,
         run.budget.steps,
         whole_batch=method.whole_batch,
     )
 
 
-def memory_of(workspace: Workspace) -> Memory:
-    """What a training may hold of a step, before anything is known of the memory."""
-    resources = workspace.resources
+def memory_of(workspace: Workspace, run: Run) -> Memory:
+    """What a run's training may hold of a step, before anything is known of the memory."""
+    resources = workspace.setup.resources_of(run.id)
     return Memory(resources.activation_checkpointing, given=resources.micro_batch is not None)
 
 
@@ -108,7 +108,8 @@ def context(
     Its examples come in batches as large as a worker holds in the training: ``held`` where that was
     found, else what the suite says, else a worker's share.
     """
-    batch = held or workspace.resources.micro_batch or schedule.batch_size // place.size
+    given = workspace.setup.resources_of(run.id).micro_batch
+    batch = held or given or schedule.batch_size // place.size
 
     def examples() -> Iterator[Batch]:
         return _plain_batches(workspace, run, method, batch)

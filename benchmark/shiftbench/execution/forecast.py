@@ -155,7 +155,8 @@ def forecast(
         found=lambda search_id: begun.trials(search_id) is None,
     )
     lasts = lasts_of(graph, plan.runs, estimator)
-    rooms = Rooms(plan.runs, resources)
+    own = {run.id: cluster.resources(plan.resources_of(run)) for run in plan.runs.values()}
+    rooms = Rooms(plan.runs, resources, own)
     room = {job: rooms(job) for job in graph}
     order = priorities(plan.runs)
 

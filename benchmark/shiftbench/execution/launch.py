@@ -119,6 +119,11 @@ def _launch(
             remarks=checked.remarks,
             token=leases.token,
             loggers=suite.loggers,
+            own_resources={
+                run.id: own
+                for run in plan.runs.values()
+                if (own := plan.resources_of(run)) != suite.resources
+            },
         )
         for run_id in left.todo:  # so that ``gc`` knows what they need, if this ends before them
             if not RunFolder.of(results, run_id).record.exists():

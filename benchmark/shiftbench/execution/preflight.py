@@ -20,6 +20,7 @@ from shiftbench.data.tasks.definition import beside, whole_set
 from shiftbench.data.tasks.opening import open_task
 from shiftbench.data.verify import check
 from shiftbench.execution.checked import Checked, SetKey, SetState, ood_val_of, remembered
+from shiftbench.execution.group_rules import group_sizes, needs_whole_weights
 from shiftbench.execution.model_checks import check_backbones
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training_stores import check_training_stores
@@ -275,7 +276,6 @@ def check_schedules(plan: Plan, root: str) -> None:
     Raises:
         InputError: a task cannot be opened, or a batch cannot be divided.
     """
-    resources = plan.suite.resources
     sizes: dict[tuple[str, int | None, bool], int] = {}
     # Runs that differ in their seed alone have one schedule.
     distinct = {(run.task.name, run.label, run.shots): run for run in plan.runs.values()}
@@ -288,13 +288,17 @@ def check_schedules(plan: Plan, root: str) -> None:
             data = open_task(run.task, root, run.shots, run.seed, whole=run.whole)
             sizes[key] = len(data.train)
         # The trials of a search run on one worker each.
+        resources = plan.resources_of(run)
         if method.training.batch_norm == "train" and resources.activation_checkpointing == "on":
             raise plan.suite.error(
                 f"{run.label} has batch_norm: train, whose statistics would follow every batch "
                 "twice; set auto, or batch_norm: frozen",
                 *("resources", "activation_checkpointing"),
             )
-        shared = {resources.workers} if method.search() is None else {1, resources.workers}
+        if resources.sharding == "fsdp2" and resources.workers > 1 and not method.shardable:
+            raise plan.suite.error(needs_whole_weights(run.label), "resources", "sharding")
+        shared = {*group_sizes(resources, method.training.batch_size)}
+        shared |= {1} if method.search() is not None else set()
         try:
             for workers in sorted(shared):
                 make_schedule(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from shiftbench.suite.plan import Plan
 
 _TICK_S = 0.5
+_SAVE_S = 2.0
+"""Seconds for which a process that is to end waits for trainings to save; it has three in all."""
 
 
 def workers_that_fit(resources: Resources, cpus: float, memory: float) -> int:
@@ -168,7 +173,33 @@ class _Loop:
         self._hung: dict[Job, RunFailedError] = {}
 
     def run(self) -> None:
-        """Do all jobs."""
+        """Do all jobs; if this process is to end, trainings save what they have done."""
+        try:
+            self._run()
+        except (SystemExit, KeyboardInterrupt):
+            self._have_saved()
+            raise
+
+    def _have_saved(self) -> None:
+        """Tell the workers that train to end, which they do when they have saved their state."""
+        training = {
+            connection: worker.place
+            for connection, (worker, job) in self._busy.items()
+            if job.stage == "fit" and worker.place is not None
+        }
+        for place in training.values():
+            with suppress(ProcessLookupError):
+                os.kill(place.pid, signal.SIGTERM)
+        deadline = time.monotonic() + _SAVE_S
+        while training and (left := deadline - time.monotonic()) > 0:
+            ready = wait(list(training), timeout=left)
+            for connection in [one for one in training if one in ready]:
+                try:
+                    connection.recv()
+                except (EOFError, OSError):
+                    del training[connection]
+
+    def _run(self) -> None:
         while True:
             for job in self._work.ready():
                 self._scheduler.add(job)

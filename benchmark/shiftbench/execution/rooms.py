@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from shiftbench.execution.group_rules import bundle, group_sizes, slots_of_worker
 from shiftbench.execution.scheduler import Room
 from shiftbench.methods.base import TrainedMethod
 
@@ -21,12 +22,19 @@ class Rooms:
 
     Args:
         runs: all runs by id.
-        resources: of the suite.
+        resources: of the suite, which a slot is counted in.
+        own: by id, of runs whose method has resources of its own.
     """
 
-    def __init__(self, runs: Mapping[str, Run], resources: Resources) -> None:
+    def __init__(
+        self,
+        runs: Mapping[str, Run],
+        resources: Resources,
+        own: Mapping[str, Resources] | None = None,
+    ) -> None:
         self._runs = runs
         self._resources = resources
+        self._own = own or {}
 
     def __call__(self, job: Job) -> Room:
         """The slots that a job can use."""
@@ -34,15 +42,26 @@ class Rooms:
             return Room(brief=True)
         if self.by_trials(job):
             return Room(most=self._resources.max_trials or sys.maxsize)
-        workers = self._resources.workers if self.shared(job) else 1
-        return Room(workers, workers)
-
-    def shared(self, job: Job) -> bool:
-        """True if a group of workers trains the job's run rather than one."""
-        if job.stage != "fit" or self._resources.workers == 1:
-            return False
+        shared = self.shared(job)
+        if shared is None:
+            return Room()
         method = self._runs[job.run_id].create()
-        return isinstance(method, TrainedMethod) and method.inputs == "images"
+        batch = method.training.batch_size if isinstance(method, TrainedMethod) else 1
+        each = slots_of_worker(shared, self._resources)
+        return Room.one_of([each * workers for workers in group_sizes(shared, batch)])
+
+    def shared(self, job: Job) -> Resources | None:
+        """The resources of the group of workers that trains the job's run; ``None``: one does.
+
+        A worker that is not like the others is a group of its own.
+        """
+        own = self._own.get(job.run_id, self._resources)
+        alike = bundle(own) == bundle(self._resources)
+        if job.stage != "fit" or (own.workers == 1 and alike):
+            return None
+        method = self._runs[job.run_id].create()
+        trains = isinstance(method, TrainedMethod) and method.inputs == "images"
+        return own if trains else None
 
     def by_trials(self, job: Job) -> bool:
         """True if a job is a search by trials that train, which get slots of their own."""

@@ -14,12 +14,13 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 from shiftbench.execution.shares import Shares
+from shiftbench.methods.base import TrainedMethod
 
 if TYPE_CHECKING:
     from shiftbench.execution.jobs import Job
     from shiftbench.suite.plan import Run
 
-Priority = tuple[int, int]
+Priority = tuple[int, ...]
 Weights = tuple[str, str]
 
 
@@ -30,11 +31,28 @@ class Room(NamedTuple):
         least: it does not start with fewer.
         most: more would be idle; above ``least``, the job grows and shrinks as it runs.
         brief: it ends soon: a prediction or a scoring.
+        sizes: the slots that it can start with, ascending, if it neither grows nor shrinks.
     """
 
     least: int = 1
     most: int = 1
     brief: bool = False
+    sizes: tuple[int, ...] = ()
+
+    @classmethod
+    def one_of(cls, sizes: Sequence[int]) -> Room:
+        """That of a job which keeps the slots that it starts with: one of some numbers."""
+        return cls(sizes[0], sizes[-1], sizes=tuple(sizes) if len(sizes) > 1 else ())
+
+    @property
+    def wanted(self) -> int:
+        """The slots that it would start with if there were enough."""
+        return self.most if self.sizes else self.least
+
+    @property
+    def grows(self) -> bool:
+        """True if it grows and shrinks as it runs."""
+        return self.most > self.least and not self.sizes
 
 
 Entry = tuple[Priority, int, "Job", Room]
@@ -47,7 +65,8 @@ class Scheduler:
     weights of one that has just ended come first, since a worker has them; then those whose weights
     no running job has. A job that needs more slots than are free keeps them free for itself where
     they soon will be enough; else brief jobs fill the gap. What nobody waits for is shared among
-    the running jobs that can grow.
+    the running jobs that can grow. One that can start with fewer slots than it wants does so when
+    there are no more, and the cluster is not about to grow.
 
     Each call takes time logarithmic in the number of jobs, for each job that starts and each slot
     that jobs which can grow get or give back.
@@ -72,6 +91,7 @@ class Scheduler:
         self._needed = needed
         self._begin = begin
         self._slots = 0
+        self._grows = False
         self._used = 0
         self._soon = 0  # slots of brief jobs that run
         self._wanted = 0  # slots that the jobs that wait cannot do without
@@ -124,9 +144,14 @@ class Scheduler:
         room = min(heads)[3]
         return room if room.least > self._slots else None
 
-    def resize(self, slots: int) -> None:
-        """The cluster now has so many slots."""
-        self._slots = slots
+    def resize(self, slots: int, *, grows: bool = False) -> None:
+        """The cluster now has so many slots.
+
+        Args:
+            slots: their number.
+            grows: whether there may soon be more.
+        """
+        self._slots, self._grows = slots, grows
 
     def add(self, job: Job) -> None:
         """A job may start now."""
@@ -136,7 +161,7 @@ class Scheduler:
         if room.brief:
             variants = self._of_run.setdefault(job.run_id, {})
             variants.setdefault(job.variant, deque()).append(entry)
-        self._wanted += room.least
+        self._wanted += room.wanted
 
     def start(self) -> list[Job]:
         """Jobs to start now, in order."""
@@ -205,13 +230,20 @@ class Scheduler:
         if not heads:
             return None
         first = min(heads, key=lambda brief: heads[brief])
-        least = heads[first][3].least
+        least = self._size(heads[first][3])
         if least <= self.free:
             return first
         waits_long = least > self.free + self._soon + self._surplus
         if waits_long and not first and True in heads and self.free > 0:
             return True
         return None
+
+    def _size(self, room: Room) -> int:
+        """The slots that a job would start with: the most that are free, or will be soon."""
+        if not room.sizes or self._grows:
+            return room.wanted
+        soon = self.free + self._soon + self._surplus
+        return max((size for size in room.sizes if size <= soon), default=room.least)
 
     def _run(self, brief: bool) -> Job:
         first = self._waiting[brief][0]
@@ -221,15 +253,16 @@ class Scheduler:
         else:
             self._early.add(entry)
         _, _, job, room = entry
-        self._wanted -= room.least
+        size = self._size(room)
+        self._wanted -= room.wanted
         self._running[job] = room
-        self._granted[job] = room.least
-        self._used += room.least
+        self._granted[job] = size
+        self._used += size
         if brief:
             self._soon += room.least
             self._at[weights_of(job)] += 1
             self._unload(weights_of(job))
-        if room.most > room.least:
+        if room.grows:
             self._growing[job] = room
             self._shares.add(job, room.most - room.least)
             self._regranted[job] = None
@@ -280,7 +313,7 @@ class Scheduler:
         """Leave the first job of a heap out."""
         entry = heappop(heap)
         room = entry[3]
-        self._wanted -= room.least
+        self._wanted -= room.wanted
         if room.brief:
             self._forget(entry)
 
@@ -321,10 +354,17 @@ def closest(job: Job, held: Sequence[Weights | None]) -> int:
 def priorities(runs: Mapping[str, Run]) -> dict[str, Priority]:
     """Order of runs: the reference first, then those that others build on, then as planned.
 
-    The reference method is cheap, and every later row is read against it.
+    The reference method is cheap, and every later row is read against it. Of those that others
+    build on the cheap ones come first: what waits for them can begin.
     """
     parents = {parent for run in runs.values() for _, parent in run.parents}
-    return {
-        run_id: (0 if run.create().reference else 1 if run_id in parents else 2, position)
-        for position, (run_id, run) in enumerate(runs.items())
-    }
+
+    def rank(run: Run) -> tuple[int, int]:
+        method = run.create()
+        if method.reference:
+            return 0, 0
+        if run.id not in parents:
+            return 2, 0
+        return 1, int(isinstance(method, TrainedMethod) and method.inputs == "images")
+
+    return {run_id: (*rank(run), i) for i, (run_id, run) in enumerate(runs.items())}

@@ -22,6 +22,8 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Literal
 
+from shiftbench.core.notices import heed
+
 if TYPE_CHECKING:
     from shiftbench.core.stacks import Place
     from shiftbench.execution.jobs import Job
@@ -76,6 +78,7 @@ def _import_open_clip_alone() -> None:
 def _live(connection: Connection, life_fd: int) -> None:
     """Be a worker, until the driver closes the connection or is gone."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    heed()
     silence = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(silence, stream)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ class Setup:
         remarks: on the data, for the rows.
         token: of the ``Leases`` that the runs are done under; "" where nobody else can be at them.
         loggers: names of those that show trainings.
+        own_resources: by id, of runs whose method has resources of its own.
     """
 
     suite: str
@@ -39,6 +40,11 @@ class Setup:
     remarks: Remarks
     token: str = ""
     loggers: tuple[str, ...] = ()
+    own_resources: Mapping[str, Resources] = field(default_factory=dict)
+
+    def resources_of(self, run_id: str) -> Resources:
+        """The hardware for a run's training."""
+        return self.own_resources.get(run_id, self.resources)
 
     def holds(self, key: str) -> bool:
         """True while a run's or search's files are for the process to write that made this.

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from shiftbench.core import notices
 from shiftbench.core.errors import RunFailedError
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution.course import LOSS, Recent, Trained
 from shiftbench.execution.memory import OUT_OF_MEMORY, Memory, moments_to_come
+from shiftbench.execution.saving import Saving
 from shiftbench.execution.schedule import Schedule
+from shiftbench.execution.together import Shards, Terms, clip
+from shiftbench.execution.unused import freeze_unused
 from shiftbench.execution.watching import DivergedError, Idle, Norms
 from shiftbench.methods.base import Batch
 from shiftbench.models.batch_norm import GlobalBatchNorm
@@ -29,26 +33,13 @@ from shiftbench.models.checkpoints import load_state, save_state
 from shiftbench.models.precision import autocast, matrix_precision
 
 if TYPE_CHECKING:
-    from shiftbench.methods.base import TrainedMethod
+    from shiftbench.methods.base import TrainedMethod, Weights
     from shiftbench.methods.config import MethodConfig
     from shiftbench.models.classifier import ImageClassifier
+    from shiftbench.suite.file import Sharding
 
 
 T = TypeVar("T")
-
-
-class _Terms(nn.Module):
-    """The terms of a method's loss as a module, so that DDP sees one forward pass."""
-
-    def __init__(self, method: TrainedMethod[MethodConfig], model: ImageClassifier) -> None:
-        super().__init__()
-        self.model = model
-        self._method = method
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The scalar loss of a batch, and the method's other terms, detached."""
-        terms = self._method.loss(self.model, batch)
-        return {key: term if key == LOSS else term.detach() for key, term in terms.items()}
 
 
 class Trainer:
@@ -56,7 +47,9 @@ class Trainer:
 
     Every random draw comes from the seed and the step, so a resumed run equals an undisturbed one
     bit for bit. With several workers, ``torch.distributed`` must be initialised; gradients are
-    averaged over them, so the result depends on their number only through rounding.
+    averaged over them, so the result depends on their number only through rounding. With the
+    sharding ``fsdp2`` each of them holds a part of weights, gradients and moments; what is saved
+    is whole, so that it does not matter who goes on with it.
 
     Where the memory does not hold a step, less of it is held at a time (``execution.memory``). Of
     several workers that is found out before the first step, since they must all do the same.
@@ -73,14 +66,19 @@ class Trainer:
             Called once, for all steps that are left.
         seed: of this run.
         place: this worker among those that share the run.
-        state_file: where rank 0 saves, every ``schedule.save_every`` steps, what a resume needs.
+        state_file: where rank 0 saves what a resume needs: every ``schedule.save_every`` steps,
+            and whenever ``saving`` says so.
         on_step: called with the number of steps done.
-        on_save: called with the number of steps done before a state is saved, in eval mode.
+        on_epoch: called with the number of steps done every ``schedule.save_every`` steps and at
+            the end, in eval mode, before a state is saved.
+        on_save: called before any state is saved.
         on_course: called with the course of the training before a state of it is saved, and once
             more where it diverges, with the steps that led to that.
         probe: a few examples; parameters that have no part in their loss are frozen. On a GPU,
             it is tried on as many as a step has whether they fit the memory.
         memory: what may be held at a time.
+        sharding: whether workers that share the training hold all of the model or a part of it.
+        saving: says when a state is saved beside the ends of epochs; ``None``: never.
 
     Attributes:
         done: what was trained so far, up to the last saved state.
@@ -99,10 +97,13 @@ class Trainer:
         place: WorkerPlace = WorkerPlace(),
         state_file: Path | None = None,
         on_step: Callable[[int], None] = lambda step: None,
-        on_save: Callable[[int], None] = lambda step: None,
+        on_epoch: Callable[[int], None] = lambda step: None,
+        on_save: Callable[[], None] = lambda: None,
         on_course: Callable[[Trained], None] = lambda course: None,
         probe: Batch | None = None,
         memory: Memory | None = None,
+        sharding: Sharding = "ddp",
+        saving: Saving | None = None,
     ) -> None:
         self._model = model
         self._method = method
@@ -111,35 +112,49 @@ class Trainer:
         self._seed = seed
         self._place = place
         self._state_file = state_file
+        self._saving = saving
         self._on_step = on_step
+        self._on_epoch = on_epoch
         self._on_save = on_save
         self._on_course = on_course
         self._parameters = method.parameters(model)
         if not self._parameters:
             raise RunFailedError(f"{method.name}: nothing of the model is left to train")
-        self._optimizer = method.optimizer(self._parameters)
+        self._device = self._parameters[0].device
         model.frozen_statistics = method.training.batch_norm == "frozen"
         self.memory = Memory() if memory is None else memory
-        self.done = self._resume()
+        state = self._restore()
         self.memory.apply(model)
         follow = not model.frozen_statistics and place.size > 1
         self._statistics = GlobalBatchNorm() if follow else nullcontext()
-        self._device = self._parameters[0].device
         self._accumulate = schedule.batch_size // place.size // schedule.micro_batch
         self._seed_of_step = seed
-        self._terms: nn.Module = _Terms(method, model)
+        self._terms: nn.Module = Terms(method, model)
+        self._together = False  # whether workers wait for each other in the pass of a step
         self.unused: tuple[str, ...] = ()
         if probe is not None:
             self.unused = self._fitting(partial(freeze_unused, model, method, probe))
-            if self._device.type == "cuda" and model.frozen_statistics:
-                self.find_room(probe)
-        if place.size > 1:
+        self._shards: Shards | None = None
+        if place.size > 1 and sharding == "fsdp2":
+            self._shards = Shards(self._terms, self._parameters, place)
+            self._parameters = self._shards.parameters
+            self._together = True
+        self._optimizer = method.optimizer(self._parameters)
+        if self._shards is not None:
+            self._shards.load(self._optimizer, state)
+        elif state is not None:
+            self._optimizer.load_state_dict(state)
+        searched = self._device.type == "cuda" and model.frozen_statistics
+        if probe is not None and searched and self._shards is None:
+            self.find_room(probe)
+        if place.size > 1 and self._shards is None:
             self._terms = DistributedDataParallel(
                 self._terms,
                 gradient_as_bucket_view=True,
                 # Which no_sync would break.
                 static_graph=self._accumulate == 1 and self.memory.micro_batch is None,
             )
+            self._together = True
         self._stream: Iterator[Batch] | None = None
         self._recent = Recent(place)
         self._norms = Norms()
@@ -157,19 +172,28 @@ class Trainer:
             self._stream = self._batches(range(begin, self._schedule.steps))
         started = time.monotonic()
         self._recent.clear()
+        if self._saving is not None:
+            self._saving.begin(begin)
         self._model.train()
-        with matrix_precision(self._method.training.precision), self._divergence_told():
+        with (
+            matrix_precision(self._method.training.precision),
+            self._divergence_told(),
+            notices.listening() if self._saving else nullcontext(),
+        ):
             for step in range(begin, end):
                 self._step(step, self._stream)
                 self._on_step(step + 1)
-                if (step + 1) % self._schedule.save_every == 0 or step + 1 == end:
+                over = (step + 1) % self._schedule.save_every == 0 or step + 1 == end
+                if over or (self._saving is not None and self._saving.due(step + 1)):
                     self._norms.look()
                     self._recent.add_to(self.done, self._norms.take())
                     self.done.images = len(self.done.losses) * self._schedule.batch_size
                     self.done.seconds += time.monotonic() - started
                     self.done.waited += self._idle.seconds()
                     self._model.eval()
-                    self._on_save(step + 1)
+                    if over:
+                        self._on_epoch(step + 1)
+                    self._on_save()
                     self._on_course(self.done)
                     self._save()
                     self._model.train()
@@ -179,6 +203,15 @@ class Trainer:
             self._stream = None  # whatever reads ahead for it can stop
         self._model.eval()
         return self.done
+
+    def weights(self) -> Weights:
+        """What the method makes of the weights as they are; whole, on the first worker alone.
+
+        All workers must ask at once.
+        """
+        if self._shards is not None:
+            return self._shards.weights()
+        return self._method.weights(self._model) if self._place.rank == 0 else {}
 
     @contextmanager
     def _divergence_told(self) -> Iterator[None]:
@@ -202,8 +235,10 @@ class Trainer:
         with self._statistics:
             self._recent.terms.append(self._backward(stream))
         self._recent.rates.append(rate)
+        if self._shards is not None:
+            self._shards.average()
         self._method.before_step(self._model)
-        self._norms.put(step, _clip(self._parameters, config.max_grad_norm))
+        self._norms.put(step, clip(self._parameters, config.max_grad_norm))
         self._optimizer.step()
         self._clear_gradients()
         self._method.after_step(self._model, step + 1)
@@ -235,8 +270,7 @@ class Trainer:
                 reason = str(error)
             # Not in the handler, where the error's traceback holds what is to be given back.
             share = self._schedule.batch_size // self._place.size
-            together = isinstance(self._terms, DistributedDataParallel)  # all must do the same
-            if together or not again or not self.memory.less(self._method, share):
+            if self._together or not again or not self.memory.less(self._method, share):
                 raise torch.OutOfMemoryError(f"{OUT_OF_MEMORY} ({reason})")
             self._clear_gradients()
             self.memory.apply(self._model)
@@ -299,59 +333,37 @@ class Trainer:
             parameter.grad = None
 
     def _save(self) -> None:
-        if self._state_file is None or self._place.rank > 0:
+        if self._state_file is None:
             return
-        state = {
-            "model": dict(self._model.state_dict()),
-            "optimizer": self._optimizer.state_dict(),
-            "method": self._method.state(),
-            "done": asdict(self.done),
-            "memory": self.memory.found(),
-        }
-        save_state(self._state_file, state)
+        weights = dict(self._model.state_dict())
+        if self._shards is None:
+            moments = self._optimizer.state_dict()
+        else:
+            weights, moments = self._shards.whole(weights), self._shards.moments(self._optimizer)
+        if self._place.rank == 0:
+            state = {
+                "model": weights,
+                "optimizer": moments,
+                "method": self._method.state(),
+                "done": asdict(self.done),
+                "memory": self.memory.found(),
+            }
+            save_state(self._state_file, state)
+        if self._saving is not None:
+            self._saving.saved()
 
-    def _resume(self) -> Trained:
+    def _restore(self) -> dict[str, Any] | None:
+        """Go on from the saved state, if there is one; the optimizer's part of it."""
+        self.done = Trained()
         if self._state_file is None or not self._state_file.exists():
-            return Trained()
+            return None
         state = load_state(self._state_file)
         self._model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
         self._method.restore(state["method"])
         self.memory.restore(state.get("memory", {}))
-        return Trained(**state["done"])
-
-
-def freeze_unused(
-    model: ImageClassifier, method: TrainedMethod[MethodConfig], probe: Batch
-) -> tuple[str, ...]:
-    """Freeze the parameters that train but have no part in the loss; their names.
-
-    They never get a gradient, so that no optimizer moves them, but workers that share a training
-    would wait for it. An example is SigLIP's ``logit_bias`` under a contrastive loss without bias.
-
-    Args:
-        model: prepared by the method.
-        method: whose loss is meant.
-        probe: examples of which the loss is computed once, in eval mode.
-    """
-    training = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not training:
-        return ()
-    mode = model.training
-    model.eval()
-    # A method may keep what it computes here, so the precision is that of the training.
-    precision, device = method.training.precision, next(iter(training.values())).device
-    with matrix_precision(precision):
-        with autocast(precision, device):
-            loss = method.loss(model, probe)[LOSS]
-        gradients = torch.autograd.grad(loss, list(training.values()), allow_unused=True)
-    model.train(mode)
-    unused = tuple(
-        name for name, gradient in zip(training, gradients, strict=True) if gradient is None
-    )
-    for name in unused:
-        training[name].requires_grad_(False)
-    return unused
+        self.done = Trained(**state["done"])
+        moments: dict[str, Any] = state["optimizer"]
+        return moments
 
 
 def _seed(seed: int, device: torch.device) -> None:
@@ -366,11 +378,3 @@ def _seed(seed: int, device: torch.device) -> None:
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
     return (seed * 1_000_000_007 + step) * 65_537 + rank
-
-
-def _clip(parameters: Sequence[nn.Parameter], limit: float | None) -> Tensor:
-    """Clip to a global norm in place; the norm before clipping."""
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if limit is not None:
-        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-    return norm

@@ -185,12 +185,17 @@ class TrainedMethod(Method[C]):
         captions: true if ``loss`` needs captions.
         whole_batch: true if ``loss`` must see all of a worker's examples at once, because it is no
             mean over examples; memory is then bounded by recomputing activations.
+        shardable: true if it can be trained while each worker holds a part of the weights
+            (``resources.sharding: fsdp2``): once ``prepare`` has been called, nothing of it looks
+            at the model's tensors but ``loss``, by the model's own functions, and ``weights``,
+            which gets a whole model. A subclass that looks at more sets it to false.
     """
 
     kept: bool = True
     inputs: Inputs = "images"
     captions: bool = False
     whole_batch: bool = False
+    shardable: bool = False
 
     def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Make ``model`` ready to train: load a parent's weights, freeze, attach frozen copies.

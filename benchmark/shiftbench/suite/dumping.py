@@ -6,7 +6,7 @@ from typing import Any
 
 from shiftbench.core.document import dumped
 from shiftbench.data.tasks.definition import Task
-from shiftbench.suite.file import MINIATURE
+from shiftbench.suite.file import MINIATURE, TrainingResources
 from shiftbench.suite.resolving import registered_task
 from shiftbench.suite.suite import Suite
 
@@ -26,10 +26,22 @@ def _spelled_out_task(task: Task, suite: Suite) -> dict[str, Any]:
     return settings
 
 
+def _own_resources(suite: Suite, task: str, label: str) -> dict[str, Any]:
+    """The resources of a method that has some of its own."""
+    if label not in suite.own_resources.get(task, {}):
+        return {}
+    own = suite.resources_of(task, label)
+    return {"resources": own.model_dump(include={*TrainingResources.model_fields})}
+
+
 def _spelled_out(suite: Suite) -> dict[str, Any]:
     settings = {
         task: {
-            label: {"method": method.name, **method.config.model_dump(mode="json")}
+            label: {
+                "method": method.name,
+                **method.config.model_dump(mode="json"),
+                **_own_resources(suite, task, label),
+            }
             for label, method in methods.items()
         }
         for task, methods in suite.methods.items()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from shiftbench.models.precision import Precision
 
@@ -13,6 +13,8 @@ MINIATURE = "miniature"
 NAMED = frozenset({"tasks", "methods"})
 REPLACE = "replace"
 """The mark among named entries that leaves all inherited ones behind."""
+Sharding = Literal["ddp", "fsdp2"]
+"""How workers share a model: ``torch``'s DistributedDataParallel, or its ``fully_shard``."""
 LABEL = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 Label = Annotated[str, Field(pattern=LABEL)]
 
@@ -48,6 +50,14 @@ class Budget(_Closed):
 class Limits(_Closed):
     """Limits on waiting, on tries and on what is kept; they never change an outcome."""
 
+    save_every_s: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="most seconds of a training that are lost with its worker: its state is "
+            "saved so often, and at the end of each epoch; null: then alone",
+        ),
+    ] = 300
     job_retries: Annotated[
         int,
         Field(ge=0, description="times that a job or a trial is done again whose worker was lost"),
@@ -139,10 +149,18 @@ class Limits(_Closed):
     ] = 8 * 2**30
 
 
-class Resources(_Closed):
-    """Hardware for a run; never changes its outcome beyond floating-point order."""
+class TrainingResources(_Closed):
+    """Hardware that a method may have for its own trainings, in place of the suite's."""
 
     workers: Annotated[int, Field(ge=1, description="training workers of a run")] = 1
+    min_workers: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="workers that a training starts with at least, once the cluster has not "
+            "grown for a minute: as many as are free and divide its batch; null: all of them",
+        ),
+    ] = None
     gpus_per_worker: Annotated[
         float, Field(ge=0, description="GPUs of a worker; a fraction shares one")
     ] = 0
@@ -163,6 +181,14 @@ class Resources(_Closed):
             "as much of it as fits the memory",
         ),
     ] = None
+    sharding: Annotated[
+        Sharding,
+        Field(
+            description="workers that share a training have the whole model each (ddp), or a part "
+            "of its weights, gradients and moments (fsdp2), for models that are too large for one "
+            "GPU; only methods that do not look at whole weights while they train"
+        ),
+    ] = "ddp"
     activation_checkpointing: Annotated[
         Literal["auto", "on", "off"],
         Field(
@@ -170,6 +196,11 @@ class Resources(_Closed):
             "auto: where the memory has no room for a few images otherwise"
         ),
     ] = "auto"
+
+
+class Resources(TrainingResources):
+    """Hardware for a run; never changes its outcome beyond floating-point order."""
+
     data_workers: Annotated[
         int | None,
         Field(
@@ -193,7 +224,18 @@ class Resources(_Closed):
         Limits, Field(description="on waiting, on tries and on what is kept, for special cases")
     ] = Limits()
 
+    @model_validator(mode="after")
+    def _check_workers(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than {self.workers} workers")
+        return self
 
+
+OF_METHODS: dict[str, str] = {
+    "method": "registered name, where the label is another",
+    "resources": "hardware for its trainings in place of the suite's, which changes no outcome",
+}
+"""Keys that a suite's method has beside its settings, and what they mean."""
 OF_TASKS: dict[str, str] = {
     "from": "a registered task to start from, under a name of one's own",
     "methods": "settings that differ for this task; null: not for this task",

@@ -17,7 +17,7 @@ from shiftbench.data.sources.any_source import AnySource
 from shiftbench.data.tasks.definition import Task
 from shiftbench.data.tasks.registry import TASKS
 from shiftbench.methods.registry import METHODS
-from shiftbench.suite.file import OF_TASKS, REPLACE, SuiteFile
+from shiftbench.suite.file import OF_METHODS, OF_TASKS, REPLACE, SuiteFile, TrainingResources
 
 SCHEMA_FILE = shipped("suites") / "suite.schema.json"
 
@@ -32,10 +32,18 @@ def json_schema() -> dict[str, Any]:
         definitions.update(own.pop("$defs", {}))
         return own
 
+    definitions["TrainingResources"] = define(TrainingResources)
     builtin = [name for name, entry in METHODS.entries().items() if entry.builtin]
     for name in builtin:
         settings = define(METHODS.load(name).Config)
-        settings["properties"]["method"] = {"type": "string", "description": "registered name"}
+        settings["properties"]["method"] = {
+            "type": "string",
+            "description": OF_METHODS["method"],
+        }
+        settings["properties"]["resources"] = {
+            "$ref": "#/$defs/TrainingResources",
+            "description": OF_METHODS["resources"],
+        }
         definitions[f"method {name}"] = settings
     definitions["methods"] = _methods_schema(builtin)
     task = define(Task)

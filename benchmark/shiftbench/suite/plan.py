@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from shiftbench.data.tasks.definition import EvaluationSet, Task
     from shiftbench.methods.base import Method
     from shiftbench.methods.config import MethodConfig
-    from shiftbench.suite.file import Budget
+    from shiftbench.suite.file import Budget, Resources
     from shiftbench.suite.suite import Suite
 
 
@@ -150,6 +150,10 @@ class Plan:
             return run
         first, *others = (label for label in suite.methods[run.task.name] if label in run.labels)
         return replace(run, label=first, also_called=tuple(others))
+
+    def resources_of(self, run: Run) -> Resources:
+        """The hardware for a run's training."""
+        return self.suite.resources_of(run.task.name, run.label)
 
     def groups(self) -> Iterator[tuple[tuple[str, str, str], list[Run]]]:
         """Runs by task, backbone and label, in the plan's order; each under all of its labels."""

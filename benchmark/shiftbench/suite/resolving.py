@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
 
 from shiftbench.core import document
 from shiftbench.core.document import Key, Node, Place
@@ -18,7 +21,13 @@ from shiftbench.methods.base import EnsembleMethod, Method
 from shiftbench.methods.config import MethodConfig, file_settings
 from shiftbench.methods.registry import METHODS
 from shiftbench.models.names import LOCAL
-from shiftbench.suite.file import LABEL, MINIATURE
+from shiftbench.suite.file import (
+    LABEL,
+    MINIATURE,
+    OF_METHODS,
+    Resources,
+    TrainingResources,
+)
 from shiftbench.suite.shorthands import with_files
 from shiftbench.suite.task_metrics import faults
 
@@ -180,6 +189,50 @@ def _without_removed_shifts(node: Node) -> Node:
     return Node({**node.children, "shifts": shifts.without(*removed)}, node.place, node.path)
 
 
+def resolve_resources(node: Node, task: str, suite: Resources) -> dict[str, Resources]:
+    """The resources of the methods of one task that have some of their own, by label.
+
+    Args:
+        node: the suite's document.
+        task: a name of it.
+        suite: what holds where a method says nothing.
+
+    Raises:
+        InputError: a line for each fault, with file, line, key and what is accepted.
+    """
+    problems = Problems()
+    found = {}
+    for label, entry in named(node, "methods").items():
+        path: tuple[Key, ...] = ("tasks", task, "methods", label)
+        override = node.nearest(path)
+        layers = [entry, override] if override.path == path else [entry]
+        said: dict[str, Any] = {}
+        for layer in layers:
+            own = layer.child("resources")
+            with problems:
+                if own is not None:
+                    said |= validate(TrainingResources, own).model_dump(exclude_unset=True)
+        if said:
+            with problems:
+                found[label] = _merged(entry, suite, said)
+    problems.check()
+    return found
+
+
+def _merged(entry: Node, suite: Resources, own: Mapping[str, Any]) -> Resources:
+    """The suite's resources with those of a method in place of them."""
+    if own.get("gpus_per_worker") and not suite.gpus_per_worker:
+        raise entry.error(
+            "its evaluations would have no GPU: set the suite's resources.gpus_per_worker too, to "
+            "a fraction where several share one",
+            ("resources", "gpus_per_worker"),
+        )
+    try:
+        return Resources.model_validate({**suite.model_dump(), **own})
+    except ValidationError as error:
+        raise entry.error(error.errors()[0]["msg"], ("resources",)) from None
+
+
 def resolve_methods(node: Node, task: str) -> dict[str, Method[MethodConfig]]:
     """The methods of one task by label, with the task's own settings applied.
 
@@ -239,7 +292,7 @@ def resolve_method(label: str, entry: Node) -> Method[MethodConfig]:
     except InputError as error:
         hint = "" if chosen is not None else '; "method:" says which one a label of your own means'
         raise (chosen or entry).error(f"{error}{hint}") from error
-    config = validate(kind.Config, _with_paths(entry.without("method"), kind.Config))
+    config = validate(kind.Config, _with_paths(entry.without(*OF_METHODS), kind.Config))
     try:
         return kind(config)
     except InputError as error:

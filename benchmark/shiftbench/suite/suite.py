@@ -19,6 +19,7 @@ from shiftbench.suite.resolving import (
     resolve_backbones,
     resolve_data,
     resolve_methods,
+    resolve_resources,
     resolve_task,
     with_beside,
 )
@@ -45,6 +46,7 @@ class Suite:
         shots: training images per class; ``None`` is all of them.
         budget: limits that are part of a run's identity.
         resources: hardware for a run, no part of its identity.
+        own_resources: by task and label, those of methods that have some of their own.
         loggers: names of what shows trainings as they go on, no part of their identity.
         source: the merged document, for error messages.
     """
@@ -61,6 +63,7 @@ class Suite:
     resources: Resources
     loggers: tuple[str, ...]
     source: Node = field(repr=False)
+    own_resources: Mapping[str, Mapping[str, Resources]] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -79,16 +82,20 @@ class Suite:
         node = read(file, overrides, data)
         problems = Problems()
         root = None
+        resources = Resources()
         with problems:
             spec = validate(SuiteFile, node)
+            resources = spec.resources
         with problems:
             root = _root(node)
-        tasks, methods = {}, {}
+        tasks, methods, own_resources = {}, {}, {}
         for name, entry in named(node, "tasks").items():
             with problems:
                 tasks[name] = resolve_task(name, entry, miniature=root == MINIATURE)
             with problems:
                 methods[name] = resolve_methods(node, name)
+            with problems:
+                own_resources[name] = resolve_resources(node, name, resources)
         with problems:
             tasks = with_beside(node, tasks, miniature=root == MINIATURE)
         problems.check()
@@ -105,7 +112,12 @@ class Suite:
             resources=spec.resources,
             loggers=spec.loggers,
             source=node,
+            own_resources={task: own for task, own in own_resources.items() if own},
         )
+
+    def resources_of(self, task: str, label: str) -> Resources:
+        """The hardware for the trainings of a method."""
+        return self.own_resources.get(task, {}).get(label, self.resources)
 
     @property
     def data_kind(self) -> str:

@@ -40,6 +40,7 @@ from shiftbench.methods.config import MethodConfig, TrainingConfig
 from shiftbench.models.checkpoints import load, save
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.models.weights import apply_sparse_delta, sparse_delta
+from shiftbench.suite.file import Sharding
 from shiftbench.testing import toys
 from shiftbench.testing.checks import Check, NotCheckedError, require
 from shiftbench.testing.weights import require_close, require_equal
@@ -109,6 +110,19 @@ def fit(
     Raises:
         StoppedError: after ``stop_after`` steps.
     """
+    model, trainer, method = ready(subject, place, state_file, stop_after, micro_batch)
+    return model, trainer.run(), method
+
+
+def ready(
+    subject: Subject,
+    place: WorkerPlace = WorkerPlace(),
+    state_file: Path | None = None,
+    stop_after: int | None = None,
+    micro_batch: int | None = None,
+    sharding: Sharding = "ddp",
+) -> tuple[ImageClassifier, Trainer, TrainedMethod[TrainingConfig]]:
+    """The toy, what trains it with a method, and that method."""
     method = subject.trained()
     model = toys.make_model(architecture=method.architecture())
     start = copy.deepcopy(model)
@@ -132,8 +146,9 @@ def fit(
         place=place,
         state_file=state_file,
         on_step=interrupt,
+        sharding=sharding,
     )
-    return model, trainer.run(), method
+    return model, trainer, method
 
 
 def final(model: ImageClassifier, method: TrainedMethod[TrainingConfig]) -> dict[str, Tensor]:

@@ -24,6 +24,8 @@ LOSSES, TERMS, WEIGHTS = 1e-5, 1e-4, 1e-4
 def agree_with_one_worker(subject: Subject) -> None:
     """Two workers train on the same batches as one: the same losses and weights, but for rounding.
 
+    So they do with a part of the weights each, where the method says that it is ``shardable``.
+
     Raises:
         NotCheckedError: its loss draws at random, or it has to search for its settings.
         ContractError: something differs.
@@ -51,9 +53,10 @@ def compare(name: str, subject: Subject, size: int, folder: Path) -> None:
         ContractError: something differs.
     """
     model, trained, method = methods.fit(subject)
-    for rank in range(size):
-        weights, losses, terms = torch.load(folder / f"{name}-{rank}.pt", weights_only=True)
-        with_them = f"with {size} workers"
+    sharded = ["fsdp2-0"] if method.shardable else []
+    for who in [*map(str, range(size)), *sharded]:
+        weights, losses, terms = torch.load(folder / f"{name}-{who}.pt", weights_only=True)
+        with_them = f"with {size} workers" + (" of fsdp2" if who in sharded else "")
         for step, (one, two) in enumerate(zip(trained.losses, losses, strict=True), 1):
             close = math.isclose(one, two, rel_tol=LOSSES)
             require(close, f"step {step}: the loss is {two:.7g} {with_them}, {one:.7g} with one")
@@ -80,4 +83,9 @@ def _worker(rank: int, size: int, folder: Path, subjects: Mapping[str, Subject])
         model, trained, method = methods.fit(subject, WorkerPlace(rank, size))
         left = (methods.final(model, method), trained.losses, trained.terms)
         torch.save(left, folder / f"{name}-{rank}.pt")
+        if method.shardable:
+            _, trainer, _ = methods.ready(subject, WorkerPlace(rank, size), sharding="fsdp2")
+            trained = trainer.run()
+            left = (dict(trainer.weights()), trained.losses, trained.terms)
+            torch.save(left, folder / f"{name}-fsdp2-{rank}.pt")
     dist.destroy_process_group()

@@ -110,7 +110,7 @@ class Trials:
         self._metric, self._images = workspace.ood_val(run, run.search.ood_val)
         self._model: ImageClassifier | None = None
         self._shared = _shared_batches(workspace, run)
-        self._memory = memory_of(workspace)  # what one trial finds out of it holds for the next
+        self._memory = memory_of(workspace, run)  # what a trial finds out holds for the next
 
     def start(self, values: Values, seed: int) -> None:
         """Begin a trial of some values, with the data order of a seed."""

@@ -30,6 +30,7 @@ from shiftbench.execution.feeding import (
 )
 from shiftbench.execution.outputs import fit_ensemble
 from shiftbench.execution.progress import TrainingWriter
+from shiftbench.execution.saving import Saving
 from shiftbench.execution.training import Trainer
 from shiftbench.execution.validation import id_val, id_val_value
 from shiftbench.execution.variants import derivation
@@ -55,6 +56,7 @@ def fit(
     run_id: str,
     place: WorkerPlace = WorkerPlace(),
     on_step: Callable[[int, int], None] = lambda step, steps: None,
+    leaving: Callable[[], bool] = lambda: False,
 ) -> None:
     """Make what a run keeps: train it or go on with it, derive its weights, or fit an ensemble.
 
@@ -63,6 +65,8 @@ def fit(
         run_id: of a run whose method keeps something of its own.
         place: this worker among those that share the training.
         on_step: called with the steps done and the steps in all; with 0 before preparing.
+        leaving: whether the machine of a worker is to go, so that the state is saved at once; asked
+            by all workers now and then.
 
     Raises:
         RunFailedError: a loss is not finite.
@@ -81,7 +85,8 @@ def fit(
     details: dict[str, Any] = {}
     match method:
         case TrainedMethod():
-            weights, trained, step, details = _train(workspace, run, method, place, on_step)
+            training = _train(workspace, run, method, place, on_step, leaving)
+            weights, trained, step, details = training
         case DerivedMethod():
             details = _files(run)
             weights = method.derive(method.fixed_variant(), derivation(workspace, run))
@@ -132,11 +137,13 @@ def _train(
     method: TrainedMethod[MethodConfig],
     place: WorkerPlace,
     on_step: Callable[[int, int], None],
+    leaving: Callable[[], bool],
 ) -> tuple[Weights, Trained, int, dict[str, Any]]:
     """The weights, what the training did, the step that they are of, and the method's details."""
     begun = time.monotonic()
-    folder = workspace.folder(run)
-    schedule, memory = schedule_of(workspace, run, method, place.size), memory_of(workspace)
+    folder, resources = workspace.folder(run), workspace.setup.resources_of(run.id)
+    schedule = schedule_of(workspace, run, method, place.size)
+    memory = memory_of(workspace, run)
     written = TrainingWriter(
         folder.progress, schedule.batch_size, held=partial(workspace.setup.holds, run.id)
     )
@@ -155,24 +162,30 @@ def _train(
     if chosen and place.rank == 0:
         scoring_slot(workspace, run)  # takes its room before the trainer finds out what is left
 
-    def before_saving(step: int) -> None:
+    def validate(step: int, weights: Weights) -> None:
         nonlocal best
         if place.rank > 0:
             return
-        if not chosen:
-            workspace.setup.check_held(run.id)
-            return
         headline, _ = id_val(workspace, run)
-        weights = workspace.plain(run, method.weights(model))
-        value = id_val_value(workspace, run, weights)
+        plain = workspace.plain(run, weights)
+        value = id_val_value(workspace, run, plain)
         workspace.setup.check_held(run.id)
         trainer.done.note(ID_VAL, value)
         if best is None or headline.better(value, best.score):
             best = _Best(value, step)
-            save(folder.best, weights, asdict(best))
+            save(folder.best, plain, asdict(best))
 
-    def on_save(step: int) -> None:
-        all_agree(partial(before_saving, step), place.size, workspace.device)
+    def on_epoch(step: int) -> None:
+        if chosen:
+            weights = trainer.weights()
+            all_agree(partial(validate, step, weights), place.size, workspace.device)
+
+    def check_held() -> None:
+        if place.rank == 0:
+            workspace.setup.check_held(run.id)
+
+    def on_save() -> None:
+        all_agree(check_held, place.size, workspace.device)
 
     keeper = CurveKeeper(folder.metrics, schedule.batch_size)
 
@@ -189,10 +202,13 @@ def _train(
         place=place,
         state_file=folder.state,
         on_step=tell,
+        on_epoch=on_epoch,
         on_save=on_save,
         on_course=on_course,
         probe=probe(workspace, run, method),
         memory=memory,
+        sharding=resources.sharding,
+        saving=Saving(resources.limits.save_every_s, place, workspace.device, leaving),
     )
     # Not before: the probe is a batch of another size.
     images = schedule.steps * schedule.batch_size // place.size
@@ -204,9 +220,16 @@ def _train(
     details = method.details(model) | memory.details() | ({"compiled": True} if compiled else {})
     if trainer.unused:
         details["not_in_the_loss"] = list(trainer.unused)
+    if place.size > 1 and resources.sharding != "ddp":
+        details["sharding"] = resources.sharding
+    if place.size < resources.workers:
+        details["workers_asked"] = resources.workers
+    weights = trainer.weights()
+    if place.rank > 0:
+        return {}, trained, schedule.steps, details
     if chosen and best is not None:
         return load(folder.best)[0], trained, best.step, details
-    return workspace.plain(run, method.weights(model)), trained, schedule.steps, details
+    return workspace.plain(run, weights), trained, schedule.steps, details
 
 
 def _files(run: Run) -> dict[str, Any]:

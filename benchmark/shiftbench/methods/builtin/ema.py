@@ -45,6 +45,8 @@ class Averaging(Full):
     averaged weights. Integer buffers are those of the last step.
     """
 
+    shardable: bool = False
+
     def share(self, step: int) -> float:
         """Share of the weights after ``step`` steps in the new mean; 0: they have no part in it."""
         raise NotImplementedError

@@ -49,6 +49,7 @@ class Flyp(TrainedMethod[FlypConfig]):
     Config: ClassVar[type[MethodConfig]] = FlypConfig
     captions: bool = True
     whole_batch: bool = True
+    shardable: bool = True
 
     def architecture(self) -> Architecture:
         """Both towers; the head follows from the text tower."""

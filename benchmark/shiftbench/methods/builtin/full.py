@@ -19,6 +19,7 @@ class Full(TrainedMethod[TrainingConfig]):
 
     name: ClassVar[str] = "full"
     Config: ClassVar[type[MethodConfig]] = TrainingConfig
+    shardable: bool = True
 
     def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy, (1 - s) · NLL + s · mean over classes of -log p with smoothing s."""

@@ -40,6 +40,7 @@ class L2Sp(Full):
     name: ClassVar[str] = "l2-sp"
     Config: ClassVar[type[MethodConfig]] = L2SpConfig
     config: L2SpConfig
+    shardable: bool = False
 
     def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Keep a copy of the pretrained weights; an alias of them would never differ."""

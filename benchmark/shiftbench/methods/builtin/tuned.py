@@ -171,6 +171,7 @@ class Tuned(_OfMethod[TrainedMethod[TrainingConfig]], TrainedMethod[TunedConfig]
         self.inputs = self._method.inputs
         self.captions = self._method.captions
         self.whole_batch = self._method.whole_batch
+        self.shardable = self._method.shardable
         self.seeded = self._method.seeded
         self.wraps = (config.of,)
 

@@ -1,0 +1,92 @@
+"""When the state of a training is saved beside the ends of epochs: in time, and at a notice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+
+from shiftbench.core import notices
+from shiftbench.data.batches import WorkerPlace
+
+LOOK_S = 2.0
+"""Seconds after which workers that share a training ask each other whether to save."""
+
+
+class Saving:
+    """Says after which steps a state is saved that no end of an epoch asks for.
+
+    That is when the last one is old, and when a worker has notice that it is about to end. Workers
+    that share a training save at the same step, so they ask each other; not at every step, where
+    all would wait for their GPUs, but after as many as they do in ``LOOK_S``.
+
+    Args:
+        every_s: most seconds of training that may be lost; ``None``: an epoch.
+        place: this worker among those that share the run.
+        device: that collectives are on.
+        leaving: whether this worker's machine is to go; asked by all workers at once.
+        clock: gives seconds.
+    """
+
+    def __init__(
+        self,
+        every_s: float | None,
+        place: WorkerPlace,
+        device: torch.device,
+        leaving: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._every_s = every_s
+        self._place = place
+        self._device = device
+        self._leaving = leaving
+        self._clock = clock
+        self._saved_at = self._looked_at = clock()
+        self._looked, self._next = 0, 0
+        self._going = self._left = False  # what `leaving` said last, and when a state was saved
+
+    def begin(self, step: int) -> None:
+        """The training goes on after so many steps; a state of them is saved, if any."""
+        self._saved_at = self._looked_at = self._clock()
+        self._looked, self._next = step, step + 1
+
+    def due(self, step: int) -> bool:
+        """Whether to save after so many steps; all workers ask after every step."""
+        now = self._clock()
+        if self._place.size == 1:
+            if now - self._looked_at >= LOOK_S:
+                self._looked_at, self._going = now, self._leaving()
+            return self._wanted(0.0)
+        if step < self._next:
+            return False
+        self._going = self._leaving()
+        each = max(now - self._looked_at, 1e-6) / (step - self._looked)
+        ahead = max(1, min(int(LOOK_S / each), 2 * (step - self._looked)))
+        wanted = self._wanted(LOOK_S)
+        said = torch.tensor([int(wanted), -ahead], dtype=torch.int64, device=self._device)
+        dist.all_reduce(said, dist.ReduceOp.MAX)
+        any_wants, next_look = said.tolist()
+        self._looked, self._looked_at, self._next = step, now, step - next_look
+        return bool(any_wants)
+
+    def saved(self) -> None:
+        """A state was saved, by the first of the workers.
+
+        Raises:
+            SystemExit: this process has been told to end, and has nothing more to lose.
+        """
+        if self._place.size > 1:  # or one that ends could take the others with it too early
+            dist.all_reduce(torch.zeros(1, device=self._device))
+            if self._device.type == "cuda":
+                torch.cuda.synchronize()
+        self._saved_at, self._left = self._clock(), self._going
+        if notices.given():
+            notices.end()
+
+    def _wanted(self, margin_s: float) -> bool:
+        """Whether this worker would have a state saved before it asks again."""
+        old = self._clock() - self._saved_at + margin_s
+        aged = self._every_s is not None and old >= self._every_s
+        return aged or notices.given() or (self._going and not self._left)

@@ -1,0 +1,192 @@
+"""States that are saved in time and at a notice, so that little is lost with a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier, Thread
+from typing import Any
+
+import pytest
+import torch
+from shiftbench.core import notices
+from shiftbench.data.batches import WorkerPlace
+from shiftbench.execution import saving
+from shiftbench.execution.saving import LOOK_S, Saving
+from shiftbench.execution.schedule import make_schedule
+from shiftbench.execution.training import Trainer
+from shiftbench.models.checkpoints import load_state
+from shiftbench.models.classifier import ImageClassifier
+from shiftbench.testing.toys import EXAMPLES, make_batches, make_context, make_model
+
+from tests.methods.settings import make_method
+
+CPU = torch.device("cpu")
+
+
+class StoppedError(Exception):
+    """A process was lost."""
+
+
+@pytest.fixture(autouse=True)
+def _process_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(notices, "_given", False)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def train(
+    state_file: Path,
+    every_s: float | None = None,
+    on_step: Callable[[int], None] = lambda step: None,
+    epochs: list[int] | None = None,
+) -> tuple[ImageClassifier, list[float]]:
+    """Train the toy by EMA, whose mean is a part of the state; an epoch has 100 of its 10 steps."""
+    method, model = make_method("ema"), make_model()
+    method.prepare(model, make_context(method, model))
+    schedule = replace(make_schedule(EXAMPLES, method.training), save_every=100)
+    ticks = iter(range(10_000))
+    trainer = Trainer(
+        model,
+        method,
+        schedule,
+        make_batches(method, model, schedule, WorkerPlace()),
+        seed=0,
+        state_file=state_file,
+        on_step=on_step,
+        on_epoch=[].append if epochs is None else epochs.append,
+        saving=Saving(every_s, WorkerPlace(), CPU, clock=lambda: next(ticks)),
+    )
+    losses = trainer.run().losses
+    model.load_state_dict(dict(method.weights(model)))
+    return model, losses
+
+
+def stop_at(last: int) -> Callable[[int], None]:
+    def stop(step: int) -> None:
+        if step == last:
+            raise StoppedError
+
+    return stop
+
+
+def saved_steps(state_file: Path) -> int:
+    return len(load_state(state_file)["done"]["losses"])
+
+
+def same(one: ImageClassifier, two: ImageClassifier) -> bool:
+    pairs = zip(one.state_dict().values(), two.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_training_that_was_saved_amid_an_epoch_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    expected, losses = train(tmp_path / "whole")
+    state = tmp_path / "state"
+    with pytest.raises(StoppedError):
+        train(state, every_s=6, on_step=stop_at(9))
+    assert 0 < saved_steps(state) < 9
+    epochs: list[int] = []
+    found, again = train(state, every_s=6, epochs=epochs)
+    assert again == losses and same(found, expected)
+    assert epochs == [10]  # nothing is validated where an epoch is not over
+
+
+def test_without_a_limit_only_ends_of_epochs_are_saved(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        train(tmp_path / "state", on_step=stop_at(9))
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_notice_saves_at_once_and_then_ends_the_process(tmp_path: Path) -> None:
+    expected, losses = train(tmp_path / "whole")
+    state = tmp_path / "state"
+    notices.heed()
+
+    def take_away(step: int) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        train(state, on_step=take_away)
+    assert ended.value.code == 143
+    assert saved_steps(state) == 3
+    notices._given = False  # another process
+    found, again = train(state)
+    assert again == losses and same(found, expected)
+
+
+def test_a_notice_where_nothing_listens_does_what_it_always_did() -> None:
+    heard: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    notices.heed()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert heard == [signal.SIGTERM] and not notices.given()
+    with pytest.raises(SystemExit), notices.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert notices.given()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert len(heard) == 2  # who says it twice means it
+
+
+class Group:
+    """Workers in threads, which wait for each other where a collective would."""
+
+    def __init__(self, size: int) -> None:
+        self._barrier = Barrier(size, timeout=30)
+        self._said: list[torch.Tensor] = []
+        self.collectives = 0
+
+    def all_reduce(self, tensor: torch.Tensor, operation: Any = None) -> None:
+        self._said.append(tensor.clone())
+        if self._barrier.wait() == 0:
+            self.collectives += 1
+        most = torch.stack(self._said).max(dim=0).values
+        self._barrier.wait()
+        self._said.clear()
+        self._barrier.wait()
+        tensor.copy_(most)
+
+
+@pytest.mark.parametrize("asks", ["leaving", "time"])
+def test_workers_save_at_the_same_step_and_seldom_ask(
+    asks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them is asked to leave at its step 250, or has the slower clock."""
+    group = Group(2)
+    monkeypatch.setattr(saving.dist, "all_reduce", group.all_reduce)
+    saved: dict[int, list[int]] = {0: [], 1: []}
+
+    def work(rank: int) -> None:
+        now = 0.0
+        at = Saving(
+            30.0 if asks == "time" else None,
+            WorkerPlace(rank, 2),
+            CPU,
+            leaving=lambda: asks == "leaving" and rank == 1 and now >= 25.0,
+            clock=lambda: now,
+        )
+        at.begin(0)
+        for step in range(1, 601):
+            now += 0.1 if rank else 0.11
+            if at.due(step):
+                saved[rank].append(step)
+                at.saved()
+
+    threads = [Thread(target=work, args=(rank,), daemon=True) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert saved[0] == saved[1]
+    if asks == "leaving":
+        (step,) = saved[0]  # once: it may take minutes until the machine is gone
+        assert 250 <= step <= 250 + 2 * LOOK_S / 0.1
+    else:
+        assert len(saved[0]) >= 2
+        seconds = [0.11 * (b - a) for a, b in zip([0, *saved[0]], saved[0], strict=False)]
+        assert max(seconds) <= 30.0
+    assert group.collectives < 60
