@@ -184,7 +184,7 @@ def test_trials_of_a_search_that_has_ended_are_not_watched_and_steps_are_noted(
     dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
     dispatcher._progress, dispatcher._work, dispatcher._watch = (MagicMock() for _ in range(3))
     dispatcher._metrics = MagicMock()
-    dispatcher._searching = {Job("search", "r")}
+    dispatcher._searching, dispatcher._groups = {Job("search", "r")}, []
     trials = {("search", "r", "trial-1", ""): "here", ("search", "over", "trial-9", ""): "there"}
     news = {"a": (1, 3)}, {("fit", "a", "", "")}, [], trials
     monkeypatch.setattr(dispatch, "ray", SimpleNamespace(get=lambda asked: news))

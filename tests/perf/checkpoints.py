@@ -43,7 +43,7 @@ def loop(config: dict[str, Any]) -> None:
     elif not own and (kept := ray.train.get_checkpoint()) is not None:
         with kept.as_directory() as there:
             found = load_state(Path(there) / "state")["step"]
-    again = log.exists() and any("step" in json.loads(line) for line in log.open())
+    again = log.exists()
     for step in range(found + 1, STEPS + 1):
         time.sleep(0.2)
         torch.distributed.barrier()
@@ -72,13 +72,15 @@ def loop(config: dict[str, Any]) -> None:
                         os.kill(os.getpid(), signal.SIGTERM)
                         while not notices.given():
                             time.sleep(0.01)
+                        with log.open("a") as lines:
+                            lines.write(json.dumps({"heard": step}) + "\n")
                 time.sleep(60)
             elif rank == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
 def measure(way: str, megabytes: int) -> dict[str, float]:
-    """Seconds of a save, steps lost, and seconds from the kill to the next save."""
+    """Seconds of a save, steps lost, notices that a worker has heard, and seconds in all."""
     import ray.train
     from ray.train.torch import TorchTrainer
     from shiftbench.distributed.notices import HeedingConfig
@@ -99,10 +101,12 @@ def measure(way: str, megabytes: int) -> dict[str, float]:
             ),
         ).fit()
         entries = [json.loads(line) for line in (Path(folder) / "log").open()]
-    saves = sorted(entry["seconds"] for entry in entries)
+    steps = [entry for entry in entries if "step" in entry]
+    saves = sorted(entry["seconds"] for entry in steps)
     return {
         "seconds of a save": saves[len(saves) // 2],
-        "steps lost": KILLED_AT - entries[-1]["found"],
+        "steps lost": KILLED_AT - steps[-1]["found"],
+        "notices heard": len(entries) - len(steps),
         "seconds in all": time.monotonic() - begun,
     }
 

@@ -21,8 +21,8 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from shiftbench.core.errors import last_line
-from shiftbench.distributed.cluster import bundle
 from shiftbench.distributed.trainable import RESOURCE, SCORE, SearchTrial
+from shiftbench.execution.group_rules import bundle
 from shiftbench.execution.search.record import FACTS
 from shiftbench.execution.search.space import sampler
 from shiftbench.leaderboard.runfolder import SearchFolder
