@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -185,7 +186,7 @@ def test_an_interruption_is_exit_code_130(monkeypatch):
 
 def test_a_suite_is_found_by_its_name(folder, capsys):
     assert main(["status", "nine-shifts"]) == 0
-    assert capsys.readouterr().out.startswith("nine-shifts: 0 of 417 runs done")
+    assert re.match(r"nine-shifts: 0 of \d{3,} runs done", capsys.readouterr().out)
     (folder / "suites").mkdir()
     (folder / "suites" / "nine-shifts.yaml").write_text(SUITE)
     assert main(["status", "nine-shifts"]) == 0

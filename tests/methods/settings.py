@@ -46,6 +46,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "flyp": TRAINING,
     "carot": {**TRAINING, "distillation": 0.2, "teacher_every": 3, "momentum_rise": 0.5},
     "tracer": {**TRAINING, "distillation": 0.2, "features": 10},
+    "static-sd": {**TRAINING, "distillation": 0.2, "features": 10},
     "clipood": TRAINING,
     "r-adapter": {
         **TRAINING,
@@ -56,6 +57,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "temperature": 0.2,
     },
     "clip-lora": {**TRAINING, "lr": 0.05, "dropout": 0},
+    "ftp": {**TRAINING, "kappa": 0.5},
+    "spd": TRAINING,
+    "car-ft": TRAINING,
+    "lipsum-ft": {**TRAINING, "texts": 5, "length": 1, "strength": 0.1},
+    "ldifs": {**TRAINING, "layers": ["block.ln", "block"]},
+    "feature-distillation": {**TRAINING, "strength": 0.3},
+    "mask-fill": {**TRAINING, "strength": 0.3, "mask": "random"},
     "autoft": {"epochs": 4, "batch_size": 12, "warmup_steps": 2, "objective": OBJECTIVE},
     "tuned": {"of": "full", "settings": TRAINING},
 }

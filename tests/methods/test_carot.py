@@ -12,7 +12,8 @@ import torch
 from shiftbench.core.errors import RunFailedError
 from shiftbench.methods.base import TrainedMethod
 from shiftbench.methods.builtin.carot import Carot, CarotConfig, momentum_at
-from shiftbench.methods.builtin.tracer import Tracer, TracerConfig
+from shiftbench.methods.builtin.static_sd import StaticSd
+from shiftbench.methods.builtin.tracer import Taught, TaughtConfig, Tracer, TracerConfig
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.testing.toys import ToyTower, make_batch, make_context, make_model
 from torch import Tensor, nn
@@ -124,11 +125,15 @@ def slow_tracer(student: ImageClassifier, teacher: ImageClassifier, step: int) -
 @pytest.mark.parametrize("step", [0, 1])
 @pytest.mark.parametrize(
     ("make", "reference"),
-    [(lambda: Carot(CAROT), slow_carot), (lambda: Tracer(TRACER), slow_tracer)],
-    ids=["carot", "tracer"],
+    [
+        (lambda: Carot(CAROT), slow_carot),
+        (lambda: Tracer(TRACER), slow_tracer),
+        (lambda: StaticSd(TaughtConfig(**TRACER.model_dump(exclude={"beta"}))), slow_tracer),
+    ],
+    ids=["carot", "tracer", "static-sd"],
 )
 def test_the_loss(
-    make: Callable[[], Carot | Tracer],
+    make: Callable[[], Carot | Taught],
     reference: Callable[[ImageClassifier, ImageClassifier, int], float],
     step: int,
 ) -> None:
@@ -257,3 +262,13 @@ def test_published_settings() -> None:
     assert found == (0.9, 2000, 0.05, 0.5)
     assert {carot.checkpoint, tracer.checkpoint} == {"last"}
     assert {carot.max_grad_norm, tracer.max_grad_norm} == {None}
+
+
+def test_a_static_teacher_stays_the_pretrained_model() -> None:
+    method = StaticSd(TaughtConfig())
+    student, teacher = prepared(method)
+    method.after_step(student, 1)
+    assert method.state() == {}
+    kept = method._teacher.state()
+    assert {*kept} >= {name for name in teacher.state_dict() if not name.startswith("head.")}
+    assert all(torch.equal(tensor, teacher.state_dict()[name]) for name, tensor in kept.items())

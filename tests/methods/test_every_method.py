@@ -24,7 +24,9 @@ TRAINING = [
     for name, method in METHODS.items()
     if isinstance(method, TrainedMethod) and method.search() is None
 ]
-WITHOUT_HEAD = ["linear-probe", "flyp", "saft", "carot", "tracer", "r-adapter", "clip-lora"]
+WITHOUT_HEAD = [
+    *("linear-probe", "flyp", "saft", "carot", "tracer", "static-sd", "r-adapter", "clip-lora"),
+]
 """Methods that train nothing but a head, or have none: the text tower makes it."""
 CASES = [(name, check) for name in NAMES for check in checks_of(SUBJECTS[name])]
 

@@ -127,7 +127,11 @@ def test_frozen_statistics_stay_and_micro_batches_change_nothing(tower: str) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["bitfit", "ema", "freeze-embedding", "full", "l2-sp", "saft", "swa"]
+    "name",
+    [
+        *("bitfit", "ema", "feature-distillation", "freeze-embedding", "ftp", "full", "l2-sp"),
+        *("saft", "spd", "swa"),
+    ],
 )
 def test_no_method_moves_the_statistics(name: str) -> None:
     changes = {"head": "linear", "towers": "image", "refresh_every": 2} if name == "saft" else {}

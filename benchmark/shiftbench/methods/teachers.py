@@ -34,6 +34,13 @@ class Teacher:
         visual, head, tower = copy.deepcopy(parts)
         self.model = ImageClassifier(visual, head, tower).requires_grad_(False).eval()
 
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Features as the tower gives them, fp32 (n, width), of images (n, 3, size, size)."""
+        import torch
+
+        with torch.no_grad():
+            return self.model.encode_image(images)
+
     def features(self, images: Tensor) -> Tensor:
         """L2-normalised features, fp32 (n, width), of images (n, 3, size, size)."""
         import torch

@@ -72,10 +72,14 @@ class ImageClassifier(nn.Module):
                 module.training = False
         return self
 
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Features as the tower gives them, fp32 (n, width), of images (n, 3, size, size)."""
+        visual: Callable[[Tensor], Tensor] = self.visual
+        return self._in_chunks(visual, images, self.chunk).float()
+
     def features(self, images: Tensor) -> Tensor:
         """L2-normalised features, fp32 (n, width), of images (n, 3, size, size)."""
-        visual: Callable[[Tensor], Tensor] = self.visual
-        return F.normalize(self._in_chunks(visual, images, self.chunk).float(), dim=-1)
+        return F.normalize(self.encode_image(images), dim=-1)
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits, fp32 (n, classes), of normalised features (n, width)."""

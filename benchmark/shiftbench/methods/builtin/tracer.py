@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Part = Annotated[float, Field(ge=0)]
 
 
-class TracerConfig(ContrastiveConfig):
+class TaughtConfig(ContrastiveConfig):
     """Settings of the released script with Beta weights; the paper has a weight decay of 0.01."""
 
     distillation: Annotated[
@@ -59,6 +59,11 @@ class TracerConfig(ContrastiveConfig):
         float,
         Field(ge=0, description="λ of ‖PᵀP - I‖ of the image tower's projection, as in carot"),
     ] = 0.0
+
+
+class TracerConfig(TaughtConfig):
+    """Settings of the released script with Beta weights; the paper has a weight decay of 0.01."""
+
     beta: Annotated[
         Beta, Field(description="of the weights Beta(β, β) of the teacher, see clipood")
     ] = 0.5
@@ -100,17 +105,9 @@ def compared(student: Pairs, teacher: Pairs) -> dict[str, Tensor]:
     }
 
 
-class Tracer(TrainedMethod[TracerConfig]):
-    """Trajectory-regularised fine-tuning (Asadollahzadeh et al. 2026, arXiv 2605.29380).
+class Taught(TrainedMethod[TaughtConfig]):
+    """CLIP's loss on captions, and four terms that compare with a teacher, which stays as it is."""
 
-    To CLIP's loss on captions are added the norm of the product of both projections into the common
-    space, as in ``carot``, and four terms that compare with a teacher: the mean over all weights
-    from the pretrained to the present, with the weights of ``clipood``, which moves at every step.
-    The student is what is evaluated.
-    """
-
-    name: ClassVar[str] = "tracer"
-    Config: ClassVar[type[MethodConfig]] = TracerConfig
     checked: ClassVar[tuple[str, ...] | None] = ()
     captions: bool = True
     whole_batch: bool = True
@@ -127,7 +124,6 @@ class Tracer(TrainedMethod[TracerConfig]):
         """Make the teacher, and see that both towers end with a projection."""
         image_projection(model.visual, self.name)
         text_projection(model.text_tower, self.name)
-        self._shares = beta_shares(context.steps, self.config.beta)
         self._teacher = Teacher(model, text=True)
 
     def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
@@ -154,6 +150,25 @@ class Tracer(TrainedMethod[TracerConfig]):
             terms["orthogonality"] = orthogonality(of_image)
             weights["orthogonality"] = settings.orthogonality
         return weighted_sum(weights, terms) | {"temperature": pairs.scale.detach()}
+
+
+class Tracer(Taught):
+    """Trajectory-regularised fine-tuning (Asadollahzadeh et al. 2026, arXiv 2605.29380).
+
+    To CLIP's loss on captions are added the norm of the product of both projections into the common
+    space, as in ``carot``, and four terms that compare with a teacher: the mean over all weights
+    from the pretrained to the present, with the weights of ``clipood``, which moves at every step.
+    The student is what is evaluated.
+    """
+
+    name: ClassVar[str] = "tracer"
+    Config: ClassVar[type[MethodConfig]] = TracerConfig
+    config: TracerConfig
+
+    def prepare(self, model: ImageClassifier, context: Context) -> None:
+        """Make the teacher and the shares by which it moves."""
+        super().prepare(model, context)
+        self._shares = beta_shares(context.steps, self.config.beta)
 
     def after_step(self, model: ImageClassifier, step: int) -> None:
         """Move the teacher."""
