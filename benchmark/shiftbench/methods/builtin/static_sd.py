@@ -11,8 +11,8 @@ from shiftbench.methods.config import MethodConfig
 class StaticSd(Taught):
     """TRACER's losses with the pretrained model as the teacher, which never moves.
 
-    The baseline of arXiv 2605.29380, whose own settings and terms are not known: here they are those
-    of ``tracer``.
+    The baseline of arXiv 2605.29380, whose own settings and terms are not known: here they are
+    those of ``tracer``.
     """
 
     name: ClassVar[str] = "static-sd"
