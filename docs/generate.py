@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -13,6 +14,8 @@ from pydantic import BaseModel
 from shiftbench.cli import VERBS, app
 from shiftbench.data.sources.registry import SOURCES
 from shiftbench.data.tasks.definition import EvaluationSet, Holdout, Task
+from shiftbench.data.tasks.registry import TASKS, collections
+from shiftbench.data.tasks.summary import summary
 from shiftbench.evaluation.metrics.registry import METRICS
 from shiftbench.leaderboard.schema import COLUMNS
 from shiftbench.methods.registry import METHODS
@@ -23,6 +26,7 @@ def main() -> None:
     """Write every generated page."""
     write("commands", "Commands", commands())
     write("suites", "Suites", suites())
+    write("data", "Data sets", data_sets())
     write("methods", "Methods", methods())
     write("metrics", "Metrics", metrics())
     write("columns", "Columns of the leaderboard", columns())
@@ -108,6 +112,32 @@ def suites() -> Iterator[str]:
         yield f"### `kind: {name}`"
         yield first_paragraph(source)
         yield keys(source, without={"kind"})
+
+
+def data_sets() -> Iterator[str]:
+    """Every built-in task, collection by collection, with where its data are from."""
+    yield (
+        "The tasks that a suite names as they are, or begins from with `from:`; every other data set "
+        "is a task of [your own](../tutorial/own-data.md). `shiftbench data verify --task NAME --data "
+        "FOLDER` says whether the files are there, as many as they should be; where each is "
+        "expected stands in its [source](suites.md#sources). Numbers of images are the documented "
+        "ones. Licences are short notes on what the authors state: read their pages."
+    )
+    for title, names in collections().items():
+        yield f"## {title}"
+        yield doc_of(TASKS.entries()[names[0]].target)
+        rows = []
+        for name in names:
+            told = summary(TASKS.load(name))
+            rows.append((f"`{name}`", told.sets, told.images, told.metrics, "; ".join(told.terms)))
+        yield table(("task", "trained on → shifts", "images", "metric", "from (licence)"), rows)
+
+
+def doc_of(target: str) -> str:
+    """What the module of a registered object says of itself, after its first line."""
+    module = importlib.import_module(target.partition(":")[0])
+    said = (module.__doc__ or "").strip().partition("\n\n")[2]
+    return said.replace("``", "`")
 
 
 def methods() -> Iterator[str]:

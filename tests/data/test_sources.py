@@ -18,7 +18,7 @@ from shiftbench.data.verify import check
 from shiftbench.testing.sources import SOURCES as SOURCE_CHECKS
 from shiftbench.testing.sources import Placed
 
-from tests.data import layouts
+from tests.data import collection_layouts, layouts
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,97 @@ CASES = {
         "pets",
         "cat/cat_1.png",
     ),
+    "imagenet-folder": Case(
+        {"kind": "imagenet-folder", "path": "stylized/val"},
+        _subset("stylized/val"),
+        4,
+        "stylized/val",
+        f"{layouts.WNIDS[1]}/{layouts.WNIDS[1]}_0.jpg",
+    ),
+    "cifar100": Case(
+        {"kind": "cifar100", "split": "test"},
+        collection_layouts.cifar100,
+        40,
+        "cifar-100-python",
+        "test",
+    ),
+    "cifar100-c": Case(
+        {"kind": "cifar100-c", "corruptions": ["fog"], "severity": 3},
+        lambda root: collection_layouts.cifar100_c(root, ["fog"]),
+        10,
+        "CIFAR-100-C",
+        "fog.npy",
+    ),
+    "coop": Case(
+        {"kind": "coop", "dataset": "oxford-pets", "split": "test"},
+        collection_layouts.oxford_pets,
+        6,
+        "oxford_pets",
+        "images/pug/image_1.jpg",
+    ),
+    "coop-aircraft": Case(
+        {"kind": "coop", "dataset": "fgvc-aircraft", "split": "val"},
+        collection_layouts.fgvc_aircraft,
+        3,
+        "fgvc_aircraft",
+        "images/0000004.jpg",
+    ),
+    "domains": Case(
+        {"kind": "domains", "dataset": "pacs", "domains": ["photo", "sketch"]},
+        collection_layouts.pacs,
+        38,
+        "PACS",
+        "sketch/dog/dog_3.png",
+    ),
+    "transfer": Case(
+        {"kind": "transfer", "dataset": "rendered-sst2", "split": "val"},
+        lambda root: collection_layouts.transfer(root, "sst2", ["negative", "positive"]),
+        4,
+        "sst2",
+        "val/negative/negative_0.jpg",
+    ),
+    "patch-camelyon": Case(
+        {"kind": "patch-camelyon", "split": "val"},
+        collection_layouts.patch_camelyon,
+        4,
+        "PatchCamelyon",
+        "data/valid-00000-of-00001-abc123.parquet",
+    ),
+    "camelyon17": Case(
+        {"kind": "camelyon17", "split": "val"},
+        collection_layouts.camelyon17,
+        3,
+        "camelyon17_v1.0",
+        "patches/patient_022_node_4/patch_patient_022_node_4_x_9_y_9.png",
+    ),
+    "waterbirds": Case(
+        {"kind": "waterbirds", "split": "test"},
+        collection_layouts.waterbirds,
+        8,
+        "waterbirds_v1.0",
+        "000.Bird_0/bird_0002.jpg",
+    ),
+    "celeba": Case(
+        {"kind": "celeba", "split": "val"},
+        collection_layouts.celeba,
+        8,
+        "celebA_v1.0",
+        "img_align_celeba/000002.jpg",
+    ),
+    "imagenet-vid-robust": Case(
+        {"kind": "imagenet-vid-robust"},
+        collection_layouts.vid_robust,
+        6,
+        "imagenet_vid_ytbb_robust/imagenet-vid-robust",
+        "val/clip_a/000015.JPEG",
+    ),
+    "ytbb-robust": Case(
+        {"kind": "ytbb-robust"},
+        collection_layouts.ytbb_robust,
+        5,
+        "imagenet_vid_ytbb_robust/ytbb-robust",
+        "ytbb_videos/aa-_a_1000/frame-20.jpg",
+    ),
     "parquet": Case(
         {"kind": "parquet", "path": "pets"},
         lambda root: layouts.parquet(root / "pets/a.parquet", [0, 1, 1, 0], ["cat", "dog"]),
@@ -216,9 +307,11 @@ def test_fingerprint_tells_of_a_changed_file(case: Case, root: Path) -> None:
     if case.file.endswith(IMAGES):  # sizes tell, not contents
         file.write_bytes(content + b"\0")
     elif file.suffix == ".parquet":
-        layouts.parquet(file, [0, 1, 1, 1], ["cat", "dog"])
+        layouts.parquet(file, [0, 1, 1, 1])
     elif file.suffix == ".npz":
         layouts.cifar102_npz(root, seed=99)
+    elif file.parent.name == "cifar-100-python":
+        collection_layouts.cifar100(root, seed=99)
     else:
         file.write_bytes(content[:-40] + bytes(20) + content[-20:])
     if file.name.startswith(("data_batch", "test_batch")):

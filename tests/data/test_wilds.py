@@ -1,9 +1,9 @@
-"""iWildCam and FMoW, against the wilds package on the same files."""
+"""iWildCam, FMoW, Camelyon17, Waterbirds and CelebA, against the wilds package on their files."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,18 @@ import numpy as np
 import pytest
 from shiftbench.core.errors import InputError
 from shiftbench.data.prompts import FMOW_CATEGORIES
-from shiftbench.data.sources.builtin.wilds import FMoW, IWildCam, Split, fmow_splits, years
+from shiftbench.data.sources.builtin.subpopulations import CelebA, Waterbirds
+from shiftbench.data.sources.builtin.wilds import (
+    Camelyon17,
+    FMoW,
+    IWildCam,
+    Split,
+    fmow_splits,
+    years,
+)
 from shiftbench.data.verify import check
 
-from tests.data import layouts
+from tests.data import collection_layouts, layouts
 
 SPLITS: tuple[Split, ...] = ("train", "id_val", "id_test", "val", "test")
 
@@ -67,6 +75,52 @@ def test_fmow_is_what_wilds_says(wilds_fmow: tuple[Path, Any], split: Split) -> 
         assert ours.metadata["region"][index] == names[int(metadata[fields.index("region")])]
         assert ours.metadata["year"][index] == 2002 + metadata[fields.index("year")]
         assert np.array_equal(np.asarray(ours.images[index]), np.asarray(image))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("name", ["waterbirds", "celeba", "camelyon17"])
+def test_others_are_what_wilds_says(
+    wilds: Callable[[str], tuple[str, Any]], name: str, split: str
+) -> None:
+    root, dataset = wilds(name)
+    theirs = dataset.get_subset(split)
+    kinds = {"waterbirds": Waterbirds, "celeba": CelebA, "camelyon17": Camelyon17}
+    ours = kinds[name].model_validate({"split": split}).open(root)
+    assert len(ours) == len(theirs) > 0
+    fields = dataset.metadata_fields
+    for index, (image, y, metadata) in enumerate(theirs):
+        known = {field: int(metadata[k]) for k, field in enumerate(fields)}
+        mine = {column: values[index] for column, values in ours.metadata.items()}
+        assert ours.labels[index] == y
+        assert np.array_equal(np.asarray(ours.images[index]), np.asarray(image))
+        if name == "waterbirds":
+            assert mine["background"] == ("land", "water")[known["background"]]
+            assert mine["bird"] == ("landbird", "waterbird")[y]
+        elif name == "celeba":
+            assert mine["sex"] == ("female", "male")[known["male"]]
+            assert mine["hair"] == ("not blond", "blond")[y]
+        else:
+            assert mine["hospital"] == known["hospital"]
+            assert mine["location"] == str(known["slide"])
+
+
+@pytest.fixture(scope="module")
+def wilds(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[str, Any]]:
+    from wilds.datasets.camelyon17_dataset import Camelyon17Dataset
+    from wilds.datasets.celebA_dataset import CelebADataset
+    from wilds.datasets.waterbirds_dataset import WaterbirdsDataset
+
+    root = tmp_path_factory.mktemp("groups")
+    collection_layouts.waterbirds(root)
+    collection_layouts.celeba(root)
+    collection_layouts.camelyon17(root)
+    kinds = {
+        "waterbirds": WaterbirdsDataset,
+        "celeba": CelebADataset,
+        "camelyon17": Camelyon17Dataset,
+    }
+    made = {name: kind(root_dir=str(root)) for name, kind in kinds.items()}
+    return lambda name: (str(root), made[name])
 
 
 def test_fmow_splits_are_those_of_wilds_row_by_row(wilds_fmow: tuple[Path, Any]) -> None:

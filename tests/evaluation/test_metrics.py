@@ -2,6 +2,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from tests.evaluation.cases import TEXTS, case
 from tests.parity.wilds_metrics import REGIONS, worst_region
 
 OF_CLASSES = tuple(text for text in TEXTS if not metric(text).needs)
-IN_GROUPS = {"region", "year"}
+IN_GROUPS = {"region", "year", "anchor", "offset"}
 
 
 def score(text, labels, predictions, metadata):
@@ -287,6 +288,14 @@ def slow_aurc(logits, labels, columns):
     return total / len(labels)
 
 
+def slow_pm(logits, labels, columns, k):
+    """The anchors that have a frame within k, and of these the ones with no wrong frame there."""
+    frames = zip(logits, labels, columns["anchor"], columns["offset"], strict=True)
+    near = [(a, row.argmax() == y) for row, y, a, offset in frames if abs(offset) <= k]
+    anchors = {a for a, _ in near}
+    return len(anchors - {a for a, right in near if not right}) / max(1, len(anchors))
+
+
 SLOW = {
     "accuracy": lambda logits, labels, columns: np.mean(logits.argmax(axis=1) == labels),
     "top-5": slow_top_5,
@@ -300,6 +309,7 @@ SLOW = {
     "nll": slow_nll,
     "brier": slow_brier,
     "aurc": slow_aurc,
+    "pm:0": partial(slow_pm, k=0),
 }
 
 
@@ -318,6 +328,8 @@ def test_the_value_is_that_of_the_definition(text, seed, n, classes, scale, ties
     columns = {
         "region": np.array(["Asia", "Other", "Africa"])[rng.integers(0, 3, size=n)],
         "year": rng.integers(2002, 2004, size=n),
+        "anchor": rng.integers(0, 8, size=n),
+        "offset": rng.integers(-2, 3, size=n),
     }
     columns["region"][0] = "Asia"
     found = metric(text).value(of_logits(labels, logits, columns))
@@ -417,8 +429,39 @@ def test_classes_alone_are_enough_for_metrics_that_need_no_field(text):
 
 
 def test_classes_alone_have_top_1_and_its_means_over_groups():
-    of_groups = ["worst-region", "worst-group:year", "worst-group:region*year"]
+    of_groups = ["worst-region", "worst-group:year", "worst-group:region*year", "pm:0"]
     assert [*OF_CLASSES] == ["accuracy", "balanced-accuracy", "macro-f1", *of_groups]
+
+
+def test_frames_near_an_anchor_must_all_be_right():
+    metadata = {"anchor": np.array([*"aaabbbcd"]), "offset": np.array([0, -2, 9, 0, 1, -4, 0, 7])}
+    labels = np.zeros(8, np.int64)
+    wrong = np.array([0, 0, 1, 0, 1, 0, 0, 1])  # at 9 from a, at 1 from b, at 7 from d
+    by_hand = {"pm:0": 3 / 3, "pm:1": 2 / 3, "pm:8": 2 / 4, "pm": 1 / 4, "pm:10": 1 / 4}
+    assert {text: score(text, labels, wrong, metadata).value for text in by_hand} == by_hand
+    assert score("pm", labels, wrong, metadata).interval == "Clopper-Pearson over 4 anchors"
+    of_videos = metadata | {"location": np.array([*"xxxxxxyy"])}
+    assert score("pm", labels, wrong, of_videos).interval == "bootstrap over 2 locations"
+    with pytest.raises(InputError, match='such as "pm:10"'):
+        metric("pm:-1")
+
+
+def test_two_models_are_compared_on_anchors():
+    anchors = {"anchor": np.arange(40) // 2, "offset": np.arange(40) % 2}
+    labels = np.zeros(40, np.int64)
+    good = Examples(labels, labels, anchors)
+    bad = Examples(labels, np.where(np.arange(40) < 16, 1, 0), anchors)  # 8 anchors, twice each
+    assert metric("pm").pair_test(good, bad) == (2 / 2**8, "McNemar over anchors, exact")
+
+
+def test_several_classes_may_be_right():
+    """A column lists them: the label alone, another one, none at all."""
+    accepted = np.array(["0", "0 12", "", "3 0", "12"])
+    answers = np.array([0, 12, 0, 1, 12])
+    found = Examples(np.array([0, 0, 0, 3, 12]), answers, {"accepted": accepted})
+    assert found.correct.tolist() == [True, True, False, False, True]
+    assert metric("accuracy").value(found) == 0.6
+    assert found.take(np.array([4, 1])).correct.tolist() == [True, True]
 
 
 def test_a_product_of_columns_names_its_groups():

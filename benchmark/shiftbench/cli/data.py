@@ -36,6 +36,10 @@ The sets that one suite, or one task, needs:
 
   shiftbench data verify --task cifar10 --data ~/data
 
+Sets beside the nine shifts, task by task (shiftbench list tasks):
+
+  shiftbench data verify --task dtd --task pacs-sketch --data ~/data
+
 Every single image, before a week of training:
 
   shiftbench data verify --deep --data ~/data
@@ -147,8 +151,8 @@ def fetch(
     names: Annotated[
         list[str],
         typer.Argument(
-            help="cifar10, cifar10.1, cifar10.2, imagenet-v2, imagenet-r, imagenet-a or "
-            "imagenet-sketch."
+            help="cifar10, cifar10.1, cifar10.2, imagenet-v2, imagenet-r, imagenet-a, "
+            "imagenet-sketch or cifar100."
         ),
     ],
     to: Annotated[Path, typer.Option(help="The data root, made when it is not there.")],

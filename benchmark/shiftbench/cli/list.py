@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from shiftbench.core.plugins import Kind, Registry
 
 EPILOG = """[bold]Examples[/bold]
 
   shiftbench list methods
+
+  shiftbench list tasks
 
   shiftbench list suites
 
@@ -37,6 +41,9 @@ def list_registered(
     from rich.markup import escape
     from rich.table import Table
 
+    if what == "tasks":
+        _show_tasks(Console())
+        return
     table = Table("name", "from", "what it is", box=None, pad_edge=False, header_style="bold")
     for row in _suites() if what == "suites" else _registered(what):
         style = "red" if row[2].startswith("broken: ") else None
@@ -49,6 +56,29 @@ def list_registered(
             "list; hf-hub:org/name; and any folder or file of weights.",
             highlight=False,
         )
+
+
+def _show_tasks(console: Console) -> None:
+    """The tasks, collection by collection: sets, numbers of images, metrics, where to get them."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from shiftbench.data.tasks.registry import TASKS, collections
+
+    rows = {name: (origin, said) for name, origin, said in _registered("tasks")}
+    groups = collections()
+    known = {name for names in groups.values() for name in names}
+    entries = TASKS.entries()
+    others = tuple(name for name in entries if name not in known or not entries[name].builtin)
+    for title, names in (groups | ({"Of plugins": others} if others else {})).items():
+        console.print(f"[bold]{escape(title)}[/bold]", highlight=False)
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for name in names:
+            origin, said = rows[name]
+            style = "red" if said.startswith("broken: ") else None
+            of = "" if title in groups else f"{origin}: "
+            table.add_row(escape(name), escape(of + said), style=style)
+        console.print(table, "")
 
 
 def _registered(kind: Kind) -> Iterator[Row]:
@@ -94,13 +124,14 @@ def _registry(kind: Kind) -> Registry[object]:
 
 
 def _describe(loaded: object) -> str:
-    """One line on a registered object: a task's sets, else the first line of its docstring."""
+    """What a registered object is: a task in some lines, else the first line of its docstring."""
     from shiftbench.data.tasks.definition import Task
+    from shiftbench.data.tasks.summary import summary
 
     if not isinstance(loaded, Task):
         return (getattr(loaded, "__doc__", None) or "").strip().partition("\n")[0]
-    shifts = ", ".join(loaded.shifts) or "no shifts"
-    return f"{loaded.train.title} → {shifts}"
+    told = summary(loaded)
+    return "\n".join((told.sets, f"{told.images} images; {told.metrics}", *told.terms))
 
 
 def _suites() -> Iterator[Row]:

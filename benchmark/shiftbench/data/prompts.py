@@ -1,18 +1,21 @@
 """Class names, prompt templates, and the prompts made of both.
 
-A template is a format string. ``{}`` is the class name as it is, ``{:article}`` the name with
-underscores as spaces and "a" or "an" before it. Both forms occur in FMoW's templates, most of which
-keep the underscores: that is how wise-ft wrote them, and how its numbers were measured.
+A template is a format string. ``{}`` is the class name as it is, ``{:spaces}`` the name with
+underscores as spaces, ``{:article}`` the same with "a" or "an" before it. The first and the last
+occur in FMoW's templates, most of which keep the underscores: that is how wise-ft wrote them, and
+how its numbers were measured.
 
 Sources: open_clip for ImageNet; torchvision's names for CIFAR-10; ``iwildcam_labels.csv``, taken
 from mlfoundations/wise-ft (MIT), column ``english``; ``wilds.datasets.fmow_dataset.categories`` for
-FMoW; the templates of iWildCam and FMoW follow wise-ft's.
+FMoW; ``class_names.json``, for CIFAR-100 and Caltech101, has those that CLIP was evaluated with
+(``data/prompts.md`` of openai/CLIP); the templates of iWildCam and FMoW follow wise-ft's.
 """
 
 from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -102,10 +105,11 @@ FMOW_CATEGORIES = (
 Prompts = tuple[tuple[str, ...], ...]
 """The texts that describe each class, in label order."""
 
-CLASS_LISTS = ("imagenet", "cifar10", "iwildcam", "fmow")
+CLASS_LISTS = ("imagenet", "cifar10", "iwildcam", "fmow", "caltech101", "cifar100")
 FROM_DATA = "from-data"
 
 SIMPLE = ("a photo of a {}.",)
+SPACED = ("a photo of a {:spaces}.",)
 IWILDCAM = ("a photo of {}.", "{} in the wild.")
 _PLACES = ("asia", "africa", "the americas", "europe", "oceania")
 FMOW = (
@@ -125,13 +129,15 @@ TEMPLATE_SETS = ("openai-80", "simple", "iwildcam", "fmow")
 
 
 class _ClassName(str):
-    """A class name that a template can ask for in two forms."""
+    """A class name that a template can ask for in three forms."""
 
     __slots__ = ()
 
     def __format__(self, form: str) -> str:
+        spoken = self.replace("_", " ")
+        if form == "spaces":
+            return spoken
         if form == "article":
-            spoken = self.replace("_", " ")
             return f"{'an' if spoken[:1] in tuple('aeiou') else 'a'} {spoken}"
         return super().__format__(form)
 
@@ -185,7 +191,7 @@ def resolve_classes(spec: str | tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_open_clip_texts()["IMAGENET_CLASSNAMES"])
     if spec == "iwildcam":
         return _iwildcam_names()
-    known = {"cifar10": CIFAR10_CLASSES, "fmow": FMOW_CATEGORIES}
+    known = {"cifar10": CIFAR10_CLASSES, "fmow": FMOW_CATEGORIES, **_published_names()}
     if spec not in known:
         raise InputError(
             f'classes: "{spec}" is none of {", ".join(CLASS_LISTS)}, nor a list of names'
@@ -228,6 +234,13 @@ def _open_clip_texts() -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return vars(module)
+
+
+@cache
+def _published_names() -> dict[str, tuple[str, ...]]:
+    """Return the lists of ``class_names.json``, in the order of the labels."""
+    text = resources.files("shiftbench.data").joinpath("class_names.json").read_text()
+    return {name: tuple(names) for name, names in json.loads(text).items()}
 
 
 @cache

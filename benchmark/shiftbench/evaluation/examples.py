@@ -15,6 +15,8 @@ TOP = 5
 """Classes that are kept of each example, with their logits."""
 ROWS_AT_ONCE = 4096
 LOCATION = "location"
+ACCEPTED = "accepted"
+"""The column that lists every class that is right, as in ``3 17``, where it may be several."""
 
 Field = Literal["top_classes", "top_logits", "log_sum_exp", "label_logit", "sum_p2"]
 """A field of an example beside label and prediction, which only models that gave logits have."""
@@ -34,7 +36,8 @@ class Examples:
         labels: (n,) classes.
         predictions: (n,) classes.
         metadata: columns (n,) to group by. The examples of one ``location`` (a camera, say) are not
-            independent of each other, so whole locations are resampled.
+            independent of each other, so whole locations are resampled. Where there is a column
+            ``accepted``, the classes that it lists are right, and the label is one of them.
         top_classes: (n, k) the k = min(5, classes) classes of the highest logits, highest first.
         top_logits: (n, k) float32, their logits.
         log_sum_exp: (n,) float64, log Σ exp(logit) over all classes.
@@ -78,7 +81,9 @@ class Examples:
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
-        """(n,) where the prediction is the label."""
+        """(n,) where the prediction is the label, or one of those that are accepted."""
+        if ACCEPTED in self.metadata:
+            return _one_of(self.predictions, self.metadata[ACCEPTED].astype(str))
         right: npt.NDArray[np.bool_] = self.labels == self.predictions
         return right
 
@@ -182,6 +187,16 @@ def top_k(
             values[start + rows, rank] = left[rows, best]
             left[rows, best] = -np.inf
     return classes, values
+
+
+def _one_of(predictions: Integers, accepted: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
+    """(n,) where a prediction is among the numbers of a text (n,), none of which is right if ""."""
+    lists, list_of = np.unique(accepted, return_inverse=True)
+    right = np.zeros(len(predictions), bool)
+    for k, text in enumerate(lists.tolist()):
+        mine = list_of == k
+        right[mine] = np.isin(predictions[mine], [int(number) for number in text.split()])
+    return right
 
 
 def _rows(column: npt.NDArray[T] | None, indices: Integers) -> npt.NDArray[T] | None:

@@ -32,12 +32,13 @@ def models(
         seed: of all that is drawn.
         n: examples.
         count: models.
-        metadata: columns (n,), beside a ``region`` and a ``year``.
+        metadata: columns (n,), beside a ``region``, a ``year``, an ``anchor`` and an ``offset``.
     """
     rng = np.random.default_rng(seed)
     classes = int(rng.integers(2, 12))
     labels = rng.choice(classes, size=n, p=rng.dirichlet(np.full(classes, 0.8)))
     columns = {"region": REGIONS[rng.integers(0, 5, size=n)], "year": rng.integers(2002, 2005, n)}
+    columns |= {"anchor": np.arange(n) // 3, "offset": np.arange(n) % 3 - 1}
     found = []
     for _ in range(count):
         logits = rng.normal(size=(n, classes)) * rng.uniform(0.3, 4)

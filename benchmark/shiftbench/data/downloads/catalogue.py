@@ -1,6 +1,6 @@
 """The data sets that can be downloaded without an agreement, and where they are.
 
-Sizes and checksums are those that torchvision (CIFAR-10) and TensorFlow Datasets (the others)
+Sizes and checksums are those that torchvision (CIFAR-10, CIFAR-100) and TensorFlow Datasets (the others)
 record. Where neither has one, the archive's own checks and ``data verify`` must do.
 """
 
@@ -156,6 +156,18 @@ CATALOGUE: dict[str, Download] = {
         ),
         ("sketch",),
         "https://github.com/HaohanWang/ImageNet-Sketch",
+    ),
+    "cifar100": Download(
+        (
+            Remote(
+                "cifar-100-python.tar.gz",
+                ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",),
+                169_001_437,
+                "md5:eb9058c3a382ffc7106e4002c42a8d85",
+            ),
+        ),
+        ("cifar-100-python",),
+        "https://www.cs.toronto.edu/~kriz/cifar.html",
     ),
 }
 """Downloads that need no agreement, by the kind of the source that reads them."""

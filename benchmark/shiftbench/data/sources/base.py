@@ -46,6 +46,19 @@ class Documented:
     certain: bool = True
 
 
+@dataclass(frozen=True)
+class Terms:
+    """Where a person gets a data set, and on what terms.
+
+    Attributes:
+        home: its page.
+        licence: in a few words; "" where the authors state none.
+    """
+
+    home: str
+    licence: str
+
+
 class Source(Closed):
     """A labelled set of images, described without opening it.
 
@@ -121,6 +134,8 @@ class Source(Closed):
     """
     home: ClassVar[str] = ""
     """Where a person gets the data."""
+    licence: ClassVar[str] = ""
+    """The terms that the data are given on, in a few words; "" where the authors state none."""
     fetched_as: ClassVar[str] = ""
     """Its name in ``shiftbench data fetch``, which can download some data sets."""
 
@@ -150,6 +165,10 @@ class Source(Closed):
         """Return the number of classes that a task needs for these labels; ``None`` if unknown."""
         names = self.label_names(root)
         return None if names is None else len(names)
+
+    def terms(self) -> Terms:
+        """Return where a person gets the data, and on what terms."""
+        return Terms(self.home, self.licence)
 
     @property
     def title(self) -> str:
@@ -201,7 +220,8 @@ class Source(Closed):
     def advice(self, root: str) -> str:
         """Return where to get the data, and the command that downloads it where there is one."""
         typed = f"shiftbench data fetch {self.fetched_as} --to {root}" if self.fetched_as else ""
-        parts = (f"get it from {self.home}" if self.home else "", typed and f"or type: {typed}")
+        home = self.terms().home
+        parts = (f"get it from {home}" if home else "", typed and f"or type: {typed}")
         return " ".join(filter(None, parts)) or "check the path"
 
     @model_validator(mode="after")

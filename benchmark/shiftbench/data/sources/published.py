@@ -22,13 +22,17 @@ class PublishedSource(Source):
 
     places: ClassVar[tuple[str, ...]] = ()
 
+    def customary(self) -> tuple[str, ...]:
+        """Return the places that are looked at without a ``path``, relative to the data root."""
+        return self.places
+
     def folder(self, root: str) -> str:
         """Return the set's folder: ``path``, or the first customary place that exists.
 
         Raises:
             AbsentError: nowhere.
         """
-        places = self.places if self.path is None else (self.path,)
+        places = self.customary() if self.path is None else (self.path,)
         for place in places:
             location = locations.join(root, place)
             if locations.kind_of(location) == "folder":

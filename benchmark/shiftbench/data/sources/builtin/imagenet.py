@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError
 from shiftbench.data.images import ImageSet, Projection
 from shiftbench.data.sources.base import AbsentError, Documented
-from shiftbench.data.sources.corruptions import STANDARD_CORRUPTIONS, check_corruptions
+from shiftbench.data.sources.corruptions import CorruptedSource
 from shiftbench.data.sources.files import FileImages, fingerprint, read_json
 from shiftbench.data.sources.listing import folders, list_images, unread_remarks
 from shiftbench.data.sources.published import PublishedSource, miniature_count
@@ -105,6 +105,7 @@ class ImageNet(_ImageNetLabels):
     split: Annotated[Literal["train", "val"], Field(description="which of the published parts")]
 
     home = "https://image-net.org/download.php (registration), extracted into class folders"
+    licence = "non-commercial research, its own terms"
 
     def folder(self, root: str) -> str:
         """Return the first customary folder that has class folders.
@@ -149,6 +150,7 @@ class ImageNetSketch(_ImageNetLabels):
 
     places = ("sketch", "imagenet-sketch", "ImageNet-Sketch/sketch")
     home = "https://github.com/HaohanWang/ImageNet-Sketch"
+    licence = "MIT"
     fetched_as = "imagenet-sketch"
 
     def documented(self, root: str) -> Documented:
@@ -177,6 +179,7 @@ class ImageNetR(_OwnClasses):
 
     places = ("imagenet-r",)
     home = "https://github.com/hendrycks/imagenet-r"
+    licence = "MIT"
     fetched_as = "imagenet-r"
 
     def documented(self, root: str) -> Documented:
@@ -191,6 +194,7 @@ class ImageNetA(_OwnClasses):
 
     places = ("imagenet-a",)
     home = "https://github.com/hendrycks/natural-adv-examples"
+    licence = "MIT"
     fetched_as = "imagenet-a"
 
     def documented(self, root: str) -> Documented:
@@ -205,6 +209,7 @@ class ImageNetV2(PublishedSource):
 
     places = ("ImageNetV2-matched-frequency", "imagenetv2-matched-frequency-format-val")
     home = "https://github.com/modestyachts/ImageNetV2"
+    licence = "MIT"
     fetched_as = "imagenet-v2"
 
     def read(self, root: str) -> ImageSet:
@@ -221,19 +226,13 @@ class ImageNetV2(PublishedSource):
         return miniature_count(root, "imagenet-v2") or Documented(10_000, 10, 1000)
 
 
-class ImageNetC(_ImageNetLabels):
+class ImageNetC(_ImageNetLabels, CorruptedSource):
     """ImageNet-C: ``<corruption>/<severity>/<wnid>/``, images that need no resizing."""
 
     kind: Literal["imagenet-c"] = "imagenet-c"
-    corruptions: Annotated[
-        tuple[str, ...], Field(description="kinds of corruption, each with images of its own")
-    ] = STANDARD_CORRUPTIONS
-    severity: Annotated[int, Field(ge=1, le=5, description="how strong they are")] = 5
 
     places = ("imagenet-c", "ImageNet-C")
     home = "https://zenodo.org/records/2235448"
-
-    _known = field_validator("corruptions")(check_corruptions)
 
     def read(self, root: str) -> ImageSet:
         """Return the images of every corruption in turn; an id starts with its corruption."""
@@ -255,6 +254,7 @@ class ImageNetC(_ImageNetLabels):
             labels=np.concatenate([part.labels for part in parts]),
             images=FileImages(folder, ids),
             fingerprint=fingerprint(*(part.fingerprint for part in parts)),
+            metadata=self.columns([len(part) for part in parts]),
             faults=tuple(fault for part in parts for fault in part.faults),
             remarks=unread_remarks(unread),
         )
@@ -264,6 +264,21 @@ class ImageNetC(_ImageNetLabels):
         per_class = 50 * len(self.corruptions)
         real = Documented(1000 * per_class, per_class, classes=1000)
         return Documented() if miniature_count(root, "imagenet-c") else real
+
+
+class ImageNetFolder(_ImageNetLabels):
+    """Any folder in ImageNet-Sketch's layout: ``path/<wnid>/``, all of the classes or some.
+
+    ``scored_on: own`` of the evaluation set scores it on the classes that it has, as ImageNet-R.
+    """
+
+    kind: Literal["imagenet-folder"] = "imagenet-folder"
+    path: Annotated[str, Field(min_length=1, description="relative to the data root, or a URI")]
+
+    @property
+    def title(self) -> str:
+        """Kind and path."""
+        return f"{self.kind} {self.path}"
 
 
 class ObjectNet(PublishedSource):
@@ -277,6 +292,7 @@ class ObjectNet(PublishedSource):
 
     places = ("objectnet-1.0",)
     home = "https://objectnet.dev/download.html"
+    licence = "its own terms, on its page"
 
     def read(self, root: str) -> ImageSet:
         """Return the images of the overlapping classes, labelled by their sorted folders."""

@@ -39,8 +39,8 @@ CACHED_BYTES = 256 * 2**20
 class Parquet(CustomSource):
     """One Parquet file or several, in the order of their names.
 
-    Labels are whole numbers, named in the schema's ``huggingface`` metadata or not at all, or
-    texts, whose sorted distinct values, composed (NFC), are the names.
+    Labels are whole numbers (or false and true), named in the schema's ``huggingface`` metadata or
+    not at all, or texts, whose sorted distinct values, composed (NFC), are the names.
     """
 
     kind: Literal["parquet"] = "parquet"
@@ -144,10 +144,12 @@ class Parquet(CustomSource):
             texts = [normalize("NFC", text) for text in column.to_pylist()]
             names, codes = np.unique(np.array(texts, np.str_), return_inverse=True)
             return codes.astype(np.int64), tuple(names.tolist())
+        if types.is_boolean(column.type):
+            column = column.cast(pa.int64())
         if not types.is_integer(column.type):
             raise InputError(
                 f'{self.title}: column "{self.label}" is of type {column.type}, '
-                "not whole numbers or texts"
+                "not whole numbers, texts or booleans"
             )
         labels = column.to_numpy().astype(np.int64)
         names_of = {

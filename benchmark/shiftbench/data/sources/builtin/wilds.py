@@ -1,16 +1,14 @@
-"""iWildCam and FMoW, from the tables that the WILDS package ships its data with.
+"""iWildCam, FMoW and Camelyon17, from the tables that the WILDS package ships its data with.
 
-Splits, labels and metadata are those of ``wilds.datasets.IWildCamDataset`` and ``FMoWDataset``
-(wilds 2.0, split scheme "official"); a test compares them. The package itself is not imported,
-because it brings torch, and because it cannot read FMoW's two forms of time stamps with pandas 3.
+Splits, labels and metadata are those of ``wilds.datasets.IWildCamDataset``, ``FMoWDataset`` and
+``Camelyon17Dataset`` (wilds 2.0, split scheme "official"); a test compares them. The package itself
+is not imported, because it brings torch, and because it cannot read FMoW's two forms of time stamps
+with pandas 3.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal
 
 import numpy as np
@@ -19,16 +17,14 @@ from pydantic import Field
 
 from shiftbench.core import locations
 from shiftbench.core.errors import InputError
-from shiftbench.core.locations import DirectoryEntry, shown
 from shiftbench.data.images import ImageSet, Names
 from shiftbench.data.prompts import FMOW_CATEGORIES
 from shiftbench.data.sources.base import Documented
-from shiftbench.data.sources.files import FileImages, fingerprint
-from shiftbench.data.sources.listing import entries
+from shiftbench.data.sources.files import fingerprint
 from shiftbench.data.sources.published import PublishedSource, miniature_count
+from shiftbench.data.sources.tables import integers, listed_set, read_table
 
 Split = Literal["train", "id_val", "id_test", "val", "test"]
-Columns = dict[str, list[str]]
 
 OTHER = "Other"
 """The region of countries that the mapping lacks; worst-region accuracy leaves it out."""
@@ -39,39 +35,10 @@ UNUSED_Y = 99999
 FIRST_VAL_YEAR, FIRST_TEST_YEAR = 2013, 2016
 """FMoW's OOD validation begins with the one, its OOD test with the other."""
 
+VAL_HOSPITAL, TEST_HOSPITAL = 1, 2
+"""Of Camelyon17, counted from 0 as its table does."""
+
 _TIME = re.compile(r"(\d{4})-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00)?")
-
-
-def read_table(location: str, wanted: Iterable[str]) -> Columns:
-    """Read some columns of a CSV file, as text.
-
-    Raises:
-        InputError: the file cannot be read, lacks a column, or a row has another length.
-    """
-    try:
-        rows = csv.reader(io.StringIO(locations.read(location).decode("utf-8-sig"), newline=""))
-        header = next(rows, [])
-        missing = [name for name in wanted if name not in header]
-        if missing:
-            raise InputError(f'{location}: there is no column "{missing[0]}"')
-        places = {name: header.index(name) for name in wanted}
-        columns: Columns = {name: [] for name in wanted}
-        for number, row in enumerate(rows, start=2):
-            if row and len(row) != len(header):
-                raise InputError(f"{location}: row {number} has {len(row)} of {len(header)} fields")
-            if row:
-                for name, place in places.items():
-                    columns[name].append(row[place])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{location}: not a CSV file: {error}") from error
-    return columns
-
-
-def _integers(location: str, name: str, texts: list[str]) -> npt.NDArray[np.int64]:
-    try:
-        return np.array([int(text) for text in texts], np.int64)
-    except ValueError as error:
-        raise InputError(f"{location}: column {name}: {error}") from error
 
 
 def years(location: str, column: str, times: list[str]) -> npt.NDArray[np.int64]:
@@ -93,41 +60,6 @@ class _Wilds(PublishedSource):
         """The set with its split."""
         return f"{self.kind} ({self.split})"
 
-    def _set(
-        self,
-        folder: str,
-        names: Names,
-        labels: npt.NDArray[np.int64],
-        metadata: dict[str, npt.NDArray[np.generic]],
-        digest: str,
-    ) -> ImageSet:
-        """Return the examples whose image files are there; ``data verify`` counts the others."""
-        if locations.kind_of(folder) != "folder":
-            raise InputError(f"{self.title}: there is no folder {folder}")
-        listed = {entry.name: entry for entry in entries(folder)}
-        sizes = {entry.name: entry.size for entry in listed.values() if not entry.fault}
-        there = np.array([sizes.get(name, 0) > 0 for name in names.tolist()], bool)
-        listing = "\n".join(f"{name}\t{sizes[name]}" for name in names[there].tolist())
-        return ImageSet(
-            ids=names[there],
-            labels=labels[there],
-            images=FileImages(folder, names[there]),
-            fingerprint=fingerprint(digest, self.split, listing),
-            metadata={name: column[there] for name, column in metadata.items()},
-            faults=tuple(_missing(folder, names[~there].tolist(), listed)),
-        )
-
-
-def _missing(folder: str, names: list[str], listed: Mapping[str, DirectoryEntry]) -> Iterator[str]:
-    """Yield what is wrong with the files that a table names, those not there in one line."""
-    absent = [name for name in names if name not in listed]
-    for name in names:
-        if name in listed:
-            yield f"{shown(f'{folder}/{name}')}: {listed[name].fault or 'is empty'}"
-    if absent:
-        more = f", and {len(absent) - 1:,} more" if len(absent) > 1 else ""
-        yield f"{shown(f'{folder}/{absent[0]}')}: is not there{more}"
-
 
 class IWildCam(_Wilds):
     """WILDS iWildCam 2.0: ``metadata.csv``, and the images of all splits in ``train/``."""
@@ -136,6 +68,7 @@ class IWildCam(_Wilds):
 
     places = ("iwildcam_v2.0",)
     home = "https://wilds.stanford.edu/datasets/#iwildcam"
+    licence = "CDLA-Permissive-1.0"
 
     def read(self, root: str) -> ImageSet:
         """Return the rows of the split in the table's order, with ``location`` and ``year``."""
@@ -148,8 +81,9 @@ class IWildCam(_Wilds):
             "year": years(table, "datetime", columns["datetime"])[rows],
         }
         names = np.array(columns["filename"], np.str_)[rows]
-        labels = _integers(table, "y", columns["y"])[rows]
-        return self._set(f"{base}/train", names, labels, metadata, locations.file_digest(table))
+        labels = integers(table, "y", columns["y"])[rows]
+        digest = locations.file_digest(table)
+        return listed_set(self.title, f"{base}/train", names, labels, metadata, digest, self.split)
 
     def documented(self, root: str) -> Documented:
         """Return the sizes of the splits of version 2.0, as FLYP's code asserts them."""
@@ -166,7 +100,7 @@ class IWildCam(_Wilds):
         """Return the (Latin) names in ``categories.csv``, by y, without the unused ones."""
         location = f"{self.folder(root)}/categories.csv"
         columns = read_table(location, ["y", "name"])
-        name_of = dict(zip(_integers(location, "y", columns["y"]), columns["name"], strict=True))
+        name_of = dict(zip(integers(location, "y", columns["y"]), columns["name"], strict=True))
         name_of.pop(UNUSED_Y, None)
         if set(name_of) != set(range(len(name_of))):
             raise InputError(f"{location}: the y of its categories are not 0, 1, 2, …")
@@ -180,6 +114,7 @@ class FMoW(_Wilds):
 
     places = ("fmow_v1.1",)
     home = "https://wilds.stanford.edu/datasets/#fmow"
+    licence = "FMoW Challenge Public License"
 
     def read(self, root: str) -> ImageSet:
         """Return the rows of the split in the table's order, with ``region`` and ``year``."""
@@ -198,7 +133,7 @@ class FMoW(_Wilds):
         names = np.array([f"rgb_img_{row}.png" for row in rows], np.str_)
         digest = fingerprint(locations.file_digest(table), locations.file_digest(countries))
         labels = self._labels(table, columns["category"])[rows]
-        return self._set(f"{base}/images", names, labels, metadata, digest)
+        return listed_set(self.title, f"{base}/images", names, labels, metadata, digest, self.split)
 
     @staticmethod
     def _labels(table: str, categories: list[str]) -> npt.NDArray[np.int64]:
@@ -217,6 +152,65 @@ class FMoW(_Wilds):
         """Return the 62 categories."""
         del root
         return FMOW_CATEGORIES
+
+
+class Camelyon17(_Wilds):
+    """WILDS Camelyon17 1.0, tumour or none: ``metadata.csv`` and the patches of five hospitals.
+
+    Hospital 1 is OOD validation, hospital 2 the OOD test; there is no ``id_test``. Patches of one
+    slide are resampled together, so ``location`` is the slide.
+    """
+
+    kind: Literal["camelyon17"] = "camelyon17"
+    split: Annotated[
+        Literal["train", "id_val", "val", "test"],
+        Field(description="which of the published parts"),
+    ]
+
+    places = ("camelyon17_v1.0",)
+    home = "https://wilds.stanford.edu/datasets/#camelyon17"
+    licence = "CC0"
+
+    def read(self, root: str) -> ImageSet:
+        """Return the rows of the split in the table's order, with ``hospital`` and ``location``."""
+        base = self.folder(root)
+        table = f"{base}/metadata.csv"
+        wanted = ["patient", "node", "x_coord", "y_coord", "tumor", "slide", "center", "split"]
+        columns = read_table(table, wanted)
+        hospital = integers(table, "center", columns["center"])
+        own = integers(table, "split", columns["split"])
+        split = np.select(
+            [hospital == VAL_HOSPITAL, hospital == TEST_HOSPITAL, own == 0, own == 1],
+            ["val", "test", "train", "id_val"],
+            default="",
+        )
+        rows = np.flatnonzero(split == self.split)
+        patches = zip(*(columns[name] for name in wanted[:4]), strict=True)
+        names = [
+            f"patient_{patient}_node_{node}/patch_patient_{patient}_node_{node}_x_{x}_y_{y}.png"
+            for patient, node, x, y in patches
+        ]
+        metadata: dict[str, npt.NDArray[np.generic]] = {
+            "hospital": hospital[rows],
+            "location": np.array(columns["slide"], np.str_)[rows],
+        }
+        labels = integers(table, "tumor", columns["tumor"])[rows]
+        paths = np.array(names, np.str_)[rows]
+        digest = locations.file_digest(table)
+        return listed_set(
+            self.title, f"{base}/patches", paths, labels, metadata, digest, self.split
+        )
+
+    def documented(self, root: str) -> Documented:
+        """Return the sizes of the splits, by the paper of WILDS (arXiv 2012.07421)."""
+        del root
+        counts = {"train": 302_436, "id_val": 33_560, "val": 34_904, "test": 85_054}
+        return Documented(counts[self.split], classes=2)
+
+    def class_count(self, root: str) -> int | None:
+        """Return two: no tumour, and tumour."""
+        del root
+        return 2
 
 
 def fmow_splits(splits: Names, year: npt.NDArray[np.int64]) -> Names:

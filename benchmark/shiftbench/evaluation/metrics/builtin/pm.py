@@ -1,0 +1,89 @@
+"""Accuracy on frames and their neighbours: a video counts only if all of them are right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from shiftbench.evaluation.examples import Examples, Integers
+from shiftbench.evaluation.intervals import Floats, clopper_pearson
+from shiftbench.evaluation.metrics.base import SumMetric, tally
+from shiftbench.evaluation.pair_tests import EXACT_UP_TO, mcnemar
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+ANCHOR, OFFSET = "anchor", "offset"
+FRAMES = 10
+
+
+class FramesWithin(SumMetric):
+    """The share of anchors of which every frame up to k away is right (arXiv 1906.02168, pm-k).
+
+    ``pm:10`` looks at all frames within 10 of an anchor, ``pm:0`` at the anchor alone. Examples of
+    the same ``anchor`` are one; ``offset`` says how far a frame is from it. Resampled are
+    locations, where the set has such a column: a video, say.
+    """
+
+    name = "pm"
+    columns = (ANCHOR, OFFSET)
+
+    def __init__(self, argument: str | None = None) -> None:
+        text = str(FRAMES) if argument is None else argument
+        if not text.isascii() or not text.isdecimal():
+            raise ValueError('takes the number of frames on each side, such as "pm:10"')
+        self.argument = argument
+        self.frames = int(text)
+        self.title = f"pm-{self.frames} accuracy"
+
+    def contributions(self, examples: Examples) -> csr_array:
+        """(2 · anchors, n): of each anchor the frames that count, and those that are wrong."""
+        from scipy.sparse import vstack
+
+        names, anchor_of = np.unique(examples.metadata[ANCHOR].astype(str), return_inverse=True)
+        near = self._near(examples)
+        parts = [tally(anchor_of, len(names), of) for of in (near, near & ~examples.correct)]
+        return vstack(parts, format="csr")
+
+    def of_sums(self, sums: Floats) -> Floats:
+        """The share (b,) of anchors without a wrong frame, among those that have any; 0 of none."""
+        frames, wrong = np.split(sums, 2, axis=1)
+        there = frames > 0
+        right: Floats = (there & (wrong == 0)).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+        return right
+
+    def exact_interval(self, examples: Examples) -> tuple[float, float, str] | None:
+        """Clopper–Pearson over anchors, unless they are in clusters."""
+        if examples.clusters is not None:
+            return None
+        right = self._anchors(examples)
+        if not len(right):
+            return None
+        low, high = clopper_pearson(int(right.sum()), len(right))
+        return float(low), float(high), f"Clopper-Pearson over {len(right)} anchors"
+
+    def pair_test(self, first: Examples, second: Examples) -> tuple[float, str] | None:
+        """McNemar's test over anchors, unless they are in clusters."""
+        if first.clusters is not None:
+            return None
+        ours, theirs = self._anchors(first), self._anchors(second)
+        b, c = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+        kind = "exact" if b + c <= EXACT_UP_TO else "mid-p"
+        return float(mcnemar(b, c)), f"McNemar over anchors, {kind}"
+
+    def _near(self, examples: Examples) -> npt.NDArray[np.bool_]:
+        """(n,) which frames are within k of their anchor."""
+        offsets: Integers = examples.metadata[OFFSET].astype(np.int64)
+        near: npt.NDArray[np.bool_] = np.abs(offsets) <= self.frames
+        return near
+
+    def _anchors(self, examples: Examples) -> npt.NDArray[np.bool_]:
+        """(anchors,) which anchors are right, in the order of their names."""
+        near = self._near(examples)
+        names = examples.metadata[ANCHOR].astype(str)[near]
+        _, anchor_of = np.unique(names, return_inverse=True)
+        right = np.ones(anchor_of.max(initial=-1) + 1, bool)
+        right[anchor_of[~examples.correct[near]]] = False
+        return right
