@@ -117,11 +117,11 @@ def suites() -> Iterator[str]:
 def data_sets() -> Iterator[str]:
     """Every built-in task, collection by collection, with where its data are from."""
     yield (
-        "The tasks that a suite names as they are, or begins from with `from:`; every other data set "
-        "is a task of [your own](../tutorial/own-data.md). `shiftbench data verify --task NAME --data "
-        "FOLDER` says whether the files are there, as many as they should be; where each is "
-        "expected stands in its [source](suites.md#sources). Numbers of images are the documented "
-        "ones. Licences are short notes on what the authors state: read their pages."
+        "The tasks that a suite names as they are, or begins from with `from:`; every other data "
+        "set is a task of [your own](../tutorial/own-data.md). `shiftbench data verify --task NAME "
+        "--data FOLDER` says whether the files are there, and as many as they should be; where "
+        "each is expected stands in its [source](suites.md#sources). Numbers of images are the "
+        "documented ones. Licences are short notes on what the authors state: read their pages."
     )
     for title, names in collections().items():
         yield f"## {title}"

@@ -266,7 +266,11 @@ def test_list_describes_what_is_built_in(capsys):
         assert name in shown
     assert "Weight-space ensemble" in shown
     assert main(["list", "tasks"]) == 0
-    assert "cifar10.1, cifar10.2" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "cifar10.1, cifar10.2" in shown
+    assert "Domain generalisation" in shown
+    assert "CDLA-Permissive" in shown
+    assert "Of plugins" not in shown
     assert main(["list", "metrics"]) == 0
     shown = capsys.readouterr().out
     assert "worst-group" in shown

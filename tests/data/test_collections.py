@@ -24,6 +24,7 @@ from shiftbench.data.sources.corruptions import STANDARD_CORRUPTIONS
 from shiftbench.data.tasks.definition import EvaluationSet, Task
 from shiftbench.data.tasks.opening import open_task
 from shiftbench.data.tasks.registry import TASKS, builtin_tasks, collections
+from shiftbench.data.tasks.summary import summary
 from shiftbench.data.verify import check
 from shiftbench.evaluation.examples import of_logits
 from shiftbench.evaluation.metrics.registry import metric
@@ -77,6 +78,27 @@ def test_a_task_is_called_as_it_is_registered_and_says_where_its_data_are(name: 
 )  # fmt: skip
 def test_parts_are_as_large_as_the_data_sets(sizes: list[int], total: int | list[int]) -> None:
     assert sizes == total if isinstance(total, list) else sum(sizes) == total
+
+
+def test_a_part_of_absent_data_is_a_fraction_of_the_documented_number() -> None:
+    half = Camelyon17(split="id_val", part=(0, 0.5))
+    assert half.size("/no/such/folder") == 16_780
+    assert half.model_copy(update={"limit": 7}).size("/no/such/folder") == 7
+    assert TASKS.load("pacs-photo").train.size("/no/such/folder") == round(0.8 * 8_321)
+
+
+def test_a_summary_has_sizes_metrics_and_terms() -> None:
+    told = summary(TASKS.load("camelyon17"))
+    assert told.sets == "camelyon17 (train) → camelyon17-ood"
+    assert told.images == "302,436 training, 16,780 ID test, 85,054 in shifts"
+    assert told.terms == ("https://wilds.stanford.edu/datasets/#camelyon17 (CC0)",)
+    assert summary(TASKS.load("celeba")).metrics == "accuracy; of shifts worst-group:hair*sex"
+    many = summary(TASKS.load("cifar10-c"))
+    assert many.sets.endswith("gaussian_noise-1, gaussian_noise-2, gaussian_noise-3, … (75 in all)")
+    assert many.images.endswith("10,000 ID test, 750,000 in shifts")
+    video = summary(TASKS.load("imagenet-video"))
+    assert video.images == "1,281,167 training, 50,000 ID test"
+    assert video.metrics == "accuracy; of shifts pm:10"
 
 
 # CoOp's

@@ -131,7 +131,7 @@ def _describe(loaded: object) -> str:
     if not isinstance(loaded, Task):
         return (getattr(loaded, "__doc__", None) or "").strip().partition("\n")[0]
     told = summary(loaded)
-    return "\n".join((told.sets, f"{told.images} images; {told.metrics}", *told.terms))
+    return "\n".join((told.sets, f"images: {told.images}; metric: {told.metrics}", *told.terms))
 
 
 def _suites() -> Iterator[Row]:

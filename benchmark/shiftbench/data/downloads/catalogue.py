@@ -1,7 +1,7 @@
 """The data sets that can be downloaded without an agreement, and where they are.
 
-Sizes and checksums are those that torchvision (CIFAR-10, CIFAR-100) and TensorFlow Datasets (the others)
-record. Where neither has one, the archive's own checks and ``data verify`` must do.
+Sizes and checksums are those that torchvision (CIFAR-10 and CIFAR-100) and TensorFlow Datasets (the
+others) record. Where neither has one, the archive's own checks and ``data verify`` must do.
 """
 
 from __future__ import annotations

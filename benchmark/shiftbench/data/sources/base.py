@@ -209,12 +209,20 @@ class Source(Closed):
     def size(self, root: str) -> int:
         """Return the number of examples: the documented one where there is one, else counted.
 
+        Parts are counted too, and where there is nothing to count they are fractions of the
+        documented number.
+
         Raises:
             InputError: it had to be counted, and the data cannot be opened.
         """
-        known = self.documented(root).examples if self.part == (0.0, 1.0) else None
-        if known is None:
-            return len(self.open(root))
+        known, (start, end) = self.documented(root).examples, self.part
+        if known is None or self.part != (0.0, 1.0):
+            try:
+                return len(self.open(root))
+            except AbsentError:
+                if known is None:
+                    raise
+            known = round((end - start) * known)
         return known if self.limit is None else min(known, self.limit)
 
     def advice(self, root: str) -> str:

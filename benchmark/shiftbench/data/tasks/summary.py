@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shiftbench.core.errors import InputError
 from shiftbench.data.sources.base import Source, Terms
 from shiftbench.data.tasks.definition import Task
 
@@ -57,11 +58,10 @@ def summary(task: Task) -> Summary:
 
 def documented_size(source: Source) -> int | None:
     """Return the documented number of images of what a source takes; ``None`` if there is none."""
-    whole = source.documented(_NO_DATA).examples
-    if whole is None:
+    try:
+        return source.size(_NO_DATA)
+    except InputError:
         return None
-    size = round(whole * (source.part[1] - source.part[0]))
-    return size if source.limit is None else min(size, source.limit)
 
 
 def _said(terms: Terms) -> str:
