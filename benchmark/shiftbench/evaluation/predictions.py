@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.files import written_atomically
-from shiftbench.evaluation.examples import FIELDS, LOCATION, Examples, of_logits
+from shiftbench.evaluation.examples import ACCEPTED, FIELDS, LOCATION, Examples, of_logits
 
 if TYPE_CHECKING:
     from shiftbench.data.images import ImageSet
@@ -119,7 +119,7 @@ def examples_of(table: pa.Table) -> Examples:
 
 def columns_for(metrics: Iterable[Metric]) -> list[str]:
     """The columns of predictions that comparing models by these metrics looks at."""
-    wanted = dict.fromkeys(["id", "label", "prediction", LOCATION])
+    wanted = dict.fromkeys(["id", "label", "prediction", LOCATION, ACCEPTED])
     for measured in metrics:
         wanted |= dict.fromkeys([*sorted(measured.needs), *measured.columns])
     if "top_classes" in wanted:
