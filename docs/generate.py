@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from shiftbench.cli import VERBS, app
 from shiftbench.data.sources.registry import SOURCES
 from shiftbench.data.tasks.definition import EvaluationSet, Holdout, Task
-from shiftbench.data.tasks.registry import TASKS, collections
+from shiftbench.data.tasks.registry import NINE, TASKS, collections
 from shiftbench.data.tasks.summary import summary
 from shiftbench.evaluation.metrics.registry import METRICS
 from shiftbench.leaderboard.schema import COLUMNS
@@ -125,7 +125,8 @@ def data_sets() -> Iterator[str]:
     )
     for title, names in collections().items():
         yield f"## {title}"
-        yield doc_of(TASKS.entries()[names[0]].target)
+        if title != NINE:  # whose tasks have a module each
+            yield doc_of(TASKS.entries()[names[0]].target)
         rows = []
         for name in names:
             told = summary(TASKS.load(name))
