@@ -263,7 +263,13 @@ def test_metadata_cannot_be_called_as_a_column_of_predictions(drawn):
 
 
 def test_metrics_say_which_columns_are_to_be_read():
-    assert columns_for([metric("accuracy")]) == ["id", "label", "prediction", "location", "accepted"]
+    assert columns_for([metric("accuracy")]) == [
+        "id",
+        "label",
+        "prediction",
+        "location",
+        "accepted",
+    ]
     assert columns_for([metric("top-5"), metric("worst-group:year")])[5:] == [
         "top_classes",
         "year",
