@@ -40,7 +40,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names_kinds_and_distributions_are_found() -> None:
     assert find("mixout") == find("methods/mixout") == [("methods", "mixout")]
     assert find("ece:15") == [("metrics", "ece:15")]
-    assert find("cifar10-c") == [("sources", "cifar10-c")]
+    assert find("cifar10.1") == [("sources", "cifar10.1")]
     assert [name for _, name in find("mylab-methods")] == [
         *("mixout", "raises", "cifar10-night", "hesitation", "absent-source", "night")
     ]
