@@ -50,6 +50,7 @@ class Ftp(Full):
     name: ClassVar[str] = "ftp"
     Config: ClassVar[type[MethodConfig]] = FtpConfig
     config: FtpConfig
+    shardable: bool = False
 
     def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Copy the parameters that train; radii of almost nothing."""

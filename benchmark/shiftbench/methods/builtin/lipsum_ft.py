@@ -79,7 +79,7 @@ def random_texts(begin: int | None, end: int, texts: int, length: int, seed: lis
     return torch.from_numpy(np.hstack([*first, drawn, np.full((texts, 1), end)]))
 
 
-def guidance(features: Tensor, pretrained: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+def guidance(features: Tensor, pretrained: Tensor, texts: Tensor, scale: float) -> Tensor:
     """Mean over n images and m texts of ½ (s · ⟨f, t⟩ - s · ⟨f0, t⟩)²; in fp32 at least.
 
     Args:
@@ -91,7 +91,8 @@ def guidance(features: Tensor, pretrained: Tensor, texts: Tensor, scale: Tensor)
     import torch
 
     with torch.autocast(features.device.type, enabled=False):
-        return (scale * (features @ texts.T - pretrained @ texts.T)).square().mean() / 2
+        apart: Tensor = scale * (features @ texts.T - pretrained @ texts.T)
+        return apart.square().mean() / 2
 
 
 class LipsumFt(Full):
@@ -130,7 +131,7 @@ class LipsumFt(Full):
             )
         model.text_tower.requires_grad_(False)
         self._seed = context.seed
-        self._scale = model.temperature.detach().clone()
+        self._scale = model.temperature.item()
         self._teacher = Teacher(model)
         self._texts: tuple[int, Tensor] | None = None
         if self.config.train_head:
@@ -165,5 +166,5 @@ class LipsumFt(Full):
             config, seed = self.config, [self._seed, step]
             tokens = random_texts(self._begin, self._end, config.texts, config.length, seed)
             with torch.no_grad():
-                self._texts = step, model.encode_text(tokens.to(self._scale.device))
+                self._texts = step, model.encode_text(tokens.to(next(model.parameters()).device))
         return self._texts[1]

@@ -84,6 +84,7 @@ class MaskFill(FeatureDistillation):
     Config: ClassVar[type[MethodConfig]] = MaskFillConfig
     checked: ClassVar[tuple[str, ...] | None] = ("mask",)
     config: MaskFillConfig
+    shardable: bool = False
     whole_batch: bool = True
 
     def check(self, tower: Callable[[], nn.Module]) -> None:

@@ -62,6 +62,7 @@ class Spd(Full):
     name: ClassVar[str] = "spd"
     Config: ClassVar[type[MethodConfig]] = SpdConfig
     config: SpdConfig
+    shardable: bool = False
 
     def prepare(self, model: ImageClassifier, context: Context) -> None:
         """Copy the parameters that train."""
