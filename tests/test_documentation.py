@@ -34,6 +34,7 @@ import typer
 import yaml
 from safetensors.torch import load_file
 from shiftbench.cli import VERBS, app, main
+from shiftbench.core import mirror
 from shiftbench.core.plugins import KINDS, VARIABLE
 from shiftbench.data.miniature.definition import backbone_dir
 from shiftbench.data.tasks.definition import Task
@@ -108,6 +109,7 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Suite, "load", staticmethod(cut_short))
     monkeypatch.setattr("shiftbench.report.html.assets.vega", lambda: "")  # bundling takes seconds
+    monkeypatch.setattr("shiftbench.core.mirror.opened", mirror.local)  # no store is asked
     planned.cache_clear()
 
 

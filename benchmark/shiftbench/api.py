@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.locations import is_remote
+from shiftbench.core.mirror import address, opened, refresh, shown
 from shiftbench.core.words import nearest
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.merging import Folders, Merged, merge, names_of
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from shiftbench.execution.executor import Executor
     from shiftbench.execution.finetuned import FineTuned
-    from shiftbench.leaderboard.files import Location
     from shiftbench.leaderboard.schema import FailedRun, Row
     from shiftbench.report.model import Report
     from shiftbench.report.ranking import Ranking
@@ -48,7 +48,8 @@ def run(
     Args:
         suite: its file, its name, such as ``"quickstart"``, or what ``Suite.load`` returned, which
             takes overrides and the place of the data.
-        results: folder of the results; on a cluster, on storage that all nodes see.
+        results: folder of the results, or its URL in an object store; on a cluster, a folder on
+            storage that all nodes see.
         executor: ``"in-process"`` does one job after the other here, without Ray, so that a
             debugger and a notebook see all of it; ``"ray"`` uses the machine's or a cluster's
             cores and GPUs; ``"auto"`` is in this process for at most 12 runs with one worker and
@@ -69,7 +70,7 @@ def run(
     loaded = suite if isinstance(suite, Suite) else Suite.load(suite)
     name = _fitting(loaded, address) if executor == "auto" else executor
     chosen = executor_of(name, address)
-    outcome = launch(loaded, Path(results), chosen, Console(), allow_incomplete=allow_incomplete)
+    outcome = launch(loaded, opened(results), chosen, Console(), allow_incomplete=allow_incomplete)
     return Leaderboard(results, outcome.plan)
 
 
@@ -99,14 +100,12 @@ class Leaderboard:
         suite: Plan | Suite | str | Path | None = None,
     ) -> None:
         several = [results] if isinstance(results, str | Path) else results
-        names = names_of([str(one) for one in several])
-        for one in several:
-            if not store.exists(str(one)):
-                raise InputError(f"{one}: there are no results")
-        self.sources: dict[str, Location] = {
-            name: str(one) if is_remote(str(one)) else Path(one)
-            for name, one in zip(names, several, strict=True)
-        }
+        folders = [opened(one) if is_remote(str(one)) else Path(one) for one in several]
+        names = names_of([address(folder) for folder in folders])
+        for folder in folders:
+            if not folder.is_dir():
+                raise InputError(f"{shown(folder)}: there are no results")
+        self.sources = dict(zip(names, folders, strict=True))
         loaded = Suite.load(suite) if isinstance(suite, str | Path) else suite
         self.plan = Plan.build(loaded) if isinstance(loaded, Suite) else loaded
 
@@ -116,15 +115,14 @@ class Leaderboard:
         return f"Leaderboard: {self.plan.suite.name}" if self.plan else "Leaderboard"
 
     @property
-    def results(self) -> Location:
+    def results(self) -> Path:
         """Where the results are; of several, the first."""
         return next(iter(self.sources.values()))
 
     @property
     def folder(self) -> Path | None:
-        """The folder of the results; ``None`` for an object store, and for several results."""
-        alone = len(self.sources) == 1
-        return self.results if alone and isinstance(self.results, Path) else None
+        """The folder of the results; ``None`` for several results."""
+        return self.results if len(self.sources) == 1 else None
 
     def rows(self, task: str | None = None) -> pa.Table:
         """All rows: one for each run × variant × selection × evaluation set × metric.
@@ -158,7 +156,7 @@ class Leaderboard:
         if len(tables) > 1:
             return merge(tables)
         ((where, table),) = tables.values()
-        return Merged(table, Folders.of(where if isinstance(where, Path) else None))
+        return Merged(table, Folders.of(where))
 
     def records(self, task: str | None = None) -> list[Row]:
         """The rows of runs that are done as typed objects, their settings parsed."""
@@ -303,9 +301,10 @@ class Leaderboard:
             raise InputError(f"{names}: weights are read from one folder of results only")
         return load(self.folder, _run_id(self.merged(), run), variant)
 
-    def _read(self, results: Location, compact: bool) -> pa.Table:
+    def _read(self, results: Path, compact: bool) -> pa.Table:
         """The rows of one of the results."""
         labels = None
+        refresh(store.folder(results))
         if self.plan is not None:
             labels = {run_id: run.labels for run_id, run in self.plan.runs.items()}
         table = store.relabel(store.read(results, labels), labels)

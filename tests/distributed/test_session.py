@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from shiftbench.core.provenance import SUBMITTED
-from shiftbench.distributed.session import environment
+from shiftbench.distributed.session import environment, runtime_environment
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +43,23 @@ def test_what_a_submitted_job_was_told_is_not_told_twice(monkeypatch: pytest.Mon
     job = {"runtime_env": {"env_vars": {SUBMITTED: "abcdef0"}}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
     assert environment().keys() & {SUBMITTED, "SHIFTBENCH_CACHE"} == {"SHIFTBENCH_CACHE"}
+
+
+def test_plugins_under_development_go_along(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "py_modules" not in runtime_environment()
+    (tmp_path / "probe_package").mkdir()
+    (tmp_path / "probe_package" / "__init__.py").touch()
+    (tmp_path / "probe_package" / "inner.py").touch()
+    (tmp_path / "probe_module.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    named = "one=probe_package.inner:One,metrics/two=probe_module:Two,three=probe_module:Three"
+    monkeypatch.setenv("SHIFTBENCH_PLUGINS", named)
+    found = runtime_environment()
+    assert found["py_modules"] == [
+        *(str(tmp_path / "probe_module.py"), str(tmp_path / "probe_package"))
+    ]
+    assert found["env_vars"]["SHIFTBENCH_PLUGINS"] == named
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")  # they came with the job
+    assert "py_modules" not in runtime_environment()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from shiftbench.core.errors import RunFailedError
+from shiftbench.core.errors import InputError, RunFailedError
 from shiftbench.execution.display import Display
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.remarks import Remarks
@@ -95,6 +97,19 @@ def test_a_failure_is_recorded_with_its_traceback(
     assert "in raised" in text
     assert rows[child].error == f"it builds on run {parent}, which failed"
     assert rows[child].error_file == rows[parent].error_file
+
+
+def test_a_full_disk_ends_all_and_fails_no_run(plan: Plan, tmp_path: Path, leases: Leases) -> None:
+    work = make_work(plan, tmp_path, leases)
+    (fit,) = work.ready()
+    assert work.begin(fit)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "weights.safetensors"))
+    for error in (full, RunFailedError(f"weights.safetensors: cannot be written: {full}")):
+        with pytest.raises(InputError, match=r"No space left .*weights.*; free some space") as told:
+            work.settle(fit, error)
+        assert len(told.value.lines) == 1
+    assert read(tmp_path).num_rows == 0
+    assert not RunFolder.of(tmp_path, fit.run_id).error.exists()
 
 
 def test_the_traceback_goes_when_the_run_is_done(

@@ -1,26 +1,46 @@
-import uuid
-from collections.abc import Iterator
+"""Results in an object store, which speaks S3: written, read, shared by several machines."""
 
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+import shiftbench
 from moto.server import ThreadedMotoServer
-from pyarrow import fs
+from rich.console import Console
 from shiftbench.cli import main
+from shiftbench.core import remote
 from shiftbench.core.errors import InputError
+from shiftbench.core.mirror import address, opened
+from shiftbench.execution.in_process import InProcess
+from shiftbench.execution.launch import launch
+from shiftbench.leaderboard.leases import Leases, files_of, held_now, holds, keys
+from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import failed
-from shiftbench.leaderboard.store import (
-    check_writable,
-    compact,
-    exists,
-    read,
-    statuses,
-    write_run,
-)
+from shiftbench.leaderboard.store import check_writable, compact, read, statuses, write_run
+from shiftbench.suite.suite import Suite
 
 from tests.leaderboard.records import info, run
 
 SETS = {"id-test": 0.5, "imagenet-r": 0.25}
+SECRET = "do-not-tell"  # noqa: S105 - of no store
+SUITE = """
+data: miniature
+backbones: [miniature]
+tasks: [cifar10]
+methods:
+  zero-shot: {}
+  full: {lr: 5e-4, epochs: 1, batch_size: 16, warmup_steps: 1}
+  wise-ft: {alphas: [0.5]}
+budget: {steps: 2, evaluation_images: 20}
+"""
+QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -31,97 +51,195 @@ def endpoint() -> Iterator[str]:
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         yield f"{host}:{port}"
+    fsspec.filesystem("s3").clear_instance_cache()
     server.stop()
 
 
 @pytest.fixture
-def bucket(endpoint) -> str:
+def bucket(endpoint: str) -> str:
     name = f"bucket-{uuid.uuid4().hex}"
-    options = f"endpoint_override={endpoint}&scheme=http&allow_bucket_creation=true"
-    system, path = fs.FileSystem.from_uri(f"s3://{name}?{options}")
-    system.create_dir(path)
-    return f"s3://{name}/team/results?endpoint_override={endpoint}&scheme=http"
+    boto3.client("s3", endpoint_url=f"http://{endpoint}").create_bucket(Bucket=name)
+    return f"s3://{name}/results?endpoint_override={endpoint}&scheme=http"
+
+
+@pytest.fixture
+def elsewhere(
+    bucket: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Path]:
+    """Makes this another machine, which has the data, and gives its mirror of the bucket."""
+
+    def change(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        for of_cache in cache.iterdir():
+            if of_cache.name != "mirrors" and not (folder / of_cache.name).exists():
+                (folder / of_cache.name).symlink_to(of_cache)
+        monkeypatch.setenv("SHIFTBENCH_CACHE", str(folder))
+        return opened(bucket)
+
+    return change
 
 
 def objects(location: str) -> list[str]:
-    system, path = fs.FileSystem.from_uri(location)
-    infos = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-    return sorted(item.path.removeprefix(path) for item in infos if item.is_file)
+    return sorted(remote.Remote(location).all())
 
 
-def test_runs_go_to_a_bucket_and_back(bucket):
-    assert read(bucket).num_rows == 0
-    assert not exists(bucket)
-    check_writable(bucket)
+def content(location: str) -> bytes:
+    place = remote.Remote(location)
+    return b"".join(place.read(name) or b"" for name in objects(location))
+
+
+def test_runs_go_to_a_bucket_and_back(bucket: str, elsewhere: Callable[[str], Path]) -> None:
+    here = elsewhere("here")
+    assert not here.is_dir()
+    check_writable(here)
     assert objects(bucket) == []
 
     first, second = run("a1", SETS), run("b2", SETS, seed=1)
-    write_run(bucket, "b2", second)
-    write_run(bucket, "a1", failed(info("a1"), "power cut"))
-    assert statuses(bucket)["a1"] == "failed"
-    write_run(bucket, "a1", first)
+    write_run(here, "b2", second)
+    write_run(here, "a1", failed(info("a1"), "power cut"))
+    there = elsewhere("there")
+    assert statuses(there) == {"a1": "failed", "b2": "done"}
+    write_run(there, "a1", first)
+    elsewhere("here")
+    assert objects(bucket) == ["leaderboard/a1.parquet", "leaderboard/b2.parquet"]
+    assert read(here).equals(pa.concat_tables([first, second]))
 
-    assert exists(bucket)
-    assert objects(bucket) == ["/leaderboard/a1.parquet", "/leaderboard/b2.parquet"]
-    assert read(bucket).equals(pa.concat_tables([first, second]))
-    assert read(bucket, {"b2"}).equals(second)
-    assert statuses(bucket)["a1"] == "done"
-    assert read(bucket, where={"backbone": ["other"]}).num_rows == 0
-
-
-def test_many_runs_are_read_at_a_time(bucket):
-    tables = {f"{i:02x}": run(f"{i:02x}", SETS) for i in range(40)}
-    for name, table in tables.items():
-        write_run(bucket, name, table)
-    assert read(bucket).equals(pa.concat_tables(tables.values()))
-
-
-def test_they_are_compacted_there(bucket):
-    tables = {name: run(name, SETS) for name in ("a1", "b2")}
-    for name, table in tables.items():
-        write_run(bucket, name, table)
-    assert compact(bucket, settled=-3600).runs == 2  # its clock has whole seconds
-    assert "/leaderboard.parquet" in objects(bucket)
-    assert read(bucket).equals(pa.concat_tables(tables.values()))
-    tables["b2"] = run("b2", {"id-test": 0.75})
-    write_run(bucket, "b2", tables["b2"])
-    assert read(bucket).equals(pa.concat_tables(tables.values()))
-
-
-def test_reports_read_it_there(bucket, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["report", "--results", bucket]) == 2
-    assert "there is no such folder" in capsys.readouterr().err
-    write_run(bucket, "a1", run("a1", SETS))
-    assert main(["report", "--results", bucket, "--html", "page.html"]) == 0
-    assert "| full | fixed | 1 | 50.0 |" in (tmp_path / "report.md").read_text()
-    assert "imagenet-r" in (tmp_path / "page.html").read_text()
-    assert main(["compact", "--results", bucket]) == 0
-
-
-def test_a_broken_object_is_named_without_what_the_location_may_hide(bucket):
-    system, path = fs.FileSystem.from_uri(bucket)
-
-    def put(content):
-        with system.open_output_stream(f"{path}/leaderboard/a1.parquet") as stream:
-            stream.write(content)
-
-    put(b"half")
-    with pytest.raises(InputError, match=r"s3://.*/results/leaderboard/a1\.parquet: .*read") as no:
-        read(bucket)
+    # A copy of the rows is good on all machines, since times are the bucket's.
+    assert compact(here, settled=-3600).runs == 2
+    write_run(here, "b2", run("b2", {"id-test": 0.75}))
+    there = elsewhere("there")
+    assert statuses(there) == {"a1": "done", "b2": "done"}
+    (there / "leaderboard" / "a1.parquet").chmod(0o600)
+    (there / "leaderboard" / "a1.parquet").write_bytes(b"of another time, so not as it was copied")
+    with pytest.raises(InputError, match=r"s3://bucket-.*/results/leaderboard/a1\.parquet") as no:
+        read(there)
     assert "endpoint" not in str(no.value)
-    pq.write_table(pa.table({"x": [1]}), buffer := pa.BufferOutputStream())
-    put(buffer.getvalue())
-    with pytest.raises(InputError, match="not a file of the leaderboard"):
-        statuses(bucket)
 
 
-def test_a_bucket_that_is_not_there_is_refused_in_one_line(endpoint):
+def test_a_done_row_is_not_replaced_by_a_failed_one_from_elsewhere(
+    bucket: str, elsewhere: Callable[[str], Path]
+) -> None:
+    here = elsewhere("here")
+    there = elsewhere("there")
+    write_run(there, "a1", run("a1", SETS))
+    elsewhere("here")
+    write_run(here, "a1", failed(info("a1"), "power cut"))
+    assert statuses(elsewhere("there")) == {"a1": "done"}
+    write_run(here, "a1", failed(info("a1"), "power cut"))
+    assert statuses(elsewhere("here")) == {"a1": "done"}
+
+
+def test_one_of_two_machines_has_a_lease(bucket: str, elsewhere: Callable[[str], Path]) -> None:
+    here = elsewhere("here")
+    with Leases.of(here) as ours:
+        assert ours.take("a1") is None
+        there = elsewhere("there")
+        with Leases.of(there) as theirs:
+            held = theirs.take("a1")
+            assert held is not None
+            assert held.pid == os.getpid()
+            assert {*held_now(there)} == {"a1"}
+            assert holds(there, "a1", ours.token)
+            before = theirs._storage.read("a1.1.json")
+            ours._storage.touch("a1.1.json")
+            after = theirs._storage.read("a1.1.json")
+            assert before is not None
+            assert after is not None
+            assert after[0] == before[0]
+            assert after[1] != before[1]  # it can be seen that its holder is at work
+            ours.end("a1", "failed", "it diverged")
+            assert theirs.take("a1") is None
+            assert not holds(there, "a1", ours.token)
+            assert [file.name for file in files_of(there, "a1")] == ["a1.2.json", "a1.1.json"]
+    assert keys(there) == ["a1"]
+    assert not held_now(there)
+
+
+def test_a_bucket_that_is_not_there_is_refused_in_one_line(
+    endpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     location = f"s3://no-such-bucket/results?endpoint_override={endpoint}&scheme=http"
     with pytest.raises(InputError, match="results cannot be written there") as raised:
-        check_writable(location)
+        check_writable(opened(location))
     assert "\n" not in str(raised.value)
-    assert not exists(location)
+    assert main(["report", "--results", location]) == 2
+    assert "s3://no-such-bucket/results: there is no such folder" in capsys.readouterr().err
+
+
+def test_a_store_that_does_not_answer_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def silent(*arguments: object, **options: object) -> None:
+        raise ConnectionError("Could not connect to the endpoint")
+
+    monkeypatch.setattr(remote, "PAUSES_S", ())
+    monkeypatch.setattr("s3fs.core.S3FileSystem.find", silent)
+    assert main(["report", "--results", "s3://bucket/results?region=eu-central-1"]) == 2
+    assert capsys.readouterr().err == (
+        "error: s3://bucket/results: cannot be listed "
+        "(ConnectionError: Could not connect to the endpoint)\n"
+    )
+
+
+def test_what_one_machine_did_another_reads_and_goes_on_with(
+    bucket: str,
+    elsewhere: Callable[[str], Path],
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(SUITE)
+    suite = Suite.load("small.yaml")
+    here = elsewhere("here")
+    done = launch(suite, here, InProcess(), QUIET)
+    assert len(done.executed) == 3
+    assert not done.failed
+    folders = {name.split("/")[1] for name in objects(bucket) if name.startswith("runs/")}
+    assert folders == {*done.plan.runs}
+    ids = {run.label: run.id for run in done.plan.runs.values()}
+    trained = {name for name in objects(bucket) if name.startswith(f"runs/{ids['full']}/")}
+    assert {name.split("/")[2] for name in trained} == {
+        *("run.json", "data.json", "fit.json", "metrics.parquet"),
+        *("predictions.parquet", "weights.safetensors"),
+    }
+    assert SECRET.encode() not in content(bucket)
+
+    there = elsewhere("there")
+    assert not RunFolder(there / "runs" / ids["full"] / "x").weights.exists()
+    assert [*there.rglob("weights.safetensors")] == []
+    assert launch(suite, there, InProcess(), QUIET).executed == frozenset()
+    assert [*there.rglob("*.safetensors")] == [*there.rglob("predictions.parquet")] == []
+    assert main(["report", "small.yaml", "--results", bucket]) == 0
+    assert "wise-ft" in (tmp_path / "small.md").read_text()
+    assert main(["verify", "--all", "--results", bucket]) == 0
+    assert main(["status", "small.yaml", "--results", bucket, "--json"]) == 0
+    assert main(["show", ids["full"], "--results", bucket]) == 0
+    assert main(["export", "--results", bucket, "--to", "bundle.zip"]) == 0
+    told = capsys.readouterr()
+    assert str(tmp_path) not in told.out
+    assert SECRET not in told.out + told.err
+    model = shiftbench.load_model(bucket, ids["full"])
+    assert model is not None
+
+    # Another takes the trained run up where nothing but its weights is wanted.
+    remote.Remote(bucket).delete([f"leaderboard/{ids['wise-ft']}.parquet"])
+    remote.Remote(bucket).delete(
+        name for name in objects(bucket) if name.startswith(f"runs/{ids['wise-ft']}/")
+    )
+    third = elsewhere("third")
+    again = launch(suite, third, InProcess(), QUIET)
+    assert again.executed == {ids["wise-ft"]}
+    rows = {row.run_id: row for row in shiftbench.Leaderboard(bucket).records() if row.primary}
+    assert rows.keys() == {*ids.values()}
+    assert main(["remove", ids["wise-ft"], "--yes", "--results", bucket]) == 0
+    assert not [name for name in objects(bucket) if ids["wise-ft"] in name]
+    assert main(["gc", "--weights", "--yes", "--results", bucket]) == 0
+    assert not [name for name in objects(bucket) if name.endswith("weights.safetensors")]
+    assert address(third) == bucket

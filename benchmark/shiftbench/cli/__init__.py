@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 some runs failed, 2 bad input, 130 interrupted, 143 stopped by
         SIGTERM.
     """
-    from shiftbench.core.errors import InputError
+    from shiftbench.core.errors import InputError, StorageError, disk_full
     from shiftbench.core.stopping import INTERRUPTED, stoppable
 
     try:
@@ -125,6 +125,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         for line in error.lines:
             typer.echo(f"error: {line}", err=True)
+        return 2
+    except OSError as error:
+        if not (isinstance(error, StorageError) or disk_full(error)):
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        typer.echo(f"error: {where}{error.strerror or error}", err=True)
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED

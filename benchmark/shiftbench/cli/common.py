@@ -33,7 +33,36 @@ Data = Annotated[
     str | None,
     typer.Option("--data", help="Folder or URI of the data sets, or 'miniature'."),
 ]
-Results = Annotated[Path, typer.Option("--results", help="Folder of the results.")]
+
+
+def _as_given(value: str | Path) -> str | Path:
+    """A results folder as it was given: a path would make ``s3:/`` of ``s3://``."""
+    return value if "://" in str(value) else Path(value)
+
+
+def _opened(value: str | Path) -> Path:
+    """A results folder, or the copy here of one in an object store, as it is now.
+
+    Raises:
+        InputError: the store cannot be used.
+    """
+    if isinstance(value, Path):
+        return value
+    from shiftbench.core.mirror import opened
+
+    return opened(value)
+
+
+Results = Annotated[
+    Path,
+    typer.Option(
+        "--results",
+        parser=_as_given,
+        callback=_opened,
+        metavar="FOLDER",
+        help="Folder of the results, or its URL in an object store.",
+    ),
+]
 RESULTS = Path("results")
 ONE_RUN = "Run id or its beginning, or method, method/task, method/task/seed."
 MANY_RUNS = "Run ids or their beginnings, or method, method/task, method/task/seed."
@@ -70,19 +99,30 @@ ReadResults = Annotated[
 ]
 
 
-def existing(results: list[str] | None) -> list[str]:
+def check_there(results: Path) -> None:
+    """See that there are results.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not results.is_dir():
+        from shiftbench.core.errors import InputError
+        from shiftbench.core.mirror import shown
+
+        raise InputError(f"--results {shown(results)}: there is no such folder")
+
+
+def existing(results: list[str] | None) -> list[Path]:
     """The results that ``--results`` means.
 
     Raises:
         InputError: there are none.
     """
-    from shiftbench.core.errors import InputError
-    from shiftbench.leaderboard.store import exists
+    from shiftbench.core.mirror import opened
 
-    chosen = results or [str(RESULTS)]
-    for one in chosen:
-        if not exists(one):
-            raise InputError(f"--results {one}: there is no such folder")
+    chosen = [opened(one) for one in results or [str(RESULTS)]]
+    for folder in chosen:
+        check_there(folder)
     return chosen
 
 

@@ -20,11 +20,12 @@ Results in an object store:
 
 def compact(results: ReadResults = None) -> None:
     """Copy the rows of all runs into one file, leaderboard.parquet, which reports read instead."""
+    from shiftbench.core.mirror import shown
     from shiftbench.leaderboard.store import compact as copied
 
     chosen = existing(results)
     for one in chosen:
         done = copied(one)
         later = f"; {done.recent:,} too new to be copied" if done.recent else ""
-        where = f"{one}: " if len(chosen) > 1 else ""
+        where = f"{shown(one)}: " if len(chosen) > 1 else ""
         typer.echo(f"{where}{done.rows:,} rows of {done.runs:,} runs are in one file now{later}")

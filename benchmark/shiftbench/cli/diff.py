@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -99,7 +101,9 @@ def _of_results(folder: str) -> Side:
     return board.rankings(), Folders.of(board.folder)
 
 
-def _of_commits(console: Console, results: list[str], before: str, after: str) -> tuple[Side, Side]:
+def _of_commits(
+    console: Console, results: Sequence[Path], before: str, after: str
+) -> tuple[Side, Side]:
     """The rankings of what each of two commits computed in some results.
 
     Raises:

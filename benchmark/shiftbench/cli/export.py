@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shiftbench.cli.common import ONE_RUN, RESULTS, Results
+from shiftbench.cli.common import ONE_RUN, RESULTS, Results, check_there
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -39,13 +39,11 @@ def export(
     results: Results = RESULTS,
 ) -> None:
     """Write a bundle that others can check and take in."""
-    from shiftbench.core.errors import InputError
     from shiftbench.leaderboard.bundles.export import export as write
     from shiftbench.leaderboard.store import read
     from shiftbench.leaderboard.verify import select
 
-    if not results.is_dir():
-        raise InputError(f"--results {results}: there is no such folder")
+    check_there(results)
     bundle = write(results, select(read(results), runs or (), task, method), to)
     typer.echo(f"{to}: {len(bundle.run_ids)} runs, {to.stat().st_size:,} bytes")
     typer.echo(f"digest {bundle.digest}")

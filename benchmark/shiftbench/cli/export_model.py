@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shiftbench.cli.common import ONE_RUN, RESULTS, Results
+from shiftbench.cli.common import ONE_RUN, RESULTS, Results, check_there
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -50,8 +50,7 @@ def export_model(
 
     if push is not None and push.count("/") != 1:
         raise InputError(f"--push {push}: must be a repository of the Hub, such as mylab/my-clip")
-    if not results.is_dir():
-        raise InputError(f"--results {results}: there is no such folder")
+    check_there(results)
     from shiftbench.leaderboard.store import read
     from shiftbench.leaderboard.verify import select
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shiftbench.cli.common import RESULTS, Results
+from shiftbench.cli.common import RESULTS, Results, check_there
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,13 +44,11 @@ def gc(
     results: Results = RESULTS,
 ) -> None:
     """Find what nothing needs; without --yes, only show it."""
-    from shiftbench.core.errors import InputError
     from shiftbench.core.locations import cache_dir
     from shiftbench.leaderboard.housekeeping import entries, leftovers
     from shiftbench.leaderboard.leases import held_now
 
-    if not results.is_dir():
-        raise InputError(f"--results {results}: there is no such folder")
+    check_there(results)
     at_work = held_now(results)
     if at_work:
         holders = ", ".join(sorted({lease.holder for lease in at_work.values()}))
@@ -64,10 +62,11 @@ def gc(
 
 def settle(items: Sequence[Item], yes: bool) -> None:
     """Show what is to go, and delete it if that is meant."""
+    from shiftbench.core.mirror import shown
     from shiftbench.leaderboard.housekeeping import delete
 
     for item in items:
-        typer.echo(f"{size(item.size):>9}  {item.path}: {item.why}")
+        typer.echo(f"{size(item.size):>9}  {shown(item.path)}: {item.why}")
     total = size(sum(item.size for item in items))
     if yes:
         typer.echo(f"deleted: {size(delete(items))}")

@@ -107,6 +107,7 @@ def predictions(
 ) -> None:
     """Score predictions of your own and add them to the leaderboard."""
     from shiftbench.core.errors import InputError
+    from shiftbench.core.mirror import shown
     from shiftbench.evaluation.metrics.registry import metric
     from shiftbench.leaderboard.importing.record import import_predictions
     from shiftbench.leaderboard.importing.target import Target
@@ -142,7 +143,7 @@ def predictions(
             typer.echo(note)
         there = "is in" if imported.new else "was in"
         end = "; shiftbench report shows it" if imported.new else " already"
-        typer.echo(f"run {imported.run_id} {there} {results}{end}")
+        typer.echo(f"run {imported.run_id} {there} {shown(results)}{end}")
 
 
 def _meant(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shiftbench.cli.common import MANY_RUNS, RESULTS, Results
+from shiftbench.cli.common import MANY_RUNS, RESULTS, Results, check_there
 from shiftbench.cli.gc import settle
 
 EPILOG = """[bold]Examples[/bold]
@@ -37,8 +37,7 @@ def remove(
     from shiftbench.leaderboard.store import read
     from shiftbench.leaderboard.verify import meant_of
 
-    if not results.is_dir():
-        raise InputError(f"--results {results}: there is no such folder")
+    check_there(results)
     if not (run_ids or method or failed):
         raise InputError("name runs, or --method, or --failed")
     known = runs(read(results))

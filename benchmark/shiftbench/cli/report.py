@@ -92,6 +92,7 @@ def report(
 
     from shiftbench.api import Leaderboard, of_tasks
     from shiftbench.core.files import file_name
+    from shiftbench.core.mirror import placed
     from shiftbench.report.markdown import write_markdown
     from shiftbench.report.model import build
     from shiftbench.report.terminal import print_report
@@ -107,7 +108,8 @@ def report(
     finder = _finder(suite) if html else None
     model = build(table, merged.folders, title=board.title, find=finder, curves=html is not None)
     name = "report" if loaded is None else loaded.name
-    file = markdown or (board.folder or Path()) / file_name(name, ".md")
+    here = board.folder is None or placed(board.folder) is not None
+    file = markdown or (Path() if here else board.results) / file_name(name, ".md")
     wanted = {"html": html, "csv": csv, "latex": latex, "figures": figures}
     with _written(file):
         write_markdown(file, model)

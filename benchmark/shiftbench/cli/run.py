@@ -96,6 +96,7 @@ def run(
     from shiftbench.api import Leaderboard, executor_of
     from shiftbench.core.errors import InputError
     from shiftbench.core.files import file_name
+    from shiftbench.core.mirror import shown
     from shiftbench.execution.launch import launch
     from shiftbench.report.markdown import write_markdown
     from shiftbench.report.model import build
@@ -121,7 +122,8 @@ def run(
     markdown = results / file_name(loaded.name, ".md")
     write_markdown(markdown, model)
     print_report(console, model)
-    console.print(f"Results: {results}/leaderboard · report: {markdown}", highlight=False)
+    where = f"Results: {shown(results)}/leaderboard · report: {shown(markdown)}"
+    console.print(where, highlight=False)
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -130,6 +132,7 @@ def _debug(suite: Suite, text: str, results: Path, allow_incomplete: bool, *, fa
     """Do one run here. Without a terminal, rich draws no bar over a debugger."""
     from rich.console import Console
 
+    from shiftbench.core.mirror import shown
     from shiftbench.execution import debugging
     from shiftbench.suite.plan import Plan
 
@@ -138,7 +141,7 @@ def _debug(suite: Suite, text: str, results: Path, allow_incomplete: bool, *, fa
     run_id = debugging.run_of(plan, text)
     if not fast:
         debugging.debug(suite, run_id, results, console, allow_incomplete=allow_incomplete)
-        console.print(f"shiftbench show {run_id} --results {results}")
+        console.print(f"shiftbench show {run_id} --results {shown(results)}")
         return
     small = debugging.fast(suite)
     alike = debugging.same_place(plan.runs[run_id], Plan.build(small))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,19 +69,21 @@ def serve(
         server.serve_forever()
 
 
-def pages_of(results: list[str]) -> Mapping[str, LivePage]:
+def pages_of(results: Sequence[Path]) -> Mapping[str, LivePage]:
     """The pages of some results, by path: one at the root, or one for each and one of all."""
     from shiftbench.api import Leaderboard
+    from shiftbench.core.mirror import shown
 
     if len(results) == 1:
-        return {"": _live(results[0], Leaderboard(results[0]))}
+        return {"": _live(shown(results[0]), Leaderboard(results[0]))}
     together = Leaderboard(results)
-    each = {str(i): _live(one, Leaderboard(one)) for i, one in enumerate(results, start=1)}
+    each = {str(i): _live(shown(one), Leaderboard(one)) for i, one in enumerate(results, start=1)}
     return {ALL: _live("all together", together), **each}
 
 
 def _live(title: str, board: Leaderboard) -> LivePage:
     """The page of a leaderboard."""
+    from shiftbench.core.mirror import refresh
     from shiftbench.leaderboard import store
     from shiftbench.report.html.page import render
     from shiftbench.report.live import LivePage, Seen
@@ -88,6 +91,8 @@ def _live(title: str, board: Leaderboard) -> LivePage:
     from shiftbench.suite.finding import find_named
 
     def look() -> Seen:
+        for where in board.sources.values():
+            refresh(store.folder(where))
         stamps = [sorted(store.stamps(where).items()) for where in board.sources.values()]
         version = hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]
         return Seen(version, len({run_id for of in stamps for run_id, _ in of}))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shiftbench.cli.common import ONE_RUN, RESULTS, Results
+from shiftbench.cli.common import ONE_RUN, RESULTS, Results, check_there
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,11 +42,9 @@ def show(
     """Show a run: what was asked for, what came out, its training curve, and why it failed."""
     from rich.console import Console
 
-    from shiftbench.core.errors import InputError
     from shiftbench.report.run_facts import facts_of
 
-    if not results.is_dir():
-        raise InputError(f"--results {results}: there is no such folder")
+    check_there(results)
     found = facts_of(results, run)
     if as_json:
         typer.echo(json.dumps(found.document(), indent=1, ensure_ascii=False, allow_nan=False))

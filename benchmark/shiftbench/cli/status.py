@@ -91,21 +91,16 @@ def _folders(results: list[str] | None) -> Results:
     """The results folders by a name for people.
 
     Raises:
-        InputError: one is no folder, or one of several is not there.
+        InputError: a store does not answer, or one of several is not there.
     """
-    from shiftbench.cli.common import existing
-    from shiftbench.core.errors import InputError
-    from shiftbench.core.locations import is_remote
+    from shiftbench.cli.common import check_there
+    from shiftbench.core.mirror import address, opened
     from shiftbench.leaderboard.merging import names_of
 
-    chosen = results or [str(RESULTS)]
-    for one in chosen:
-        if is_remote(one):
-            raise InputError(f"--results {one}: runs leave their progress in folders only; report "
-                             "reads the rows of an object store")  # fmt: skip
-    if len(chosen) > 1:
-        existing(chosen)
-    return dict(zip(names_of(chosen), map(Path, chosen), strict=True))
+    chosen = [opened(one) for one in results or [str(RESULTS)]]
+    for folder in chosen if len(chosen) > 1 else ():
+        check_there(folder)
+    return dict(zip(names_of([address(folder) for folder in chosen]), chosen, strict=True))
 
 
 def _look(plan: Plan, results: Results) -> list[RunProgress]:
@@ -187,11 +182,12 @@ def _cost(runs: list[RunProgress]) -> str:
 
 def _document(plan: Plan, results: Results, left: _Left, runs: list[RunProgress]) -> dict[str, Any]:
     """All that is known, as JSON has it; ``null`` is unknown or does not apply."""
+    from shiftbench.core.mirror import shown
     from shiftbench.execution.spent import hours
 
     counts = Counter(progress.state for progress in runs)
     seconds, whole = left(runs)
-    folders = [str(folder) for folder in results.values()]
+    folders = [shown(folder) for folder in results.values()]
     spent = hours(found.spent for found in runs if found.spent is not None)
     return {
         "suite": plan.suite.name,

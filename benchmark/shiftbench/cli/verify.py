@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +15,7 @@ from shiftbench.cli.common import (
     ExecutorName,
     Overrides,
     Results,
+    check_there,
     load_suite,
 )
 
@@ -78,8 +78,7 @@ def verify(
     from shiftbench.leaderboard.verify import select, verify_run
 
     named = run_ids or []
-    if not results.is_dir():
-        raise InputError(f"--results {results}: there is no such folder")
+    check_there(results)
     if every == bool(named or task or method or backbone):
         raise InputError("name runs, --task, --method or --backbone, or else --all")
     of_rerun = (data is not None, overrides, executor != "ray", address is not None, tolerance)
@@ -129,6 +128,7 @@ def _rerun(
 ) -> list[Verdict]:
     """Verdicts on runs that are done again; without ``strict``, on those that are the suite's."""
     from shiftbench.core.errors import InputError
+    from shiftbench.core.files import temporary_folder
     from shiftbench.execution.rerun import rerun
     from shiftbench.suite.plan import Plan
 
@@ -142,5 +142,5 @@ def _rerun(
         if left_out:
             console.print(f"{len(left_out)} runs are not of this suite, and are left out")
     # Beside the results, since workers on other machines must see it.
-    with TemporaryDirectory(dir=results, prefix=".rerun-") as folder:
-        return rerun(loaded, chosen, results, Path(folder), executor, console, tolerance=tolerance)
+    with temporary_folder(results, ".rerun-") as folder:
+        return rerun(loaded, chosen, results, folder, executor, console, tolerance=tolerance)

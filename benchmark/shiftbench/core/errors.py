@@ -1,7 +1,9 @@
-"""The two ways a command can go wrong."""
+"""The ways a command can go wrong."""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import traceback
 from itertools import takewhile
@@ -10,6 +12,7 @@ from typing import Self
 _LONGEST = 500  # characters of an error on one line
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Ray puts them into tracebacks
 _TRACEBACK = "Traceback (most recent call last):"
+_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
 
 
 class InputError(ValueError):
@@ -73,10 +76,19 @@ class RunFailedError(RuntimeError):
     """One run cannot go on: it is recorded as failed with this reason, and the others go on."""
 
 
+class StorageError(OSError):
+    """An object store does not do what it was asked, and was asked for long enough."""
+
+
+def disk_full(error: BaseException) -> bool:
+    """True if there was no space, whoever says so: libraries have errors of their own."""
+    return any(text in str(error) for text in _FULL)
+
+
 def first_line(error: BaseException) -> str:
     """The kind and the message of an error, on one line of at most 500 characters."""
     message = " ".join(str(error).split())
-    named = isinstance(error, RunFailedError | InputError)
+    named = isinstance(error, RunFailedError | InputError | StorageError)
     return (message if named else f"{type(error).__name__}: {message}")[:_LONGEST]
 
 

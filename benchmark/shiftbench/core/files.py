@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from shiftbench.core import mirror
 from shiftbench.core.errors import InputError
 from shiftbench.core.liveness import alive
 
@@ -34,7 +35,8 @@ def written_atomically(path: Path) -> Iterator[Path]:
     reader takes it for a result. When the block raises, nothing remains.
 
     The file has the permissions that the process gives new files (its umask), so that a group that
-    shares a results folder can read it; some libraries write files for their owner alone.
+    shares a results folder can read it; some libraries write files for their owner alone. Where
+    results are in an object store, it is there first (``core.mirror``).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unique = f"{_MACHINE}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -44,6 +46,7 @@ def written_atomically(path: Path) -> Iterator[Path]:
         mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)
+        mirror.upload(temporary, path)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -73,6 +76,26 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     finally:
         for folder in (temporary, before):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with all that is in it, if it is there; in its store, too."""
+    mirror.forget(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new folder for the block, with files that appear as ``written_atomically`` has it."""
+    folder = parent / f"{prefix}{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        remove(folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import metadata
@@ -188,12 +189,38 @@ def _installed(kind: Kind, places: tuple[tuple[str, int], ...]) -> tuple[Entry, 
     return tuple(sorted(installed, key=lambda entry: (entry.name, entry.distribution)))
 
 
+def others_here() -> dict[str, str]:
+    """The names, as ``kind/name``, that other packages register and that can be imported here.
+
+    Returns:
+        their targets, by name.
+    """
+    places = tuple((place, _changed(place)) for place in sys.path)
+    found = {}
+    for kind in KINDS:
+        for entry in (*_installed(kind, places), *_development_entries(kind)):
+            with suppress(ImportError, ValueError):
+                if importlib.util.find_spec(entry.target.partition(":")[0]) is not None:
+                    found[f"{kind}/{entry.name}"] = entry.target
+    return found
+
+
 def _changed(place: str) -> int:
     """When a folder's list of files last changed, in nanoseconds; 0 for what is no folder."""
     try:
         return os.stat(place or ".").st_mtime_ns  # noqa: PTH116 - often called
     except OSError:
         return 0
+
+
+def development_modules() -> list[str]:
+    """The modules that ``SHIFTBENCH_PLUGINS`` names.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    found = (entry.target for kind in KINDS for entry in _development_entries(kind))
+    return [target.partition(":")[0] for target in found]
 
 
 def _development_entries(kind: Kind) -> Iterator[Entry]:

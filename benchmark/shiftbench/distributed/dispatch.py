@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -17,6 +17,7 @@ from shiftbench.data.shared import remove_unused
 from shiftbench.distributed.cluster import Cluster, beside_the_driver
 from shiftbench.distributed.groups import Group, NotPlacedError
 from shiftbench.distributed.metrics import Metrics
+from shiftbench.distributed.nodes import ANSWER_S, Nodes
 from shiftbench.distributed.place import Home, stop_at
 from shiftbench.distributed.pool import Events, Pool, WorkerLostError
 from shiftbench.distributed.progress import ProgressActor
@@ -46,9 +47,12 @@ def dispatch(work: Work) -> None:
     """Do all jobs, side by side. Needs a connection to Ray (``session``).
 
     Raises:
-        InputError: the cluster stays too small for a job for ``limits.cluster_wait_s``.
+        InputError: the cluster stays too small for a job for ``limits.cluster_wait_s``, or a node
+            does not see what this process does.
     """
-    Dispatcher(work).run()
+    with Nodes(work.setup) as nodes:
+        nodes.check(ANSWER_S)
+        Dispatcher(work, nodes.check).run()
 
 
 class Dispatcher:
@@ -56,11 +60,16 @@ class Dispatcher:
 
     Workers, groups and searches report by putting calls into one queue, which the loop makes; so
     nothing here is shared between threads.
+
+    Args:
+        work: the jobs.
+        check_nodes: sees that nodes which have come can work.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, check_nodes: Callable[[], None] = lambda: None) -> None:
         self._work = work
         self._setup = work.setup
+        self._check_nodes = check_nodes
         self._events: Events = SimpleQueue()
         self._cluster = Cluster(self._setup.resources)
         self._metrics = Metrics(self._setup.suite, self._setup.runs)
@@ -96,6 +105,7 @@ class Dispatcher:
             for job in self._work.ready():
                 scheduler.add(job)
             scheduler.resize(self._cluster.slots(), grows=self._cluster.grows)
+            self._check_nodes()
             for job in () if self._clears_a_place() else scheduler.start():
                 self._start(job)
             busy = scheduler.running or scheduler.waiting

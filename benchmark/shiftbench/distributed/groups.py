@@ -12,7 +12,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import nullcontext
 from functools import partial
-from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from shiftbench.distributed.cluster import beside_the_driver
 from shiftbench.distributed.notices import HeedingConfig, leaving
 from shiftbench.distributed.place import Home, home, stop_at
 from shiftbench.distributed.pool import WorkerLostError
+from shiftbench.distributed.storage import shared_storage
 from shiftbench.distributed.workers import Speaker, reporter, signs
 from shiftbench.execution.group_rules import bundle
 from shiftbench.execution.jobs import Job
@@ -236,9 +236,7 @@ def _trainer_fit(setup: Setup, resources: Resources, feed: Any, progress: Any) -
     """Have a group of workers train what the feed gives, until it is closed."""
     limits = setup.resources.limits
     config = {"setup": setup, "feed": feed, "progress": progress}
-    with TemporaryDirectory(
-        prefix="train-", dir=setup.results, ignore_cleanup_errors=True
-    ) as folder:
+    with shared_storage(setup.results, "train-") as storage:
         TorchTrainer(
             _group_loop,
             train_loop_config=config | {"threads": max(1, int(resources.cpus_per_worker))},
@@ -250,7 +248,7 @@ def _trainer_fit(setup: Setup, resources: Resources, feed: Any, progress: Any) -
             ),
             run_config=RunConfig(
                 name="group",
-                storage_path=folder,
+                **storage,
                 failure_config=FailureConfig(
                     max_failures=limits.group_restarts,
                     controller_failure_limit=limits.group_restarts,

@@ -7,9 +7,12 @@ import os
 import socket
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
 
 from shiftbench.core.cpus import available_cpus
 from shiftbench.core.errors import InputError
+from shiftbench.core.plugins import development_modules
 from shiftbench.core.provenance import submission
 from shiftbench.core.stopping import own_handler
 from shiftbench.suite.file import Resources
@@ -74,7 +77,7 @@ def _join(address: str | None, resources: Resources, *, groups: bool) -> None:
     if address:
         _check_listening(address, resources.limits.connect_timeout_s)
         try:
-            ray.init(address=address, runtime_env={"env_vars": environment()}, **quiet)
+            ray.init(address=address, runtime_env=runtime_environment(), **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"--address {address}: no Ray cluster answers ({error})") from error
     else:
@@ -86,6 +89,27 @@ def _join(address: str | None, resources: Resources, *, groups: bool) -> None:
             include_dashboard=groups,
             **quiet,
         )
+
+
+def runtime_environment() -> dict[str, Any]:
+    """What nodes get of this process: variables, and the plugins under development.
+
+    Those of a submitted job are in its working directory.
+    """
+    found: dict[str, Any] = {"env_vars": environment()}
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ and (modules := [*_plugins()]):
+        found["py_modules"] = modules
+    return found
+
+
+def _plugins() -> Iterator[str]:
+    """The packages, or files, of the modules that ``SHIFTBENCH_PLUGINS`` names."""
+    for name in sorted({module.partition(".")[0] for module in development_modules()}):
+        spec = find_spec(name)
+        if spec is not None and spec.submodule_search_locations:
+            yield next(iter(spec.submodule_search_locations))
+        elif spec is not None and spec.origin is not None:
+            yield spec.origin
 
 
 def environment() -> dict[str, str]:

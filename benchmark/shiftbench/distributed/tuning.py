@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -21,6 +20,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from shiftbench.core.errors import last_line
+from shiftbench.distributed.storage import shared_storage
 from shiftbench.distributed.trainable import RESOURCE, SCORE, SearchTrial
 from shiftbench.execution.group_rules import bundle
 from shiftbench.execution.search.record import FACTS
@@ -104,7 +104,7 @@ def _run_round(
     folder = SearchFolder.of(setup.results, run.search.id).path
     for left_behind in folder.glob("tune-*"):  # by an attempt that was killed
         shutil.rmtree(left_behind, ignore_errors=True)
-    with TemporaryDirectory(prefix="tune-", dir=folder, ignore_cleanup_errors=True) as directory:
+    with shared_storage(folder, "tune-") as storage:
         tune.Tuner(
             tune.with_resources(trainable, bundle(resources)),
             tune_config=tune.TuneConfig(
@@ -117,7 +117,7 @@ def _run_round(
             ),
             run_config=tune.RunConfig(
                 name=study.name,
-                storage_path=directory,
+                **storage,
                 verbose=0,
                 callbacks=[_Watch(study, proposals, on_trial)],
             ),

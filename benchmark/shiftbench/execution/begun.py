@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shiftbench.execution.schedule import Schedule
     from shiftbench.suite.plan import Run
 
-_TRIAL_ENDED = 6
+TRIAL_ENDED = 6
 _ENDED_STATES = (1, 2)
 """Optuna's journal: the operation that sets a trial's state, and the states complete and pruned."""
 
@@ -55,7 +55,7 @@ class Begun:
         except (OSError, ValueError, KeyError):  # it has not begun, or is written right now
             return 0
         if self._now() - written >= STALE_S:  # interrupted: it goes on from what was saved
-            step = _saved_steps(folder) if folder.state.exists() else 0
+            step = _saved_steps(folder) if folder.saved else 0
         return min(step, schedule.steps)
 
     def predicted(
@@ -88,7 +88,7 @@ def ended_trials(journal: Path) -> int:
         for line in lines:
             with suppress(ValueError):
                 entry = json.loads(line)
-                if entry.get("op_code") == _TRIAL_ENDED and entry.get("state") in _ENDED_STATES:
+                if entry.get("op_code") == TRIAL_ENDED and entry.get("state") in _ENDED_STATES:
                     ended.add(entry.get("trial_id"))
     return len(ended)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from shiftbench.core.errors import InputError
+from shiftbench.core.mirror import placed
 from shiftbench.data.tasks.definition import ID_TEST, PART
 from shiftbench.leaderboard.leases import Leases
 from shiftbench.leaderboard.runfolder import RunFolder
@@ -36,6 +37,8 @@ def set_damaged_aside(
         ids of the runs whose predictions are to be made again: done or not, they lack them.
     """
     redone = set()
+    if placed(results) is not None:  # an object is whole, and a copy of it has its name once it is
+        return frozenset()
     for run_id in run_ids:
         folder = RunFolder.of(results, run_id)
         if not folder.path.exists():

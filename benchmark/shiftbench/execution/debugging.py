@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +10,7 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from shiftbench.core.errors import InputError
+from shiftbench.core.files import remove
 from shiftbench.execution.in_process import InProcess
 from shiftbench.execution.launch import launch
 from shiftbench.execution.rerun import only
@@ -147,7 +147,7 @@ def thrown_away(beside: Path | None = None) -> Iterator[Path]:
         keep = "failed" in store.statuses(folder).values()
     finally:
         if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
 
 
 def same_place(run: Run, plan: Plan) -> str:

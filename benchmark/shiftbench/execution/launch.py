@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shiftbench.core.mirror import opened, placed, refresh
 from shiftbench.data.roots import resolve
 from shiftbench.data.sources.base import read_once
 from shiftbench.execution.beside import lacking
@@ -80,7 +82,7 @@ def launch(
     executor.check(plan)
     check_loggers(suite.loggers)
     data = suite.require_data()
-    results = results.absolute()
+    results = opened(results.absolute())
     store.check_writable(results)
     try:
         known = store.statuses(results, plan.runs)
@@ -125,9 +127,10 @@ def _launch(
                 if (own := plan.resources_of(run)) != suite.resources
             },
         )
-        for run_id in left.todo:  # so that ``gc`` knows what they need, if this ends before them
-            if not RunFolder.of(results, run_id).record.exists():
-                write_record(setup, run_id)
+        # So that ``gc`` knows what they need, if this ends before them.
+        new = [run_id for run_id in left.todo if not RunFolder.of(results, run_id).record.exists()]
+        with ThreadPoolExecutor(16 if placed(results) else 1) as pool:  # a store answers slowly
+            [*pool.map(partial(write_record, setup), new)]
         prepare = partial(_prepare, setup, left, checked)
         sharing = Sharing(leases, results, plan.runs, graph, left.known, prepare, current=current)
         estimator = _tell(plan, results, checked.root, executor.most, console)
@@ -135,6 +138,7 @@ def _launch(
         with Display(console, plan.runs, list(graph), weights) as display:
             work = Work(setup, graph, left.todo, display, sharing)
             executor.execute(work)
+    refresh(store.folder(results))
     store.keep_compact(results)
     return Outcome(plan, frozenset(left.todo), work.failures)
 
@@ -180,9 +184,11 @@ def _prepare(setup: Setup, left: _Left, checked: Checked, job: Job) -> None:
     """
     run, results = setup.runs[job.run_id], setup.results
     if job.stage == "search" and run.search is not None:
+        SearchFolder.of(results, run.search.id).look()
         SearchFolder.of(results, run.search.id).claim(checked.searched_fingerprints(run))
     elif run.id in left.todo:
         folder = RunFolder.of(results, run.id)
+        folder.look()
         if run.id in left.outdated:
             store.forget(results, run.id)
             folder.delete()

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from shiftbench.core.cpus import available_cpus
 from shiftbench.core.errors import InputError
+from shiftbench.core.locations import cache_dir
 from shiftbench.core.memory import available_memory
+from shiftbench.core.mirror import placed
 from shiftbench.core.words import duration, size
 from shiftbench.execution.processes import workers_that_fit
 from shiftbench.execution.throughput import gpu_models
@@ -204,7 +206,8 @@ def _activations(plan: Plan, device: Device) -> str:
 def _disk(state: PlanState, results: Path, machine: Machine) -> str:
     left = state.cost.disk
     short = ", which is not enough" if left.known > machine.disk else ""
+    where = results if placed(results) is None else cache_dir()  # which has the copies
     return (
         f"Disk: {amount(left, size)} of weights and predictions; {size(machine.disk)} are free in "
-        f"{results}{short}."
+        f"{where}{short}."
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from shiftbench.core.files import written_atomically
+from shiftbench.core.mirror import refresh
 from shiftbench.execution.spent import Kind, Spent, spent_on
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.leases import held_now, search_key
@@ -167,6 +168,7 @@ def progress_of(
     Raises:
         InputError: the leaderboard cannot be read.
     """
+    refresh(results)
     statuses = store.statuses(results, plan.runs)
     failed = [run_id for run_id, status in statuses.items() if status == "failed"]
     reasons = {run.run_id: run.reason for run in failures(store.read(results, failed))}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shiftbench.core.errors import RunFailedError
+from shiftbench.core.mirror import address, local
 from shiftbench.execution.remarks import Remarks
 from shiftbench.leaderboard.leases import holds
 
@@ -45,6 +46,14 @@ class Setup:
     def resources_of(self, run_id: str) -> Resources:
         """The hardware for a run's training."""
         return self.own_resources.get(run_id, self.resources)
+
+    def __getstate__(self) -> dict[str, object]:
+        """What is sent: where the results are, wherever this machine has its copy of a store."""
+        return {**self.__dict__, "results": address(self.results)}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """What is received, on a machine that may have its copy elsewhere."""
+        self.__dict__.update(state, results=local(str(state["results"])))
 
     def holds(self, key: str) -> bool:
         """True while a run's or search's files are for the process to write that made this.

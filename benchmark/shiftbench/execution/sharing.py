@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shiftbench.core.mirror import refresh_file
 from shiftbench.execution.jobs import Job
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.leases import Lease, Leases, search_key
@@ -198,10 +199,13 @@ class Sharing:
         """How a job's run, or its search, has ended since the jobs were chosen, if it has."""
         run = self._runs[job.run_id]
         search = run.search if job.stage == "search" else None
+        if search is not None:
+            SearchFolder.of(self._results, search.id).look()
         finished = search is not None and SearchFolder.of(self._results, search.id).finished
         if finished and self._current(job):
             return "done"
         file = store.folder(self._results) / f"{run.id}.parquet"
+        refresh_file(file)
         try:
             found = file.stat()
         except FileNotFoundError:
@@ -218,9 +222,11 @@ class Sharing:
         return recorded[0].error if recorded else lease.reason
 
     def _fitted(self, job: Job) -> bool:
-        if job.stage != "fit" or not RunFolder.of(self._results, job.run_id).fitted:
+        if job.stage != "fit":
             return False
-        return self._current(job)
+        folder = RunFolder.of(self._results, job.run_id)
+        folder.look()
+        return folder.fitted and self._current(job)
 
     def _key(self, job: Job) -> str:
         search = self._runs[job.run_id].search

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from shiftbench.leaderboard import store
 
 if TYPE_CHECKING:
-    from shiftbench.leaderboard.files import Location
+    from pathlib import Path
 
 Kind = Literal["GPU", "processor"]
 COLUMNS = (
@@ -33,7 +33,7 @@ class Spent:
     kind: Kind
 
 
-def spent_on(results: Location, run_ids: Collection[str]) -> dict[str, Spent]:
+def spent_on(results: Path, run_ids: Collection[str]) -> dict[str, Spent]:
     """The time that workers had for each run that is done; of a search, with its first run.
 
     Raises:

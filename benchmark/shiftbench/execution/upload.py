@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from shiftbench.core.errors import InputError
-from shiftbench.core.plugins import KINDS, VARIABLE
+from shiftbench.core.plugins import KINDS, VARIABLE, development_modules
 from shiftbench.core.shipped import shipped
 from shiftbench.core.source_digest import source_files
 from shiftbench.suite.finding import find
@@ -50,7 +50,7 @@ def write_archive(
         del files[MINIATURE_BACKBONE]
     files |= _tree(shipped("suites"), "shiftbench/suites")
     files |= _tree(shipped("published"), "shiftbench/published")
-    for module in _modules_of_variable():
+    for module in development_modules():
         files |= _module_files(module, VARIABLE)
     for plugin in plugins:
         files |= _plugin_files(plugin)
@@ -85,12 +85,6 @@ def _tree(folder: Path, name: str) -> Iterator[tuple[str, bytes]]:
         hidden = any(Path(part).match(pattern) for part in inner.parts for pattern in _LEFT_OUT)
         if file.is_file() and not hidden:
             yield f"{name}/{inner.as_posix()}", file.read_bytes()
-
-
-def _modules_of_variable() -> list[str]:
-    """The modules of the plugins under development."""
-    items = os.environ.get(VARIABLE, "").split(",")
-    return [item.partition("=")[2].partition(":")[0] for item in items if "=" in item]
 
 
 def _plugin_files(plugin: str) -> Iterator[tuple[str, bytes]]:

@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from shiftbench.core.errors import last_line, whole_text
-from shiftbench.core.files import written_atomically
+from shiftbench.core.errors import InputError, disk_full, last_line, whole_text
+from shiftbench.core.files import remove, written_atomically
+from shiftbench.core.mirror import refresh
 from shiftbench.execution.display import name_of
 from shiftbench.execution.jobs import Agenda
 from shiftbench.execution.runinfo import run_info
@@ -130,13 +131,15 @@ class Work:
             return
         if error is not None:
             reason = last_line(error)
+            if disk_full(error):  # others would fail for that, too, and none is to blame
+                raise InputError(f"{reason}; free some space and give the same command again")
             self._fail(job.run_id, reason, error)
             self._sharing.fail(job, reason)
             return
         if job.stage == "fit":
             self._check_waits(job.run_id)
         if job.stage == "score":
-            RunFolder.of(self.setup.results, job.run_id).error.unlink(missing_ok=True)
+            remove(RunFolder.of(self.setup.results, job.run_id).error)
             self._check_golden(job.run_id)
             self._ended["runs"] += 1
             self._count_recorded()
@@ -188,7 +191,7 @@ class Work:
         """Write a failed run's row, and the error if it is its own into the folder."""
         if error is not None:
             self._write_error(folder, error)
-            folder.progress.unlink(missing_ok=True)
+            remove(folder.progress)
         if run_id in self._todo:
             file = folder.error.relative_to(self.setup.results).as_posix()
             info = run_info(self.setup.suite, self.setup.runs[run_id])
@@ -217,7 +220,10 @@ class Work:
     def _check_waits(self, run_id: str) -> None:
         """Say so where a GPU waited for its data, and which setting helps."""
         run, folder = self.setup.runs[run_id], RunFolder.of(self.setup.results, run_id)
-        if not self.setup.resources.gpus_per_worker or not folder.fitted:
+        if not self.setup.resources.gpus_per_worker:
+            return
+        folder.look()
+        if not folder.fitted:
             return
         share = folder.read_fit().share_waited
         if share <= MUCH_WAITED:
@@ -233,5 +239,6 @@ class Work:
 
     def _check_golden(self, run_id: str) -> None:
         if self.setup.runs[run_id].create().reference:  # now, not when all GPU days are spent
+            refresh(store.folder(self.setup.results))
             for fault in golden_faults(rows(store.read(self.setup.results, [run_id]))):
                 self.display.warn(f"golden row {fault}")

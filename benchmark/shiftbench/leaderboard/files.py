@@ -1,4 +1,4 @@
-"""The Parquet files of a leaderboard, on a local file system or in an object store."""
+"""The Parquet files of a leaderboard."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import json
 import os
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 
 from shiftbench.core.errors import InputError, first_line
 from shiftbench.core.files import sweep_temporaries, written_atomically
-from shiftbench.core.locations import filesystem, is_remote
+from shiftbench.core.mirror import placed, shown
 from shiftbench.leaderboard.schema import SCHEMA
 from shiftbench.leaderboard.versions import (
     MAJOR,
@@ -29,12 +28,6 @@ from shiftbench.leaderboard.versions import (
     major_of,
     with_unknown,
 )
-
-if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
-
-Location = Path | str
-"""A results folder: a path, or a URI of an object store."""
 
 COPY = "leaderboard.parquet"
 STAMPS_KEY = b"shiftbench.stamps"
@@ -91,39 +84,39 @@ class Choice:
 
 @dataclass(frozen=True)
 class Files:
-    """A results folder: its path on a file system, which may be an object store's."""
+    """The files of a results folder.
 
-    system: FileSystem
-    root: str
-    remote: bool
+    Attributes:
+        root: the folder.
+    """
+
+    root: Path
 
     @classmethod
-    def of(cls, results: Location) -> Files:
+    def of(cls, results: Path) -> Files:
         """The files of a results folder."""
-        system, root = filesystem(str(results))
-        return cls(system, root.rstrip("/"), is_remote(str(results)))
+        return cls(results)
 
     def where(self, name: str) -> str:
-        """The name of a file in messages: without a URI's query, which may hold keys."""
-        scheme = f"{self.system.type_name}://" if self.remote else ""
-        return f"{scheme}{self.root}/{name}"
+        """The name of a file in messages."""
+        return shown(self.root / name)
 
     def runs(self) -> dict[str, Stamp]:
         """The files of runs, by run id in its order."""
-        from pyarrow.fs import FileSelector, FileType
-
+        found = {}
         try:
-            selector = FileSelector(f"{self.root}/leaderboard", allow_not_found=True)
-            infos = self.system.get_file_info(selector)
+            with os.scandir(self.root / "leaderboard") as entries:
+                for entry in entries:
+                    if entry.name.endswith(".parquet") and not entry.name.startswith("."):
+                        with suppress(FileNotFoundError):
+                            of = entry.stat()
+                            stamp = Stamp(of.st_mtime_ns, of.st_size)
+                            found[entry.name.removesuffix(".parquet")] = stamp
+        except FileNotFoundError:
+            return {}
         except OSError as error:
             raise InputError(f"{self.where('leaderboard')}: {reason(error)}") from error
-        return {
-            info.base_name.removesuffix(".parquet"): Stamp(info.mtime_ns, info.size)
-            for info in sorted(infos, key=lambda info: info.base_name)
-            if info.type == FileType.File
-            and info.base_name.endswith(".parquet")
-            and not info.base_name.startswith(".")
-        }
+        return dict(sorted(found.items()))
 
     def read(self, run_ids: Collection[str] | None, choice: Choice) -> pa.Table:
         """The chosen rows of runs, of all by default, in the order of run ids.
@@ -138,21 +131,13 @@ class Files:
         copied, table = self._read_copy(stamps, choice)
         others = [run_id for run_id in stamps if run_id not in copied]
         try:
-            table = pa.concat_tables(
-                [table, *self._read_runs(others, choice)], promote_options="default"
-            )
+            tables = [table, *(self.read_run(run_id, choice) for run_id in others)]
+            table = pa.concat_tables(tables, promote_options="default")
         except pa.ArrowException as error:
             raise InputError(f"{self.where('leaderboard')}: {first_line(error)}") from error
         # Not a chunk for each file: filters and sorting would take many times as long.
         table = table.combine_chunks()
         return _documented(table.take(pc.sort_indices(table["run_id"])))  # stable
-
-    def _read_runs(self, run_ids: Sequence[str], choice: Choice) -> list[pa.Table]:
-        """The chosen part of runs' own files, in this order."""
-        if not self.remote:
-            return [self.read_run(run_id, choice) for run_id in run_ids]
-        with ThreadPoolExecutor(16) as pool:  # each waits for the network
-            return list(pool.map(lambda run_id: self.read_run(run_id, choice), run_ids))
 
     def read_run(self, run_id: str, choice: Choice) -> pa.Table:
         """The chosen part of a run's own file; no row if it was deleted since it was listed.
@@ -215,8 +200,7 @@ class Files:
 
     def sweep(self) -> None:
         """Delete copies that were not finished since their process was killed."""
-        if not self.remote:
-            sweep_temporaries(Path(self.root), f".{COPY}.*.tmp")
+        sweep_temporaries(self.root, f".{COPY}.*.tmp")
 
     @contextmanager
     def _opened(
@@ -228,14 +212,8 @@ class Files:
             FileNotFoundError: it is not there.
             InputError: it is broken or something else.
         """
-        path = f"{self.root}/{name}"
         try:
-            if self.remote:  # all at once: a request costs more than its bytes, and it may change
-                with self.system.open_input_stream(path) as stream:
-                    source: pa.NativeFile = pa.BufferReader(stream.read())
-            else:
-                source = pa.OSFile(path)
-            with source:
+            with pa.OSFile(str(self.root / name)) as source:
                 file = pq.ParquetFile(source)
                 schema = file.schema_arrow
                 major = major_of(schema.metadata)
@@ -258,22 +236,20 @@ class Files:
             row_group_size=GROUP_ROWS,
             write_statistics=write_statistics,
         )
-        self._put(name, buffer.getvalue())
+        with written_atomically(self.root / name) as temporary:
+            temporary.write_bytes(buffer.getvalue())
 
     def probe(self) -> None:
         """Write a file among the runs' and delete it."""
-        name = f"leaderboard/.probe-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
-        self._put(name, b"")
-        self.system.delete_file(f"{self.root}/{name}")
-
-    def _put(self, name: str, content: bytes | pa.Buffer) -> None:
-        path = f"{self.root}/{name}"
-        if self.remote:  # an object is there once it is whole
-            with self.system.open_output_stream(path) as stream:
-                stream.write(content)
-        else:
-            with written_atomically(Path(path)) as temporary:
-                temporary.write_bytes(content)
+        probe = self.root / f"leaderboard/.probe-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+        place = placed(probe)
+        if place is not None:  # nothing here: an empty folder would look like results
+            place.remote.write(place.name, b"")
+            place.remote.delete([place.name])
+            return
+        with written_atomically(probe):
+            pass
+        probe.unlink(missing_ok=True)
 
 
 def _documented(table: pa.Table) -> pa.Table:

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from shiftbench.core.errors import InputError
+from shiftbench.core.mirror import forget, placed, shown, sizes, there
 from shiftbench.leaderboard import leases, store
-from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.leaderboard.files import reason
+from shiftbench.leaderboard.runfolder import BEST, STATE, WEIGHTS, RunFolder
 from shiftbench.leaderboard.schema import Row, runs
 
 UNTOUCHED_S = 7 * 24 * 3600
@@ -111,13 +113,14 @@ def leftovers(results: Path, *, weights: bool = False) -> list[Item]:
             found.append(_item(path, "a run without rows, untouched for a week"))
             continue
         if folder.fitted:
-            spent = (folder.state, folder.best)
-            found += [_item(p, "state of a training that is done") for p in spent if p.exists()]
+            spent = (path / STATE, path / BEST)
+            found += [_item(p, "state of a training that is done") for p in spent if there(p)]
         if path.name in done:
-            if (path / "parts").is_dir():
+            if sizes(path / "parts"):
                 found.append(_item(path / "parts", "predictions that are in one file by now"))
-            if weights and not at_work and path.name not in awaited and folder.weights.exists():
-                found.append(_item(folder.weights, "weights that no unfinished run builds on"))
+            spared = at_work or path.name in awaited
+            if weights and not spared and there(path / WEIGHTS):
+                found.append(_item(path / WEIGHTS, "weights that no unfinished run builds on"))
     found += _searches(results, known.values(), records.values())
     found += _leases(results, at_work)
     return [*found, *_temporaries(results, [item.path for item in found])]
@@ -163,12 +166,13 @@ def delete(items: Iterable[Item]) -> int:
     freed = 0
     for item in items:
         try:
+            forget(item.path)
             if item.path.is_dir():
                 shutil.rmtree(item.path)
             else:
                 item.path.unlink(missing_ok=True)
         except OSError as error:
-            raise InputError(f"{item.path}: cannot be deleted ({error.strerror})") from error
+            raise InputError(f"{shown(item.path)}: cannot be deleted ({reason(error)})") from error
         freed += item.size
     return freed
 
@@ -189,6 +193,8 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _item(path: Path, why: str) -> Item:
+    if placed(path):  # what is here is a part of it
+        return Item(path, sum(sizes(path).values()), why)
     return Item(path, sum(found.st_size for found in _stats(_files(path))), why)
 
 

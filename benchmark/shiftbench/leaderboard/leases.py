@@ -9,8 +9,8 @@ for the holder's ``lease_s`` seconds of the clock of whoever looks: no two machi
 compared. A holder that was frozen meanwhile finds that it holds nothing any more.
 
 What is asked of the storage is in ``Storage``: that a file can be created by one of several at once
-and that what was written is seen by whoever opens the file afterwards. Local disks and NFS do so,
-and object stores with conditional writes could.
+and that what was written is seen by whoever opens the file afterwards. Local disks and NFS do so
+(``Folder``), and object stores with conditional writes (``leaderboard.objects``).
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from typing import Literal, Protocol, Self
 
 from shiftbench.core.files import written_atomically
 from shiftbench.core.liveness import alive, machine, started
+from shiftbench.core.locations import cache_dir
+from shiftbench.core.mirror import placed
+from shiftbench.leaderboard.objects import Objects
 
 LEASE_S = 60.0
 DAY_S = 24 * 3600.0
@@ -183,7 +186,7 @@ class Leases:
     @classmethod
     def of(cls, results: Path, lease_s: float = LEASE_S) -> Leases:
         """Those of a results folder."""
-        return cls(Folder(results / FOLDER), lease_s)
+        return cls(_storage(results), lease_s)
 
     @property
     def token(self) -> str:
@@ -298,7 +301,7 @@ def holds(results: Path, key: str, token: str) -> bool:
         key: of the lease.
         token: of that process.
     """
-    storage, number = Folder(results / FOLDER), 1
+    storage, number = _storage(results), 1
     while storage.read(_name(key, number + 1)) is not None:
         number += 1
     return _holds(storage, key, number, token)
@@ -314,7 +317,7 @@ def held_now(results: Path) -> Mapping[str, Lease]:
 
     Whoever has shown no sign for a day on another machine is gone, unless clocks are that wrong.
     """
-    storage = Folder(results / FOLDER)
+    storage = _storage(results)
     last: dict[str, int] = {}
     for name in storage.names():
         key, number = _parts(name)
@@ -335,13 +338,24 @@ def held_now(results: Path) -> Mapping[str, Lease]:
 
 def files_of(results: Path, key: str) -> list[Path]:
     """The files of a lease, the last first: as they can be deleted without a gap before one."""
-    found = (results / FOLDER).glob(f"{key}.*.json")
-    return sorted(found, key=lambda file: -_parts(file.name)[1])
+    numbers = (_parts(name) for name in _storage(results).names())
+    own = sorted((number for of, number in numbers if of == key), reverse=True)
+    return [results / FOLDER / _name(key, number) for number in own]
 
 
 def keys(results: Path) -> list[str]:
     """The keys of all leases that anybody ever had."""
-    return sorted({_parts(name)[0] for name in Folder(results / FOLDER).names()})
+    return sorted({_parts(name)[0] for name in _storage(results).names()})
+
+
+def _storage(results: Path) -> Storage:
+    """Where the leases of a results folder are."""
+    place = placed(results / FOLDER)
+    if place is None:
+        return Folder(results / FOLDER)
+    if not place.remote.exclusive:  # they hold on this machine alone
+        return Folder(cache_dir() / FOLDER / results.name)
+    return Objects(place.remote, place.name)
 
 
 def _holds(storage: Storage, key: str, number: int, token: str) -> bool:

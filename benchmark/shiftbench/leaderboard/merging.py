@@ -19,7 +19,6 @@ import pyarrow as pa
 from shiftbench.core.errors import InputError
 from shiftbench.leaderboard.bundles.agreement import differences
 from shiftbench.leaderboard.bundles.public import public
-from shiftbench.leaderboard.files import Location
 from shiftbench.leaderboard.runfolder import RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import SCHEMA, Row, rows
 
@@ -32,13 +31,13 @@ class Folders:
     """Where the files of runs and of searches are.
 
     Attributes:
-        results: the results folders; none for an object store, whose files are not read.
+        results: the results folders.
         places: by run id, the folder with its files and its id there; empty where one is read.
         origins: by run id, the names of the results that have it; empty where one is read.
     """
 
     results: tuple[Path, ...] = ()
-    places: Mapping[str, tuple[Path | None, str]] = field(default_factory=dict)
+    places: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
     origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -49,10 +48,9 @@ class Folders:
         return cls() if results is None else cls((results,))
 
     def run(self, run_id: str) -> RunFolder | None:
-        """The folder of a run; ``None`` where its results are no folder."""
+        """The folder of a run; ``None`` where there are no results."""
         if run_id in self.places:
-            results, there = self.places[run_id]
-            return None if results is None else RunFolder.of(results, there)
+            return RunFolder.of(*self.places[run_id])
         return RunFolder.of(self.results[0], run_id) if self.results else None
 
     def search(self, search_id: str) -> SearchFolder | None:
@@ -69,23 +67,22 @@ class Merged:
     folders: Folders
 
 
-def merge(results: Mapping[str, tuple[Location, pa.Table]]) -> Merged:
+def merge(results: Mapping[str, tuple[Path, pa.Table]]) -> Merged:
     """Read several results as one.
 
     Args:
         results: where each is, and its rows, by a name for people.
     """
     kept, called, origins = _decided({name: table for name, (_, table) in results.items()})
-    places: dict[str, tuple[Path | None, str]] = {}
+    places: dict[str, tuple[Path, str]] = {}
     tables = []
     for name, (location, table) in results.items():
         renamed = called[name]
         for run_id in kept[name]:
-            where = location if isinstance(location, Path) else None
-            places[renamed.get(run_id, run_id)] = where, run_id
+            places[renamed.get(run_id, run_id)] = location, run_id
         tables.append(_renamed(_only(table, kept[name]), renamed))
     merged = pa.concat_tables(tables, promote_options="default").combine_chunks()
-    folders = tuple(where for where, _ in results.values() if isinstance(where, Path))
+    folders = tuple(where for where, _ in results.values())
     found = Folders(folders, places, origins)
     ordered = merged.sort_by([("run_id", "ascending")]) if len(merged) else merged
     return Merged(ordered.replace_schema_metadata(SCHEMA.metadata), found)

@@ -1,16 +1,22 @@
-"""The folders of runs and searches: their files, and the records that say what is finished."""
+"""The folders of runs and searches: their files, and the records that say what is finished.
+
+Where results are in an object store, asking for the path of a file that may be large brings it here
+(``core.mirror``); small ones come with ``look``.
+"""
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from shiftbench.core.files import file_name, sweep_temporaries, written_atomically
+from shiftbench.core.files import file_name, remove, sweep_temporaries, written_atomically
+from shiftbench.core.mirror import fetched, listed, refresh, there
 
+WEIGHTS, STATE, BEST = "weights.safetensors", "state.safetensors", "best.safetensors"
+JOURNAL = "journal.log"
 _DATA = "data.json"
 """The data files that a folder's content was made of."""
 
@@ -92,12 +98,12 @@ class SearchFolder:
     @property
     def journal(self) -> Path:
         """Every trial as it happens; an interrupted search goes on from it."""
-        return self.path / "journal.log"
+        return fetched(self.path / JOURNAL)
 
     @property
     def trials(self) -> Path:
         """Every trial, as a table; there when the search has finished."""
-        return self.path / "trials.parquet"
+        return fetched(self.path / "trials.parquet")
 
     @property
     def exported(self) -> Path:
@@ -122,6 +128,10 @@ class SearchFolder:
     def read_found(self) -> Found:
         """The record of the search."""
         return Found(**json.loads(self._found.read_text()))
+
+    def look(self) -> None:
+        """See what other machines have written there by now."""
+        refresh(self.path)
 
     def claim(self, fingerprints: Mapping[str, str]) -> None:
         """Begin or go on with the search on these data files; see ``RunFolder.claim``."""
@@ -155,22 +165,27 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         """The trained weights."""
-        return self.path / "weights.safetensors"
+        return fetched(self.path / WEIGHTS)
 
     @property
     def ensemble(self) -> Path:
         """Arrays that an ensemble fitted before its evaluation, such as temperatures."""
-        return self.path / "ensemble.safetensors"
+        return fetched(self.path / "ensemble.safetensors")
 
     @property
     def best(self) -> Path:
         """While training, the weights that did best on ID validation so far."""
-        return self.path / "best.safetensors"
+        return fetched(self.path / BEST)
 
     @property
     def state(self) -> Path:
         """The state from which an interrupted training goes on."""
-        return self.path / "state.safetensors"
+        return fetched(self.path / STATE)
+
+    @property
+    def saved(self) -> bool:
+        """True if there is such a state."""
+        return there(self.path / STATE)
 
     @property
     def progress(self) -> Path:
@@ -180,12 +195,12 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         """The curve of the training: every step up to the last saved state, or to its failure."""
-        return self.path / "metrics.parquet"
+        return fetched(self.path / "metrics.parquet")
 
     @property
     def predictions(self) -> Path:
         """The predictions of all variants on all sets; there when the run has been scored."""
-        return self.path / "predictions.parquet"
+        return fetched(self.path / "predictions.parquet")
 
     @property
     def error(self) -> Path:
@@ -208,16 +223,20 @@ class RunFolder:
         return folder / file_name(evaluation_set, ".arrow")
 
     def parts(self) -> list[Path]:
-        """All parts that are there."""
-        return sorted((self.path / "parts").glob("*/*.arrow"))
+        """All parts that are there, here or in the store."""
+        return listed(self.path / "parts", "*/*.arrow")
+
+    def look(self) -> None:
+        """See what other machines have written there by now."""
+        refresh(self.path)
 
     def forget_fit(self) -> None:
         """Have the first stage done again."""
-        self._fit.unlink(missing_ok=True)
+        remove(self._fit)
 
     def drop_parts(self) -> None:
         """Forget the parts, once ``predictions`` holds them all."""
-        shutil.rmtree(self.path / "parts", ignore_errors=True)
+        remove(self.path / "parts")
 
     def claim(self, fingerprints: Mapping[str, str]) -> None:
         """Begin or go on with work on these data files; what was begun on others is forgotten.
@@ -235,15 +254,14 @@ class RunFolder:
 
     def delete(self) -> None:
         """Forget everything about the run."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self.path)
 
     def write_fit(self, fit: Fit) -> None:
         """Record that training has finished; the weights must be there already."""
         with written_atomically(self._fit) as temporary:
             temporary.write_text(json.dumps(asdict(fit)))
-        self.state.unlink(missing_ok=True)
-        self.best.unlink(missing_ok=True)
-        self.progress.unlink(missing_ok=True)
+        for name in (STATE, BEST, "progress.json"):
+            remove(self.path / name)
 
     def read_fit(self) -> Fit:
         """The record of the training."""
@@ -258,7 +276,7 @@ def _claim(folder: Path, fingerprints: Mapping[str, str]) -> None:
     if _is_on(folder, fingerprints):
         sweep_temporaries(folder)
         return
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     with written_atomically(folder / _DATA) as temporary:
         temporary.write_text(_text_of(fingerprints))
 

@@ -1,8 +1,8 @@
 """The leaderboard: a folder with a Parquet file for each run. DuckDB and pandas read it as it is.
 
 A file is written whole or not at all, and is named after its run, so running again replaces rows
-instead of adding them, and any number of processes may write at once. The results folder may be a
-URI of an object store, such as ``s3://bucket/results``.
+instead of adding them, and any number of processes may write at once. The results folder may be in
+an object store, such as ``s3://bucket/results``, of which ``core.mirror`` keeps a copy here.
 
 Opening thousands of files takes long, so ``compact`` copies their rows into one file beside the
 folder; runs and reports see to it that this is done in time (``keep_compact``). It is a copy and
@@ -25,9 +25,10 @@ from typing import Literal
 import pyarrow as pa
 
 from shiftbench.core.errors import InputError
-from shiftbench.core.locations import kind_of
+from shiftbench.core.files import remove
 from shiftbench.core.locks import locked
-from shiftbench.leaderboard.files import COPY, STAMPS_KEY, Choice, Files, Location, Stamp, reason
+from shiftbench.core.mirror import refresh_file, shown
+from shiftbench.leaderboard.files import COPY, STAMPS_KEY, Choice, Files, Stamp, reason
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import SCHEMA
 from shiftbench.leaderboard.versions import with_unknown
@@ -48,7 +49,7 @@ def folder(results: Path) -> Path:
     return results / "leaderboard"
 
 
-def write_run(results: Location, run_id: str, table: pa.Table) -> None:
+def write_run(results: Path, run_id: str, table: pa.Table) -> None:
     """Write the rows of a run in place of what was known of it.
 
     Rows of a run that is done are never replaced by one that says that it failed.
@@ -64,9 +65,11 @@ def write_run(results: Location, run_id: str, table: pa.Table) -> None:
     if set(table["run_id"].to_pylist()) != {run_id}:
         raise ValueError(f"the rows are not all of run {run_id}")
     files = Files.of(results)
-    with nullcontext() if files.remote else _alone(RunFolder.of(Path(results), run_id)):
-        if "failed" in table["status"].to_pylist() and status_of(results, run_id) == "done":
-            return
+    with _alone(RunFolder.of(files.root, run_id)):
+        if "failed" in table["status"].to_pylist():
+            refresh_file(files.root / f"leaderboard/{run_id}.parquet")
+            if status_of(results, run_id) == "done":
+                return
         # Statistics are for skipping parts of large files: here they would be a third of the file.
         files.write(f"leaderboard/{run_id}.parquet", table, write_statistics=False)
 
@@ -78,7 +81,7 @@ def _alone(run: RunFolder) -> Iterator[None]:
         yield
 
 
-def status_of(results: Location, run_id: str) -> Status | None:
+def status_of(results: Path, run_id: str) -> Status | None:
     """The status of one run, from its own file; ``None`` if it has none.
 
     Raises:
@@ -91,11 +94,11 @@ def status_of(results: Location, run_id: str) -> Status | None:
 
 def forget(results: Path, run_id: str) -> None:
     """Delete the rows of a run."""
-    (folder(results) / f"{run_id}.parquet").unlink(missing_ok=True)
+    remove(folder(results) / f"{run_id}.parquet")
 
 
 def read(
-    results: Location,
+    results: Path,
     run_ids: Collection[str] | None = None,
     *,
     columns: Sequence[str] | None = None,
@@ -124,7 +127,7 @@ def read(
     return Files.of(results).read(run_ids, Choice(by_run, where or {})).select(names)
 
 
-def statuses(results: Location, run_ids: Collection[str] | None = None) -> dict[str, Status]:
+def statuses(results: Path, run_ids: Collection[str] | None = None) -> dict[str, Status]:
     """The status of each run of a results folder, by run id.
 
     Raises:
@@ -150,7 +153,7 @@ class Compaction:
     recent: int
 
 
-def compact(results: Location, settled: float = 2.0) -> Compaction:
+def compact(results: Path, settled: float = 2.0) -> Compaction:
     """Copy all rows into one file, from which they are read until their runs are done again.
 
     Args:
@@ -176,7 +179,7 @@ def compact(results: Location, settled: float = 2.0) -> Compaction:
     return Compaction(len(stamps), len(table), len(listed) - len(stamps))
 
 
-def keep_compact(results: Location) -> None:
+def keep_compact(results: Path) -> None:
     """Copy the rows if enough files have been written since the last time.
 
     A by-product of runs and reports, so that neither ever has to open thousands of files. Where
@@ -216,7 +219,7 @@ def relabel(table: pa.Table, labels: Mapping[str, Sequence[str]] | None = None) 
     return repeated.set_column(position, field, pa.array(column, field.type))
 
 
-def stamps(results: Location) -> dict[str, Stamp]:
+def stamps(results: Path) -> dict[str, Stamp]:
     """Time and size of each run's file, by run id: they change whenever rows do.
 
     Raises:
@@ -225,16 +228,12 @@ def stamps(results: Location) -> dict[str, Stamp]:
     return Files.of(results).runs()
 
 
-def exists(results: Location) -> bool:
-    """True if there is such a results folder. An object store has one once something is in it.
-
-    Raises:
-        InputError: that cannot be found out.
-    """
-    return kind_of(str(results)) == "folder"
+def exists(results: Path) -> bool:
+    """True if there is such a results folder. An object store has one once something is in it."""
+    return results.is_dir()
 
 
-def check_writable(results: Location) -> None:
+def check_writable(results: Path) -> None:
     """Make the leaderboard's folder and see that files can be written there.
 
     Raises:
@@ -244,6 +243,6 @@ def check_writable(results: Location) -> None:
         Files.of(results).probe()
     except OSError as error:
         raise InputError(
-            f"{results}: results cannot be written there ({reason(error)}); "
+            f"{shown(results)}: results cannot be written there ({reason(error)}); "
             "choose another folder with --results"
         ) from error

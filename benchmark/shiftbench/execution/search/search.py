@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from optuna.distributions import CategoricalDistribution
 
+from shiftbench.core.mirror import checked_out
 from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.execution.search import record
 from shiftbench.execution.search.finalists import best_finalist, finalists, score_of
 from shiftbench.execution.search.space import draw, space_of
 from shiftbench.execution.search.study import FINALISTS, SEARCH, Study, open_journal
 from shiftbench.leaderboard.leases import search_key
-from shiftbench.leaderboard.runfolder import SearchFolder
+from shiftbench.leaderboard.runfolder import JOURNAL, SearchFolder
 
 if TYPE_CHECKING:
     from shiftbench.execution.setup import Setup
@@ -63,7 +64,8 @@ def search(
 
     if run.search.ood_val is None:
         raise ValueError(f"{run.label}: trials are scored on an OOD validation set")
-    journal = open_journal(folder.journal, setup.resources.limits.journal_lock_s, tell)
+    file = checked_out(folder.path / JOURNAL)
+    journal = open_journal(file, setup.resources.limits.journal_lock_s, tell)
     measured = metric(run.search.ood_val.metric)
     first = Study(journal, SEARCH, space_of(asked), measured, config.n_trials, seed)
     run_trials(first)

@@ -15,7 +15,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from shiftbench.core.mirror import publish
 from shiftbench.evaluation.metrics.base import Metric
+from shiftbench.execution.begun import TRIAL_ENDED
 
 SEARCH, FINALISTS = "search", "finalists"
 """Names of the two studies of a search."""
@@ -43,7 +45,21 @@ def open_journal(
             _repair(file, tell)
         finally:
             lock.release()
-    return JournalStorage(JournalFileBackend(str(file), lock))
+    return JournalStorage(_Journal(str(file), lock))
+
+
+class _Journal(JournalFileBackend):
+    """The journal's file, which everybody sees again whenever a trial has begun or ended."""
+
+    def __init__(self, file: str, lock: JournalFileSymlinkLock) -> None:
+        super().__init__(file, lock)
+        self._path = Path(file)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append entries."""
+        super().append_logs(logs)
+        if any(entry.get("op_code") == TRIAL_ENDED for entry in logs):
+            publish(self._path)
 
 
 def _repair(file: Path, tell: Callable[[str], None]) -> None:

@@ -31,6 +31,7 @@ from shiftbench.execution.feeding import (
 from shiftbench.execution.outputs import fit_ensemble
 from shiftbench.execution.progress import TrainingWriter
 from shiftbench.execution.saving import Saving
+from shiftbench.execution.stages.looking import looked_at
 from shiftbench.execution.training import Trainer
 from shiftbench.execution.validation import id_val, id_val_value
 from shiftbench.execution.variants import derivation
@@ -72,7 +73,7 @@ def fit(
         RunFailedError: a loss is not finite.
     """
     run = workspace.runs[run_id]
-    folder = workspace.folder(run)
+    folder = looked_at(workspace, run)
     if folder.fitted:
         return
     reset_peak_memory(workspace.device)

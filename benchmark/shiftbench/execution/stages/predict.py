@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from shiftbench.core.mirror import fetched
 from shiftbench.data.tasks.definition import ID_TEST, OUTLIERS, beside
 from shiftbench.evaluation import predictions
 from shiftbench.evaluation.detection import MCM, mcm
@@ -16,6 +17,7 @@ from shiftbench.evaluation.examples import Examples, joined, of_logits
 from shiftbench.evaluation.inference import Array
 from shiftbench.evaluation.intervals import Floats
 from shiftbench.execution.outputs import logits_in_blocks
+from shiftbench.execution.stages.looking import looked_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,10 +35,10 @@ def predict(workspace: Workspace, run_id: str, variant: str, evaluation_set: str
     With those on the ID test set come those on its images that have the classes of a shift.
     """
     run = workspace.runs[run_id]
-    folder = workspace.folder(run)
+    folder = looked_at(workspace, run)
     file = folder.part(variant, evaluation_set)
     images = workspace.evaluation_images(run, evaluation_set)
-    if file.exists() and not (beside(evaluation_set) and _of_others(file, images)):
+    if fetched(file).exists() and not (beside(evaluation_set) and _of_others(file, images)):
         return
     started = time.monotonic()
     temperature = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from shiftbench.core.mirror import fetched
 from shiftbench.data.tasks.definition import ID_TEST, whole_set
 from shiftbench.evaluation import predictions
 from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.evaluation.results import OTHER_CLASSES
 from shiftbench.evaluation.scoring import Prediction, results_of, selections
 from shiftbench.execution.runinfo import run_info
+from shiftbench.execution.stages.looking import looked_at
 from shiftbench.leaderboard.runfolder import SearchFolder
 from shiftbench.leaderboard.schema import done
 from shiftbench.leaderboard.store import status_of, write_run
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 def score(workspace: Workspace, run_id: str) -> None:
     """Turn the predictions into the run's rows, and keep them all in one file."""
     run, setup = workspace.runs[run_id], workspace.setup
-    folder, method = workspace.folder(run), run.create()
+    folder, method = looked_at(workspace, run), run.create()
     over = folder.predictions.exists() and not folder.parts()
     if over and status_of(setup.results, run_id) == "done":
         return  # by a process that was killed before it said so
@@ -90,7 +92,7 @@ def _scored_sets(workspace: Workspace, run: Run) -> dict[str, str]:
 def _read_part(
     workspace: Workspace, run: Run, variant: str, name: str, headline: str
 ) -> Prediction:
-    table = predictions.read_part(workspace.folder(run).part(variant, name))
+    table = predictions.read_part(fetched(workspace.folder(run).part(variant, name)))
     facts = table.schema.metadata
     seconds = facts.get(b"seconds")  # none of its own, where it is a part of another set
     remarks = workspace.setup.remarks

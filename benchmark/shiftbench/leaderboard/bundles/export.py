@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.files import written_atomically
+from shiftbench.core.mirror import shown
 from shiftbench.evaluation import predictions
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.bundles.archive import write_archive
@@ -69,7 +70,8 @@ def export(results: Path, run_ids: Collection[str], to: Path) -> Bundle:
         for run_id, table in tables.items():
             kept = RunFolder.of(results, run_id).predictions
             if not kept.exists():
-                raise InputError(f"run {run_id}: there are no predictions of it in {results}")
+                where = shown(results)
+                raise InputError(f"run {run_id}: there are no predictions of it in {where}")
             told = predictions.read(kept).replace_schema_metadata(None)
             check_recomputes(rows(table), told, f"run {run_id}")
             check_ids(told, f"run {run_id}")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from shiftbench.core.errors import InputError
+from shiftbench.core.files import remove, temporary_folder
+from shiftbench.core.mirror import move, shown
 from shiftbench.core.words import some
 from shiftbench.evaluation import predictions
 from shiftbench.leaderboard import store
@@ -33,6 +33,7 @@ from shiftbench.leaderboard.bundles.prediction_checks import (
     check_recomputes,
 )
 from shiftbench.leaderboard.bundles.public import public
+from shiftbench.leaderboard.files import reason
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import LABELS_UNCHECKED, SCHEMA, failures, rows
 
@@ -183,8 +184,7 @@ def _place(
     store.check_writable(results)
     moved: list[tuple[Path, Path]] = []
     try:
-        with TemporaryDirectory(dir=results, prefix=".import-") as name:
-            staging = Path(name)
+        with temporary_folder(results, ".import-") as staging:
             for run_id in (*new, *kept):
                 store.write_run(staging, run_id, tables[run_id])
                 told = contents.predictions(run_id)
@@ -193,20 +193,17 @@ def _place(
                 for source, target in _moves(staging, results, new, kept, replaced):
                     if target.exists():
                         raise InputError(f"{target} is there already; nothing was taken in")
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    source.rename(target)
+                    move(source, target)
                     moved.append((source, target))
             except BaseException:
                 for source, target in reversed(moved):
                     if not source.is_relative_to(staging):
-                        target.rename(source)
-                    elif target.is_dir():
-                        shutil.rmtree(target)
+                        move(target, source)
                     else:
-                        target.unlink()
+                        remove(target)
                 raise
     except OSError as error:
-        raise InputError(f"{results}: cannot be written ({error.strerror})") from error
+        raise InputError(f"{shown(results)}: cannot be written ({reason(error)})") from error
 
 
 def _moves(
