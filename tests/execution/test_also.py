@@ -25,7 +25,6 @@ from shiftbench.leaderboard.schema import Row, rows
 from shiftbench.leaderboard.store import read
 from shiftbench.leaderboard.verify import disagreements
 from shiftbench.report.forgetting import forgetting
-from shiftbench.report.html.page import render
 from shiftbench.report.markdown import to_markdown
 from shiftbench.report.model import build
 from shiftbench.report.ranking import rank
@@ -182,9 +181,8 @@ def test_the_report_sets_zero_shot_beside_and_counts_the_sets_in_no_mean(results
 
 def test_others_images_are_told_from_the_tasks_own(results: Path) -> None:
     """AUROC and FPR95 of each score, from the logits of all classes."""
-    (of_ranking,) = (
-        r for r in build(read(results), results).rankings if r.ranking.task == "cifar10"
-    )
+    report = build(read(results), results)
+    (of_ranking,) = (r for r in report.rankings if r.ranking.task == "cifar10")
     row = of(results, "cifar10", "full", "outliers-fmow")
     assert (row.role, row.metric, row.n) == ("outliers", "ece:1", 30)
     plan = Plan.build(suite_of(results.parent, SUITE + ALSO))
@@ -196,7 +194,7 @@ def test_others_images_are_told_from_the_tasks_own(results: Path) -> None:
         images = workspace.evaluation_images(run, name)
         pixels = torch.stack([model.preprocess(images.images[i]) for i in range(len(images))])
         logits[name] = model.logits(pixels).double().numpy()
-    temperature = float(workspace.backbone(run).clip.logit_scale.double().exp())
+    temperature = float(workspace.backbone(run).clip.logit_scale.detach().double().exp())
     scored = {
         "msp": lambda z: softmax(z, axis=1).max(1),
         "energy": lambda z: logsumexp(z, axis=1),
@@ -215,9 +213,7 @@ def test_others_images_are_told_from_the_tasks_own(results: Path) -> None:
         assert found is not None
         assert found.mean == pytest.approx((outside >= threshold).mean(), abs=1.01 / 30)
     assert "outliers-fmow" not in of_ranking.measures.single_sets
-    text = to_markdown(build(read(results), results))
-    assert "| full | fmow |" in text
-    assert "AUROC MCM" in render(build(read(results), results))
+    assert "| full | fmow |" in to_markdown(report)
 
 
 def test_rows_follow_from_the_predictions(results: Path) -> None:

@@ -27,6 +27,7 @@ from tests.report.of_table import printed
 
 N, CLASSES = 80, 7
 SETS = ("id-test", "a", "b")
+OTHERS = "outliers-cars"
 SEEDS = (0, 1, 2)
 
 
@@ -56,6 +57,15 @@ def slow(logits, labels):
     }
 
 
+def outliers(*seed):
+    """Predictions on images of none of the classes: their highest logit is the example's number."""
+    logits = np.zeros((N, CLASSES), np.float32)
+    logits[:, 0] = np.arange(N) / N + sum(seed)
+    examples = of_logits(np.zeros(N, np.int64), logits, {})
+    ids = np.array([f"{OTHERS}/{i}" for i in range(N)])
+    return predictions.table_of(OTHERS, "", ids, examples)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Two methods of three seeds, their zero-shot, and one with classes only; what is expected."""
@@ -78,6 +88,8 @@ def made(tmp_path_factory):
                 expected[label, seed, name] = slow(logits, labels)
                 ids = np.array([f"{name}/{i}" for i in range(N)])
                 parts.append(predictions.table_of(name, "", ids, examples))
+            parts.append(outliers(len(label), seed))
+            scores[OTHERS] = 0.5
             facts = {"label": label, "method": label, "seed": seed, "task": "pets"}
             facts |= {"seeded": label != "zero-shot", "reference": label == "zero-shot"}
             table = done(info(run_id, shifts=SETS[1:], **facts), results(scores))
@@ -91,7 +103,8 @@ def test_measures_are_those_of_the_papers_on_every_set(made):
     report, expected, _, _ = made
     (of_ranking,) = report.rankings
     found = of_ranking.measures
-    assert found.sets == ("id-test", MEAN, "a", "b")
+    assert found.sets == ("id-test", MEAN, "a", "b", OTHERS)
+    assert (found.single_sets, found.outliers) == (("a", "b"), (OTHERS,))
     assert found.estimates.keys() == {"full", "lora", "zero-shot"}  # classes have no confidence
     for label, seeds in (("full", SEEDS), ("lora", SEEDS), ("zero-shot", (0,))):
         for text in expected[label, 0, "a"]:
@@ -116,7 +129,7 @@ def test_every_printer_shows_calibration_beside_accuracy(made):
     header = next(line for line in text.splitlines() if line.startswith("| # "))
     assert "| ECE ID | ECE OOD | cost |" in header
     lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| full |")]
-    assert lines[-1][1:3] == ends and len(lines[-1]) == 11
+    assert [line[1:3] for line in lines if len(line) == 11] == [ends]
     page = render(report)
     assert f">{'→'.join(ends)}</td>" in page
     rows = list(csv.DictReader(io.StringIO(to_csv(report))))
@@ -125,6 +138,32 @@ def test_every_printer_shows_calibration_beside_accuracy(made):
     ]
     assert float(row["value"]) == estimates["b"]["aurc"].mean
     assert (row["seeds"], row["interval"]) == ("3", "Student's t over seeds")
+
+
+def test_images_of_no_class_are_told_from_the_tasks_own(made):
+    report, _, _, folder = made
+    (of_ranking,) = report.rankings
+    each = []
+    for seed in SEEDS:
+        table = predictions.read(RunFolder.of(folder, f"full{seed}").predictions)
+        told = {
+            name: predictions.examples_of(part).log_sum_exp
+            for (_, name), part in by_variant_and_set(table).items()
+        }
+        wins = [
+            (own > other) + (own == other) / 2 for own in told["id-test"] for other in told[OTHERS]
+        ]
+        each.append(np.mean(wins))
+    estimate = of_ranking.measures.get("full", OTHERS, "auroc:energy")
+    assert estimate.mean == pytest.approx(np.mean(each))
+    assert estimate.sd == pytest.approx(np.std(each, ddof=1))
+    assert of_ranking.measures.get("full", OTHERS, "auroc:mcm") is None  # it was not kept
+    number = f"{100 * estimate.mean:.1f}"
+    line = next(s for s in to_markdown(report).splitlines() if s.startswith("| full | cars |"))
+    assert line.split(" | ")[4] == number
+    page = render(report)
+    assert "OOD detection" in page
+    assert f'data-order="{estimate.mean}">{number}</td>' in page
 
 
 def test_the_figure_has_a_panel_for_id_and_one_for_the_mean(made):
