@@ -146,6 +146,9 @@ def test_what_is_left_is_told_at_the_speed_so_far():
     assert left.seconds(5.0) is None
     left.steps({"a": (30, 60)})
     assert left.seconds(15.0) == pytest.approx(15 * 170 / 30)
+    left.steps({"b": (1, 10)})  # nothing new is heard of the other
+    assert left.seconds(15.0) == pytest.approx(15 * 160 / 40)
+    left.steps({"b": (0, 10)})
     left.done(fit)
     assert left.seconds(30.0) == pytest.approx(30 * 140 / 60)
     left.failed("b")

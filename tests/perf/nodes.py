@@ -46,7 +46,13 @@ class SleepingGroup:
     folder = ""
 
     def __init__(
-        self, setup: Setup, progress: Any, events: Any, ended: Any, over: Callable[[Any], None]
+        self,
+        setup: Setup,
+        progress: Any,
+        events: Any,
+        ended: Any,
+        over: Callable[[Any], None],
+        lost_a_node: Any,
     ) -> None:
         self._events, self._settle, self._over = events, ended, over
         self._workers = [ray.remote(num_cpus=1)(Sleeper).remote(self.folder) for _ in range(2)]

@@ -249,7 +249,8 @@ def _counts(plan: Plan, runs: list[RunProgress], left: _Left) -> str:
     counts = Counter(progress.state for progress in runs)
     parts = [f"{number} {state}" for state, number in counts.items()]
     eta = ""
-    if workers := sum(progress.under_way for progress in runs):
+    each = plan.suite.resources.workers
+    if workers := sum(each if run.state == "training" else run.under_way for run in runs):
         seconds, whole = left(runs)
         eta = f"; {'about' if whole else 'at least'} {duration(seconds / workers)} left"
     head = f"[bold]{escape(plan.suite.name)}[/bold]: {len(runs)} runs: {', '.join(parts)}"

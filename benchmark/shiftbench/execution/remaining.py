@@ -38,14 +38,17 @@ class Remaining:
     def done(self, job: Job) -> None:
         """A job is done."""
         self._done += self._left[job.run_id].pop(job, 0.0)
+        if job.stage == "fit":
+            self._part.pop(job.run_id, None)
 
     def failed(self, run_id: str) -> None:
         """A run has failed: what was left of it is no work any more."""
         self._all -= sum(self._left.pop(run_id, {}).values())
+        self._part.pop(run_id, None)
 
     def steps(self, steps: Mapping[str, tuple[int, int]]) -> None:
-        """Trainings under way are so far: steps done and in all, by run."""
-        self._part = {run_id: done / max(1, total) for run_id, (done, total) in steps.items()}
+        """Some trainings under way are so far: steps done and in all, by run."""
+        self._part |= {run_id: done / max(1, total) for run_id, (done, total) in steps.items()}
 
     def seconds(self, elapsed: float) -> float | None:
         """Seconds until the end, at the speed so far; ``None`` before that says anything."""
