@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -47,11 +48,16 @@ def measure(seconds: float = 20.0, overrides: tuple[str, ...] = OVERRIDES) -> li
     """
     found = []
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SHIFTBENCH_CACHE", folder)
-        root = resolve("miniature")
+        cache = Path(folder) / "cache"
+        patch.setenv("SHIFTBENCH_CACHE", str(cache))
+        resolve("miniature")
         keep(calibrate(["miniature"], torch.device("cpu"), seconds))
         suite = Suite.load("quickstart", overrides)
         for workers in (1, 2):
+            own = Path(folder) / f"cache-{workers}"  # with no features of the run before
+            shutil.copytree(cache, own)
+            patch.setenv("SHIFTBENCH_CACHE", str(own))
+            root = resolve("miniature")
             resources = suite.resources.model_copy(update={"max_concurrent": workers})
             plan = Plan.build(replace(suite, resources=resources))
             results = Path(folder) / f"results-{workers}"

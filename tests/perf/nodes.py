@@ -123,7 +123,10 @@ def measure(graph: Mapping[Job, set[Job]], slots: int, reference: float) -> None
         for _ in range(slots):
             nodes.add_node(num_cpus=1)
         ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
-        with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        with (
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
+            pytest.MonkeyPatch.context() as patch,
+        ):
             log = _do(graph, Path(name), patch)
     finally:
         ray.shutdown()
@@ -160,7 +163,7 @@ def _do(graph: Mapping[Job, set[Job]], folder: Path, patch: pytest.MonkeyPatch) 
     patch.setattr(dispatch, "run_trials", partial(trials, str(log)))
     patch.setattr(dispatch, "account", lambda found: "searched")
     found = SimpleNamespace(read_found=lambda: None)
-    patch.setattr(dispatch.SearchFolder, "of", lambda results, search_id: found)
+    patch.setattr(dispatch, "SearchFolder", SimpleNamespace(of=lambda results, search_id: found))
     setup = Setup("s", plan.runs, folder, "miniature", plan.suite.resources, Remarks())
     display = Display(Console(quiet=True), plan.runs, list(jobs))
     with Leases.of(folder) as leases:
