@@ -138,6 +138,9 @@ def measure(graph: Mapping[Job, set[Job]], slots: int, reference: float) -> None
         f"{len(graph)} jobs, {len(log)} sleeps, on {slots} logical nodes: {wall:.1f} s, busy "
         f"{busy:.1%}; goal at least 85%: {'met' if busy >= 0.85 else 'not met'}"
     )
+    processes = len({entry["process"] for entry in log})
+    lost = (wall * slots - slept) / processes
+    print(f"{processes} processes slept; {lost:.1f} s of a slot were not slept for each of them")
     print(f"one kind at a time: {reference:.1f} s, busy {slept / reference / slots:.1%}")
 
 
