@@ -95,6 +95,7 @@ def test_a_suite_runs_here_and_its_rows_are_there(board):
         ((), {}, "auto", "ray"),
         ((), {"RAY_ADDRESS": "10.0.0.1:6379"}, None, "ray"),
         (("resources.workers=2",), {}, None, "ray"),
+        (("methods.full={resources: {workers: 2}}",), {}, None, "ray"),
         (("seeds=[0, 1, 2, 3]",), {}, None, "ray"),
         (
             ("methods.tuned={of: full, settings: {lr: 1e-3}, search: {n_trials: 2}}",),

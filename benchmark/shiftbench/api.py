@@ -361,8 +361,10 @@ def executor_of(name: Literal["in-process", "ray"], address: str | None = None) 
 def _fitting(suite: Suite, address: str | None) -> Literal["in-process", "ray"]:
     """The executor that ``"auto"`` means for a suite."""
     on_cluster = address is not None or "RAY_ADDRESS" in os.environ
-    if on_cluster or suite.resources.workers > 1:
+    plan = Plan.build(suite)
+    runs = plan.runs
+    shared = any(plan.resources_of(run).workers > 1 for run in runs.values())
+    if on_cluster or suite.resources.workers > 1 or shared:
         return "ray"
-    runs = Plan.build(suite).runs
     searched = any(run.searched_by_training for run in runs.values())
     return "ray" if searched or len(runs) > SMALL else "in-process"

@@ -198,6 +198,16 @@ def test_a_failed_run_is_to_do_again_and_says_why(birds):
     assert found.cost.steps == Amount(12)
 
 
+def test_workers_of_an_own_size_count_as_several_or_as_a_part(birds):
+    """What they are as fast as together, and what is paid for."""
+    own = "methods.full.resources={cpus_per_worker: 2, workers: 6}"
+    plan = build("resources.cpus_per_worker=4", own)
+    estimator = plan_state(plan, Path("results"), str(birds)).estimator
+    counted = {run.label: estimator.workers(run) for run in plan.runs.values()}
+    assert counted.pop("full") == 3
+    assert {*counted.values()} == {1}
+
+
 def test_half_done_runs_cost_what_is_left_of_them(birds):
     plan = build("methods.full.epochs=4")  # ⌈4 · 60 / 16⌉ = 15 steps, saved every 4
     run = next(r for r in plan.runs.values() if r.label == "full")

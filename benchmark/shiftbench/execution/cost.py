@@ -56,7 +56,7 @@ class Amount:
     def __mul__(self, factor: float) -> Amount:
         return Amount(self.known * factor, self.whole)
 
-    def seconds(self, rate: Rate | None, workers: int = 1) -> Amount:
+    def seconds(self, rate: Rate | None, workers: float = 1) -> Amount:
         """The time of so many images at a rate, divided over workers."""
         if rate is None:
             return Amount(0, self.known == 0 and self.whole)
@@ -105,7 +105,7 @@ class Cost:
         rate: Rate | None,
         seconds: Amount,
         *,
-        workers: int = 1,
+        workers: float = 1,
         steps: Amount = Amount(),
         images: Amount = Amount(),
         predictions: Amount = Amount(),
@@ -261,11 +261,11 @@ class Estimator:
         sizes: of the sets.
         rates: images a second.
         begun: what is under way.
-        workers: of a run's training.
+        workers: of a run's training, counted in workers with the suite's resources.
     """
 
     def __init__(
-        self, sizes: Sizes, rates: Rates, begun: Begun, workers: Callable[[Run], int]
+        self, sizes: Sizes, rates: Rates, begun: Begun, workers: Callable[[Run], float]
     ) -> None:
         self.sizes, self.rates, self.begun, self.workers = sizes, rates, begun, workers
         self._stages: dict[Alike, tuple[Cost, Cost]] = {}
@@ -284,8 +284,14 @@ class Estimator:
         resources = plan.suite.resources
         chosen = device or device_of(resources)
         measured = measured_speeds(table, chosen)
-        rates = Rates(measured, chosen, _share(resources, chosen), calibration_of(chosen))
-        return cls(Sizes(root), rates, Begun(results), lambda run: plan.resources_of(run).workers)
+        share = _share(resources, chosen)
+        rates = Rates(measured, chosen, share, calibration_of(chosen))
+
+        def workers(run: Run) -> float:
+            own = plan.resources_of(run)
+            return own.workers * _share(own, chosen) / share
+
+        return cls(Sizes(root), rates, Begun(results), workers)
 
     def cost(self, run: Run) -> Cost:
         """The cost of what is left of one run, its parents not included."""

@@ -67,8 +67,9 @@ class InProcess:
 
         resources = work.setup.resources
         device = torch.device("cuda" if resources.gpus_per_worker else "cpu")
-        if resources.workers > 1:
-            work.display.note(f"one worker trains, not {resources.workers}: all is in this process")
+        every = (resources, *work.setup.own_resources.values())
+        if (most := max(one.workers for one in every)) > 1:
+            work.display.note(f"one worker trains, not {most}: all is in this process")
         workspace = Workspace(work.setup, device)
         scheduler = Scheduler(priorities(work.setup.runs), needed=work.needed, begin=work.begin)
         scheduler.resize(1)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 OUT_OF_MEMORY = (
     "a step does not fit the memory: set resources.micro_batch lower, more resources.workers, "
-    "or resources.activation_checkpointing: on"
+    "resources.activation_checkpointing: on, or share the weights by resources.sharding: fsdp2"
 )
 FEW = 8
 """Examples of which fewer than half keep a GPU busy: from there on, checkpointing costs less."""

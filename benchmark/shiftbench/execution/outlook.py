@@ -184,7 +184,7 @@ def _activations(plan: Plan, device: Device) -> str:
             return ", and activations what is left"
         wide = 1 if method.training.precision == "bf16" else 2
         each = wide * ACTIVATION_BYTES * tower.activations
-        share = max(1, method.training.batch_size // resources.workers)
+        share = max(1, method.training.batch_size // plan.resources_of(run).workers)
         weights = TRAINED_BYTES * tower.parameters
         most = max(most, (weights + each * share, each, share))
     whole, each, share = most

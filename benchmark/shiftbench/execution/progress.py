@@ -204,7 +204,7 @@ def _spent(at: RunProgress, plan: Plan, kind: Kind) -> Spent | None:
     if at.seconds_left is None or not at.step or not at.steps or at.step == at.steps:
         return None
     seconds = at.seconds_left * at.step / (at.steps - at.step)
-    return Spent(seconds * plan.suite.resources.workers, kind)
+    return Spent(seconds * plan.resources_of(at.run).workers, kind)
 
 
 def _names(folder: Path) -> Iterator[str]:
