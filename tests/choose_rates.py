@@ -66,6 +66,11 @@ GRID = {
     "saft": Tried(2e-3),
     "random-mask": Tried(2e-2),
     "flyp": Tried(5e-4),
+    "carot": Tried(5e-4, 1.5, "distillation"),
+    "tracer": Tried(5e-4, 0.9, "distillation"),
+    "clipood": Tried(5e-4, 0.3, "margin"),
+    "r-adapter": Tried(5e-3),
+    "clip-lora": Tried(1e-2),
 }
 
 
