@@ -18,6 +18,7 @@ from shiftbench.methods.builtin.clip_lora import ClipLora, ClipLoraConfig
 from shiftbench.methods.builtin.r_adapter import RAdapter, RAdapterConfig, mpm_nce
 from shiftbench.models.adapters import LoraAttention, OutputAdapter, adapters
 from shiftbench.models.classifier import ImageClassifier, _text_tower
+from shiftbench.models.gpu import suit_gpu
 from shiftbench.testing import methods
 from shiftbench.testing.methods import Subject
 from shiftbench.testing.toys import ToyTower, make_context, make_model
@@ -122,6 +123,24 @@ def test_the_merged_model_computes_what_the_adapted_one_does(method: Method) -> 
     for name in changed:
         weights[name].zero_()
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in kept.items())
+
+
+@pytest.mark.parametrize("method", [clip_lora(dropout=0), r_adapter(drop=0)])
+def test_layers_as_gpus_have_them_and_bf16(method: Method) -> None:
+    found = []
+    for packed in (False, True):
+        model = make()
+        if packed:
+            suit_gpu(model)
+        method.prepare(model, make_context(method, model))  # type: ignore[arg-type]
+        found.append(outputs(train(method, model)))
+        with torch.autocast("cpu", torch.bfloat16):
+            lower = method.loss(model, batch(model))["loss"]
+        assert lower.dtype == torch.float32
+        assert lower.item() == pytest.approx(
+            method.loss(model, batch(model))["loss"].item(), rel=0.1
+        )
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", [make() for make in MAKES])

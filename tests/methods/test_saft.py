@@ -281,7 +281,7 @@ def test_a_candidate_without_a_gradient_has_score_zero(score: str) -> None:
     model = make_model(architecture=TEXT)
     model.visual.unused = nn.Parameter(torch.full((50,), 9.0))
     method.prepare(model, make_context(method, model))
-    assert method.details(model)["candidates"] == 1650
+    assert method.details(model)["candidates"] == 1906
     assert "visual.unused" not in names_of(method, model)
 
 
@@ -346,9 +346,9 @@ def test_details_are_json_and_add_up() -> None:
     method = make()
     model = prepared(method)
     details = json.loads(json.dumps(method.details(model)))
-    assert details["selected"] == 21 == sum(count for count, _ in details["share"].values())
-    assert details["candidates"] == 1600
-    assert details["density"] == 21 / 1600
+    assert details["selected"] == 25 == sum(count for count, _ in details["share"].values())
+    assert details["candidates"] == 1856
+    assert details["density"] == 25 / 1856
     sizes = {name: tensor.numel() for name, tensor in model.named_parameters()}
     assert all(0 < count <= size == sizes[n] for n, (count, size) in details["share"].items())
 
@@ -479,7 +479,7 @@ def test_the_optimizer_holds_nothing_but_the_selected_weights() -> None:
     assert values.dtype == torch.float32
     states = run._optimizer.state
     assert list(states) == [values]
-    assert states[values]["exp_avg"].shape == (21,)
+    assert states[values]["exp_avg"].shape == (25,)
 
 
 # Selecting again
@@ -498,13 +498,13 @@ def test_weights_are_selected_again_and_nothing_else_moves(score: str) -> None:
             assert not run._optimizer.state  # the moments start at zero
             selections.append(positions(method))
             assert torch.equal(flat(model, method)[selections[-1]], method.parameters(model)[0])
-        assert len(positions(method)) == 21
+        assert len(positions(method)) == 25
 
     run = trainer(method, model, on_step=look)
     run.run()
     assert len(selections) == 3
     ever = sorted({p for chosen in selections for p in chosen})
-    assert len(ever) > 21
+    assert len(ever) > 25
     rest = torch.ones(len(start), dtype=torch.bool)
     rest[ever] = False
     end = flat(model, method)

@@ -27,7 +27,8 @@ def test_it_computes_what_the_model_did_and_without_gradients() -> None:
             parameter.mul_(1.5)
     after = teacher.features(images), teacher.encode_text(tokens), teacher.temperature
     for expected, found in zip(before, after, strict=True):
-        assert torch.equal(expected, found)
+        # Attention has another code path without gradients, of other rounding.
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
         assert not found.requires_grad
     assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
     assert all(parameter.requires_grad for parameter in model.visual.parameters())
