@@ -281,7 +281,7 @@ def test_a_candidate_without_a_gradient_has_score_zero(score: str) -> None:
     model = make_model(architecture=TEXT)
     model.visual.unused = nn.Parameter(torch.full((50,), 9.0))
     method.prepare(model, make_context(method, model))
-    assert method.details(model)["candidates"] == 1906
+    assert method.details(model)["candidates"] == 1922
     assert "visual.unused" not in names_of(method, model)
 
 
@@ -347,8 +347,8 @@ def test_details_are_json_and_add_up() -> None:
     model = prepared(method)
     details = json.loads(json.dumps(method.details(model)))
     assert details["selected"] == 25 == sum(count for count, _ in details["share"].values())
-    assert details["candidates"] == 1856
-    assert details["density"] == 25 / 1856
+    assert details["candidates"] == 1872
+    assert details["density"] == 25 / 1872
     sizes = {name: tensor.numel() for name, tensor in model.named_parameters()}
     assert all(0 < count <= size == sizes[n] for n, (count, size) in details["share"].items())
 
