@@ -88,7 +88,7 @@ def test_car_ft_keeps_the_distribution_over_contexts() -> None:
 @pytest.mark.parametrize("train_head", [True, False])
 def test_lipsum_ft_keeps_how_images_go_with_random_texts(train_head: bool) -> None:
     method, model = moved("lipsum-ft", strength=2.0, texts=4, length=2, train_head=train_head)
-    texts = embedded(random_texts(None, 7, 4, 2, [3, 4]))
+    texts = embedded(random_texts(None, 7, 4, 2, 3, [3, 4]))
     scale, total = math.exp(1.5), 0.0
     for f, f0 in zip(features(model), features(make_model()), strict=True):
         total += sum((scale * (f @ t) - scale * (f0 @ t)) ** 2 / (2 * len(texts)) for t in texts)
@@ -118,17 +118,32 @@ def test_lipsum_ft_trains_class_vectors_without_the_temperature() -> None:
 
 
 def test_random_texts_are_of_ordinary_tokens() -> None:
-    texts = random_texts(5, 9, 200, 3, [1])
-    assert texts.shape == (200, 5)
+    texts = random_texts(5, 9, 200, 3, 7, [1])
+    assert texts.shape == (200, 7)
     assert texts[:, 0].unique().tolist() == [5]
-    assert texts[:, -1].unique().tolist() == [9]
-    assert texts[:, 1:-1].unique().tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
-    assert torch.equal(texts, random_texts(5, 9, 200, 3, [1]))
-    assert not torch.equal(texts, random_texts(5, 9, 200, 3, [2]))
+    assert texts[:, 1:4].unique().tolist() == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert texts[:, 4].unique().tolist() == [9]
+    assert not texts[:, 5:].any()
+    assert torch.equal(texts, random_texts(5, 9, 200, 3, 7, [1]))
+    assert not torch.equal(texts, random_texts(5, 9, 200, 3, 7, [2]))
     assert special_tokens(torch.tensor([[5, 1, 9, 0], [5, 2, 3, 9]])) == (5, 9)
     assert special_tokens(make_prompts()) == (None, 7)
     with pytest.raises(RunFailedError, match="does not end texts with its largest id"):
         special_tokens(torch.tensor([[1, 3, 0], [1, 4, 0]]))
+
+
+def test_clips_text_tower_does_not_see_the_padding_of_random_texts() -> None:
+    from shiftbench.models.backbones import load_backbone
+
+    backbone = load_backbone("miniature")
+    prompts = backbone.tokenizer(["a photo of a dog", "a cat"])
+    begin, end = special_tokens(prompts)
+    texts = random_texts(begin, end, 5, 8, prompts.shape[1], [0])
+    other = torch.where(((texts == end).cumsum(1) > 0) & (texts != end), 1, texts)
+    assert not torch.equal(texts, other)
+    encode = backbone.clip.encode_text
+    with torch.no_grad():
+        torch.testing.assert_close(encode(texts), encode(other))  # type: ignore[operator]
 
 
 def test_lipsum_ft_refuses_texts_that_are_too_long() -> None:

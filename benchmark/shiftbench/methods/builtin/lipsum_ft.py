@@ -58,14 +58,19 @@ def special_tokens(prompts: Tensor) -> tuple[int | None, int]:
     return (begins[0] if len(begins) == 1 else None), ends[0]
 
 
-def random_texts(begin: int | None, end: int, texts: int, length: int, seed: list[int]) -> Tensor:
-    """Token ids of random texts, (texts, tokens) int64: begin, ``length`` draws, end; no padding.
+def random_texts(
+    begin: int | None, end: int, texts: int, length: int, context: int, seed: list[int]
+) -> Tensor:
+    """Token ids of random texts, (texts, context) int64: begin, ``length`` draws, end, padding.
+
+    The released code leaves the padding out, which the end of a text does not look at.
 
     Args:
         begin: the first token, where texts have one.
         end: the last token; draws are uniform over the ids below it, but for ``begin``.
         texts: how many.
         length: random tokens of each.
+        context: tokens of a text with its padding.
         seed: the same seed gives the same texts.
     """
     import numpy as np
@@ -76,7 +81,8 @@ def random_texts(begin: int | None, end: int, texts: int, length: int, seed: lis
     if begin is not None:
         drawn += drawn >= begin
     first = [] if begin is None else [np.full((texts, 1), begin)]
-    return torch.from_numpy(np.hstack([*first, drawn, np.full((texts, 1), end)]))
+    tokens = np.hstack([*first, drawn, np.full((texts, 1), end)])
+    return torch.from_numpy(np.pad(tokens, ((0, 0), (0, context - tokens.shape[1]))))
 
 
 def guidance(features: Tensor, pretrained: Tensor, texts: Tensor, scale: float) -> Tensor:
@@ -123,11 +129,12 @@ class LipsumFt(Full):
         if model.prompts is None:
             raise TypeError("this model has no prompts")
         self._begin, self._end = special_tokens(model.prompts)
-        longest = model.prompts.shape[-1] - 1 - (self._begin is not None)
+        self._context = model.prompts.shape[-1]
+        longest = self._context - 1 - (self._begin is not None)
         if self.config.length > longest:
             raise RunFailedError(
                 f"lipsum-ft: length must be at most {longest}: this backbone's texts have "
-                f"{model.prompts.shape[-1]} tokens"
+                f"{self._context} tokens"
             )
         model.text_tower.requires_grad_(False)
         self._seed = context.seed
@@ -163,8 +170,8 @@ class LipsumFt(Full):
         import torch
 
         if self._texts is None or self._texts[0] != step:
-            config, seed = self.config, [self._seed, step]
-            tokens = random_texts(self._begin, self._end, config.texts, config.length, seed)
+            size = self.config.texts, self.config.length, self._context
+            tokens = random_texts(self._begin, self._end, *size, [self._seed, step])
             with torch.no_grad():
                 self._texts = step, model.encode_text(tokens.to(next(model.parameters()).device))
         return self._texts[1]
