@@ -11,7 +11,7 @@ from shiftbench.core.errors import InputError
 from shiftbench.data.images import ImageSet
 from shiftbench.data.tasks.definition import EvaluationSet, Task
 from shiftbench.suite.suite import Suite
-from shiftbench.suite.task_metrics import check_columns, check_metrics, faults
+from shiftbench.suite.task_metrics import check_columns, check_metrics, faults, metric_of_part
 
 SUITE = """
 data: miniature
@@ -103,3 +103,17 @@ def test_the_columns_of_a_metric_must_be_there():
         InputError, match=r'^task pets: far: metric .* needs .* "year" \(the set has region\)$'
     ):
         check_columns("pets", {"far": (item, images)})
+
+
+def test_a_part_of_the_id_test_set_has_the_metric_of_its_shift_where_it_can() -> None:
+    """ImageNet's own images have no anchors, as frames of videos have."""
+    part = ImageSet(
+        ids=np.array(["a"]),
+        labels=np.zeros(1, np.int64),
+        images=[],
+        fingerprint="x",
+        metadata={"region": np.array(["Asia"])},
+    )
+    assert metric_of_part("pm:10", part, "accuracy") == "accuracy"
+    assert metric_of_part("macro-f1", part, "accuracy") == "macro-f1"
+    assert metric_of_part("worst-region", part, "accuracy") == "worst-region"

@@ -54,6 +54,17 @@ def metrics_named(task: Task, ood_val: EvaluationSet | None) -> list[str]:
     return [*(item.metric for item in sets), *task.also_metrics]
 
 
+def metric_of_part(of_shift: str, images: ImageSet, of_whole: str) -> str:
+    """The headline metric of the part of the ID test set that a shift's classes make.
+
+    Args:
+        of_shift: the shift's metric, which it is where it can be.
+        images: of the part; it may lack columns that the shift has, such as a video's frames.
+        of_whole: the ID test set's own, which it is otherwise.
+    """
+    return of_shift if set(metric(of_shift).columns) <= images.metadata.keys() else of_whole
+
+
 def check_metrics(task: Task) -> None:
     """Refuse a task with a fault in its metrics.
 

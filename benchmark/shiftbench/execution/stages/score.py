@@ -18,6 +18,7 @@ from shiftbench.leaderboard.schema import done
 from shiftbench.leaderboard.store import status_of, write_run
 from shiftbench.methods.base import EnsembleMethod
 from shiftbench.suite.plan import evaluation_metrics
+from shiftbench.suite.task_metrics import metric_of_part
 
 if TYPE_CHECKING:
     from shiftbench.execution.workspace import Workspace
@@ -86,7 +87,10 @@ def _scored_sets(workspace: Workspace, run: Run) -> dict[str, str]:
     metrics = evaluation_metrics(run.task)
     id_test = workspace.evaluation_images(run, ID_TEST)
     parts = workspace.data(run).on_classes_of_shifts(id_test)
-    return metrics | {name: metrics[shift] for name, (shift, _, _) in parts.items()}
+    return metrics | {
+        name: metric_of_part(metrics[shift], images, metrics[ID_TEST])
+        for name, (shift, _, images) in parts.items()
+    }
 
 
 def _read_part(
