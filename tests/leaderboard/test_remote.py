@@ -15,7 +15,7 @@ import shiftbench
 from moto.server import ThreadedMotoServer
 from rich.console import Console
 from shiftbench.cli import main
-from shiftbench.core import remote
+from shiftbench.core import mirror, remote
 from shiftbench.core.errors import InputError
 from shiftbench.core.mirror import address, opened
 from shiftbench.execution.in_process import InProcess
@@ -67,18 +67,14 @@ def bucket(endpoint: str) -> str:
 
 
 @pytest.fixture
-def elsewhere(
-    bucket: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], Path]:
-    """Makes this another machine, which has the data, and gives its mirror of the bucket."""
+def elsewhere(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Makes this another machine, and gives its mirror of the bucket.
+
+    All have one cache of decoded images, so that what was checked is not checked again.
+    """
 
     def change(name: str) -> Path:
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        for of_cache in cache.iterdir():
-            if of_cache.name != "mirrors" and not (folder / of_cache.name).exists():
-                (folder / of_cache.name).symlink_to(of_cache)
-        monkeypatch.setenv("SHIFTBENCH_CACHE", str(folder))
+        monkeypatch.setattr(mirror, "FOLDER", f"mirrors-{name}")
         return opened(bucket)
 
     return change
