@@ -33,13 +33,12 @@ if TYPE_CHECKING:
         Derivation,
         DerivedMethod,
         EnsembleMethod,
-        Members,
         Method,
-        Outputs,
         Parent,
         TrainedMethod,
     )
     from shiftbench.methods.config import MethodConfig, TrainingConfig
+    from shiftbench.methods.members import Members, Outputs
     from shiftbench.methods.search import Choice, Integer, LogUniform, Searched, Uniform
     from shiftbench.suite.plan import Plan, Run
     from shiftbench.suite.suite import Suite
@@ -60,11 +59,11 @@ _HOMES = {
     "Leaderboard": "api",
     "LogUniform": "methods.search",
     "MeanMetric": "evaluation.metrics.base",
-    "Members": "methods.base",
+    "Members": "methods.members",
     "Method": "methods.base",
     "MethodConfig": "methods.config",
     "Metric": "evaluation.metrics.base",
-    "Outputs": "methods.base",
+    "Outputs": "methods.members",
     "Parent": "methods.base",
     "Plan": "suite.plan",
     "Proportion": "evaluation.metrics.base",

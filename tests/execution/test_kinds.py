@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from scipy.special import softmax
 from shiftbench.evaluation import predictions
@@ -20,6 +21,8 @@ from shiftbench.execution.variants import derivation, weights
 from shiftbench.execution.workspace import Workspace
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
+from shiftbench.methods.beta_mixture import fit_mixture
+from shiftbench.methods.builtin.dawin import shares
 from shiftbench.suite.plan import Plan, Run, evaluation_metrics
 from shiftbench.suite.suite import Suite
 
@@ -36,6 +39,8 @@ methods:
   soup: {parents: [full], over_seeds: [0, 3], kind: uniform}
   descent: {rate: 0.01, epochs: 1, batch_size: 16}
   nearness: {}
+  vrf: {}
+  dawin: {groups: 2, temperatures: [1, 1]}
   logits: {method: output-ensemble, alphas: [0.5]}
   probabilities: {method: output-ensemble, alphas: [0.5], space: probabilities}
 budget: {steps: 3, evaluation_images: 30}
@@ -175,6 +180,35 @@ def test_what_an_ensemble_fits_is_kept_with_the_run(done) -> None:  # type: igno
     fit(workspace, run.id)
     assert folder.ensemble.stat().st_mtime_ns == changed
     assert not workspace.folder(runs["logits", 0]).fitted
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_groups_of_a_set_are_answered_by_merged_weights(done, name) -> None:  # type: ignore[no-untyped-def]
+    workspace, runs = done
+    run, full = runs["dawin", 0], runs["full", 0]
+    images = workspace.evaluation_images(run, name)
+    both = [logits(workspace, runs[label, 0], name) for label in ("zero-shot", "full")]
+    entropies = [scipy.stats.entropy(softmax(own, axis=1), axis=1) for own in both]
+    means, group = fit_mixture(shares(*entropies, offset=True), 2)
+    assert len(np.unique(group)) == 2
+    start, theta = workspace.start(full), weights(workspace, full, "")
+    expected = np.empty_like(both[0])
+    for i, alpha in enumerate(means):
+        point = {k: (1 - alpha) * v + alpha * theta[k] for k, v in start.items()}
+        model = workspace.loaded(full, point)
+        pixels = workspace.store.evaluation(images, workspace.backbone(run).preprocessing)
+        features = workspace.features(full, model, pixels)
+        own = model.head(torch.from_numpy(features)).detach().numpy()
+        project = images.projection or (lambda whole: whole)
+        expected[group == i] = project(own)[group == i]
+    np.testing.assert_allclose(logits(workspace, run, name), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_say_what_looked_at_all_images_of_a_set(done) -> None:  # type: ignore[no-untyped-def]
+    workspace, runs = done
+    table = store.read(workspace.setup.results, [runs[label, 0].id for label in ("dawin", "vrf")])
+    marked = zip(table["label"].to_pylist(), table["transductive"].to_pylist(), strict=True)
+    assert {*marked} == {("dawin", True), ("vrf", False)}
 
 
 def test_every_run_has_rows_and_one_of_them_is_the_reference(done) -> None:  # type: ignore[no-untyped-def]

@@ -51,7 +51,7 @@ def with_version(table, version):
 def test_rows_of_version_2_are_read_unharmed(old):
     renamed = {"world": "data_kind", "search_evaluations": "search_trials"}
     new = {"reference", "error_file", "shifts", "data_remark", "unchecked"}
-    new |= {"held_out", "trains_on_id_val", "also_called"}
+    new |= {"held_out", "trains_on_id_val", "also_called", "transductive"}
     table = read(old)
 
     assert table.schema.equals(SCHEMA, check_metadata=True)
@@ -65,7 +65,7 @@ def test_rows_of_version_2_are_read_unharmed(old):
             }
             assert after["reference"] == (before["method"] == "zero-shot")
             assert after["error_file"] is None
-            assert after["held_out"] is after["trains_on_id_val"] is None
+            assert after["held_out"] is after["trains_on_id_val"] is after["transductive"] is None
 
 
 def test_every_kind_of_run_of_version_2_is_there(old):

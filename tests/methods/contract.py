@@ -14,7 +14,8 @@ from shiftbench.methods.builtin.full import Full
 from shiftbench.methods.config import MethodConfig
 
 if TYPE_CHECKING:
-    from shiftbench.methods.base import Array, Batch, Derivation, Labelled, Members, Weights
+    from shiftbench.methods.base import Array, Batch, Derivation, Weights
+    from shiftbench.methods.members import Labelled, Members
     from shiftbench.models.classifier import ImageClassifier
     from torch import Tensor
 

@@ -30,6 +30,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "l2-sp": {**TRAINING, "strength": 1e-3},
     "wise-ft": {"parent": "full", "alphas": [0, 0.3, 0.5, 1], "alpha": 0.5},
     "output-ensemble": {"parent": "full", "alphas": [0, 0.3, 0.5, 1], "alpha": 0.5},
+    "vrf": {"parent": "full", "midpoints": [0.3, 1.5], "widths": [0.3]},
+    "dawin": {"parent": "full", "groups": 2},
     "soup": {"parents": ["full", "lp-ft"], "kind": "greedy"},
     "model-stock": {"parents": ["full"], "over_seeds": [0, 1]},
     "task-arithmetic": {"parents": ["full", "lp-ft"]},

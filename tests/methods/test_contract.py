@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from shiftbench.methods.base import Labelled, Members, Outputs, Parent
+from shiftbench.methods.base import Parent
+from shiftbench.methods.members import Labelled, Members, Outputs
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.testing.toys import make_derivation, make_members, make_model
 from torch import Tensor
@@ -112,7 +113,8 @@ def test_an_ensemble_weighs_example_by_example_with_what_it_fitted() -> None:
             return Outputs(outputs.features[start:end], outputs.logits[start:end])
 
         parents = {key: cut(outputs) for key, outputs in everything.parents.items()}
-        return Labelled(Members(cut(everything.zero_shot), parents), labels[start:end])
+        members = Members(cut(everything.zero_shot), parents, everything.between)
+        return Labelled(members, labels[start:end])
 
     train, id_val, test = part(0, 14), part(14, 22), part(22, 30)
     fitted = method.fit(lambda: id_val, lambda: train)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 from scipy.special import softmax
-from shiftbench.methods.base import Labelled, Members, Outputs, Parent
+from shiftbench.methods.base import Parent
 from shiftbench.methods.builtin.output_ensemble import OutputEnsemble, OutputEnsembleConfig
 from shiftbench.methods.calibration import calibrated_temperature
+from shiftbench.methods.members import Labelled, Members, Outputs
 
 
 def make_ensemble(**settings: object) -> OutputEnsemble:
@@ -22,7 +25,7 @@ def make_members(parent: str = "full", scale: float = 10) -> Members:
     def outputs() -> Outputs:
         return Outputs(features, (scale * random.standard_normal((6, 4))).astype(np.float32))
 
-    return Members(outputs(), {Parent(parent): outputs()})
+    return Members(outputs(), {Parent(parent): outputs()}, never)
 
 
 def test_it_says_what_it_needs() -> None:
@@ -72,7 +75,7 @@ def test_the_two_means_can_disagree() -> None:
     features = np.zeros((1, 2), np.float32)
     sure = Outputs(features, np.array([[60, 0, 50]], np.float32))
     unsure = Outputs(features, np.array([[0, 3, 11]], np.float32))
-    members = Members(sure, {Parent("full"): unsure})
+    members = Members(sure, {Parent("full"): unsure}, never)
     answers = [
         make_ensemble(alphas=[alpha], alpha=alpha, space=space)
         .combine(f"alpha={alpha}", members, {})
@@ -107,8 +110,8 @@ def test_models_are_calibrated_on_id_validation_first(space: str) -> None:
     np.testing.assert_allclose(of(combined), expected, rtol=1e-5)
 
 
-def never() -> Labelled:
-    raise AssertionError("temperatures need no training set")
+def never(*of: object) -> NoReturn:
+    raise AssertionError(f"not needed: {of}")
 
 
 def test_a_temperature_stays_between_two_ends() -> None:

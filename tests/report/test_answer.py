@@ -114,6 +114,7 @@ def test_what_looked_at_ood_data_or_was_not_trained_here_is_no_candidate():
         run("i", better, label="imported", origin="imported", details={"imported": "x"}),
         run("c", better, label="checkpoint", origin="made elsewhere"),
         run("d", better, label="derived", parents=[("checkpoint", "c")]),
+        run("t", better, label="looks-at-all", transductive=True),
         done(info("o", label="oracle"), results(better, selection="oracle")),
     )
     assert found.recipe.name == "other"

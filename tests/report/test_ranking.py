@@ -284,6 +284,13 @@ def test_what_the_settings_do_not_tell_apart_gets_a_mark():
     assert all(label.startswith("full (#") for label in labels)
 
 
+def test_what_looks_at_all_test_images_is_marked_in_every_table():
+    tables = (run("a", values(80, 50, 50)), run("b", values(80, 40, 40), label="dawin"))
+    marked = run("c", values(80, 30, 30), label="dawin-all", transductive=True)
+    labels = [line.label for line in rank(*tables, marked).methods]
+    assert labels == ["full", "dawin", "dawin-all (transductive)"]
+
+
 def test_children_of_different_parents_are_never_averaged():
     tables = []
     for seed, lr in ((0, 0.1), (1, 0.2)):

@@ -31,11 +31,11 @@ Array = npt.NDArray[np.float32]
 
 
 class Pixels(Protocol):
-    """Preprocessed images, uint8 (n, size, size, 3), read a slice at a time."""
+    """Preprocessed images, uint8 (n, size, size, 3), read a part at a time."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, part: slice, /) -> npt.NDArray[np.uint8]: ...
+    def __getitem__(self, part: slice | npt.NDArray[np.int64], /) -> npt.NDArray[np.uint8]: ...
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class DecodedOnAccess:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, part: slice, /) -> npt.NDArray[np.uint8]:
+    def __getitem__(self, part: slice | npt.NDArray[np.int64], /) -> npt.NDArray[np.uint8]:
         def read(index: int) -> npt.NDArray[np.uint8]:
             return self.preprocessing.pixels(image_at(self.images, index))
 
         with ThreadPoolExecutor(self.threads) as pool:
-            return np.stack(list(pool.map(read, range(len(self))[part])))
+            return np.stack(list(pool.map(read, np.arange(len(self))[part].tolist())))
 
 
 def image_features(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.provenance import collect, device_name
 from shiftbench.leaderboard.schema import ELSEWHERE, Parent, RunInfo, shifts_of, task_digest
+from shiftbench.methods.base import EnsembleMethod
 from shiftbench.methods.registry import METHODS, plugin_origin
 from shiftbench.suite.plan import Run
 
@@ -61,6 +62,7 @@ def run_info(
         seed=run.seed,
         seeded=method.seeded,
         reference=method.reference,
+        transductive=isinstance(method, EnsembleMethod) and method.transductive,
         shots=run.shots,
         held_out=run.held_out,
         trains_on_id_val=None if run.elsewhere else run.whole,

@@ -84,6 +84,9 @@ class RunInfo:
     reference: Annotated[
         bool, Column("true for the method that others are compared with (zero-shot)")
     ] = False
+    transductive: Annotated[
+        bool | None, Column("true if what it says of an image depends on other test images")
+    ] = None
     origin: Annotated[str, Column("distribution and version that provide the method", cleaned=True)]
     config: Annotated[Mapping[str, Any], Column("the method's settings, defaults included")]
     budget: Annotated[

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from shiftbench.data.batches import WorkerPlace
+    from shiftbench.methods.members import Labelled, Members
     from shiftbench.methods.search import Search
     from shiftbench.models.classifier import ImageClassifier
 
     Weights = Mapping[str, Tensor]
     Array = npt.NDArray[np.float32]
-    Labels = npt.NDArray[np.int64]
 
 Inputs: TypeAlias = Literal["images", "features"]
 
@@ -330,37 +330,6 @@ class DerivedMethod(Method[C]):
 # Ensembles
 
 
-class Outputs(NamedTuple):
-    """One model's outputs on n examples.
-
-    Attributes:
-        features: L2-normalised image features (n, width), fp32.
-        logits: (n, classes), fp32.
-    """
-
-    features: Array
-    logits: Array
-
-
-class Members(NamedTuple):
-    """The outputs of an ensemble's members on the same examples, in the same order.
-
-    Attributes:
-        zero_shot: the pretrained model.
-        parents: of each parent, the variant that stands for it.
-    """
-
-    zero_shot: Outputs
-    parents: Mapping[Parent, Outputs]
-
-
-class Labelled(NamedTuple):
-    """Members' outputs on examples whose labels, (n,) int64, may be looked at."""
-
-    members: Members
-    labels: Labels
-
-
 class EnsembleMethod(Method[C]):
     """A method that combines the outputs of several models, example by example.
 
@@ -369,10 +338,13 @@ class EnsembleMethod(Method[C]):
         projected: ``False`` if members' logits are those of the task's classes, and the combined
             ones are projected to the classes of an evaluation set; ``True`` if members' logits are
             projected first, as is published for ensembles of probabilities.
+        transductive: ``True`` if what it says of an example depends on which other unlabelled
+            examples of the set are there. It is then given them all at once, and its rows say so.
     """
 
     kept: bool = False
     projected: bool = False
+    transductive: bool = False
 
     def fit(
         self, id_val: Callable[[], Labelled], train: Callable[[], Labelled]
@@ -393,6 +365,6 @@ class EnsembleMethod(Method[C]):
         Args:
             variant: one of ``variants()``.
             members: outputs on some examples of an evaluation set, each to be combined on its own:
-                large sets come in parts.
+                large sets come in parts, unless the method is ``transductive``.
             fitted: what ``fit`` returned; empty unless the method is ``kept``.
         """

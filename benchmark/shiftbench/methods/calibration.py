@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from shiftbench.methods.base import Array, Labels
+    from shiftbench.methods.base import Array
+    from shiftbench.methods.members import Labelled, Labels
 
 LOWEST, HIGHEST = 0.1, 10.0
 """The ends between which VRF's code (arXiv 2411.06966) looks for a temperature."""
@@ -43,3 +44,10 @@ def calibrated_temperature(logits: Array, labels: Labels) -> float:
     if gap(high) >= 0:
         return HIGHEST
     return float(np.exp(brentq(gap, low, high, xtol=1e-6)))
+
+
+def calibrated_temperatures(labelled: Labelled) -> Array:
+    """Those of the zero-shot model and of each parent, in their order, fp32."""
+    members, labels = labelled
+    outputs = (members.zero_shot, *members.parents.values())
+    return np.array([calibrated_temperature(of.logits, labels) for of in outputs], np.float32)

@@ -273,12 +273,13 @@ def _cost(candidate: Candidate) -> float:
 
 
 def _eligible(method: RankedMethod, runs: Runs) -> bool:
-    """Trained here with all that it builds on, and chosen without OOD data."""
+    """Trained here with all that it builds on, chosen without OOD data, answering one by one."""
     family = _family(method, runs)
     known = all(parent.run_id in runs.by_id for row in family for parent in row.parents)
     here = all(row.origin not in NOT_RUN for row in family)
     searched = any(row.search_id is not None for row in family)  # on OOD validation
-    return method.selection in BLIND and known and here and not searched
+    alone = not any(row.transductive for row in family)
+    return method.selection in BLIND and known and here and alone and not searched
 
 
 def _leaks(method: RankedMethod, runs: Runs) -> tuple[str, ...]:

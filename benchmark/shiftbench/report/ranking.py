@@ -24,7 +24,7 @@ from shiftbench.report.runs import NOT_RUN, Runs, provenance, settings
 from shiftbench.report.scale import Scale, common_scale, scale_of
 from shiftbench.report.scores import MEAN, Member, Scores, average
 
-ORACLE = "oracle"
+ORACLE, TRANSDUCTIVE = "oracle", "transductive"
 
 T = TypeVar("T")
 Configuration: TypeAlias = tuple[str, str, str | None]
@@ -210,10 +210,7 @@ class _Scorer:
     def methods_and_variants(self) -> tuple[tuple[RankedMethod, ...], tuple[Variant, ...]]:
         """All methods: selections that were made, and an oracle of what has variants."""
         firsts = {key: rows[0] for key, rows in self.by_configuration.items()}
-        labels = {
-            key: f"{label} ({origin})" if (origin := firsts[key].origin) in NOT_RUN else label
-            for key, label in _labels(firsts).items()
-        }
+        labels = {key: _marked(label, firsts[key]) for key, label in _labels(firsts).items()}
         methods, variants = [], []
         for key, rows in self.by_configuration.items():
             made = [row for row in rows if row.selection not in (None, ORACLE)]
@@ -354,6 +351,11 @@ def _member(row: Row) -> Member:
 
 def _members(rows: Iterable[Row]) -> list[Member]:
     return list(dict.fromkeys(map(_member, rows)))
+
+
+def _marked(label: str, row: Row) -> str:
+    marks = [row.origin] * (row.origin in NOT_RUN) + [TRANSDUCTIVE] * bool(row.transductive)
+    return f"{label} ({', '.join(marks)})" if marks else label
 
 
 def _labels(configurations: Mapping[Configuration, Row]) -> dict[Configuration, str]:

@@ -194,6 +194,9 @@ def _about(run: RunInfo) -> dict[str, Any]:
         else f"{run.peak_memory_bytes / 2**30:.2f} GiB at most",
         "details": run.details or None,
         "leakage": run.leakage,
+        "transductive": "what it says of an image depends on other test images"
+        if run.transductive
+        else None,
         "computed by": provenance(run),
         "finished": f"{run.finished:%Y-%m-%d %H:%M} UTC",
     }

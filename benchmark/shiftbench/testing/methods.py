@@ -31,12 +31,11 @@ from shiftbench.execution.training import Trainer
 from shiftbench.methods.base import (
     DerivedMethod,
     EnsembleMethod,
-    Labelled,
     Method,
-    Outputs,
     TrainedMethod,
 )
 from shiftbench.methods.config import MethodConfig, TrainingConfig
+from shiftbench.methods.members import Labelled
 from shiftbench.models.checkpoints import load, save
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.models.weights import apply_sparse_delta, sparse_delta
@@ -303,34 +302,34 @@ def derives_weights_of_the_model(subject: Subject) -> None:
 
 
 def combines_example_by_example(subject: Subject) -> None:
-    """Finite fp32 logits of every example, the same whatever other examples are there."""
+    """Finite fp32 logits of every example, the same whatever other examples are there.
+
+    Of a transductive method: whatever the order of the others.
+    """
     method = subject.create()
     if not isinstance(method, EnsembleMethod):
         raise TypeError(f"{method.name} combines nothing")
+    zero_shot = toys.make_model()
     parents = {parent: toys.make_model(5 + i) for i, parent in enumerate(method.parents())}
-    members = toys.make_members(toys.make_model(), parents)
+    members = toys.make_members(zero_shot, parents)
     labels = toys.make_examples()[1].numpy()
     fitted = method.fit(*[lambda: Labelled(members, labels)] * 2)
     kept = "True" if method.kept else "False"
     require(bool(fitted) == method.kept, f"kept is {kept}, and fit gives {[*fitted]}")
-    half = members._replace(
-        zero_shot=_half(members.zero_shot),
-        parents={parent: _half(outputs) for parent, outputs in members.parents.items()},
-    )
+    rows = np.arange(toys.EXAMPLES)[::-1].copy()
+    where = "in another order"
+    if not method.transductive:
+        rows, where = rows[: toys.EXAMPLES // 2], "where half of the examples are there"
+    others = toys.make_members(zero_shot, parents, rows)
     for variant in method.variants():
         logits = method.combine(variant, members, fitted)
         shape = members.zero_shot.logits.shape
         require(logits.shape == shape, f"variant {variant!r}: logits {logits.shape}, not {shape}")
         require(logits.dtype == np.float32, f"variant {variant!r}: logits are {logits.dtype}")
         require(np.isfinite(logits).all(), f"variant {variant!r}: logits are not finite")
-        part = method.combine(variant, half, fitted)
-        close = np.allclose(part, logits[: len(part)], rtol=1e-4, atol=1e-5)
-        require(close, f"variant {variant!r}: other logits where half of the examples are there")
-
-
-def _half(outputs: Outputs) -> Outputs:
-    n = len(outputs.logits) // 2
-    return Outputs(outputs.features[:n], outputs.logits[:n])
+        part = method.combine(variant, others, fitted)
+        close = np.allclose(part, logits[rows], rtol=1e-4, atol=1e-5)
+        require(close, f"variant {variant!r}: other logits {where}")
 
 
 # Comparisons

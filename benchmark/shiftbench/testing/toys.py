@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,16 @@ from shiftbench.methods.base import (
     Batch,
     Context,
     Derivation,
-    Members,
-    Outputs,
     Parent,
     TrainedMethod,
 )
 from shiftbench.methods.config import TrainingConfig
+from shiftbench.methods.members import Members, Outputs
 from shiftbench.models.classifier import ImageClassifier
+from shiftbench.models.weights import interpolate
+
+if TYPE_CHECKING:
+    from shiftbench.methods.members import Positions
 
 CLASSES = 3
 EXAMPLES = 30
@@ -154,15 +158,27 @@ def make_derivation(
     return Derivation(zero_shot, parents, id_val, model, id_val_batches, seed=3, classes=names)
 
 
-def make_members(zero_shot: ImageClassifier, parents: Mapping[Parent, ImageClassifier]) -> Members:
-    """What models say of the examples."""
+def make_members(
+    zero_shot: ImageClassifier,
+    parents: Mapping[Parent, ImageClassifier],
+    rows: Positions | None = None,
+) -> Members:
+    """What models say of the examples, or of those at some positions."""
+    images = make_examples()[0][slice(None) if rows is None else torch.from_numpy(rows)]
 
-    def outputs(model: ImageClassifier) -> Outputs:
+    def outputs(model: ImageClassifier, some: Tensor = images) -> Outputs:
         with torch.no_grad():
-            features = model.features(make_examples()[0])
+            features = model.features(some)
             return Outputs(features.numpy(), model.classify(features).numpy())
 
-    return Members(outputs(zero_shot), {key: outputs(model) for key, model in parents.items()})
+    def between(parent: Parent, alpha: float, positions: Positions) -> Outputs:
+        model = make_model()
+        ends = zero_shot.state_dict(), parents[parent].state_dict()
+        model.load_state_dict(interpolate(*ends, alpha))
+        return outputs(model, images[torch.from_numpy(positions)])
+
+    said = {key: outputs(model) for key, model in parents.items()}
+    return Members(outputs(zero_shot), said, between)
 
 
 def make_batches(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field
 
 from shiftbench.methods.base import EnsembleMethod, Parent
 from shiftbench.methods.builtin.wise_ft import CurveConfig
-from shiftbench.methods.calibration import calibrated_temperature
+from shiftbench.methods.calibration import calibrated_temperatures
 from shiftbench.methods.config import MethodConfig
+from shiftbench.methods.mixing import mean_logits, mean_probabilities
 
 if TYPE_CHECKING:
-    from shiftbench.methods.base import Array, Labelled, Members
+    from shiftbench.methods.base import Array
+    from shiftbench.methods.members import Labelled, Members
 
 
 class OutputEnsembleConfig(CurveConfig):
@@ -32,29 +33,6 @@ class OutputEnsembleConfig(CurveConfig):
             "makes its mean confidence its accuracy on ID validation (VRF, arXiv 2411.06966)",
         ),
     ] = "none"
-
-
-def mean_logits(coefficients: Sequence[float], logits: Sequence[Array]) -> Array:
-    """Σ c · z of some logits z (n, classes), computed in float64, as fp32."""
-    terms = [c * z.astype(np.float64) for c, z in zip(coefficients, logits, strict=True)]
-    mean: Array = np.add.reduce(terms, axis=0).astype(np.float32)
-    return mean
-
-
-def mean_probabilities(coefficients: Sequence[float], logits: Sequence[Array]) -> Array:
-    """Log Σ c · softmax(z) of some logits z (n, classes), computed in float64, as fp32.
-
-    Its softmax is the mean of the probabilities. Models with coefficient zero play no part.
-    """
-    from scipy.special import log_softmax
-
-    terms = [
-        np.log(c) + log_softmax(z.astype(np.float64), axis=1)
-        for c, z in zip(coefficients, logits, strict=True)
-        if c > 0
-    ]
-    mean: Array = np.logaddexp.reduce(terms, axis=0).astype(np.float32)
-    return mean
 
 
 class OutputEnsemble(EnsembleMethod[OutputEnsembleConfig]):
@@ -92,12 +70,7 @@ class OutputEnsemble(EnsembleMethod[OutputEnsembleConfig]):
         """Temperatures (2,) of the zero-shot model and the fine-tuned one, if any are asked for."""
         if not self.kept:
             return super().fit(id_val, train)
-        members, labels = id_val()
-        (fine_tuned,) = members.parents.values()
-        found = [
-            calibrated_temperature(of.logits, labels) for of in (members.zero_shot, fine_tuned)
-        ]
-        return {"temperatures": np.array(found, np.float32)}
+        return {"temperatures": calibrated_temperatures(id_val())}
 
     def combine(self, variant: str, members: Members, fitted: Mapping[str, Array]) -> Array:
         """The mean of the zero-shot model's and the fine-tuned one's outputs."""
