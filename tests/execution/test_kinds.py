@@ -208,7 +208,7 @@ def test_rows_say_what_looked_at_all_images_of_a_set(done) -> None:  # type: ign
     workspace, runs = done
     table = store.read(workspace.setup.results, [runs[label, 0].id for label in ("dawin", "vrf")])
     marked = zip(table["label"].to_pylist(), table["transductive"].to_pylist(), strict=True)
-    assert {*marked} == {("dawin", True), ("vrf", False)}
+    assert {*marked} == {("dawin", True), ("vrf", None)}
 
 
 def test_every_run_has_rows_and_one_of_them_is_the_reference(done) -> None:  # type: ignore[no-untyped-def]

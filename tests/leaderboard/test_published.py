@@ -292,9 +292,9 @@ def test_the_vocabulary_is_ours(rows):
         assert {row["evaluation_set"] for row in of_task} == sets.keys() - {"ood-val"}
         assert all(row["metric"] == sets[row["evaluation_set"]].metric for row in of_task)
     ours = METHODS.entries().keys()
-    others = {"coop", "drm", "partial-ft-top4"}
+    others = {"drm", "partial-ft-top4"}
     since = [row for row in rows if row["collection"] == "papers-since-2023"]
-    others |= {"arf", "vrf"}
+    others |= {"arf"}
     assert {row["method"] for row in since} - others <= ours
     assert {row["method"] for row in papers} - others <= ours
     assert not ours & others

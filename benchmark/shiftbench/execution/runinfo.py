@@ -62,7 +62,7 @@ def run_info(
         seed=run.seed,
         seeded=method.seeded,
         reference=method.reference,
-        transductive=isinstance(method, EnsembleMethod) and method.transductive,
+        transductive=(isinstance(method, EnsembleMethod) and method.transductive) or None,
         shots=run.shots,
         held_out=run.held_out,
         trains_on_id_val=None if run.elsewhere else run.whole,

@@ -49,7 +49,8 @@ def _clusters(values: Numbers, components: int, seed: int) -> Numbers:
     from scipy.cluster.vq import kmeans2
 
     _, of = kmeans2(values[:, None], components, minit="++", rng=seed)
-    return np.eye(components)[of]
+    one_hot: Numbers = np.eye(components)[of]
+    return one_hot
 
 
 def _from(values: Numbers, responsibilities: Numbers) -> tuple[float, Numbers, Numbers, Numbers]:

@@ -16,6 +16,9 @@ _METHODS = {
     "wise-ft": ("wise-ft", "full"),
     "wise-ft-lc": ("wise-ft", "linear-probe"),
     "lp-ft+wise-ft": ("wise-ft", "lp-ft"),
+    "full-ft+vrf": ("vrf", "full"),
+    "lp-ft+vrf": ("vrf", "lp-ft"),
+    "flyp+vrf": ("vrf", "flyp"),
 }
 """Our name of a method, and of its parent, where the sources have another."""
 
@@ -66,6 +69,10 @@ _SETTINGS_DIFFER = {
     "mask-fill": "the source does not say which masks; ours are the released code's object masks",
     "static-sd": "the source's loss is not known; ours has TRACER's terms and a teacher that stays",
 }
+_CALIBRATED_ON_TEST_IMAGES = (
+    "the released code fits both temperatures on the images that ID accuracy is measured on; ours "
+    "fits them on ID validation"
+)
 _OF_PROBABILITIES = 'averages probabilities, as output-ensemble does with "space: probabilities"'
 _AS_PRINTED = "as printed in the CLIP paper"  # and evaluated by it
 _UNCROPPED_SOURCES = ("arXiv:2109.01903", "CaRot ", "arXiv:2605.29380")
@@ -121,6 +128,8 @@ def _of_recipe(task: str, backbone: str, method: str) -> str | None:
         return _LEARNED_ON_TEST_IMAGES
     if method in _SETTINGS_DIFFER:
         return _SETTINGS_DIFFER[method]
+    if method == "vrf":
+        return _CALIBRATED_ON_TEST_IMAGES
     if (task, backbone, method) == ("imagenet", "openai/ViT-B-16", "full"):
         return _FULL_DIFFERS
     return None
