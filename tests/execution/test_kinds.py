@@ -211,6 +211,15 @@ def test_rows_say_what_looked_at_all_images_of_a_set(done) -> None:  # type: ign
     assert {*marked} == {("dawin", True), ("vrf", None)}
 
 
+def test_rows_say_how_many_trainings_they_took(done) -> None:  # type: ignore[no-untyped-def]
+    workspace, runs = done
+    expected = {"zero-shot": 0, "full": 1, "vrf": 1, "soup": 2}
+    ids = [runs[label, 0].id for label in expected]
+    table = store.read(workspace.setup.results, ids)
+    found = dict(zip(table["label"].to_pylist(), table["trainings"].to_pylist(), strict=True))
+    assert found == expected
+
+
 def test_every_run_has_rows_and_one_of_them_is_the_reference(done) -> None:  # type: ignore[no-untyped-def]
     workspace, runs = done
     ids = [run.id for run in runs.values() if run.label != "probabilities"]

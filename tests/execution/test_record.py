@@ -21,7 +21,8 @@ def recorded(results: Path, suite: str, *overrides: str, data: str = "miniature"
 
 
 @pytest.mark.parametrize(
-    "suite", ["miniature", "nine-shifts", "few-shot", "base-to-new", "cifar10-photos"]
+    "suite",
+    ["miniature", "nine-shifts", "few-shot", "robust-2026", "base-to-new", "cifar10-photos"],
 )
 def test_every_run_of_a_shipped_suite_is_read_as_it_was_planned(tmp_path, suite):
     plan = recorded(tmp_path, suite, "seeds=[1]")

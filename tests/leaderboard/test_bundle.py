@@ -207,6 +207,14 @@ def test_columns_that_are_not_known_go_out_and_come_in(results, tmp_path):
     assert take(packed(tmp_path / "b.zip", said), tmp_path / "b").new == ("a1",)
     said = sealed(content | {"runs.json": canonical({"a1": runs["a1"] | {"energy": 9.5}})})
     is_refused(packed(tmp_path / "c.zip", said), tmp_path / "c", "does not say what the rows say")
+    assert runs["a1"]["transductive"] is None  # an older bundle has no such column
+    for name, accepted in (("transductive", True), ("label", False)):
+        fewer = canonical({"a1": {k: v for k, v in runs["a1"].items() if k != name}})
+        file = packed(tmp_path / f"no-{name}.zip", sealed(content | {"runs.json": fewer}))
+        if accepted:
+            assert take(file, tmp_path / name).new == ("a1",)
+        else:
+            is_refused(file, tmp_path / name, "does not say what the rows say")
     nested = pq.read_table(io.BytesIO(content["rows/a1.parquet"]))
     nested = parquet(nested.append_column("deep", pa.array([[1]] * n)))
     file = packed(tmp_path / "d.zip", sealed(content | {"rows/a1.parquet": nested}))

@@ -51,7 +51,7 @@ def with_version(table, version):
 def test_rows_of_version_2_are_read_unharmed(old):
     renamed = {"world": "data_kind", "search_evaluations": "search_trials"}
     new = {"reference", "error_file", "shifts", "data_remark", "unchecked"}
-    new |= {"held_out", "trains_on_id_val", "also_called", "transductive"}
+    new |= {"held_out", "trains_on_id_val", "also_called", "transductive", "trainings"}
     table = read(old)
 
     assert table.schema.equals(SCHEMA, check_metadata=True)

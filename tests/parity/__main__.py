@@ -6,9 +6,11 @@ FOLDER holds checkouts named ``wise-ft`` (mlfoundations), ``FLYP`` (locuslab), `
 ``mergekit`` (arcee-ai), ``LiNeS`` (wang-kee), ``MergeLM`` (yule-BUAA), ``TPGM`` (PotatoTian),
 ``CaRot`` (MLAI-Yonsei), ``TRACER`` (HesamAsad), ``CLIPood`` (thuml), ``CLIP-LoRA`` (MaxZanella),
 ``FTP`` and ``Selective-Projection-Decay`` (GT-RIPL), ``ldifs_code`` (omegafragger),
-``robust-finetuning`` (Coxy7) and ``wilds`` (p-lambda); what is not there is skipped with a line
-that says so. The metrics of the installed ``wilds`` package are compared always. Exit code 1 if a
-difference is more than rounding.
+``robust-finetuning`` (Coxy7), ``VRF`` (BeierZhu), ``dawin`` (naver-ai), ``CLAP`` (jusiro), ``LP++``
+(FereshteShakeri, FewShot-CLIP-Strong-Baseline), ``Tip-Adapter`` (gaopengcuhk), ``CoOp``
+(KaiyangZhou) and ``wilds`` (p-lambda); what is not there is skipped with a line that says so. The
+metrics of the installed ``wilds`` package are compared always. Exit code 1 if a difference is more
+than rounding.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ from pathlib import Path
 
 from tests.parity.comparisons import COMPARISONS
 from tests.parity.differences import Difference
+from tests.parity.heads import HEADS
 from tests.parity.holding import HOLDING
 from tests.parity.merging import MERGES
 from tests.parity.trainings import TRAININGS
 from tests.parity.wilds_metrics import of_checkout, wilds_metrics
 
-ALL = (*COMPARISONS, *MERGES, *TRAININGS, *HOLDING)
+ALL = (*COMPARISONS, *MERGES, *TRAININGS, *HOLDING, *HEADS)
 
 
 def compare(checkouts: Path | None) -> Iterator[tuple[str, Difference] | str]:

@@ -13,7 +13,8 @@ from tests.parity.comparisons import schedules
 CHECKOUTS = (
     *("wise-ft", "FLYP", "auto-ft", "mergekit", "LiNeS", "MergeLM", "TPGM"),
     *("CaRot", "TRACER", "CLIPood", "CLIP-LoRA"),
-    *("FTP", "Selective-Projection-Decay", "ldifs_code", "robust-finetuning", "wilds"),
+    *("FTP", "Selective-Projection-Decay", "ldifs_code", "robust-finetuning"),
+    *("VRF", "dawin", "CLAP", "LP++", "Tip-Adapter", "CoOp", "wilds"),
 )
 
 

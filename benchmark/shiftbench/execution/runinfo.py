@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from shiftbench.core.provenance import collect, device_name
 from shiftbench.leaderboard.schema import ELSEWHERE, Parent, RunInfo, shifts_of, task_digest
-from shiftbench.methods.base import EnsembleMethod
+from shiftbench.methods.base import EnsembleMethod, TrainedMethod
 from shiftbench.methods.registry import METHODS, plugin_origin
 from shiftbench.suite.plan import Run
 
@@ -27,6 +28,7 @@ def run_info(
     found: Found | None = None,
     train_fingerprint: str | None = None,
     leakage: str | None = None,
+    runs: Mapping[str, Run] | None = None,
 ) -> RunInfo:
     """The shared columns of a run's rows.
 
@@ -38,6 +40,7 @@ def run_info(
         found: by its search.
         train_fingerprint: of the training set, where it is known.
         leakage: test images that the method has seen.
+        runs: all that it builds on, by id.
     """
     now = datetime.now(UTC)
     settings = run.config.model_dump(mode="json")
@@ -70,6 +73,7 @@ def run_info(
         finished=now,
         **vars(collect()),
         device=None if device is None else device_name(device),
+        trainings=None if runs is None else trainings(run, runs),
         train_seconds=untrained if known is None else known.seconds,
         train_images=untrained if known is None else known.images,
         train_steps=untrained if known is None else len(known.losses),
@@ -88,6 +92,33 @@ def run_info(
         search_seconds=None if found is None else found.seconds,
         leakage=leakage,
     )
+
+
+def trainings(run: Run, runs: Mapping[str, Run]) -> int | None:
+    """Trainings of a run and all that it builds on, with the trials of their searches.
+
+    ``None`` where weights were trained elsewhere.
+
+    Args:
+        run: of a plan.
+        runs: of the plan, by id.
+    """
+    if run.elsewhere:
+        return None
+    family = {run.id: run}
+    todo = [run]
+    while todo:
+        above = [runs[run_id] for _, run_id in todo.pop().parents if run_id not in family]
+        family |= {parent.id: parent for parent in above}
+        todo += above
+    trials = {}
+    for member in family.values():
+        search = member.create().search()
+        if member.search is not None and member.searched_by_training and search is not None:
+            settings = search.config
+            trials[member.search.id] = settings.n_trials + settings.finalists * settings.repeats
+    trained = sum(isinstance(member.create(), TrainedMethod) for member in family.values())
+    return trained + sum(trials.values())
 
 
 def _origin(method: Method[MethodConfig]) -> str:

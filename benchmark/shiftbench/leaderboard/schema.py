@@ -7,8 +7,6 @@ the run itself (``RunInfo``). A new column is a new field here.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -18,10 +16,10 @@ import pyarrow as pa
 
 from shiftbench.data.sources.registry import plugin_origins as source_origins
 from shiftbench.data.tasks.definition import IN_NO_IDENTITY
-from shiftbench.evaluation.metrics.registry import metric
 from shiftbench.evaluation.metrics.registry import plugin_origins as metric_origins
 from shiftbench.evaluation.results import Result, Role, Selection, role_of
 from shiftbench.leaderboard.columns import Column, Columns, digest, where
+from shiftbench.leaderboard.result_checks import check_results
 from shiftbench.suite.task_metrics import metrics_named
 
 if TYPE_CHECKING:
@@ -119,6 +117,14 @@ class RunInfo:
     ] = None
     started: Annotated[datetime, Column("when the run began", "UTC")]
     finished: Annotated[datetime, Column("when the run was recorded", "UTC")]
+    trainings: Annotated[
+        int | None,
+        Column(
+            "trainings of the run and of all that it builds on, each once, the trials of their "
+            "searches among them, however short; null where not known",
+            "trainings",
+        ),
+    ] = None
     train_seconds: Annotated[
         float | None,
         Column("wall time of the training; 0 for a run that only derives weights", "seconds"),
@@ -333,7 +339,7 @@ def done(info: RunInfo, results: Sequence[Result]) -> pa.Table:
         ValueError: no result, the same result twice, no or several headline metrics of a set, or a
             value outside its metric's range or its interval's order.
     """
-    _check(results)
+    check_results(results)
     shared = _values_of(info)
     return to_table([Row(**shared, **_result_columns(result)) for result in results])
 
@@ -375,29 +381,3 @@ def _result_columns(result: Result) -> dict[str, Any]:
     complete = result.incomplete_reason is None
     role = role_of(result.evaluation_set)
     return columns | vars(result.score) | {"role": role, "complete": complete}
-
-
-def _check(results: Sequence[Result]) -> None:
-    if not results:
-        raise ValueError("a run that is done has results")
-    for result in results:
-        score = result.score
-        least, most = metric(result.metric).range
-        inside = all(
-            math.isfinite(number) and least <= number <= most
-            for number in (score.value, score.low, score.high)
-        )
-        if not inside or score.low > score.high:
-            raise ValueError(f"{_name(result)}: not a score: {score}")
-    keys = Counter((r.variant, r.selection, r.evaluation_set, r.metric) for r in results)
-    for key, times in keys.items():
-        if times > 1:
-            raise ValueError(f"the same result {times} times: {key}")
-    headlines = Counter((r.variant, r.selection, r.evaluation_set) for r in results if r.primary)
-    for result in results:
-        if headlines[result.variant, result.selection, result.evaluation_set] != 1:
-            raise ValueError(f"{_name(result)}: a set has one headline metric")
-
-
-def _name(result: Result) -> str:
-    return f"{result.variant or 'weights'} on {result.evaluation_set}"

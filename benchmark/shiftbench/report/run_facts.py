@@ -174,6 +174,7 @@ def _about(run: RunInfo) -> dict[str, Any]:
         "builds on": ", ".join(f"{p.label} ({p.run_id})" for p in run.parents) or None,
         "search": None if run.search_id is None else f"{run.search_id}: {run.search_trials} trials",
         "searched": run.searched,
+        "trainings": run.trainings,
         "training": None
         if not trained
         else ", ".join(

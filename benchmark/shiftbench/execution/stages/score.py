@@ -67,6 +67,7 @@ def score(workspace: Workspace, run_id: str) -> None:
         None if search is None else SearchFolder.of(setup.results, search.id).read_found(),
         workspace.data(run).train.fingerprint,
         setup.remarks.leakage.get((run.task.name, searched)),
+        workspace.runs,
     )
     if run.task.also:
         details = {**info.details, OTHER_CLASSES: _other_classes(workspace, run)}

@@ -72,7 +72,10 @@ def summary(tables: Mapping[str, pa.Table]) -> bytes:
 
 
 def is_summary(content: bytes, tables: Mapping[str, pa.Table]) -> bool:
-    """True if ``runs.json`` says what the rows say; it may have more of their columns than ours.
+    """True if ``runs.json`` says what the rows say.
+
+    It may have more of their columns than ours, and lack those that are null in all rows, as a
+    bundle does that was made before there were such columns.
 
     Args:
         content: of the member.
@@ -84,8 +87,9 @@ def is_summary(content: bytes, tables: Mapping[str, pa.Table]) -> bool:
             return False
         names = {item.name for item in fields(RunInfo)}
         return all(
-            names <= of.keys() <= {*tables[run_id].column_names}
+            of.keys() <= {*tables[run_id].column_names}
             and of == _described(tables[run_id], of)
+            and not any(_described(tables[run_id], names - of.keys()).values())
             for run_id, of in found.items()
         )
     except (ValueError, TypeError, AttributeError, RecursionError):
