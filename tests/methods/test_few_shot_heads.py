@@ -10,7 +10,7 @@ import pytest
 import torch
 from shiftbench.core.errors import RunFailedError
 from shiftbench.methods.base import TrainedMethod
-from shiftbench.methods.builtin.coop import cut, split_prompts
+from shiftbench.methods.builtin.coop import fitted, split_prompts
 from shiftbench.methods.builtin.tip_adapter import TipAdapter, TipAdapterConfig, grid
 from shiftbench.methods.config import TrainingConfig
 from shiftbench.methods.members import Labelled, Members, Outputs
@@ -251,11 +251,12 @@ def test_words_before_the_class_are_those_that_all_prompts_share() -> None:
     assert rest[:, 0].tolist() == [1, 2]
 
 
-def test_a_context_that_leaves_no_room_for_a_name_is_refused() -> None:
+def test_prompts_are_as_long_as_the_tower_takes_them() -> None:
     tower = nn.Module()
     tower.context_length = 4  # type: ignore[assignment]
-    assert cut(torch.tensor([[9, 1, 2, 8, 0, 0]]), tower).tolist() == [[9, 1, 2, 8]]
+    assert fitted(torch.tensor([[9, 1, 2, 8, 0, 0]]), tower).tolist() == [[9, 1, 2, 8]]
+    assert fitted(torch.tensor([[9, 1, 8]]), tower).tolist() == [[9, 1, 8, 0]]
     with pytest.raises(RunFailedError, match="no room in 4 tokens"):
-        cut(torch.tensor([[9, 1, 2, 3, 8, 0]]), tower)
+        fitted(torch.tensor([[9, 1, 2, 3, 8, 0]]), tower)
     with pytest.raises(RunFailedError, match="no room in 4 tokens"):
-        cut(torch.tensor([[9, 1, 2, 3, 7, 8]]), tower)
+        fitted(torch.tensor([[9, 1, 2, 3, 7, 8]]), tower)

@@ -94,7 +94,7 @@ class Coop(TrainedMethod[CoopConfig]):
         if self.config.by_class:
             start = start.repeat(len(prompts), 1, 1)
         places = first.expand(-1, n) if not words.shape[1] else words[:, :1].expand(-1, n)
-        self._tokens = cut(torch.cat([first, places, rest], dim=1), model.text_tower)
+        self._tokens = fitted(torch.cat([first, places, rest], dim=1), model.text_tower)
         vectors = nn.Parameter(start)
         model.register_parameter("context", vectors)
 
@@ -164,15 +164,17 @@ def split_prompts(prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return prompts[:, :1], prompts[:, 1:words], prompts[:, words:]
 
 
-def cut(tokens: Tensor, tower: nn.Module) -> Tensor:
-    """Tokens (classes, n), at most as many as the tower takes: padding goes.
+def fitted(tokens: Tensor, tower: nn.Module) -> Tensor:
+    """Tokens (classes, n), as many as the tower takes: padding comes or goes.
 
     Raises:
         RunFailedError: a name is too long for what is left beside the context.
     """
+    from torch.nn.functional import pad
+
     room = getattr(tower, "context_length", None)
-    if room is None or tokens.shape[1] <= room:
+    if room is None:
         return tokens
-    if bool((tokens[:, room:] != tokens[:, -1:]).any()) or bool(tokens[:, -1].any()):
+    if bool(tokens[:, room:].any()):
         raise RunFailedError(f"coop: context and class have no room in {room} tokens")
-    return tokens[:, :room]
+    return pad(tokens[:, :room], (0, max(0, room - tokens.shape[1])))
