@@ -221,16 +221,18 @@ def test_coop_learns_vectors_before_the_class(context: int, by_class: bool) -> N
     images = batch.inputs.double()
     features = normalize(reference.visual(images), dim=1).detach()
     own = vectors.detach().double().clone().requires_grad_()
-    table = reference.text_tower.token_embedding.weight.detach()
+    tower = reference.text_tower
+    table = tower.token_embedding.weight.detach()
 
     def head() -> Tensor:
         rows = []
         for c in range(CLASSES):
             first, name, end = (table[int(t)] for t in reference.prompts[0, c])
             words = torch.stack([first, *(own[c] if by_class else own), name, end])
-            text = reference.text_tower.projection(torch.tanh(words).mean(0))
-            rows.append(normalize(text, dim=0))
-        return reference.text_tower.logit_scale.exp().detach() * torch.stack(rows)
+            tower.token_embedding = nn.Module()  # which gives these words, whatever the tokens
+            tower.token_embedding.forward = lambda _, words=words: words[None]
+            rows.append(tower.encode_text(torch.zeros(1, len(words)), normalize=True)[0])
+        return tower.logit_scale.exp().detach() * torch.stack(rows)
 
     expected = cross_entropy(features @ head().T, batch.labels)
     found = method.loss(model, batch)["loss"]
