@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from shiftbench.methods.config import MethodConfig, TrainingConfig
+from shiftbench.methods.members import Parent as Parent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,19 +32,6 @@ if TYPE_CHECKING:
     Array = npt.NDArray[np.float32]
 
 Inputs: TypeAlias = Literal["images", "features"]
-
-
-class Parent(NamedTuple):
-    """A run that another one builds on.
-
-    Attributes:
-        label: of its method in the suite.
-        seed: of that run; ``None`` for the seed of the run that builds on it. The plan adds runs of
-            seeds that the suite does not ask for.
-    """
-
-    label: str
-    seed: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What an ensemble is given: the outputs of its members on the same examples."""
+"""The runs that others build on, and what an ensemble is given of its members' outputs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,22 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from shiftbench.methods.base import Array, Parent
-
+    Array = npt.NDArray[np.float32]
     Labels = npt.NDArray[np.int64]
     Positions = npt.NDArray[np.int64]
+
+
+class Parent(NamedTuple):
+    """A run that another one builds on.
+
+    Attributes:
+        label: of its method in the suite.
+        seed: of that run; ``None`` for the seed of the run that builds on it. The plan adds runs of
+            seeds that the suite does not ask for.
+    """
+
+    label: str
+    seed: int | None = None
 
 
 class Outputs(NamedTuple):
