@@ -1,9 +1,10 @@
 """Choose the learning rates and strengths of ``suites/miniature.yaml`` on ID validation data.
 
 Every trained method is tried at three settings: its rate times three factors or, if it has a
-strength, that times three factors at the rate that full fine-tuning was given. Of the settings whose ID validation score, in the mean over tasks, ties
-with the best at the 5 % level, the one whose weights moved least is chosen: the gentlest that ID
-validation cannot tell from the best. No shift is looked at.
+strength, that times three factors at the rate that full fine-tuning was given. Of the settings
+whose ID validation score, in the mean over tasks, ties with the best at the 5 % level, the one
+whose weights moved least is chosen: the gentlest that ID validation cannot tell from the best. No
+shift is looked at.
 
     python -m tests.choose_rates --results /tmp/rates --to results/example/rates.csv
 """

@@ -92,7 +92,7 @@ class Machine:
 
     def start(self) -> None:
         """Start a cluster of two nodes with one CPU each, over which a group stretches."""
-        os.environ["RAY_worker_niceness"] = "0"  # or whatever else runs here comes first
+        os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
         self.nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
         for _ in range(2):
             self.nodes.add_node(num_cpus=1)
