@@ -26,7 +26,7 @@ from shiftbench.data.tasks.definition import Task
 from shiftbench.data.tasks.opening import open_task
 from shiftbench.data.tasks.registry import TASKS, builtin_tasks
 from shiftbench.data.verify import check
-from shiftbench.execution.cost import Sizes
+from shiftbench.execution.sizes import Sizes
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 

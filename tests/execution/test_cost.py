@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from shiftbench.data.tasks.opening import open_task
+from shiftbench.execution.amounts import Amount, Cost
 from shiftbench.execution.begun import Begun
-from shiftbench.execution.cost import Amount, Cost, Estimator, plan_state
+from shiftbench.execution.cost import Estimator, plan_state
 from shiftbench.execution.measured import measured_speeds
 from shiftbench.execution.sizes import Sizes
 from shiftbench.execution.throughput import CPU, Rates, device_of

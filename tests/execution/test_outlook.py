@@ -10,7 +10,8 @@ import pytest
 from safetensors import safe_open
 from shiftbench.cli import main
 from shiftbench.core.errors import InputError
-from shiftbench.execution.cost import Amount, plan_state
+from shiftbench.execution.amounts import Amount
+from shiftbench.execution.cost import plan_state
 from shiftbench.execution.in_process import InProcess
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.outlook import Machine, amount, eta_seconds, outlook

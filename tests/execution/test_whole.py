@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from rich.console import Console
-from shiftbench.execution.cost import Sizes
 from shiftbench.execution.in_process import InProcess
 from shiftbench.execution.launch import launch
+from shiftbench.execution.sizes import Sizes
 from shiftbench.leaderboard.store import read
 from shiftbench.suite.suite import Suite
 

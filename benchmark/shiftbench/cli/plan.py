@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from shiftbench.execution.cost import Amount, Cost, PlanState
+    from shiftbench.execution.amounts import Amount, Cost
+    from shiftbench.execution.cost import PlanState
     from shiftbench.execution.forecast import Forecast
     from shiftbench.execution.simulation import Simulated
     from shiftbench.suite.plan import Plan

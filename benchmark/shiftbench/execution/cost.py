@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
+from shiftbench.execution.amounts import Amount, Cost
 from shiftbench.execution.begun import Begun
 from shiftbench.execution.beside import to_evaluate
 from shiftbench.execution.measured import measured_speeds
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.sizes import Sizes
-from shiftbench.execution.throughput import Device, Rate, Rates, calibration_of, device_of
+from shiftbench.execution.throughput import Device, Rates, calibration_of, device_of
 from shiftbench.leaderboard.schema import FailedRun, Row, runs
 from shiftbench.methods.base import TrainedMethod
 from shiftbench.models.arithmetic import tower_of
@@ -31,93 +32,6 @@ WEIGHT_BYTES = 4
 """Of a parameter in a file of weights."""
 PREDICTION_BYTES = 60
 """Of a prediction in a file, about: 53 to 64 in the miniature's, compressed."""
-
-
-@dataclass(frozen=True)
-class Amount:
-    """A number of which perhaps only a part is known; then it is at least so much.
-
-    Attributes:
-        known: the part.
-        whole: whether that is all.
-    """
-
-    known: float = 0
-    whole: bool = True
-
-    @classmethod
-    def of(cls, number: float | None, least: float = 0) -> Amount:
-        """A number, or where it is not known the least that it can be."""
-        return cls(least, False) if number is None else cls(number)
-
-    def __add__(self, other: Amount) -> Amount:
-        return Amount(self.known + other.known, self.whole and other.whole)
-
-    def __mul__(self, factor: float) -> Amount:
-        return Amount(self.known * factor, self.whole)
-
-    def seconds(self, rate: Rate | None, workers: float = 1) -> Amount:
-        """The time of so many images at a rate, divided over workers."""
-        if rate is None:
-            return Amount(0, self.known == 0 and self.whole)
-        return self * (1 / (rate.images * workers))
-
-
-@dataclass(frozen=True)
-class Cost:
-    """The cost of some runs.
-
-    Attributes:
-        steps: optimizer steps.
-        images: images trained on, repetitions included.
-        predictions: images predicted, over all variants and evaluation sets.
-        seconds: estimated time, one run after the other.
-        worker_seconds: the same for every worker that is at it: what is paid for.
-        disk: bytes that will be written and kept.
-        estimated: seconds of ``seconds`` that are from published throughputs.
-        calibrated: seconds of ``seconds`` that are from a calibration.
-    """
-
-    steps: Amount = Amount()
-    images: Amount = Amount()
-    predictions: Amount = Amount()
-    seconds: Amount = Amount()
-    worker_seconds: Amount = Amount()
-    disk: Amount = Amount()
-    estimated: float = 0.0
-    calibrated: float = 0.0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.steps + other.steps,
-            self.images + other.images,
-            self.predictions + other.predictions,
-            self.seconds + other.seconds,
-            self.worker_seconds + other.worker_seconds,
-            self.disk + other.disk,
-            self.estimated + other.estimated,
-            self.calibrated + other.calibrated,
-        )
-
-    @classmethod
-    def of(
-        cls,
-        rate: Rate | None,
-        seconds: Amount,
-        *,
-        workers: float = 1,
-        steps: Amount = Amount(),
-        images: Amount = Amount(),
-        predictions: Amount = Amount(),
-        disk: Amount = Amount(),
-    ) -> Cost:
-        """The cost of work that takes so long at a rate, with so many workers at it."""
-        source = None if rate is None else rate.source
-        return cls(
-            *(steps, images, predictions, seconds, seconds * workers, disk),
-            estimated=seconds.known if source == "published" else 0.0,
-            calibrated=seconds.known if source == "calibrated" else 0.0,
-        )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from shiftbench.methods.base import TrainedMethod
 from shiftbench.models.arithmetic import tower_of
 
 if TYPE_CHECKING:
-    from shiftbench.execution.cost import Amount, PlanState
+    from shiftbench.execution.amounts import Amount
+    from shiftbench.execution.cost import PlanState
     from shiftbench.execution.throughput import Device
     from shiftbench.suite.file import Resources
     from shiftbench.suite.plan import Plan
