@@ -22,10 +22,11 @@ pytestmark = pytest.mark.slow
 # Names that code which looks for modules in the working directory would take for ours.
 WRONG = {"imagenet-r": 0.65}  # zero-shot CLIP has 0.777
 AGAINST_PUBLISHED = """
+from pathlib import Path
 from shiftbench.core.shipped import shipped
 from shiftbench.leaderboard.store import read
 from shiftbench.report.model import build
-report = build(read("results"))
+report = build(read(Path("results")))
 assert [fault.partition(":")[0] for fault in report.golden_faults] == [
     "zero-shot openai/ViT-B-16 on imagenet-r"
 ], report.golden_faults

@@ -168,9 +168,10 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, capsys, text, options, me
 
 def test_a_broken_leaderboard_is_bad_input(folder, capsys):
     (folder / "results" / "leaderboard").mkdir(parents=True)
-    (folder / "results" / "leaderboard" / "0.parquet").write_text("broken")
+    run_id = next(iter(Plan.build(Suite.load("x.yaml")).runs))
+    (folder / "results" / "leaderboard" / f"{run_id}.parquet").write_text("broken")
     assert main(["status", "x.yaml"]) == 2
-    assert "0.parquet" in capsys.readouterr().err
+    assert f"{run_id}.parquet" in capsys.readouterr().err
 
 
 def test_an_interruption_is_exit_code_130(monkeypatch):

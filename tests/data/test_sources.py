@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import io
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +13,9 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 from shiftbench.core.errors import InputError
+from shiftbench.core.stamps import observed
 from shiftbench.data.sources.any_source import AnySource
-from shiftbench.data.sources.base import AbsentError, Source
+from shiftbench.data.sources.base import AbsentError, Source, read_once
 from shiftbench.data.sources.registry import SOURCES
 from shiftbench.data.verify import check
 from shiftbench.testing.sources import SOURCES as SOURCE_CHECKS
@@ -317,6 +320,28 @@ def test_fingerprint_tells_of_a_changed_file(case: Case, root: Path) -> None:
     if file.name.startswith(("data_batch", "test_batch")):
         layouts.cifar_batch(file, len(content) // 30720 * 10, 99)
     assert source_of(case).open(str(root)).fingerprint != before
+
+
+def test_every_file_that_a_source_reads_is_looked_at(case: Case, written: Path) -> None:
+    """Whatever file changes that the source reads, its set is checked again."""
+    source = source_of(case)
+    opened: set[Path] = set()
+    real = io.open
+
+    def noted(file: object, *arguments: object, **options: object) -> object:
+        if isinstance(file, (str, Path)) and Path(file).is_relative_to(written):
+            opened.add(Path(file))
+        return real(file, *arguments, **options)  # type: ignore[call-overload]
+
+    with observed() as seen, read_once(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(io, "open", noted)
+        patch.setattr(builtins, "open", noted)
+        source.whole(str(written))
+        source.label_names(str(written))
+        source.documented(str(written))
+    known = seen.stamps.keys()
+    unseen = [f for f in opened if not {f"content {f}", f"entries {f.parent}"} & known]
+    assert seen.stamps and not unseen
 
 
 def test_absent_data_is_one_clear_line(case: Case, root: Path) -> None:

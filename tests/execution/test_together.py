@@ -46,7 +46,7 @@ def make_trainer(
     method = make_method(name)
     model = make_model(architecture=method.architecture())
     torch.manual_seed(4)
-    model.visual.block = nn.Sequential(ToyAttention(), ToyAttention())
+    model.visual.block = nn.Sequential(ToyAttention(16), ToyAttention(16))
     model.visual.conv1.requires_grad_(not frozen)
     if model.text is not None:  # which CLIP's contrastive loss does not use
         model.text_tower.logit_bias = nn.Parameter(torch.tensor(-10.0))
