@@ -116,7 +116,7 @@ class Machine:
                 return False
             os.kill(processes[0], signal.SIGSTOP if "frozen" in event else signal.SIGKILL)
         elif event == "node killed, another added":
-            self.nodes.remove_node(self.nodes.worker_nodes[0], allow_graceful=False)
+            self.nodes.remove_node(next(iter(self.nodes.worker_nodes)), allow_graceful=False)
             self.nodes.add_node(num_cpus=1)
         elif event == "driver killed":
             os.killpg(driver.pid, signal.SIGKILL)
@@ -198,9 +198,9 @@ def files_of(results: Path) -> set[str]:
     """The files that runs and searches have written; a file that is replaced counts again."""
     found = set()
     for kind in ("runs", "searches"):
-        for file in (results / kind).rglob("*"):
-            with suppress(OSError):
-                if not file.name.startswith(".") and file.is_file():
+        for folder, _, names in os.walk(results / kind):  # which may go as it looks
+            for file in (Path(folder, name) for name in names if not name.startswith(".")):
+                with suppress(OSError):
                     found.add(f"{file} {file.stat().st_mtime_ns}")
     return found
 
