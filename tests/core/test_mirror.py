@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from shiftbench.core import copies, mirror, remote
@@ -70,7 +71,14 @@ def test_a_url_and_its_folder_name_each_other() -> None:
         mirror.local(f"s3://bucket/{'x' * 300}")
 
 
-@pytest.mark.parametrize("url", ["s3://ann:secret@bucket/x", "s3://bucket/x?secret_key=secret"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://ann:secret@bucket/x",
+        "s3://bucket/x?secret_key=secret",
+        "sftp://ann:secret@host/x",
+    ],
+)
 def test_a_url_with_credentials_is_refused_without_showing_them(url: str) -> None:
     with pytest.raises(InputError, match="credentials") as raised:
         mirror.local(url)
@@ -312,6 +320,22 @@ def test_exactly_one_of_several_creates_an_object(store: Path) -> None:
     assert place.create("leases/a", b"mine")  # the answer to the first try was lost
     assert place.read("leases/a") == b"mine"
     assert place.read("leases/b") is None
+
+
+def test_a_store_that_says_only_that_a_condition_failed_is_understood(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fsspec.implementations.local import LocalFileSystem
+
+    class ClientError(Exception):
+        response: ClassVar = {"Error": {"Code": "PreconditionFailed"}}
+
+    def refuse(self: LocalFileSystem, *arguments: object, **options: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument") from ClientError()
+
+    monkeypatch.setattr(LocalFileSystem, "pipe_file", refuse)
+    monkeypatch.setattr(remote.time, "sleep", lambda s: pytest.fail("it was tried again"))
+    assert not remote.Remote(f"file://{store}").create("leases/a", b"mine")
 
 
 def test_where_no_object_can_be_made_by_one_alone_leases_are_of_this_machine(

@@ -10,14 +10,22 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+from ray.exceptions import RayActorError
 from ray.train import ControllerError
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+)
+from ray.train.v2.api.exceptions import WorkerGroupError
 from shiftbench.core.errors import RunFailedError, sendable, whole_text
 from shiftbench.distributed import dispatch, groups
 from shiftbench.distributed.pool import Events, WorkerLostError
 from shiftbench.execution.group_rules import group_sizes, slots_of_worker
 from shiftbench.execution.jobs import Job
+from shiftbench.execution.rooms import Rooms
 from shiftbench.execution.stalls import error_of
+from shiftbench.methods.base import TrainedMethod
+from shiftbench.methods.config import TrainingConfig
 from shiftbench.suite.file import Limits, Resources
 
 
@@ -118,16 +126,21 @@ def test_a_group_is_as_large_as_its_job_was_granted(monkeypatch: pytest.MonkeyPa
     dispatcher._work, dispatcher._scheduler = MagicMock(), MagicMock(granted=lambda job: 4)
     dispatcher._groups, job = [], Job("fit", "a")
     dispatcher._progress = dispatcher._events = None
-    dispatcher._cluster = MagicMock()
+    dispatcher._cluster = MagicMock(fit=lambda own: 9)
+    run = MagicMock(create=lambda: MagicMock(spec=TrainedMethod, training=TrainingConfig()))
+    dispatcher._rooms = Rooms({"a": run}, own)
     group = dispatcher._group_for(job, own)
     assert (group.resources.workers, group.slots) == (4, 4)
     assert dispatcher._group_for(job, own) is group
     dispatcher._scheduler.granted = lambda job: 8
     assert dispatcher._group_for(job, own).slots == 8
+    dispatcher._groups, dispatcher._cluster.fit = [], lambda own: 7  # and 7 divide no batch
+    assert dispatcher._group_for(job, own).resources.workers == 4
     notes = [call.args[0] for call in dispatcher._work.display.note.call_args_list]
     assert notes == [
         "starting a group of 4 training workers in place of 8",
         "starting a group of 8 training workers",
+        "starting a group of 4 training workers in place of 8",
     ]
 
 
@@ -166,6 +179,21 @@ def test_a_group_whose_nodes_keep_going_costs_its_run_no_try(
     preempted, failed = ended
     assert isinstance(preempted, WorkerLostError) and preempted.node == ""
     assert isinstance(failed, RunFailedError)
+
+
+@pytest.mark.parametrize(
+    ("failures", "own"),
+    [
+        ({0: ValueError("odd"), 1: ValueError("odd")}, True),
+        ({0: RuntimeError("connection closed by peer"), 1: RayActorError()}, False),
+        ({0: WorkerHealthCheckFailedError("gone", RuntimeError("gone"))}, False),
+    ],
+)
+def test_what_a_run_raises_is_its_own_whatever_nodes_do(
+    failures: dict[int, Exception], own: bool
+) -> None:
+    assert groups._of_the_run(WorkerGroupError("it failed", failures)) is own
+    assert not groups._of_the_run(ControllerError(RuntimeError("no workers")))
 
 
 def test_a_run_whose_group_ends_after_it_hung_keeps_what_it_hung_at() -> None:

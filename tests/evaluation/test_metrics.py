@@ -447,6 +447,15 @@ def test_frames_near_an_anchor_must_all_be_right():
         metric("pm:-1")
 
 
+def test_anchors_of_videos_of_their_own_are_independent():
+    metadata = {"anchor": np.arange(80) // 2, "offset": np.arange(80) % 2}
+    wrong, labels = np.arange(80) % 5 == 0, np.zeros(80, np.int64)
+    alone = score("pm", labels, wrong, metadata)
+    assert score("pm", labels, wrong, metadata | {"location": np.arange(80) // 2}) == alone
+    shared = score("pm", labels, wrong, metadata | {"location": np.arange(80) // 4})
+    assert shared.interval == "bootstrap over 20 locations"
+
+
 def test_two_models_are_compared_on_anchors():
     anchors = {"anchor": np.arange(40) // 2, "offset": np.arange(40) % 2}
     labels = np.zeros(40, np.int64)

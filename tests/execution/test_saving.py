@@ -129,6 +129,9 @@ def test_a_notice_where_nothing_listens_does_what_it_always_did() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert notices.given()
         os.kill(os.getpid(), signal.SIGTERM)
+        assert len(heard) == 1  # all of a process group are told at once, and told again
+        notices._given_at -= 2
+        os.kill(os.getpid(), signal.SIGTERM)
         assert len(heard) == 2  # who says it twice means it
 
 

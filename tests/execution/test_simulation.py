@@ -74,6 +74,14 @@ def test_a_group_waits_for_its_slots_and_a_search_takes_the_rest() -> None:
     assert done.work == 2 * 10 + 12 * 5 + 1
 
 
+@pytest.mark.parametrize(("slots", "seconds"), [(8, 100.0), (4, 200.0), (2, 400.0)])
+def test_a_group_that_starts_with_fewer_workers_takes_longer(slots: int, seconds: float) -> None:
+    graph: dict[Job, set[Job]] = {Job("fit", "r"): set()}
+    room = Room.one_of([2, 4, 8])
+    done = simulate(graph, orders(graph), lambda _: room, lambda _: Lasts(100.0), slots)
+    assert (done.seconds, done.work) == (seconds, 800.0)
+
+
 def test_workers_start_once() -> None:
     graph: dict[Job, set[Job]] = {Job("fit", f"r{i}"): set() for i in range(4)}
     done = simulate(graph, orders(graph), single, lambda job: Lasts(2.0), 2, start_s=3.0)

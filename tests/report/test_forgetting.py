@@ -45,6 +45,12 @@ def test_the_change_is_the_mean_over_tasks_against_zero_shots():
     assert means == pytest.approx({"zero-shot": 0.55, "full": 0.46, "old": 0.45})
 
 
+def test_corruptions_beside_a_task_are_no_other_task() -> None:
+    sets = {"id-test": 0.9, "a": 0.5, "b": 0.4, "also-pets": 0.6, "also-fog-1": 0.1}
+    (of_ranking,) = build(run("f", sets, **PLACE)).rankings
+    assert of_ranking.forgetting.tasks == ("pets",)
+
+
 def test_every_printer_has_a_column_and_a_table(monkeypatch):
     monkeypatch.setattr("shiftbench.report.html.assets.vega", lambda: "")
     report = build(table())
@@ -54,7 +60,7 @@ def test_every_printer_has_a_column_and_a_table(monkeypatch):
     assert "| full | pretrained text tower | 55.0 | 35.0 | 45.0 | -30.0 (" in text
     lines = printed(table(), width=120).splitlines()
     assert lines[1].split()[-2:] == ["others", "cost"]
-    assert "others: mean accuracy on pets, cars against zero-shot's." in lines
+    assert "others: mean score on pets, cars against zero-shot's." in lines
     assert "others" not in printed(table(), width=80).splitlines()[1]
     page = render(report)
     assert "What fine-tuning forgets: other tasks" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import count
 
 import numpy as np
@@ -14,6 +15,7 @@ from tests.leaderboard.real_records import of_task, zero_shot
 from tests.report.of_table import rankings
 from tests.report.test_references import published, row
 
+NAMES = ("zero-shot", "full", "flyp", "lp-ft", "l2-sp")
 SHIFTS = tuple(builtin_tasks()["imagenet"].shifts)
 
 
@@ -30,8 +32,8 @@ def line(method: str, cells: dict[str, float], source: str = "a paper", **change
     ]
 
 
-def run(label: str, mean: float, method: str | None = None) -> pa.Table:
-    return of_task(f"run-{label}", values(mean), method=method or label, label=label)
+def run(label: str, mean: float, method: str | None = None, **changes: object) -> pa.Table:
+    return of_task(f"run-{label}", values(mean), method=method or label, label=label, **changes)
 
 
 def slow_spearman(pairs: list[tuple[float, float]]) -> float:
@@ -86,11 +88,42 @@ def test_of_a_method_with_several_settings_the_one_called_so_is_compared() -> No
         [zero_shot(values(0.5)), run("a", 0.3, "full"), run("full", 0.4), run("flyp", 0.55),
          run("lp-ft", 0.45), run("l2-sp", 0.42)]
     )  # fmt: skip
-    means = zip(("zero-shot", "full", "flyp", "lp-ft", "l2-sp"), count(1), strict=False)
+    means = zip(NAMES, count(1), strict=False)
     papers = published(*(cell for name, i in means for cell in line(name, values(i / 10))))
     (order,) = orders(rankings(table), papers)
     assert "full" in {gain.name for gain in order.gains}
     assert "a" not in {gain.name for gain in order.gains}
+
+
+def test_papers_about_all_training_data_say_nothing_of_few_shots() -> None:
+    papers = published(
+        *(cell for i, name in enumerate(NAMES) for cell in line(name, values(0.4 + i / 10)))
+    )
+    for shots, tables in ((None, 1), (4, 0)):
+        runs = [run(name, 0.3 + i / 20, shots=shots) for i, name in enumerate(NAMES[1:])]
+        table = pa.concat_tables([zero_shot(values(0.5)), *runs])
+        assert len(orders(rankings(table), papers)) == tables
+
+
+def test_two_lines_of_one_source_are_averaged_and_other_class_names_are_no_zero_shot() -> None:
+    table = pa.concat_tables([zero_shot(values(0.5))] + [
+        run(name, 0.3 + i / 20) for i, name in enumerate(NAMES[1:])
+    ])  # fmt: skip
+    papers = published(
+        *line("zero-shot", values(0.5), "table", collection="openclip-zero-shot"),
+        *line("zero-shot", {"objectnet": 0.9}, "table", collection="openclip-zero-shot",
+              note="by other names"),
+        *line("full", values(0.5)), *line("full", values(0.6)),
+        *(cell for i, name in enumerate(NAMES[2:]) for cell in line(name, values(0.6 + i / 10))),
+    )  # fmt: skip
+    (order,) = orders(rankings(table), papers)
+    gains = {gain.name: gain for gain in order.gains}
+    assert gains["full"].published == pytest.approx(0.05)
+    assert gains["full"].sources == ("a paper",)
+
+
+def test_what_is_all_the_same_has_no_order() -> None:
+    assert all(map(math.isnan, rank_correlation(np.array([[0.1, 1.0], [0.1, 2.0], [0.1, 3.0]]))))
 
 
 def test_the_correlation_is_spearmans_and_its_interval_holds_it() -> None:

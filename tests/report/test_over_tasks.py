@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 from shiftbench.report.model import build
-from shiftbench.report.over_tasks import harmonic_mean, overall
+from shiftbench.report.over_tasks import _harmonic, harmonic_mean, overall
+from shiftbench.report.scores import Estimate
 
 from tests.leaderboard.records import run
 from tests.report.of_table import markdown, rankings
@@ -58,6 +59,11 @@ def test_the_mean_over_tasks_has_an_interval_over_seeds():
     ends = (line.mean_ood.low, line.mean_ood.high)
     assert ends == pytest.approx((means.mean() - half, means.mean() + half))
     assert line.shifts.keys() == {"cifar10 new", "imagenet new"}
+
+
+def test_a_harmonic_mean_of_nothing_right_is_nothing_right():
+    nothing = Estimate(0.0, None, 0.0, 0.01, (0,))
+    assert _harmonic(nothing, nothing) == Estimate(0.0, None, None, None, (0,))
 
 
 def test_the_harmonic_mean_is_of_the_averages():

@@ -154,6 +154,9 @@ def test_a_method_may_have_resources_of_its_own(files):
     there = suite.resources_of("iwildcam", "full")
     assert (there.workers, there.min_workers, there.micro_batch) == (4, 2, 8)
     assert suite.resources_of("cifar10", "zero-shot") == suite.resources
+    elastic = "resources: {workers: 4, min_workers: 2}"
+    alone = files.child(f"{elastic}\nmethods: {{full: {{resources: {{workers: 1}}}}}}")
+    assert alone.resources_of("cifar10", "full").min_workers is None
     plan = Plan.build(suite)
     assert plan.runs == Plan.build(plain).runs
     assert {plan.resources_of(run).workers for run in plan.runs.values()} == {1, 4}

@@ -157,11 +157,13 @@ def plan(
 
 
 def left_of(planned: Plan, results: Path) -> set[str]:
-    """Ids of the runs that are not done."""
+    """Ids of the runs that are not done, or lack a set beside their task's own."""
+    from shiftbench.execution.beside import to_evaluate
     from shiftbench.leaderboard import store
 
     statuses = store.statuses(results, planned.runs)
-    return {run_id for run_id in planned.runs if statuses.get(run_id) != "done"}
+    more = to_evaluate(planned, store.read(results, planned.runs))
+    return {i for i in planned.runs if statuses.get(i) != "done" or i in more}
 
 
 def show_forecast(

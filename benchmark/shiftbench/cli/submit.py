@@ -69,11 +69,14 @@ def submit(
     from shiftbench.core.errors import InputError
     from shiftbench.core.locations import is_remote
     from shiftbench.core.provenance import submission
+    from shiftbench.core.remote import plain_url
     from shiftbench.distributed.jobs import Jobs
     from shiftbench.execution.upload import write_archive
 
     if not (is_remote(results) or Path(results).is_absolute()):
         raise InputError(f"--results {results}: name a folder that all nodes see, from the root /")
+    if is_remote(results):
+        plain_url(results)  # a job's command is shown
     loaded = load_suite(suite, overrides, data)
     _check_paths(loaded)
     jobs = Jobs.at(address)

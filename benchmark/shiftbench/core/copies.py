@@ -6,6 +6,7 @@ A copy cannot be written to, and its time is of the object's version.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import time
 import uuid
@@ -17,6 +18,7 @@ from shiftbench.core.errors import InputError, disk_full
 from shiftbench.core.remote import Facts, Remote
 
 LIMIT_VARIABLE = "SHIFTBENCH_RESULTS_CACHE_BYTES"
+LEFT_FREE_BYTES = 10 * 2**30
 LIMIT_BYTES = 100 * 2**30
 WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _ROWS = ("/leaderboard/", "/leaderboard.parquet")
@@ -125,6 +127,8 @@ def evict(folder: Path, limit: int | None = None) -> None:
                 found = path.stat()
                 large.append((found.st_atime, found.st_size, path))
     total = sum(size for _, size, _ in large)
+    if large:  # what is written here needs room, too
+        limit = max(0, min(limit, total + shutil.disk_usage(folder).free - LEFT_FREE_BYTES))
     for used, size, path in sorted(large):
         if total <= limit or time.time() - used < _IN_USE_S:
             return

@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from shiftbench.core.stopping import TERMINATED
 
+_SAME_S = 1.0  # a process group is told at once, and its server tells its workers again
 _listening = 0
 _given = False
+_given_at = 0.0
 
 
 def heed() -> None:
     """Have SIGTERM wait for what listens in this process; for the main thread.
 
-    A second one, or one while nothing listens, does what it did before.
+    A later one, or one while nothing listens, does what it did before.
     """
     before = signal.getsignal(signal.SIGTERM)
 
     def hear(number: int, frame: FrameType | None) -> None:
-        global _given
+        global _given, _given_at
+        now = time.monotonic()
         if _listening and not _given:
-            _given = True
+            _given, _given_at = True, now
+        elif _listening and now - _given_at < _SAME_S:
+            pass
         elif callable(before):
             before(number, frame)
         else:

@@ -165,7 +165,14 @@ class Remote:
             path = f"{root}/{name}"
             if "file" in system.protocol:  # others have no folders
                 system.makedirs(path.rpartition("/")[0], exist_ok=True)
-            system.pipe_file(path, content, mode=mode)
+            try:
+                system.pipe_file(path, content, mode=mode)
+            except OSError as error:  # not all stores of this kind say what the condition was
+                said = getattr(error.__cause__, "response", None) or {}
+                code = said.get("Error", {}).get("Code")
+                if mode == "create" and code == "PreconditionFailed":
+                    raise FileExistsError(path) from error
+                raise
 
         self._tried(write, name, "cannot be written")
 
@@ -286,7 +293,7 @@ def plain_url(text: str) -> str:
     """
     parts = urlsplit(text)
     shown = f"{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}{parts.path}"
-    if "@" in parts.netloc and parts.scheme in ("s3", "gs", "gcs"):
+    if parts.password or ("@" in parts.netloc and parts.scheme in ("s3", "gs", "gcs")):
         raise InputError(
             f"{shown}: a URL is shown and recorded, so it must hold no credentials; give them in "
             "the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

@@ -23,7 +23,7 @@ from shiftbench.distributed.pool import Events, Pool, WorkerLostError
 from shiftbench.distributed.progress import ProgressActor
 from shiftbench.distributed.tuning import Slots, run_trials
 from shiftbench.execution.display import name_of
-from shiftbench.execution.group_rules import bundle, slots_of_worker
+from shiftbench.execution.group_rules import bundle
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.rooms import Rooms
 from shiftbench.execution.scheduler import Scheduler, priorities
@@ -167,7 +167,7 @@ class Dispatcher:
     def _group_for(self, job: Job, own: Resources) -> Group:
         """A group for the slots that a job was granted: one that is idle, or a new one."""
         slots = self._scheduler.granted(job)
-        workers = slots // slots_of_worker(own, self._setup.resources)
+        workers = self._rooms.workers(job, own, slots, self._cluster.fit(own))
         for group in self._groups:
             if group.idle and group.slots == slots and bundle(group.resources) == bundle(own):
                 return group

@@ -21,7 +21,10 @@ import torch
 from ray.exceptions import RayError
 from ray.train import ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+)
 
 from shiftbench.core.errors import RunFailedError, last_line, sendable
 from shiftbench.data.batches import WorkerPlace
@@ -220,9 +223,18 @@ class Group:
             return RunFailedError("the group of workers ended before its run did")
         if _found_no_place(error):
             return NotPlacedError()
-        if self._lost_a_node(self._since):  # more often than Train starts a group again
+        # A node went more often than Train starts a group again.
+        if self._lost_a_node(self._since) and not _of_the_run(error):
             return WorkerLostError(last_line(error), node="")
         return sendable(error)
+
+
+def _of_the_run(error: Exception) -> bool:
+    """True if the workers of a group raised errors of their own, and none of them has died."""
+    failures = [*getattr(error, "worker_failures", {}).values()]
+    return bool(failures) and not any(
+        isinstance(failure, RayError | WorkerHealthCheckFailedError) for failure in failures
+    )
 
 
 def _found_no_place(error: Exception) -> bool:

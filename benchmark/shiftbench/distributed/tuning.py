@@ -7,7 +7,6 @@ ASHA its rungs back.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from shiftbench.core.errors import last_line
+from shiftbench.core.files import remove
 from shiftbench.distributed.storage import shared_storage
 from shiftbench.distributed.trainable import RESOURCE, SCORE, SearchTrial
 from shiftbench.execution.group_rules import bundle
@@ -103,7 +103,7 @@ def _run_round(
     )
     folder = SearchFolder.of(setup.results, run.search.id).path
     for left_behind in folder.glob("tune-*"):  # by an attempt that was killed
-        shutil.rmtree(left_behind, ignore_errors=True)
+        remove(left_behind)
     with shared_storage(folder, "tune-") as storage:
         tune.Tuner(
             tune.with_resources(trainable, bundle(resources)),

@@ -114,6 +114,8 @@ def examples_of(table: pa.Table) -> Examples:
         for name in table.column_names
         if name not in SCHEMA.names and not table[name].null_count
     }
+    if any(len(text.split()) != 1 for text in np.unique(metadata.get(ACCEPTED, ()))):
+        fields.pop("label_logit", None)  # of one of several right answers, or of none
     return Examples(table["label"].to_numpy(), table["prediction"].to_numpy(), metadata, **fields)
 
 

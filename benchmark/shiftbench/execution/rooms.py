@@ -45,10 +45,28 @@ class Rooms:
         shared = self.shared(job)
         if shared is None:
             return Room()
+        each = slots_of_worker(shared, self._resources)
+        return Room.one_of([each * workers for workers in self._sizes(job, shared)])
+
+    def workers(self, job: Job, own: Resources, slots: int, fit: int) -> int:
+        """The workers to train a run with.
+
+        Args:
+            job: of a group.
+            own: its resources.
+            slots: that it was granted.
+            fit: workers that the cluster's nodes have room for; where their own size does not
+                divide a node's, fewer than the slots hold.
+        """
+        most = slots // slots_of_worker(own, self._resources)
+        fitting = (n for n in self._sizes(job, own) if n <= min(most, fit))
+        return max(fitting, default=most)
+
+    def _sizes(self, job: Job, own: Resources) -> tuple[int, ...]:
+        """The numbers of workers that may train a run, ascending."""
         method = self._runs[job.run_id].create()
         batch = method.training.batch_size if isinstance(method, TrainedMethod) else 1
-        each = slots_of_worker(shared, self._resources)
-        return Room.one_of([each * workers for workers in group_sizes(shared, batch)])
+        return group_sizes(own, batch)
 
     def shared(self, job: Job) -> Resources | None:
         """The resources of the group of workers that trains the job's run; ``None``: one does.

@@ -26,7 +26,7 @@ class Lasts(NamedTuple):
     """How long a job lasts.
 
     Attributes:
-        seconds: of the job, on the slots that its room has at least; of a search, of each trial.
+        seconds: of the job, on the slots that it wants; of a search, of each trial.
         trials: of a search by trials, each of which takes a slot of its own; 0 for other jobs.
         saved_every: seconds between two saved states; 0 where nothing is kept before its end.
     """
@@ -199,7 +199,10 @@ class _Simulation:
             if lasts.trials:
                 self._searches[job] = _Search(lasts.trials)
             else:
-                self._attempt(job, self._left.get(job, lasts.seconds), self._room(job).least)
+                room = self._room(job)
+                slots = self._scheduler.granted(job) if room.sizes else room.least
+                left = self._left.get(job, lasts.seconds)
+                self._attempt(job, left * room.wanted / slots, slots)
         for search in self._scheduler.regranted():
             self._begin_trials(search)
 
@@ -303,10 +306,11 @@ class _Simulation:
             self._searches[job].running -= 1
             self._scheduler.takes(job, self._searches[job].running)
             return
-        seconds = self._clock - attempt.begun
+        wanted = self._room(job).wanted
+        seconds = (self._clock - attempt.begun) * len(attempt.slots) / wanted
         saved = seconds - seconds % lasts.saved_every if lasts.saved_every else 0.0
         left = self._left.get(job, lasts.seconds)
         self._left[job] = max(0.0, left - saved)
-        self._again += had - min(left, saved) * len(attempt.slots)
+        self._again += had - min(left, saved) * wanted
         self._scheduler.ended(job)
         self._scheduler.add(job)

@@ -26,7 +26,7 @@ from shiftbench.execution.saving import Saving
 from shiftbench.execution.schedule import Schedule
 from shiftbench.execution.together import Shards, Terms, clip
 from shiftbench.execution.unused import freeze_unused
-from shiftbench.execution.watching import DivergedError, Idle, Norms
+from shiftbench.execution.watching import DivergedError, Idle, Norms, all_agree
 from shiftbench.methods.base import Batch
 from shiftbench.models.batch_norm import GlobalBatchNorm
 from shiftbench.models.checkpoints import load_state, save_state
@@ -340,15 +340,19 @@ class Trainer:
             moments = self._optimizer.state_dict()
         else:
             weights, moments = self._shards.whole(weights), self._shards.moments(self._optimizer)
-        if self._place.rank == 0:
-            state = {
-                "model": weights,
-                "optimizer": moments,
-                "method": self._method.state(),
-                "done": asdict(self.done),
-                "memory": self.memory.found(),
-            }
-            save_state(self._state_file, state)
+        state = {
+            "model": weights,
+            "optimizer": moments,
+            "method": self._method.state(),
+            "done": asdict(self.done),
+            "memory": self.memory.found(),
+        }
+
+        def write(file: Path = self._state_file) -> None:
+            if self._place.rank == 0:
+                save_state(file, state)
+
+        all_agree(write, self._place.size, self._device)
         if self._saving is not None:
             self._saving.saved()
 

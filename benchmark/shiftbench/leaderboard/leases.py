@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -181,6 +181,7 @@ class Leases:
         self._held: dict[str, int] = {}
         self._watched: dict[str, tuple[Stamp, float, float]] = {}  # unchanged since, looked at
         self._over = Event()
+        self._writing = Lock()
         self._beating: Thread | None = None
 
     @classmethod
@@ -249,10 +250,11 @@ class Leases:
 
     def end(self, key: str, ended: Ending, reason: str = "") -> None:
         """Give a lease back, and say how the work ended; nothing if it was lost."""
-        if self.held(key):
-            lease = replace(self._me, ended=ended, reason=reason)
-            self._storage.write(_name(key, self._held[key]), lease.text())
-        self._held.pop(key, None)
+        with self._writing:
+            if self.held(key):
+                lease = replace(self._me, ended=ended, reason=reason)
+                self._storage.write(_name(key, self._held[key]), lease.text())
+            self._held.pop(key, None)
 
     def _last(self, key: str) -> tuple[int, Lease | None]:
         """The number of a lease's last file, 0 if there is none, and what it says."""
@@ -287,8 +289,9 @@ class Leases:
         while not self._over.wait(self._lease_s / _BEATS):
             for key, number in [*self._held.items()]:
                 try:
-                    if self.held(key):
-                        self._storage.touch(_name(key, number))
+                    with self._writing:  # or it could write once more what has ended meanwhile
+                        if self.held(key):
+                            self._storage.touch(_name(key, number))
                 except OSError as error:  # it may work the next time
                     _log.warning("the lease of %s cannot be renewed: %s", key, error)
 

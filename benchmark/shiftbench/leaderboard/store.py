@@ -66,10 +66,8 @@ def write_run(results: Path, run_id: str, table: pa.Table) -> None:
         raise ValueError(f"the rows are not all of run {run_id}")
     files = Files.of(results)
     with _alone(RunFolder.of(files.root, run_id)):
-        if "failed" in table["status"].to_pylist():
-            refresh_file(files.root / f"leaderboard/{run_id}.parquet")
-            if status_of(results, run_id) == "done":
-                return
+        if "failed" in table["status"].to_pylist() and status_of(results, run_id) == "done":
+            return
         # Statistics are for skipping parts of large files: here they would be a third of the file.
         files.write(f"leaderboard/{run_id}.parquet", table, write_statistics=False)
 
@@ -87,6 +85,7 @@ def status_of(results: Path, run_id: str) -> Status | None:
     Raises:
         InputError: the file is broken, of a version that is not read, or another run's.
     """
+    refresh_file(folder(results) / f"{run_id}.parquet")
     found = Files.of(results).read_run(run_id, Choice(["run_id", "status"], {}))["status"]
     status: Status | None = found[0].as_py() if len(found) else None
     return status

@@ -116,9 +116,14 @@ def corruptions(ranking: Ranking) -> Corruptions:
     methods = {
         method.name: _corrupted(method, whole, normalised=normalised)
         for method in ranking.methods
-        if whole and all(s in method.scores.by_set for of in whole.values() for s in of)
+        if whole and all(_on_all_seeds(method, s) for of in whole.values() for s in of)
     }
     return Corruptions(tuple(whole), methods)
+
+
+def _on_all_seeds(method: RankedMethod, set_name: str) -> bool:
+    found = method.scores.by_set.get(set_name)
+    return found is not None and found.seeds == method.seeds
 
 
 def _corrupted(

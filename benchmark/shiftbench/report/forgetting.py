@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from shiftbench.data.tasks.definition import ALSO
 from shiftbench.evaluation.results import OTHER_CLASSES
+from shiftbench.report.corruptions import corruption_of
 from shiftbench.report.differences import Difference, difference
 from shiftbench.report.over_tasks import mean_of
 from shiftbench.report.ranking import RankedMethod, Ranking
@@ -69,7 +70,9 @@ def forgetting(ranking: Ranking, runs: Runs) -> Forgetting:
     sets = [
         name
         for name in ranking.metrics
-        if name.startswith(ALSO) and ranking.scale_on(name) == ACCURACY
+        if name.startswith(ALSO)
+        and ranking.scale_on(name) == ACCURACY
+        and corruption_of(name) is None
     ]
     scored = [m for m in ranking.methods if sets and all(s in m.scores.by_set for s in sets)]
     means = {m.name: mean_of([m.scores.by_set[s] for s in sets]) for m in scored}

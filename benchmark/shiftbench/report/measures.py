@@ -129,6 +129,7 @@ def measures(ranking: Ranking, found: Values) -> Measures:
             means = {
                 text: np.mean([of_sets[s][text] for s in ranking.shifts], axis=0).tolist()
                 for text in HEADINGS
+                if all(text in of_sets[shift] for shift in ranking.shifts)
             }
             of_sets = {**of_sets, MEAN: means}
         if of_sets:
@@ -152,11 +153,9 @@ def cells(found: Measures, method: str, sets: Sequence[str]) -> list[str]:
 
 
 def _measured(table: pa.Table) -> dict[str, float]:
-    """Every metric of one variant's predictions on one set; none of those of classes only."""
+    """The metrics that can be had of one variant's predictions on one set."""
     from shiftbench.evaluation.predictions import examples_of
 
     examples = examples_of(table)
     each = measured_metrics()
-    if any(one.missing(examples) for one in each):
-        return {}
-    return {one.text: one.value(examples) for one in each}
+    return {one.text: one.value(examples) for one in each if one.missing(examples) is None}

@@ -7,6 +7,7 @@ same source, or where that has none, of open_clip's table. Several lines of a me
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -80,7 +81,7 @@ def orders(rankings: Sequence[Ranking], published: pa.Table) -> list[Order]:
     """
     table = published.filter(published["config"].is_null())  # others are points of a search
     lines = [line for line in published_lines(table) if line.first.backbone == BACKBONE]
-    found = (_order(ranking, lines) for ranking in rankings)
+    found = (_order(ranking, lines) for ranking in rankings if ranking.shots is None)
     return [order for order in found if order is not None]
 
 
@@ -99,10 +100,12 @@ def rank_correlation(pairs: Floats) -> tuple[float, float, float]:
     """Spearman's ρ with its 95 % interval, of a bootstrap over pairs.
 
     Args:
-        pairs: (n ≥ 3, 2) float64.
+        pairs: (n ≥ 3, 2) float64. Where all values of a column are equal, nothing has an order.
     """
     from scipy.stats import spearmanr
 
+    if not np.ptp(pairs, axis=0).all():
+        return math.nan, math.nan, math.nan
     generator = np.random.default_rng(SEED)
     resampled: list[float] = []
     while len(resampled) < RESAMPLES:
@@ -119,26 +122,28 @@ def _gains(ranking: Ranking, lines: Sequence[PublishedLine]) -> list[Gain]:
     reference = next((method for method in ranked if method.reference), None)
     if reference is None or reference.scores.mean_ood is None:
         return []
-    zero_shot = {
-        line.first.source: line.cells for line in lines if line.first.method == reference.method
-    }
+    zero_shot: dict[str, dict[str, float]] = {}
     table: dict[str, float] = {}
-    for line in lines:
-        if line.first.collection == _ZERO_SHOT and line.first.method == reference.method:
+    for line in (line for line in lines if line.first.method == reference.method):
+        of_source = zero_shot.setdefault(line.first.source, {})
+        of_source.update({**line.cells, **of_source})
+        # In the table, ObjectNet is scored by other class names, as a note says.
+        if line.first.collection == _ZERO_SHOT and line.first.note is None:
             table.update(line.cells)
     gains: dict[str, Gain] = {}
     for method in sorted(ranked, key=_how_plain):
-        changes = {}
+        changes: list[tuple[str, float]] = []
         for line in lines:
             if _key(method, ranking).fits(line.first):
                 base = zero_shot.get(line.first.source, table)
                 change = _change(line.cells, base, ranking.shifts)
                 if change is not None:
-                    changes[line.first.source] = change
-        told = " | ".join(f"{source} {change:.6f}" for source, change in changes.items())
+                    changes.append((line.first.source, change))
+        told = " | ".join(f"{source} {change:.6f}" for source, change in changes)
         if told and told not in gains and method.scores.mean_ood is not None:
             ours = method.scores.mean_ood.mean - reference.scores.mean_ood.mean
-            gains[told] = Gain(method.name, ours, mean(changes.values()), tuple(changes))
+            sources = tuple(dict.fromkeys(source for source, _ in changes))
+            gains[told] = Gain(method.name, ours, mean(each for _, each in changes), sources)
     return [*gains.values()]
 
 

@@ -159,13 +159,15 @@ def _harmonic(base: Estimate, new: Estimate) -> Estimate:
     """The harmonic mean of two estimates; where both move together, no interval is wider."""
     mean, total = harmonic_mean(base.mean, new.mean), base.mean + new.mean
     seeds = tuple(sorted({*base.seeds} & {*new.seeds}))
+    if total <= 0:
+        return Estimate(mean, None, None, None, seeds)
     ends = [
         mean
         + 2 * (new.mean**2 * (of_base - base.mean) + base.mean**2 * (of_new - new.mean)) / total**2
         for of_base, of_new in ((base.low, new.low), (base.high, new.high))
         if of_base is not None and of_new is not None
     ]
-    if len(ends) < 2 or total <= 0:
+    if len(ends) < 2:
         return Estimate(mean, None, None, None, seeds)
     return Estimate(mean, None, ends[0], ends[1], seeds, base.interval)
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from shiftbench.data.tasks.definition import beside as beside_the_task
 from shiftbench.data.tasks.definition import whole_set
 from shiftbench.leaderboard.golden import WHOLE_SETS
 from shiftbench.leaderboard.published.cells import joined, without
@@ -126,7 +127,7 @@ def compare(
     found: dict[tuple[Any, ...], Comparison] = {}
     for ranking, method, key in points:
         for name, estimate in method.scores.with_mean().items():
-            if name in _VALIDATION or name != whole_set(name):
+            if name in _VALIDATION or name != whole_set(name) or beside_the_task(name):
                 continue
             rows = index.find(ranking, name, key)
             selected = (_setting(ranking), method.label, key.variant) in chosen

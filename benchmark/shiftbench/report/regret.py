@@ -150,7 +150,7 @@ def rules(ranking: Ranking, variants: Sequence[Variant], recommended: str | None
         recommended: name of the recommended method; ``None`` without one.
     """
     pool = pool_of(variants)
-    if len(pool) < 2 or ranking.scale != ACCURACY:
+    if len(pool) < 2 or not ranking.scale == ranking.scale_on(ID_VAL) == ACCURACY:
         return []
     oracle, by_id_val = max(pool, key=lambda choice: choice.mean_ood.mean), _by_id_val(pool)
     of_all = _means(pool)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shiftbench.core.files import written_atomically
 from shiftbench.data.tasks.definition import ID_TEST
+from shiftbench.report.corruptions import shown_shifts
 from shiftbench.report.model import ImportedRun, RankingReport, Report
 from shiftbench.report.ranking import RankedMethod, Ranking
 from shiftbench.report.scale import NONE
@@ -135,7 +136,7 @@ def _latex_table(of_ranking: RankingReport, label: str) -> str:
     ranking = of_ranking.ranking
     several = len(ranking.shifts) > 1
     sets = [s for s in (ID_TEST,) if s in ranking.metrics]
-    sets += [*ranking.shifts, MEAN] if several else [MEAN] * len(ranking.shifts)
+    sets += [*shown_shifts(ranking), MEAN] if several else [MEAN] * len(ranking.shifts)
     heads = [short(s) if several or s != MEAN else short(ranking.shifts[0]) for s in sets]
     header = ["", "method", *heads, "tied", "cost"]
     best = {s: _best(ranking, s) for s in sets}

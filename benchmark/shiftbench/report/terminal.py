@@ -124,7 +124,7 @@ def print_ranking(console: Console, of_ranking: RankingReport) -> None:
         console.print(f"[dim]{escape(CALIBRATION)}[/dim]")
     if others:
         tasks = ", ".join(of_ranking.forgetting.tasks)
-        console.print(f"[dim]{OTHERS}: mean accuracy on {escape(tasks)} against zero-shot's.[/dim]")
+        console.print(f"[dim]{OTHERS}: mean score on {escape(tasks)} against zero-shot's.[/dim]")
     if letters:
         console.print(f"[dim]{escape(of_ranking.ties.note)}[/dim]")
     console.print(f"[dim]{escape(metrics_of(ranking))}[/dim]\n")

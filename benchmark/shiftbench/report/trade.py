@@ -36,7 +36,9 @@ def trade_of(ranking: Ranking) -> str | None:
         for method in ranking.methods
         if _ranks(method) and method.scores.mean_ood is not None
     ]
-    return None if ranking.scale is None else trade(scored, reference, ranking.scale)
+    if ranking.scale is None or ranking.scale_on(ID_TEST) != ranking.scale:
+        return None
+    return trade(scored, reference, ranking.scale)
 
 
 def trade_over_tasks(ranking: OverallRanking, reference: str | None) -> str | None:

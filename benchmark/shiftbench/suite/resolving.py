@@ -227,6 +227,8 @@ def _merged(entry: Node, suite: Resources, own: Mapping[str, Any]) -> Resources:
             "a fraction where several share one",
             ("resources", "gpus_per_worker"),
         )
+    if "min_workers" not in own and (suite.min_workers or 0) > own.get("workers", suite.workers):
+        own = {**own, "min_workers": None}
     try:
         return Resources.model_validate({**suite.model_dump(), **own})
     except ValidationError as error:

@@ -60,10 +60,11 @@ def multipliers(probabilities: Tensor, labels: Tensor) -> Tensor:
     """
     import torch
 
-    own = probabilities.gather(1, labels[:, None])[:, 0]
     n = probabilities.shape[1]
-    counts = torch.bincount(labels, minlength=n)
-    return own.new_zeros(n).index_add(0, labels, own) / counts.clamp(min=1)
+    # On a GPU the order of such a sum is not the same each time.
+    own, of = probabilities.gather(1, labels[:, None])[:, 0].cpu(), labels.cpu()
+    sums = own.new_zeros(n).index_add(0, of, own)
+    return (sums / torch.bincount(of, minlength=n).clamp(min=1)).to(probabilities.device)
 
 
 class Clap(TrainedMethod[ClapConfig]):

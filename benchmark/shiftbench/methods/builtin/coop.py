@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from shiftbench.methods.base import Batch, Context, Weights
     from shiftbench.models.classifier import ImageClassifier
 
+TEXTS = 256  # encoded at a time, however few images are
 SPREAD = 0.02
 """Standard deviation of context vectors that start at random."""
 
@@ -111,7 +112,9 @@ class Coop(TrainedMethod[CoopConfig]):
 
         with torch.no_grad():
             features = model.features(batch.inputs)
-        texts = model.encode_text(self._tokens)
+        # A context for each class is made for all classes at once.
+        most = len(self._tokens) if self.config.by_class else max(TEXTS, model.chunk or 0)
+        texts = model.encode_text(self._tokens, most)
         with torch.autocast(features.device.type, enabled=False):
             logits = model.temperature * features @ texts.T
             smoothing = self.config.label_smoothing

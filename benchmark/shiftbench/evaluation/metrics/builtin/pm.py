@@ -55,8 +55,8 @@ class FramesWithin(SumMetric):
         return right
 
     def exact_interval(self, examples: Examples) -> tuple[float, float, str] | None:
-        """Clopper–Pearson over anchors, unless they are in clusters."""
-        if examples.clusters is not None:
+        """Clopper–Pearson over anchors, unless clusters hold several of them."""
+        if self._share_clusters(examples):
             return None
         right = self._anchors(examples)
         if not len(right):
@@ -65,13 +65,22 @@ class FramesWithin(SumMetric):
         return float(low), float(high), f"Clopper-Pearson over {len(right)} anchors"
 
     def pair_test(self, first: Examples, second: Examples) -> tuple[float, str] | None:
-        """McNemar's test over anchors, unless they are in clusters."""
-        if first.clusters is not None:
+        """McNemar's test over anchors, unless clusters hold several of them."""
+        if self._share_clusters(first):
             return None
         ours, theirs = self._anchors(first), self._anchors(second)
         b, c = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
         kind = "exact" if b + c <= EXACT_UP_TO else "mid-p"
         return float(mcnemar(b, c)), f"McNemar over anchors, {kind}"
+
+    def _share_clusters(self, examples: Examples) -> bool:
+        """True if clusters are anything but the anchors by other names, such as their videos."""
+        if examples.clusters is None:
+            return False
+        of = (examples.metadata[ANCHOR].astype(str), examples.clusters)
+        codes = [np.unique(each, return_inverse=True)[1] for each in of]
+        pairs = np.unique(np.stack(codes), axis=1).shape[1]
+        return any(pairs != each.max(initial=-1) + 1 for each in codes)
 
     def _near(self, examples: Examples) -> npt.NDArray[np.bool_]:
         """(n,) which frames are within k of their anchor."""
