@@ -252,7 +252,10 @@ def main() -> None:
         for seed in range(asked.first, asked.first + asked.rounds):
             events = random.Random(seed).sample(EVENTS, len(EVENTS))  # noqa: S311
             found = _round(suite, place / f"round-{seed}", cache, events)
-            different += sum(found.get(k) != undisturbed.get(k) for k in found | undisturbed)
+            for name in sorted(found | undisturbed):
+                if found.get(name) != undisturbed.get(name):
+                    different += 1
+                    print(f"  {name}: {undisturbed.get(name)} became {found.get(name)}")
         print(f"{different} differences in {asked.rounds} rounds")
     sys.exit(different > 0)
 
