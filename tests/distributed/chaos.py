@@ -21,14 +21,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow.parquet as pq
 from ray.cluster_utils import Cluster as Nodes
+from safetensors.torch import load_file
 from shiftbench.leaderboard.store import read
+from shiftbench.models.digest import weights_digest
 
 SUITE = """
 data: miniature
@@ -214,7 +215,7 @@ def outcome(results: Path) -> dict[str, Any]:
         assert name not in found, f"{name} is there twice"
         found[name] = [row[kind] for kind in ("status", "value", "low", "high", "n", "error")]
     for file in sorted(results.glob("runs/*/*.safetensors")):
-        found[f"weights {file.parent.name} {file.name}"] = sha256(file.read_bytes()).hexdigest()
+        found[f"weights {file.parent.name} {file.name}"] = weights_digest(load_file(file))
     for file in results.glob("searches/*/trials.parquet"):
         for trial in pq.read_table(file).to_pylist():
             if trial["state"] != "died":
