@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from shiftbench.leaderboard.runfolder import RunFolder
     from shiftbench.methods.base import Weights
     from shiftbench.methods.config import MethodConfig
+    from shiftbench.suite.file import Resources
     from shiftbench.suite.plan import Run
 
 
@@ -132,6 +133,30 @@ class _Best:
         return cls(**load(file)[1]) if file.exists() else None
 
 
+class _Selection:
+    """Keeps the weights of the epoch with the best score on ID validation, in the run's folder."""
+
+    def __init__(self, workspace: Workspace, run: Run) -> None:
+        self._workspace, self._run = workspace, run
+        self._file = workspace.folder(run).best
+        self.best = _Best.read(self._file)
+
+    def score(self, step: int, weights: Weights) -> float:
+        """Score the weights of an epoch that ends with a step, and keep them if none are better."""
+        headline, _ = id_val(self._workspace, self._run)
+        plain = self._workspace.plain(self._run, weights)
+        value = id_val_value(self._workspace, self._run, plain)
+        self._workspace.setup.check_held(self._run.id)
+        if self.best is None or headline.better(value, self.best.score):
+            self.best = _Best(value, step)
+            save(self._file, plain, asdict(self.best))
+        return value
+
+    def weights(self) -> Weights:
+        """Those that are kept."""
+        return load(self._file)[0]
+
+
 def _train(
     workspace: Workspace,
     run: Run,
@@ -158,28 +183,20 @@ def _train(
     tell(0)
     fresh = partial(fresh_model, workspace, run)
     model = prepared(workspace, run, method, schedule, memory, fresh, place)
-    best = _Best.read(folder.best)
-    chosen = method.training.checkpoint == "id-val"
-    if chosen and place.rank == 0:
+    selection = _Selection(workspace, run) if method.training.checkpoint == "id-val" else None
+    if selection is not None and place.rank == 0:
         scoring_slot(workspace, run)  # takes its room before the trainer finds out what is left
 
-    def validate(step: int, weights: Weights) -> None:
-        nonlocal best
-        if place.rank > 0:
-            return
-        headline, _ = id_val(workspace, run)
-        plain = workspace.plain(run, weights)
-        value = id_val_value(workspace, run, plain)
-        workspace.setup.check_held(run.id)
-        trainer.done.note(ID_VAL, value)
-        if best is None or headline.better(value, best.score):
-            best = _Best(value, step)
-            save(folder.best, plain, asdict(best))
-
     def on_epoch(step: int) -> None:
-        if chosen:
-            weights = trainer.weights()
-            all_agree(partial(validate, step, weights), place.size, workspace.device)
+        if selection is None:
+            return
+        weights = trainer.weights()
+
+        def validate() -> None:
+            if place.rank == 0:
+                trainer.done.note(ID_VAL, selection.score(step, weights))
+
+        all_agree(validate, place.size, workspace.device)
 
     def check_held() -> None:
         if place.rank == 0:
@@ -219,18 +236,25 @@ def _train(
     with keeper.shown(loggers, logged(workspace.setup, run, len(trainer.done.losses))):
         trained = trainer.run()
     details = method.details(model) | memory.details() | ({"compiled": True} if compiled else {})
-    if trainer.unused:
-        details["not_in_the_loss"] = list(trainer.unused)
-    if place.size > 1 and resources.sharding != "ddp":
-        details["sharding"] = resources.sharding
-    if place.size < resources.workers:
-        details["workers_asked"] = resources.workers
+    details |= _circumstances(trainer, place, resources)
     weights = trainer.weights()
     if place.rank > 0:
         return {}, trained, schedule.steps, details
-    if chosen and best is not None:
-        return load(folder.best)[0], trained, best.step, details
+    if selection is not None and selection.best is not None:
+        return selection.weights(), trained, selection.best.step, details
     return workspace.plain(run, weights), trained, schedule.steps, details
+
+
+def _circumstances(trainer: Trainer, place: WorkerPlace, resources: Resources) -> dict[str, Any]:
+    """For the row, what of a training's workers and parameters was not as a reader would expect."""
+    found: dict[str, Any] = {}
+    if trainer.unused:
+        found["not_in_the_loss"] = list(trainer.unused)
+    if place.size > 1 and resources.sharding != "ddp":
+        found["sharding"] = resources.sharding
+    if place.size < resources.workers:
+        found["workers_asked"] = resources.workers
+    return found
 
 
 def _files(run: Run) -> dict[str, Any]:

@@ -5,26 +5,15 @@ from __future__ import annotations
 import altair as alt
 
 from shiftbench.data.tasks.definition import ID_TEST
-from shiftbench.report.html.charts.encodings import (
-    PERCENT,
-    fade,
-    fill,
-    heading,
-    number_axis,
-    number_format,
-    score_scale,
-    shape,
-    stroke,
-)
+from shiftbench.report.html.charts.encodings import PERCENT, number_axis, score_scale
 from shiftbench.report.html.charts.figure import Chart, Figure, Records, Undrawn
+from shiftbench.report.html.charts.panels import panel, points
 from shiftbench.report.html.charts.records import RankingRecords, rounded
 from shiftbench.report.measures import ECE, HEADINGS
 from shiftbench.report.ranking import ORACLE
 from shiftbench.report.scale import ACCURACY
 from shiftbench.report.scores import MEAN
-from shiftbench.report.words import set_metric, title_of
-
-SIDE = (430, 320)  # pixels of a panel
+from shiftbench.report.words import title_of
 
 
 def calibration_chart(records: RankingRecords) -> Figure | Undrawn:
@@ -76,39 +65,19 @@ def _records(records: RankingRecords) -> Records:
 
 
 def _panel(set_name: str, records: RankingRecords, drawn: Records) -> Chart:
-    ranking, names, styles = records.ranking, records.names, records.styles
-    of_scores = ranking.scale_on(set_name)
     ece = HEADINGS[ECE]
-    of_set = [record for record in drawn if record["set"] == set_name]
     # One axis of errors, so that both panels can be compared.
-    y_scale = score_scale([{"value": record[ece]} for record in drawn], ACCURACY)
-    chart: Chart = (
-        alt.Chart(alt.NamedData(f"{records.key}-calibration"))
-        .transform_filter(alt.datum.set == set_name)
-        .mark_point(size=60, clip=True)
-        .encode(
-            x=alt.X(
-                "value:Q",
-                scale=score_scale(of_set, of_scores),
-                axis=number_axis(of_scores),
-                title=set_metric(ranking, set_name) if set_name != MEAN else MEAN,
-            ),
-            y=alt.Y(f"{ece}:Q", scale=y_scale, axis=number_axis(ACCURACY), title=ece),
-            stroke=stroke(names, styles),
-            fill=fill(names, styles),
-            shape=shape(names, styles),
-            opacity=fade(),
-            tooltip=[
-                alt.Tooltip("method:N"),
-                alt.Tooltip("value:Q", format=number_format(of_scores), title=set_name),
-                alt.Tooltip(f"{ece}:Q", format=PERCENT),
-                *(
-                    alt.Tooltip(f"{text}:Q", format=".3f")
-                    for text in HEADINGS.values()
-                    if text != ece
-                ),
-            ],
-        )
-        .properties(width=SIDE[0], height=SIDE[1], title=heading(set_name))
+    scale = score_scale([{"value": record[ece]} for record in drawn], ACCURACY)
+    others = (text for text in HEADINGS.values() if text != ece)
+    marks = points(
+        f"{records.key}-calibration",
+        set_name,
+        records,
+        drawn,
+        alt.Y(f"{ece}:Q", scale=scale, axis=number_axis(ACCURACY), title=ece),
+        [
+            alt.Tooltip(f"{ece}:Q", format=PERCENT),
+            *(alt.Tooltip(f"{text}:Q", format=".3f") for text in others),
+        ],
     )
-    return chart
+    return panel(marks, set_name)

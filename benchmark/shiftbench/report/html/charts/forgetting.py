@@ -5,25 +5,14 @@ from __future__ import annotations
 import altair as alt
 
 from shiftbench.data.tasks.definition import ID_TEST
-from shiftbench.report.html.charts.encodings import (
-    PERCENT,
-    fade,
-    fill,
-    heading,
-    number_axis,
-    number_format,
-    score_scale,
-    shape,
-    stroke,
-)
+from shiftbench.report.html.charts.encodings import PERCENT, number_axis, score_scale
 from shiftbench.report.html.charts.figure import NEUTRAL, Chart, Figure, Records
+from shiftbench.report.html.charts.panels import panel, points
 from shiftbench.report.html.charts.records import RankingRecords, rounded
 from shiftbench.report.ranking import ORACLE
 from shiftbench.report.scale import ACCURACY
 from shiftbench.report.scores import MEAN
-from shiftbench.report.words import set_metric, title_of
-
-SIDE = (430, 320)  # pixels of a panel
+from shiftbench.report.words import title_of
 
 
 def forgetting_chart(records: RankingRecords) -> Figure:
@@ -45,7 +34,7 @@ def forgetting_chart(records: RankingRecords) -> Figure:
         name=f"{records.key}-forgetting",
         title=title,
         text=(
-            f"Mean accuracy on the test sets of {', '.join(found.tasks)} against the headline "
+            f"Mean score on the test sets of {', '.join(found.tasks)} against the headline "
             "score, mean over seeds: up is remembered, right is learnt. Dashed: zero-shot."
         ),
         chart=alt.concat(
@@ -78,9 +67,6 @@ def _records(records: RankingRecords) -> Records:
 
 
 def _panel(set_name: str, records: RankingRecords, drawn: Records, key: str) -> Chart:
-    ranking, names, styles = records.ranking, records.names, records.styles
-    of_scores = ranking.scale_on(set_name)
-    of_set = [record for record in drawn if record["set"] == set_name]
     scale = score_scale([{"value": record["others"]} for record in drawn], ACCURACY)
     y = alt.Y("others:Q", scale=scale, axis=number_axis(ACCURACY), title="mean over other tasks")
     line = (
@@ -88,32 +74,10 @@ def _panel(set_name: str, records: RankingRecords, drawn: Records, key: str) -> 
         .mark_rule(color=NEUTRAL, strokeDash=[4, 3])
         .encode(y=y)
     )
-    marks = (
-        alt.Chart(alt.NamedData(key))
-        .transform_filter(alt.datum.set == set_name)
-        .mark_point(size=60, clip=True)
-        .encode(
-            x=alt.X(
-                "value:Q",
-                scale=score_scale(of_set, of_scores),
-                axis=number_axis(of_scores),
-                title=set_metric(ranking, set_name) if set_name != MEAN else MEAN,
-            ),
-            y=y,
-            stroke=stroke(names, styles),
-            fill=fill(names, styles),
-            shape=shape(names, styles),
-            opacity=fade(),
-            tooltip=[
-                alt.Tooltip("method:N"),
-                alt.Tooltip("value:Q", format=number_format(of_scores), title=set_name),
-                alt.Tooltip("others:Q", format=PERCENT, title="mean over other tasks"),
-                alt.Tooltip("each:N", title="of each"),
-                alt.Tooltip("by:N", title="classes named by"),
-            ],
-        )
-    )
-    chart: Chart = alt.layer(line, marks).properties(
-        width=SIDE[0], height=SIDE[1], title=heading(set_name)
-    )
-    return chart
+    told = [
+        alt.Tooltip("others:Q", format=PERCENT, title="mean over other tasks"),
+        alt.Tooltip("each:N", title="of each"),
+        alt.Tooltip("by:N", title="classes named by"),
+    ]
+    marks = points(key, set_name, records, drawn, y, told)
+    return panel(alt.layer(line, marks), set_name)
