@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.locations import is_remote
-from shiftbench.core.mirror import address, opened, refresh, shown
+from shiftbench.core.mirror import address, opened, shown
 from shiftbench.core.words import nearest
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.merging import Folders, Merged, merge, names_of
@@ -302,9 +302,13 @@ class Leaderboard:
         return load(self.folder, _run_id(self.merged(), run), variant)
 
     def _read(self, results: Path, compact: bool) -> pa.Table:
-        """The rows of one of the results."""
+        """The rows of one of the results.
+
+        Raises:
+            InputError: they cannot be read, or their store does not answer.
+        """
         labels = None
-        refresh(store.folder(results))
+        opened(store.folder(results))
         if self.plan is not None:
             labels = {run_id: run.labels for run_id, run in self.plan.runs.items()}
         table = store.relabel(store.read(results, labels), labels)

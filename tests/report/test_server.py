@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import shiftbench
 from shiftbench.cli import main, serve
-from shiftbench.core.errors import InputError
+from shiftbench.core import mirror, remote
+from shiftbench.core.errors import InputError, StorageError
 from shiftbench.leaderboard import store
 from shiftbench.report.live import SHARE, LivePage, Seen
 from shiftbench.report.server import ReportServer, is_own_host
@@ -232,6 +234,43 @@ def test_the_report_is_served_and_follows_the_rows(tmp_path: Path) -> None:
     store.write_run(a, "r3", run("r3", values, label="my-gamma", shifts=("imagenet-r",)))
     (fresh,) = serve.pages_of([str(a)]).values()
     assert fresh.page().version != page.version
+
+
+def test_while_a_store_is_away_the_page_stays_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(*arguments: object, **options: object) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setenv("SHIFTBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(remote, "PAUSES_S", ())
+    url = f"file://{tmp_path / 'store'}"
+    store.write_run(mirror.opened(url), "r1", run("r1", {"id-test": 0.7}))
+    monkeypatch.setattr("shiftbench.report.live.LOOK_EVERY_S", 0.0)
+    pages = serve.pages_of([url])
+    board = shiftbench.Leaderboard(url)
+    with served(dict(pages)) as server, monkeypatch.context() as patch:
+        patch.setattr("fsspec.implementations.local.LocalFileSystem.find", away)
+        answer, body = ask(server, "/")  # which never was made
+        assert (answer.status, body.count(b"\n")) == (503, 1) and b"no route to host" in body
+        assert "no route to host" in json.loads(ask(server, "/state")[1])["problem"]
+        with pytest.raises(InputError, match=r"^file://.*no route to host"):
+            board.rows()
+        patch.undo()
+        assert ask(server, "/")[0].status == 200
+        patch.setattr("fsspec.implementations.local.LocalFileSystem.find", away)
+        assert ask(server, "/")[0].status == 200
+        assert "no route to host" in json.loads(ask(server, "/state")[1])["problem"]
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_file_that_a_store_does_not_give_is_told_as_rows_that_cannot_be_read_are() -> None:
+    def make(version: str) -> str:
+        raise StorageError("s3://bucket/runs/a1/predictions.parquet: cannot be read")
+
+    with served({"": LivePage("one", lambda: Seen("v1", 1), make)}) as server:
+        answer, body = ask(server, "/")
+        assert answer.status == 503 and b"predictions.parquet: cannot be read" in body
 
 
 def test_ctrl_c_ends_the_command_with_the_usual_code(

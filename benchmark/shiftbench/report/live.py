@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, StorageError
 
 _log = logging.getLogger(__name__)
 
@@ -58,9 +58,10 @@ class LivePage:
 
     Args:
         title: for people.
-        look: takes a quick look at the results; raises ``InputError`` where that cannot be.
+        look: takes a quick look at the results; raises ``InputError`` where that cannot be, and
+            ``StorageError`` while their store does not answer.
         make: makes the page of what is there now, as HTML, given the version that was seen; raises
-            ``InputError`` where rows cannot be read.
+            as ``look`` does, where rows cannot be read.
         clock: seconds.
     """
 
@@ -86,7 +87,7 @@ class LivePage:
         """The page as it is; the first time it is made here.
 
         Raises:
-            InputError: the rows cannot be read, and never could.
+            InputError, StorageError: the rows cannot be read, and never could.
         """
         self.refresh()
         with self._lock:
@@ -128,7 +129,7 @@ class LivePage:
             self._looked = now
         try:
             seen, problem = self._look(), None
-        except InputError as error:
+        except (InputError, StorageError) as error:
             seen, problem = None, str(error)
         with self._lock:
             self._seen, self._unseen = seen or self._seen, problem
@@ -137,7 +138,7 @@ class LivePage:
     def _again(self, version: str) -> None:
         try:
             self._made(version)
-        except InputError as error:
+        except (InputError, StorageError) as error:
             _log.info("%s: the page stays as it was: %s", self.title, error)
         finally:
             self._making.release()
@@ -146,13 +147,13 @@ class LivePage:
         """Make the page; whoever calls holds ``_making``.
 
         Raises:
-            InputError: the rows cannot be read.
+            InputError, StorageError: the rows cannot be read.
         """
         began = self._clock()
         page, problem = None, None
         try:
             page = Page(version, self._make(version).encode())
-        except InputError as error:
+        except (InputError, StorageError) as error:
             problem = str(error)
             raise
         finally:

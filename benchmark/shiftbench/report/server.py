@@ -17,7 +17,7 @@ from socketserver import TCPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, StorageError
 from shiftbench.report.html.assets import static
 from shiftbench.report.html.templating import environment
 
@@ -151,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_page(self, live: LivePage) -> None:
         try:
             page = live.page()
-        except InputError as error:
+        except (InputError, StorageError) as error:
             text = f"the rows cannot be read: {error}\n".encode()
             self._send(HTTPStatus.SERVICE_UNAVAILABLE, TEXT, text)
             return
