@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import (
+    NodeDiedError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
+from shiftbench.core.errors import InputError
 from shiftbench.core.mirror import local
 from shiftbench.distributed import nodes
-from shiftbench.distributed.nodes import Sight, look, sight
+from shiftbench.distributed.nodes import Nodes, Sight, look, sight
+from shiftbench.execution.group_rules import bundle
 from shiftbench.execution.remarks import Remarks
 from shiftbench.execution.setup import Setup
 from shiftbench.suite.file import Resources
@@ -66,3 +77,73 @@ def test_results_in_a_store_are_found_on_a_machine_with_another_cache(
     (tmp_path / "store" / ".probe").unlink()
     monkeypatch.setenv("SHIFTBENCH_CACHE", str(tmp_path / "third"))
     assert "another results folder file://" in look(expected)[0]
+
+
+class Cluster:
+    """Stands for ray: this machine and another node, which is said to be alive, and its answers."""
+
+    def __init__(self, *answers: RayError | list[str]) -> None:
+        self.answers = [*answers]
+        self.wait = lambda refs, **options: (refs, [])
+        self.get_runtime_context = lambda: SimpleNamespace(get_node_id=lambda: "driver")
+
+    def nodes(self) -> list[dict[str, object]]:
+        named = {"NodeManagerHostname": "gpu1", "NodeManagerAddress": "10.0.0.2"}
+        return [
+            {"NodeID": of, "Alive": True, "Resources": bundle(Resources()), **named}
+            for of in ("driver", "ab" * 28)
+        ]
+
+    def remote(self, **options: object) -> Callable[[object], object]:
+        return lambda function: SimpleNamespace(remote=lambda *arguments: object())
+
+    def get(self, answer: object) -> list[str]:
+        given = self.answers.pop(0)
+        if isinstance(given, RayError):
+            raise given
+        return given
+
+
+@pytest.fixture
+def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cluster], Nodes]:
+    def on(cluster: Cluster) -> Nodes:
+        monkeypatch.setattr(nodes, "ray", cluster)
+        monkeypatch.setattr(nodes, "_LOOK_EVERY_S", 0.0)
+        return Nodes(Setup("s", {}, tmp_path, "miniature", Resources(), Remarks()))
+
+    return on
+
+
+@pytest.mark.parametrize("killed", [OutOfMemoryError("killed"), NodeDiedError("gone")])
+def test_a_node_that_was_cut_off_as_it_looked_is_asked_again(
+    checked: Callable[[Cluster], Nodes], killed: RayError, tmp_path: Path
+) -> None:
+    cluster = Cluster(killed, ["sees another data folder"])
+    with checked(cluster) as these:
+        these.check()
+        assert len(cluster.answers) == 1
+        with pytest.raises(InputError, match=r"node gpu1 \(10\.0\.0\.2\): sees another data"):
+            these.check()
+        these.check()  # it is known by now
+        assert [*tmp_path.iterdir()] != []
+    assert [*tmp_path.iterdir()] == []
+    with checked(Cluster(killed)) as these:
+        these.check()
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RayTaskError("look", "ImportError: shiftbench", ImportError("shiftbench")),
+        RuntimeEnvSetupError("no space"),
+    ],
+)
+def test_what_the_look_itself_raised_is_a_fault(
+    checked: Callable[[Cluster], Nodes], error: RayError
+) -> None:
+    with (
+        checked(Cluster(error)) as these,
+        pytest.raises(InputError, match=r"gpu1 .*cannot run shiftbench"),
+    ):
+        these.check()

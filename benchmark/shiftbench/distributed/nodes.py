@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from shiftbench.core.errors import InputError, StorageError, last_line
@@ -117,6 +117,7 @@ class Nodes:
         self._setup = setup
         self._token = setup.results / f".probe-{uuid.uuid4().hex}"
         self._known = {ray.get_runtime_context().get_node_id()}
+        self._written = False  # the file of that name
         self._next = 0.0
         self._asked: dict[Any, Mapping[str, Any]] = {}  # nodes by their answers to come
 
@@ -124,7 +125,7 @@ class Nodes:
         return self
 
     def __exit__(self, *ended: object) -> None:
-        if len(self._known) > 1:
+        if self._written:
             remove(self._token)
 
     def check(self, wait_s: float = 0.0) -> None:
@@ -146,7 +147,7 @@ class Nodes:
         if not self._asked:
             return
         heard, silent = ray.wait([*self._asked], num_returns=len(self._asked), timeout=wait_s)
-        faults = [line for answer in heard for line in _faults(self._asked.pop(answer), answer)]
+        faults = [line for answer in heard for line in self._heard(answer)]
         if wait_s:
             faults += [
                 f"{_name(self._asked[of])}: has not answered for {wait_s:g} s" for of in silent
@@ -155,7 +156,8 @@ class Nodes:
             raise InputError(*faults)
 
     def _ask(self, node: Mapping[str, Any]) -> None:
-        if len(self._known) == 1:
+        if not self._written:
+            self._written = True
             with written_atomically(self._token) as temporary:
                 temporary.touch()
         self._known.add(node["NodeID"])
@@ -164,14 +166,19 @@ class Nodes:
         answer = ray.remote(**options)(look).remote(sight(self._setup, self._token.name))
         self._asked[answer] = node
 
+    def _heard(self, answer: Any) -> Iterator[str]:
+        """What a node does not see.
 
-def _faults(node: Mapping[str, Any], answer: Any) -> Iterator[str]:
-    """What a node does not see; nothing if it has just gone, which is dealt with elsewhere."""
-    try:
-        yield from (f"{_name(node)}: {fault}" for fault in ray.get(answer))
-    except RayError as error:
-        if any(of["Alive"] for of in ray.nodes() if of["NodeID"] == node["NodeID"]):
+        Where the look itself was cut off, since its process was killed or the node died, which the
+        cluster may notice later, the node is asked again if it is still there the next time.
+        """
+        node = self._asked.pop(answer)
+        try:
+            yield from (f"{_name(node)}: {fault}" for fault in ray.get(answer))
+        except (RayTaskError, RuntimeEnvSetupError) as error:
             yield f"{_name(node)}: cannot run shiftbench ({last_line(error)})"
+        except RayError:
+            self._known.remove(node["NodeID"])
 
 
 def _name(node: Mapping[str, Any]) -> str:
