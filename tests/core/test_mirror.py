@@ -266,6 +266,18 @@ def test_the_copies_that_were_not_used_for_longest_go(
         copies.evict(folder)
 
 
+def test_what_a_killed_process_left_of_a_download_goes_after_a_day(machine: Machine) -> None:
+    folder = machine("first") / "runs" / "a1"
+    folder.mkdir(parents=True)
+    old = (".weights.safetensors.0123abcd.tmp", ".w.0123abcd-7-0123abcd.tmp", "0123abcd.tmp")
+    for name in (*old, ".weights.safetensors.4567cdef.tmp"):
+        (folder / name).write_text("half")
+    for name in old:
+        os.utime(folder / name, (time.time() - 25 * 3600,) * 2)
+    copies.evict(folder.parents[1])
+    assert names(folder) == sorted([".weights.safetensors.4567cdef.tmp", *old[1:]])
+
+
 def test_a_file_that_grows_is_seen_as_it_was_published(machine: Machine) -> None:
     name = "searches/s/journal.log"
     first = machine("first") / name

@@ -25,6 +25,8 @@ _ROWS = ("/leaderboard/", "/leaderboard.parquet")
 _TEXTS = (".json", ".yaml", ".txt", ".md")
 _LEASES = "/leases/"  # are asked for where they are
 _IN_USE_S = 300.0
+_ABANDONED_S = 24 * 3600.0
+_DOWNLOADS = ".*." + "[0-9a-f]" * 8 + ".tmp"  # as ``_copy`` names them
 
 
 def comes_along(name: str) -> bool:
@@ -113,13 +115,18 @@ def _limit() -> int:
 def evict(folder: Path, limit: int | None = None) -> None:
     """Delete the copies of large files that were not opened for the longest, down to a limit.
 
-    Those of the last minutes stay, since somebody may be about to open them.
+    Those of the last minutes stay, since somebody may be about to open them. What processes left of
+    downloads because they were killed goes after a day.
 
     Args:
         folder: of all copies.
         limit: bytes; by default ``SHIFTBENCH_RESULTS_CACHE_BYTES``.
     """
     limit = _limit() if limit is None else limit
+    for path in folder.rglob(_DOWNLOADS):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                path.unlink()
     large = []
     for path in copies(folder):
         if not comes_along(path.relative_to(folder).as_posix()):
