@@ -8,17 +8,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, Event, Thread
 
 import pytest
+from shiftbench.core import mirror
+from shiftbench.core.errors import InputError
+from shiftbench.core.remote import Remote
+from shiftbench.leaderboard import housekeeping
 from shiftbench.leaderboard.leases import (
     FOLDER,
     Folder,
     Lease,
     Leases,
-    files_of,
+    files,
     held_now,
     holds,
-    keys,
 )
 
 
@@ -143,6 +147,149 @@ def test_a_holder_shows_signs_by_itself_and_is_quiet_afterwards(tmp_path: Path) 
     assert says(tmp_path, 1).ended == "released"
 
 
+class Slow(Folder):
+    """A storage whose renewals wait for what a test says."""
+
+    def wait(self, name: str) -> None:
+        raise NotImplementedError
+
+    def touch(self, name: str, text: str) -> None:
+        self.wait(name)
+        self.write(name, text)  # as in an object store
+
+
+def test_several_leases_are_renewed_at_once(tmp_path: Path) -> None:
+    together, renewed, known = Barrier(8, timeout=20), Event(), set[str]()
+
+    class Meeting(Slow):
+        def wait(self, name: str) -> None:
+            if name not in known:
+                known.add(name)
+                together.wait()
+                renewed.set()
+
+    with Leases(Meeting(tmp_path / FOLDER), lease_s=0.06) as holder:
+        for i in range(8):
+            holder.take(f"r{i}")
+        assert renewed.wait(20)
+
+
+def test_a_lease_that_cannot_be_renewed_holds_up_no_other(tmp_path: Path) -> None:
+    stuck, answered, again, counts = Event(), Event(), Event(), []
+
+    class Silent(Slow):
+        def wait(self, name: str) -> None:
+            if name == "a.1.json":
+                stuck.set()
+                assert answered.wait(20)
+            elif stuck.is_set():
+                counts.append(name)
+                if len(counts) > 3:
+                    again.set()
+
+    with Leases(Silent(tmp_path / FOLDER), lease_s=0.06) as holder:
+        try:
+            for key in ("a", "b"):
+                holder.take(key)
+            assert again.wait(20)
+            holder.end("b", "done")  # nor its end
+            assert says(tmp_path, 1, "b").ended == "done" and not answered.is_set()
+        finally:
+            answered.set()
+
+
+def test_a_renewal_that_takes_long_does_not_undo_the_end(tmp_path: Path) -> None:
+    begun, answered, renewed = Event(), Event(), Event()
+
+    class Late(Slow):
+        def wait(self, name: str) -> None:
+            begun.set()
+            assert answered.wait(20)
+
+        def touch(self, name: str, text: str) -> None:
+            super().touch(name, text)
+            renewed.set()
+
+    with Leases(Late(tmp_path / FOLDER), lease_s=0.06) as holder:
+        try:
+            holder.take("r")
+            assert begun.wait(20)
+            ending = Thread(target=holder.end, args=("r", "done"))
+            ending.start()
+            ending.join(0.05)
+        finally:
+            answered.set()
+        ending.join(20)
+        assert renewed.wait(20) and says(tmp_path, 1).ended == "done"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results in a folder that stands for an object store."""
+    monkeypatch.setenv("SHIFTBENCH_CACHE", str(tmp_path / "cache"))
+    return mirror.opened(f"file://{tmp_path / 'store'}")
+
+
+def test_what_a_renewal_asks_of_an_object_store(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    with monkeypatch.context() as patch, Leases.of(store, 600) as holder:
+        holder.take("r")
+        before = holder._storage.read("r.1.json")
+        for name in ("read", "write"):
+            real = getattr(Remote, name)
+
+            def counted(self: Remote, *arguments: object, real=real, name=name) -> object:
+                asked.append(name)
+                return real(self, *arguments)
+
+            patch.setattr(Remote, name, counted)
+        holder._renew("r", holder._held["r"])
+        assert asked == ["read", "read", "write"]
+        after = holder._storage.read("r.1.json")
+        assert before is not None and after is not None
+        assert before[0] == after[0] and before[1] != after[1]
+
+
+def test_leases_in_a_store_are_listed_once_and_named_as_they_can_be_deleted(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[str] = []
+    real = Remote.all
+
+    def counted(self: Remote, name: str = "") -> object:
+        listed.append(name)
+        return real(self, name)
+
+    with Leases.of(store, 600) as holder:
+        for key in ("a", "b", "c"):
+            holder.take(key)
+        with monkeypatch.context() as patch:
+            patch.setattr(Remote, "all", counted)
+            assert [*housekeeping._leases(store, ())] == [] and listed == [FOLDER]
+        with pytest.raises(InputError, match=r"delete file://.*/store/leases/b\.1\.json$"):
+            housekeeping.removal(store, ["b"])
+
+
+def test_leases_of_this_machine_are_of_all_its_processes_and_go_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHIFTBENCH_CACHE", str(tmp_path))
+    results = mirror.local("hf://buckets/ann/robust/results") / ".rerun-1"
+    of_worker = mirror.local(mirror.address(results))
+    with Leases.of(results) as holder:
+        holder.take("r")
+        assert holds(of_worker, "r", holder.token)
+        with pytest.raises(InputError) as refused:
+            housekeeping.removal(results, ["r"])
+        assert Path(str(refused.value).rpartition("delete ")[2]).is_file()
+    items = housekeeping.removal(results, ["r"])
+    assert [item.path.name for item in items] == ["r.1.json"]
+    housekeeping.delete(items)
+    assert not files(results) and not files(of_worker)
+
+
 def test_whoever_is_gone_from_this_machine_is_followed_at_once(tmp_path: Path) -> None:
     clock = Clock()
     holder = of(tmp_path)
@@ -191,16 +338,16 @@ def test_a_file_that_is_being_written_is_somebodys(tmp_path: Path) -> None:
 
 
 def test_one_look_tells_who_is_at_work(tmp_path: Path) -> None:
-    assert keys(tmp_path) == [] and held_now(tmp_path) == {}
+    assert files(tmp_path) == {} and held_now(tmp_path) == {}
     leases = of(tmp_path)
     for key in ("a", "search-b"):
         leases.take(key)
     leases.end("a", "done")
     (tmp_path / FOLDER / "notes.json").touch()  # not ours
-    assert keys(tmp_path) == ["a", "search-b"]
+    assert files(tmp_path).keys() == {"a", "search-b"}
     assert held_now(tmp_path).keys() == {"search-b"}
     leases.take("a")
-    assert [file.name for file in files_of(tmp_path, "a")] == ["a.2.json", "a.1.json"]
+    assert [file.name for file in files(tmp_path)["a"]] == ["a.2.json", "a.1.json"]
     assert held_now(tmp_path).keys() == {"a", "search-b"}
     folder, yesterday = Folder(tmp_path / FOLDER), time.time() - 25 * 3600
     folder.write("a.2.json", replace(says(tmp_path, 2, "a"), machine="elsewhere").text())

@@ -20,7 +20,7 @@ from shiftbench.core.errors import InputError
 from shiftbench.core.mirror import address, opened
 from shiftbench.execution.in_process import InProcess
 from shiftbench.execution.launch import launch
-from shiftbench.leaderboard.leases import Leases, files_of, held_now, holds, keys
+from shiftbench.leaderboard.leases import Leases, files, held_now, holds
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import failed
 from shiftbench.leaderboard.store import check_writable, compact, read, statuses, write_run
@@ -142,17 +142,17 @@ def test_one_of_two_machines_has_a_lease(bucket: str, elsewhere: Callable[[str],
             assert {*held_now(there)} == {"a1"}
             assert holds(there, "a1", ours.token)
             before = theirs._storage.read("a1.1.json")
-            ours._storage.touch("a1.1.json")
-            after = theirs._storage.read("a1.1.json")
             assert before is not None
+            ours._storage.touch("a1.1.json", before[0])
+            after = theirs._storage.read("a1.1.json")
             assert after is not None
             assert after[0] == before[0]
             assert after[1] != before[1]  # it can be seen that its holder is at work
             ours.end("a1", "failed", "it diverged")
             assert theirs.take("a1") is None
             assert not holds(there, "a1", ours.token)
-            assert [file.name for file in files_of(there, "a1")] == ["a1.2.json", "a1.1.json"]
-    assert keys(there) == ["a1"]
+            assert [file.name for file in files(there)["a1"]] == ["a1.2.json", "a1.1.json"]
+    assert [*files(there)] == ["a1"]
     assert not held_now(there)
 
 

@@ -55,10 +55,10 @@ def removal(results: Path, run_ids: Collection[str]) -> list[Item]:
     at_work = leases.held_now(results)
     for run_id in sorted(run_ids):
         if run_id in at_work:
-            file = leases.files_of(results, run_id)[0]
+            file = leases.files(results)[run_id][0]
             raise InputError(
                 f"run {run_id} is being done by {at_work[run_id].holder}; stop that first, or if "
-                f"that machine is gone, delete {file}"
+                f"that machine is gone, delete {shown(file)}"
             )
     for run in runs(store.read(results)):
         needs = [parent for parent in run.parents if parent.run_id in run_ids]
@@ -69,7 +69,8 @@ def removal(results: Path, run_ids: Collection[str]) -> list[Item]:
             )
     rows = (store.folder(results) / f"{run_id}.parquet" for run_id in run_ids)
     folders = (RunFolder.of(results, run_id).path for run_id in run_ids)
-    files = (path for run_id in run_ids for path in leases.files_of(results, run_id))
+    held = leases.files(results)
+    files = (path for run_id in run_ids for path in held.get(run_id, ()))
     # Rows go first: a run without them is done again, rows without a run would be wrong.
     return [
         *(_item(path, "rows of the run") for path in rows if path.exists()),
@@ -141,10 +142,9 @@ def _searches(
 
 
 def _leases(results: Path, at_work: Collection[str]) -> Iterator[Item]:
-    """Leases of what nobody is at."""
-    for key in leases.keys(results):
-        files = leases.files_of(results, key)
-        if key not in at_work and files and _age(files[0]) > UNTOUCHED_S:
+    """Leases of what nobody is at; of those that are objects, whose age is not here, none."""
+    for key, files in leases.files(results).items():
+        if key not in at_work and _age(files[0]) > UNTOUCHED_S:
             yield from (_item(file, "a lease of what was done long ago") for file in files)
 
 

@@ -23,17 +23,18 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event, Lock, Thread
-from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
+from urllib.parse import quote
 
 from shiftbench.core.files import written_atomically
 from shiftbench.core.liveness import alive, machine, started
 from shiftbench.core.locations import cache_dir
-from shiftbench.core.mirror import placed
+from shiftbench.core.mirror import address, placed
 from shiftbench.leaderboard.objects import Objects
 
 LEASE_S = 60.0
@@ -41,6 +42,7 @@ DAY_S = 24 * 3600.0
 FOLDER = "leases"
 _JOIN_S = 1.0
 _BEATS = 6  # within the time after which a holder is taken for gone
+_AT_ONCE = 16  # renewals, each of which waits for the storage
 
 Ending = Literal["done", "failed", "released", "taken"]
 Stamp = tuple[int, str]
@@ -109,8 +111,8 @@ class Storage(Protocol):
     def write(self, name: str, text: str) -> None:
         """Write a file in place of what was there."""
 
-    def touch(self, name: str) -> None:
-        """Make a file look changed, if it is there."""
+    def touch(self, name: str, text: str) -> None:
+        """Make a file that is there, with this text, look changed."""
 
     def names(self) -> list[str]:
         """All files."""
@@ -146,7 +148,7 @@ class Folder:
         with written_atomically(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
-    def touch(self, name: str) -> None:
+    def touch(self, name: str, text: str) -> None:
         """See ``Storage``."""
         with suppress(FileNotFoundError):
             os.utime(self.path / name)
@@ -154,6 +156,13 @@ class Folder:
     def names(self) -> list[str]:
         """See ``Storage``."""
         return [file.name for file in self.path.glob("*.json") if _NAME.fullmatch(file.name)]
+
+
+class _Held(NamedTuple):
+    """A lease that is held here: the number of its file, and who writes there."""
+
+    number: int
+    writing: Lock
 
 
 class Leases:
@@ -178,10 +187,9 @@ class Leases:
         self._storage = storage
         self._lease_s = lease_s
         self._clock = clock
-        self._held: dict[str, int] = {}
+        self._held: dict[str, _Held] = {}
         self._watched: dict[str, tuple[Stamp, float, float]] = {}  # unchanged since, looked at
         self._over = Event()
-        self._writing = Lock()
         self._beating: Thread | None = None
 
     @classmethod
@@ -197,20 +205,15 @@ class Leases:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         self._over.set()
         if self._beating is not None:
             self._beating.join(_JOIN_S)  # the storage may not answer
         for key in [*self._held]:
             try:
                 self.end(key, "released")
-            except OSError as ended:  # others find that this process is gone, or silent
-                _log.warning("the lease of %s cannot be given back: %s", key, ended)
+            except OSError as error:  # others find that this process is gone, or silent
+                _log.warning("the lease of %s cannot be given back: %s", key, error)
 
     def take(self, key: str) -> Lease | None:
         """Have a lease, if it is free or held here already; else that of its holder."""
@@ -222,7 +225,7 @@ class Leases:
                 return lease
             if self._storage.create(_name(key, last + 1), self._me.text()):
                 break
-        self._held[key] = last + 1
+        self._held[key] = _Held(last + 1, Lock())
         if lease is not None and lease.ended == "taken":  # the holder may be frozen, and wake up
             self._storage.write(_name(key, last), lease.text())
         self._beat()
@@ -241,8 +244,8 @@ class Leases:
 
     def held(self, key: str) -> bool:
         """True while this process holds a lease; it asks the storage."""
-        number = self._held.get(key)
-        return number is not None and _holds(self._storage, key, number, self.token)
+        held = self._held.get(key)
+        return held is not None and _holds(self._storage, key, held.number, self.token)
 
     def look(self, key: str) -> Lease | None:
         """A lease as it is now, ``taken`` if its holder is gone; ``None`` if nobody ever had it."""
@@ -250,10 +253,13 @@ class Leases:
 
     def end(self, key: str, ended: Ending, reason: str = "") -> None:
         """Give a lease back, and say how the work ended; nothing if it was lost."""
-        with self._writing:
-            if self.held(key):
+        held = self._held.get(key)
+        if held is None:
+            return
+        with held.writing:
+            if _holds(self._storage, key, held.number, self.token):
                 lease = replace(self._me, ended=ended, reason=reason)
-                self._storage.write(_name(key, self._held[key]), lease.text())
+                self._storage.write(_name(key, held.number), lease.text())
             self._held.pop(key, None)
 
     def _last(self, key: str) -> tuple[int, Lease | None]:
@@ -286,14 +292,23 @@ class Leases:
             self._beating.start()
 
     def _beats(self) -> None:
+        renewed: dict[str, Future[None]] = {}
+        pool = ThreadPoolExecutor(_AT_ONCE, "leases")
         while not self._over.wait(self._lease_s / _BEATS):
-            for key, number in [*self._held.items()]:
-                try:
-                    with self._writing:  # or it could write once more what has ended meanwhile
-                        if self.held(key):
-                            self._storage.touch(_name(key, number))
-                except OSError as error:  # it may work the next time
-                    _log.warning("the lease of %s cannot be renewed: %s", key, error)
+            renewed = {key: one for key, one in renewed.items() if not one.done()}
+            for key, held in [*self._held.items()]:
+                if key not in renewed:  # one that the storage does not answer keeps up no other
+                    renewed[key] = pool.submit(self._renew, key, held)
+        pool.shutdown(cancel_futures=True)
+
+    def _renew(self, key: str, held: _Held) -> None:
+        """Touch the file of a lease, if it is still held."""
+        try:
+            with held.writing:  # or it could write once more what has ended meanwhile
+                if _holds(self._storage, key, held.number, self.token):
+                    self._storage.touch(_name(key, held.number), self._me.text())
+        except Exception as error:  # it may work the next time
+            _log.warning("the lease of %s cannot be renewed: %s", key, error)
 
 
 def holds(results: Path, key: str, token: str) -> bool:
@@ -339,16 +354,17 @@ def held_now(results: Path) -> Mapping[str, Lease]:
     return found
 
 
-def files_of(results: Path, key: str) -> list[Path]:
-    """The files of a lease, the last first: as they can be deleted without a gap before one."""
-    numbers = (_parts(name) for name in _storage(results).names())
-    own = sorted((number for of, number in numbers if of == key), reverse=True)
-    return [results / FOLDER / _name(key, number) for number in own]
+def files(results: Path) -> dict[str, list[Path]]:
+    """The files of all leases that anybody ever had, by key.
 
-
-def keys(results: Path) -> list[str]:
-    """The keys of all leases that anybody ever had."""
-    return sorted({_parts(name)[0] for name in _storage(results).names()})
+    The last of a lease is first: as they can be deleted without a gap before one.
+    """
+    storage = _storage(results)
+    folder = storage.path if isinstance(storage, Folder) else results / FOLDER
+    found: dict[str, list[Path]] = {}
+    for key, number in sorted(map(_parts, storage.names()), key=lambda of: (of[0], -of[1])):
+        found.setdefault(key, []).append(folder / _name(key, number))
+    return found
 
 
 def _storage(results: Path) -> Storage:
@@ -356,8 +372,8 @@ def _storage(results: Path) -> Storage:
     place = placed(results / FOLDER)
     if place is None:
         return Folder(results / FOLDER)
-    if not place.remote.exclusive:  # they hold on this machine alone
-        return Folder(cache_dir() / FOLDER / results.name)
+    if not place.remote.exclusive:  # they hold on this machine alone, for all of its processes
+        return Folder(cache_dir() / FOLDER / quote(address(results), safe=""))
     return Objects(place.remote, place.name)
 
 
