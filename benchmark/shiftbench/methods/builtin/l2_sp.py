@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from shiftbench.methods.anchors import Anchors
 from shiftbench.methods.builtin.full import Full
 from shiftbench.methods.config import MethodConfig, TrainingConfig
 
@@ -43,19 +44,15 @@ class L2Sp(Full):
     shardable: bool = False
 
     def prepare(self, model: ImageClassifier, context: Context) -> None:
-        """Keep a copy of the pretrained weights; an alias of them would never differ."""
-        self._anchor = [theta.detach().clone() for theta in self._pulled(model)]
+        """Keep copies of the pretrained weights that train."""
+        self._anchors = Anchors(model, head=self.config.include_head)
 
     def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy + λ · Σ (θ - θ0)²."""
         cross_entropy = super().loss(model, batch)["loss"]
-        distance = squared_distance(self._pulled(model), self._anchor)
+        distance = squared_distance(self._anchors.parameters(model), self._anchors.values.values())
         return {
             "loss": cross_entropy + self.config.strength * distance,
             "cross_entropy": cross_entropy,
             "squared_distance": distance,
         }
-
-    def _pulled(self, model: ImageClassifier) -> list[Tensor]:
-        module = model if self.config.include_head else model.visual
-        return list(module.parameters())
