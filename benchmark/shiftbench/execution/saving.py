@@ -72,15 +72,11 @@ class Saving:
         return bool(any_wants)
 
     def saved(self) -> None:
-        """A state was saved, by the first of the workers.
+        """A state was saved, as all workers know: one that ends could take others with it before.
 
         Raises:
             SystemExit: this process has been told to end, and has nothing more to lose.
         """
-        if self._place.size > 1:  # or one that ends could take the others with it too early
-            dist.all_reduce(torch.zeros(1, device=self._device))
-            if self._device.type == "cuda":
-                torch.cuda.synchronize()
         self._saved_at, self._left = self._clock(), self._going
         if notices.given():
             notices.end()
