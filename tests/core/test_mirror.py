@@ -89,6 +89,8 @@ def test_a_url_with_credentials_is_refused_without_showing_them(url: str) -> Non
 def test_an_unknown_kind_of_store_or_an_absent_package_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    with pytest.raises(InputError, match="s3://: names no bucket"):
+        mirror.opened("s3://")
     with pytest.raises(InputError, match="nosuch://bucket"):
         mirror.opened("nosuch://bucket/x")
     import fsspec

@@ -49,7 +49,7 @@ def test_clusters_are_named_in_two_ways() -> None:
     assert Cluster.of(None, None, None, "H100") is None
     for wrong, message in (
         (("H100", None, None, None), "such as 8xH100"),
-        (("8xabacus", None, None, None), "not in the table"),
+        (("8xabacus", None, None, None), "--cluster abacus: not in the table"),
         (("9xH100", None, None, None), "9 do not divide over 2 nodes"),
         (("8xH100", None, 4, None), "leave out --gpus"),
         ((None, 8, None, None), "--nodes and --gpus say together"),

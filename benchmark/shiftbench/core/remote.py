@@ -289,7 +289,7 @@ def plain_url(text: str) -> str:
     """A URL as it names one folder, in one way.
 
     Raises:
-        InputError: it holds credentials, or options that are not known.
+        InputError: it names no bucket, or holds credentials or options that are not known.
     """
     parts = urlsplit(text)
     shown = f"{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -298,6 +298,8 @@ def plain_url(text: str) -> str:
             f"{shown}: a URL is shown and recorded, so it must hold no credentials; give them in "
             "the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
+    if not parts.netloc and parts.scheme in _PACKAGES:
+        raise InputError(f"{text}: names no bucket; such as {parts.scheme}://bucket/folder")
     if odd := sorted(parse_qs(parts.query, keep_blank_values=True).keys() - {*_OPTIONS}):
         raise InputError(
             f"{text.partition('?')[0]}: the option {odd[0]} of a URL is not known; there are "

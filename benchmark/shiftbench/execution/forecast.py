@@ -69,14 +69,14 @@ class Cluster:
         if text is None:
             if nodes is None or gpus is None:
                 raise InputError("--nodes and --gpus say together how large a cluster is")
-            return cls(nodes, gpus, _device(device or "A100"))
+            return cls(nodes, gpus, _device(device or "A100", "--device"))
         match = re.fullmatch(r"\s*([1-9][0-9]*)\s*[x×*]\s*(\S.*?)\s*", text)
         if match is None:
             raise InputError(f"--cluster {text}: such as 8xH100, or 16xcpu for processors")
         if gpus is not None or device is not None:
             raise InputError("--cluster says already which GPUs and how many: leave out --gpus "
                              "and --device")  # fmt: skip
-        number, found = int(match[1]), _device(match[2])
+        number, found = int(match[1]), _device(match[2], "--cluster")
         several = nodes or (-(-number // NODE) if found.kind == "gpu" else 1)
         if number % several:
             raise InputError(f"--cluster {text}: {number} do not divide over {several} nodes")
@@ -204,8 +204,10 @@ def _helps(sizes: Mapping[int, Simulated], devices: int) -> bool:
     return sizes[2 * devices].seconds <= SAVES * sizes[devices].seconds
 
 
-def _device(name: str) -> Device:
-    return CPU if name.lower() in ("cpu", "cpus") else device_of(Resources(), name)
+def _device(name: str, option: str) -> Device:
+    if name.lower() in ("cpu", "cpus"):
+        return CPU
+    return device_of(Resources(), name, option=option)
 
 
 def lasts_of(

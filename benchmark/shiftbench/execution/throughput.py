@@ -207,13 +207,19 @@ def calibration_of(device: Device) -> Calibration | None:
     return max(alike, key=lambda found: found.measured, default=None)
 
 
-def device_of(resources: Resources, name: str | None = None, driver: Path = DRIVER) -> Device:
+def device_of(
+    resources: Resources,
+    name: str | None = None,
+    driver: Path = DRIVER,
+    option: str = "--device",
+) -> Device:
     """The device that a plan's times are estimated for.
 
     Args:
         resources: of a worker: with GPUs it is the one that this machine has, or ``ASSUMED``.
         name: of a GPU, to be meant whatever this machine has.
         driver: where the driver of GPUs tells their models.
+        option: of a command, that named it.
 
     Raises:
         InputError: the table has no such device.
@@ -222,7 +228,7 @@ def device_of(resources: Resources, name: str | None = None, driver: Path = DRIV
         found = _named(name)
         if found is None:
             known = [device.name for device in (*GPUS, CPU)]
-            raise InputError(f"--device {name}: not in the table{nearest(name, known, len(known))}")
+            raise InputError(f"{option} {name}: not in the table{nearest(name, known, len(known))}")
         return found
     if not resources.gpus_per_worker:
         return CPU
