@@ -38,12 +38,13 @@ data: miniature
 backbones: [miniature]
 tasks:
   cifar10: {}
-  fmow: {methods: {full: null, flyp: null, mean: null}}
+  fmow: {methods: {full: null, flyp: null, mean: null, cache: null}}
 methods:
   zero-shot: {}
   full: {lr: 5e-4, epochs: 1, batch_size: 16, warmup_steps: 0}
   flyp: {lr: 5e-4, epochs: 1, batch_size: 16, warmup_steps: 0}
   mean: {method: output-ensemble, alphas: [0.5]}
+  cache: {method: tip-adapter, alpha: 3, beta: 5, choose: none}
 shots: [2]
 budget: {evaluation_images: 30}
 """
@@ -87,14 +88,14 @@ def results(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
             if row.role not in ("also", "outliers")
         }
 
-    assert len(launched(SUITE)) == 5
+    assert len(launched(SUITE)) == 6
     trained = {f: f.stat().st_mtime_ns for f in (results / "runs").glob("*/*.safetensors")}
     before = known()
     state = plan_state(Plan.build(suite_of(folder, SUITE + ALSO)), results, None)
     assert {group.left for group in state.groups} == {1}  # to evaluate
-    assert len(launched(SUITE + ALSO)) == 5
+    assert len(launched(SUITE + ALSO)) == 6
     assert {f: f.stat().st_mtime_ns for f in (results / "runs").glob("*/*.safetensors")} == trained
-    assert len(trained) == 2
+    assert len(trained) == 3
     assert known() == before
     assert launched(SUITE + ALSO) == frozenset()
     return results
@@ -119,14 +120,32 @@ def test_zero_shot_is_on_another_task_what_it_is_there(results: Path) -> None:
     assert "also-fmow" not in (here.shifts or ())
     kinds = {
         label: of(results, "cifar10", label, "also-fmow").details["other_classes"]
-        for label in ("zero-shot", "full", "flyp", "mean")
+        for label in ("zero-shot", "full", "flyp", "mean", "cache")
     }
     assert kinds == {
         "zero-shot": "pretrained text tower",
         "full": "pretrained text tower",
         "flyp": "own text tower",
         "mean": "outputs of several models",
+        "cache": "pretrained model",
     }
+
+
+def test_a_cache_of_the_tasks_classes_says_nothing_of_others(results: Path) -> None:
+    """It changes what is said of the task's images, and nothing of those with other names."""
+
+    def logits(label: str, name: str) -> np.ndarray:
+        table = predictions.read(
+            RunFolder.of(results, of(results, "cifar10", label, name).run_id).predictions
+        )
+        kept = [found == name for found in table["set"].to_pylist()]
+        told = predictions.examples_of(table.filter(kept)).top_logits
+        assert told is not None
+        return told
+
+    np.testing.assert_array_equal(logits("cache", "also-fmow"), logits("zero-shot", "also-fmow"))
+    own = logits("cache", "id-test"), logits("zero-shot", "id-test")
+    assert (own[0].max(1) > own[1].max(1)).all()  # a cache only adds
 
 
 @pytest.mark.parametrize("label", ["flyp", "full"])

@@ -232,6 +232,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "its version": {"sources": {"scans": "mylab 1.1"}},
     "metric of a plugin": {"metrics": {"scans": "mylab 1.0"}},
     "version of the metric": {"metrics": {"scans": "mylab 1.1"}},
+    "revision": {"revision": 1},
+    "next revision": {"revision": 2},
 }
 
 
@@ -272,7 +274,7 @@ def test_all_that_can_change_the_outcome_changes_the_identity(change):
 def test_every_field_is_covered():
     changed = {key for change in CHANGES.values() for key in change}
     plugins = {"scans": "mylab 1.0"}
-    assert changed == spec(sources=plugins, metrics=plugins).keys() - {"version"}
+    assert changed == spec(sources=plugins, metrics=plugins, revision=1).keys() - {"version"}
     fields = type(builtin_tasks()["fmow"]).model_fields
     of_task = {name for name in CHANGES if name in fields}
     assert of_task | {"name"} | IN_NO_IDENTITY == set(fields)

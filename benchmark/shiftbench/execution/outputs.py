@@ -43,14 +43,17 @@ def logits_in_blocks(
     Yields the part of the set, and a function of positions in that part and of their projection.
     """
     method = run.create()
-    if isinstance(method, EnsembleMethod):
+    own_names = evaluation_set in workspace.data(run).vocabularies
+    if isinstance(method, EnsembleMethod) and (method.any_classes or not own_names):
         of_ensemble = _combined(workspace, run, method, variant)
         members = _Ensemble(workspace, run, _Seen.of_set(workspace, run, evaluation_set))
         for part in members.blocks(whole=method.transductive):
             yield part, of_ensemble(members.outputs(part))
     else:
         seen = _Seen.of_set(workspace, run, evaluation_set)
-        model = _Model.of(variant_of(workspace, run, variant), seen, workspace.device)
+        pretrained = isinstance(method, EnsembleMethod)  # of the task's classes alone
+        of = variant_of(workspace, run, None if pretrained else variant)
+        model = _Model.of(of, seen, workspace.device)
         for part in blocks(len(model.features)):
             yield part, _plain(model.outputs(part).logits)
 
@@ -66,10 +69,11 @@ def _combined(
 
     def combined(members: Members) -> Array:
         logits = method.combine(variant, members, found)
-        if logits.shape[:1] != members.zero_shot.logits.shape[:1] or logits.dtype != np.float32:
+        shape = members.zero_shot.logits.shape
+        if logits.shape != shape or logits.dtype != np.float32:
             raise RunFailedError(
-                f"{run.label}: combine() must give float32 logits of all "
-                f"{len(members.zero_shot.logits)} examples, not {logits.dtype} {logits.shape}"
+                f"{run.label}: combine() must give float32 logits {shape}, one for each example "
+                f"and class, not {logits.dtype} {logits.shape}"
             )
         return logits
 

@@ -86,6 +86,8 @@ class Method(ABC, Generic[C]):
             unless a parent's run depends on them.
         wraps: registered names of the other methods whose code it runs.
         checked: the settings that ``check`` looks at; ``None`` for any that are its own.
+        revision: raised when the same settings come to compute something else, so that results of
+            before and after have other ids.
     """
 
     name: ClassVar[str]
@@ -96,6 +98,7 @@ class Method(ABC, Generic[C]):
     kept: bool
     seeded: bool = True
     wraps: tuple[str, ...] = ()
+    revision: int = 0
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -328,11 +331,15 @@ class EnsembleMethod(Method[C]):
             projected first, as is published for ensembles of probabilities.
         transductive: ``True`` if what it says of an example depends on which other unlabelled
             examples of the set are there. It is then given them all at once, and its rows say so.
+        any_classes: ``False`` if it combines logits of the task's classes alone, say with those of
+            labelled examples. Where an evaluation set has class names of its own, the zero-shot
+            model then answers by itself, as it does for trained heads.
     """
 
     kept: bool = False
     projected: bool = False
     transductive: bool = False
+    any_classes: bool = True
 
     def fit(
         self, id_val: Callable[[], Labelled], train: Callable[[], Labelled]

@@ -19,7 +19,8 @@ NAMES = {"parent", "parents", "over_seeds"}
 LABELS: Any = {**dict.fromkeys(NAMES, True), "settings": NAMES}
 """Settings that only name other runs, also those of a method that another one wraps."""
 
-IDENTITY_VERSION = 4  # raised whenever the same specification computes something else
+IDENTITY_VERSION = 4  # raised whenever the same specification computes something else;
+# where that is so of one method alone, its ``revision`` is raised instead.
 
 
 def identity(
@@ -39,6 +40,7 @@ def identity(
     metrics: Mapping[str, str] | None = None,
     whole: bool = False,
     files: Mapping[str, str] | None = None,
+    revision: int = 0,
 ) -> dict[str, Any]:
     """Everything that can change the outcome of a run, and nothing else, as JSON.
 
@@ -59,6 +61,7 @@ def identity(
         metrics: the same of metrics, by name.
         whole: whether it trains on what is held out for ID validation too.
         files: the digest of what each setting names that is a file; in place of its path.
+        revision: of the method; at 0 it is left out.
     """
     left_out = LABELS | dict.fromkeys(files or (), True)
     return {
@@ -78,6 +81,7 @@ def identity(
         **({"metrics": dict(metrics)} if metrics else {}),
         **({"whole": True} if whole else {}),
         **({"files": dict(files)} if files else {}),
+        **({"revision": revision} if revision else {}),
     }
 
 

@@ -324,6 +324,7 @@ class _Cell:
                 metrics=metric_origins(metrics_named(self._task, seen)),
                 whole=whole,
                 files=None if of_search else self._digests(label, method),
+                revision=method.revision,
             )
             if of_search:
                 spec |= {"kind": "search", "ood_val": seen and seen.model_dump(mode="json")}

@@ -78,8 +78,9 @@ def score(workspace: Workspace, run_id: str) -> None:
 
 def _other_classes(workspace: Workspace, run: Run) -> str:
     """What names the classes of other tasks, for the row."""
-    if isinstance(run.create(), EnsembleMethod):
-        return "outputs of several models"
+    method = run.create()
+    if isinstance(method, EnsembleMethod):
+        return "outputs of several models" if method.any_classes else "pretrained model"
     return "own text tower" if workspace.architecture(run).text else "pretrained text tower"
 
 

@@ -43,12 +43,15 @@ class TipAdapter(EnsembleMethod[TipAdapterConfig]):
 
     Nothing trains: keys are the features of the un-augmented shots, where the released code has the
     mean of ten augmentations. Tip-Adapter-F, whose keys train, is not here: a cache is no part of a
-    plain model's weights. The seed counts where it draws the shots.
+    plain model's weights. The seed counts where it draws the shots. The cache knows no other classes
+    than the task's.
     """
 
     name: ClassVar[str] = "tip-adapter"
     Config: ClassVar[type[MethodConfig]] = TipAdapterConfig
     kept: bool = True
+    any_classes: bool = False
+    revision: int = 1
 
     def selects(self) -> bool:
         """True if α and β are chosen on ID validation."""

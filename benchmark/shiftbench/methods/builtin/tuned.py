@@ -174,6 +174,7 @@ class Tuned(_OfMethod[TrainedMethod[TrainingConfig]], TrainedMethod[TunedConfig]
         self.shardable = self._method.shardable
         self.seeded = self._method.seeded
         self.wraps = (config.of,)
+        self.revision = self._method.revision
 
     def search(self) -> Search[TrainedMethod[TrainingConfig]]:
         """The configured one."""
@@ -201,6 +202,7 @@ class TunedMerge(_OfMethod[DerivedMethod[MethodConfig]], DerivedMethod[TunedConf
         self._method = _derived(create(config.of, config.settings))
         self.seeded = self._method.seeded
         self.wraps = (config.of,)
+        self.revision = self._method.revision
 
     def selects(self) -> bool:
         """True if the method looks at ID validation images with any of the settings searched."""
