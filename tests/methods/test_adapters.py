@@ -322,7 +322,7 @@ def test_alpha_of_the_average_is_merged(debias: bool, rank: int | None) -> None:
     found = adapters(model)
     assert len(found) == 6
     means = {
-        name: [np.zeros(f.shape) for f in layer.factors]  # type: ignore[union-attr]
+        name: [(0 if debias else 1) * f.detach().double().numpy() for f in layer.factors]  # type: ignore[union-attr]
         for name, layer in found.items()
     }
     generator = torch.Generator().manual_seed(5)
@@ -383,3 +383,23 @@ def test_it_trains_as_many_weights_as_published() -> None:
     )
     assert trained == 2 * (2 * 32**2) + 1 * (2 * 16**2)
     assert pytest.approx(20.5e6, rel=0.01) == 12 * (2 * 768**2) + 12 * (2 * 512**2)
+
+
+def test_an_average_of_factors_begins_where_they_do() -> None:
+    """From zero, both factors would lack (1 - 0.999^t), and their product that squared."""
+    method = r_adapter(decay=0.999, alpha=1.0, rank=2)
+    model, pretrained = prepared(method), make().state_dict()
+    assert method.revision == 1 and r_adapter().revision == 0
+    for layer in adapters(model).values():
+        with torch.no_grad():
+            layer.factors[1].fill_(0.5)  # type: ignore[union-attr]
+    for step in range(1, 21):
+        method.after_step(model, step)
+    weights, grown = method.weights(model), 1 - 0.999**20
+    for name, layer in adapters(model).items():
+        u, v = (factor.detach().double() for factor in layer.factors)  # type: ignore[union-attr]
+        last = f"{name}.out_proj.weight" if name.endswith("attn") else f"{name}.weight"
+        theta = pretrained[last].double()
+        torch.testing.assert_close(
+            weights[last].double() - theta, (grown * u @ v).T @ theta, rtol=1e-2, atol=1e-5
+        )

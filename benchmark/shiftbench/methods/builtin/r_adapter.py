@@ -53,8 +53,8 @@ class RAdapterConfig(ContrastiveConfig):
     debias: Annotated[
         bool,
         Field(
-            description="divide that average, which begins at zero, by 1 - m^t: in short trainings "
-            "it else stays near zero"
+            description="forget where that average began, as if at zero and over 1 - m^t: in short "
+            "trainings it else stays near there, at adapters without effect"
         ),
     ] = False
     alpha: Annotated[
@@ -124,7 +124,7 @@ class RAdapter(TrainedMethod[RAdapterConfig]):
     The outputs X of attention and MLP of every block become X (I + W), before they are added to the
     residual stream; all else is frozen. What is evaluated is a plain model with I + α W̃ merged into
     the output projections, biases too, where W̃ is the moving average of W (of its two factors, if
-    it has a rank). So α is WiSE-FT's between pretrained and averaged weights: the curve over it is
+    it has a rank), beginning where W does. So α is WiSE-FT's between pretrained and averaged weights: the curve over it is
     the method ``wise-ft`` with a run of α = 1 as its parent.
     """
 
@@ -133,6 +133,10 @@ class RAdapter(TrainedMethod[RAdapterConfig]):
     checked: ClassVar[tuple[str, ...] | None] = ("targets",)
     captions: bool = True
     whole_batch: bool = True
+
+    def __init__(self, config: RAdapterConfig) -> None:
+        super().__init__(config)
+        self.revision = 0 if config.rank is None else 1
 
     def architecture(self) -> Architecture:
         """Both towers; the head follows from the text tower."""
@@ -146,9 +150,7 @@ class RAdapter(TrainedMethod[RAdapterConfig]):
         check_called(built, adapted_layers(built, self.config.targets, self.name), self.name)
 
     def prepare(self, model: ImageClassifier, context: Context) -> None:
-        """Put adapters in, freeze the rest, and begin the average at zero."""
-        import torch
-
+        """Put adapters in, freeze the rest, and begin the average at what they are."""
         from shiftbench.models.adapters import OutputAdapter, adapted_layers, inject
 
         settings = self.config
@@ -161,7 +163,7 @@ class RAdapter(TrainedMethod[RAdapterConfig]):
 
         inject(model, layers, adapt, context.seed)
         self._mean = {
-            name: [torch.zeros_like(factor) for factor in adapter.factors]
+            name: [factor.detach().clone() for factor in adapter.factors]
             for name, adapter in self._adapters(model).items()
         }
 
