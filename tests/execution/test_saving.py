@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,12 @@ import pytest
 import torch
 from shiftbench.core import notices
 from shiftbench.data.batches import WorkerPlace
-from shiftbench.execution import saving
+from shiftbench.execution import saving, training
 from shiftbench.execution.saving import LOOK_S, Saving
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training import Trainer
-from shiftbench.models.checkpoints import load_state
+from shiftbench.methods.base import Architecture
+from shiftbench.models.checkpoints import load_state, save_state
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.testing.toys import EXAMPLES, make_batches, make_context, make_model
 
@@ -101,6 +103,51 @@ def test_without_a_limit_only_ends_of_epochs_are_saved(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
+def test_epochs_that_take_less_than_a_save_are_not_all_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten epochs of a step each, and a save that takes longer than all of them."""
+    steps: list[int] = []
+
+    def slowly(file: Path, state: dict[str, Any]) -> None:
+        steps.append(len(state["done"]["losses"]))
+        time.sleep(0.3)
+        save_state(file, state)
+
+    monkeypatch.setattr(training, "save_state", slowly)
+    method, model = make_method("clap"), make_model(architecture=Architecture(text=True))
+    method.prepare(model, make_context(method, model))
+    schedule = replace(make_schedule(EXAMPLES, method.training), save_every=1)
+    epochs: list[int] = []
+    trainer = Trainer(
+        model,
+        method,
+        schedule,
+        make_batches(method, model, schedule, WorkerPlace()),
+        seed=0,
+        state_file=tmp_path / "state",
+        on_epoch=epochs.append,
+        saving=Saving(300, WorkerPlace(), CPU),
+    )
+    trainer.run()
+    assert epochs == [*range(1, 11)]
+    assert steps == [1, 10]
+    assert saved_steps(tmp_path / "state") == 10
+
+
+@pytest.mark.parametrize(("cost", "saves"), [(0.01, 100), (1.0, 10), (4.0, 3)])
+def test_a_tenth_of_the_time_at_most_goes_into_ends_of_epochs(cost: float, saves: int) -> None:
+    now, found = 0.0, 0
+    at = Saving(None, WorkerPlace(), CPU, clock=lambda: now)
+    at.begin(0)
+    for epoch in range(1, 101):  # a second each
+        now += 1
+        if at.due(epoch, over=True):
+            found += 1
+            at.saved(cost)
+    assert found == saves
+
+
 def test_a_notice_saves_at_once_and_then_ends_the_process(tmp_path: Path) -> None:
     expected, losses = train(tmp_path / "whole")
     state = tmp_path / "state"
@@ -158,7 +205,7 @@ class Group:
 def test_workers_save_at_the_same_step_and_seldom_ask(
     asks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of them is asked to leave at its step 250, or has the slower clock."""
+    """An epoch ends; one of them is asked to leave at its step 250, or has the slower clock."""
     group = Group(2)
     monkeypatch.setattr(saving.dist, "all_reduce", group.all_reduce)
     saved: dict[int, list[int]] = {0: [], 1: []}
@@ -175,7 +222,7 @@ def test_workers_save_at_the_same_step_and_seldom_ask(
         at.begin(0)
         for step in range(1, 601):
             now += 0.1 if rank else 0.11
-            if at.due(step):
+            if at.due(step, over=step == 77):
                 saved[rank].append(step)
                 at.saved()
 
@@ -186,7 +233,8 @@ def test_workers_save_at_the_same_step_and_seldom_ask(
         thread.join(60)
     assert saved[0] == saved[1]
     if asks == "leaving":
-        (step,) = saved[0]  # once: it may take minutes until the machine is gone
+        epoch, step = saved[0]  # it may take minutes until the machine is gone
+        assert epoch == 77
         assert 250 <= step <= 250 + 2 * LOOK_S / 0.1
     else:
         assert len(saved[0]) >= 2

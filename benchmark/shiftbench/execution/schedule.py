@@ -20,7 +20,7 @@ class Schedule:
         steps: optimizer steps in all.
         batch_size: examples of one step, over all workers.
         micro_batch: examples that one worker holds in memory at a time.
-        save_every: steps between two saved states; an epoch.
+        save_every: steps after which an epoch ends, and a state may be saved.
         constant: the learning rate stays at its peak, with neither warm-up nor decay.
     """
 

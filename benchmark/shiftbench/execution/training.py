@@ -66,8 +66,8 @@ class Trainer:
             Called once, for all steps that are left.
         seed: of this run.
         place: this worker among those that share the run.
-        state_file: where rank 0 saves what a resume needs: every ``schedule.save_every`` steps,
-            and whenever ``saving`` says so.
+        state_file: where rank 0 saves what a resume needs: at the end, and whenever ``saving``
+            says so, which is asked after every step.
         on_step: called with the number of steps done.
         on_epoch: called with the number of steps done every ``schedule.save_every`` steps and at
             the end, in eval mode, before a state is saved.
@@ -78,7 +78,7 @@ class Trainer:
             it is tried on as many as a step has whether they fit the memory.
         memory: what may be held at a time.
         sharding: whether workers that share the training hold all of the model or a part of it.
-        saving: says when a state is saved beside the ends of epochs; ``None``: never.
+        saving: says when a state is saved; ``None``: every ``schedule.save_every`` steps.
 
     Attributes:
         done: what was trained so far, up to the last saved state.
@@ -183,8 +183,10 @@ class Trainer:
             for step in range(begin, end):
                 self._step(step, self._stream)
                 self._on_step(step + 1)
-                over = (step + 1) % self._schedule.save_every == 0 or step + 1 == end
-                if over or (self._saving is not None and self._saving.due(step + 1)):
+                ends = step + 1 == end
+                over = (step + 1) % self._schedule.save_every == 0 or ends
+                due = over if self._saving is None else self._saving.due(step + 1, over)
+                if over or due:
                     self._norms.look()
                     self._recent.add_to(self.done, self._norms.take())
                     self.done.images = len(self.done.losses) * self._schedule.batch_size
@@ -193,9 +195,10 @@ class Trainer:
                     self._model.eval()
                     if over:
                         self._on_epoch(step + 1)
-                    self._on_save()
-                    self._on_course(self.done)
-                    self._save()
+                    if due or ends:
+                        self._on_save()
+                        self._on_course(self.done)
+                        self._save()
                     self._model.train()
                     started = time.monotonic()
                     self._recent.clear()
@@ -335,6 +338,7 @@ class Trainer:
     def _save(self) -> None:
         if self._state_file is None:
             return
+        started = time.monotonic()
         weights = dict(self._model.state_dict())
         if self._shards is None:
             moments = self._optimizer.state_dict()
@@ -354,7 +358,7 @@ class Trainer:
 
         all_agree(write, self._place.size, self._device)
         if self._saving is not None:
-            self._saving.saved()
+            self._saving.saved(time.monotonic() - started)
 
     def _restore(self) -> dict[str, Any] | None:
         """Go on from the saved state, if there is one; the optimizer's part of it."""

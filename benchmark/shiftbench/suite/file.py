@@ -55,7 +55,7 @@ class Limits(_Closed):
         Field(
             gt=0,
             description="most seconds of a training that are lost with its worker: its state is "
-            "saved so often, and at the end of each epoch; null: then alone",
+            "saved so often, and at ends of epochs; null: then alone",
         ),
     ] = 300
     job_retries: Annotated[

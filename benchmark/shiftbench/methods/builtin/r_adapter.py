@@ -124,8 +124,8 @@ class RAdapter(TrainedMethod[RAdapterConfig]):
     The outputs X of attention and MLP of every block become X (I + W), before they are added to the
     residual stream; all else is frozen. What is evaluated is a plain model with I + α W̃ merged into
     the output projections, biases too, where W̃ is the moving average of W (of its two factors, if
-    it has a rank), beginning where W does. So α is WiSE-FT's between pretrained and averaged weights: the curve over it is
-    the method ``wise-ft`` with a run of α = 1 as its parent.
+    it has a rank), beginning where W does. So α is WiSE-FT's between pretrained and averaged
+    weights: the curve over it is the method ``wise-ft`` with a run of α = 1 as its parent.
     """
 
     name: ClassVar[str] = "r-adapter"

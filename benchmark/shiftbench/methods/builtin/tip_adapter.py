@@ -43,8 +43,8 @@ class TipAdapter(EnsembleMethod[TipAdapterConfig]):
 
     Nothing trains: keys are the features of the un-augmented shots, where the released code has the
     mean of ten augmentations. Tip-Adapter-F, whose keys train, is not here: a cache is no part of a
-    plain model's weights. The seed counts where it draws the shots. The cache knows no other classes
-    than the task's.
+    plain model's weights. The seed counts where it draws the shots. Of other classes than the
+    task's the cache knows nothing.
     """
 
     name: ClassVar[str] = "tip-adapter"
