@@ -22,7 +22,7 @@ def case(seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
 TEXTS = (
     *("accuracy", "top-5", "balanced-accuracy", "macro-f1"),
     *("worst-region", "worst-group:year", "worst-group:region*year"),
-    "pm:0",
+    *("pm:0", "pm:1"),
     *("ece:15", "ece-adaptive:7", "nll", "brier", "aurc"),
 )
 """Every built-in metric, with an argument where it takes one."""

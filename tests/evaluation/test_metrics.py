@@ -289,11 +289,11 @@ def slow_aurc(logits, labels, columns):
 
 
 def slow_pm(logits, labels, columns, k):
-    """The anchors that have a frame within k, and of these the ones with no wrong frame there."""
-    frames = zip(logits, labels, columns["anchor"], columns["offset"], strict=True)
-    near = [(a, row.argmax() == y) for row, y, a, offset in frames if abs(offset) <= k]
-    anchors = {a for a, _ in near}
-    return len(anchors - {a for a, right in near if not right}) / max(1, len(anchors))
+    """The anchors, one for each frame of offset 0, and of these the ones with no wrong frame."""
+    frames = [*zip(logits, labels, columns["anchor"], columns["offset"], strict=True)]
+    anchors = [a for _, _, a, offset in frames if offset == 0]
+    wrong = {a for row, y, a, offset in frames if abs(offset) <= k and row.argmax() != y}
+    return sum(a not in wrong for a in anchors) / max(1, len(anchors))
 
 
 SLOW = {
@@ -310,6 +310,7 @@ SLOW = {
     "brier": slow_brier,
     "aurc": slow_aurc,
     "pm:0": partial(slow_pm, k=0),
+    "pm:1": partial(slow_pm, k=1),
 }
 
 
@@ -430,18 +431,19 @@ def test_classes_alone_are_enough_for_metrics_that_need_no_field(text):
 
 
 def test_classes_alone_have_top_1_and_its_means_over_groups():
-    of_groups = ["worst-region", "worst-group:year", "worst-group:region*year", "pm:0"]
+    of_groups = ["worst-region", "worst-group:year", "worst-group:region*year", "pm:0", "pm:1"]
     assert [*OF_CLASSES] == ["accuracy", "balanced-accuracy", "macro-f1", *of_groups]
 
 
 def test_frames_near_an_anchor_must_all_be_right():
-    metadata = {"anchor": np.array([*"aaabbbcd"]), "offset": np.array([0, -2, 9, 0, 1, -4, 0, 7])}
-    labels = np.zeros(8, np.int64)
-    wrong = np.array([0, 0, 1, 0, 1, 0, 0, 1])  # at 9 from a, at 1 from b, at 7 from d
-    by_hand = {"pm:0": 3 / 3, "pm:1": 2 / 3, "pm:8": 2 / 4, "pm": 1 / 4, "pm:10": 1 / 4}
+    metadata = {"anchor": np.array([*"aaabbbcdd"])}
+    metadata["offset"] = np.array([0, -2, 9, 0, 1, -4, 0, 7, 0])
+    labels = np.zeros(9, np.int64)
+    wrong = np.array([0, 0, 1, 0, 1, 0, 0, 1, 0])  # at 9 from a, at 1 from b, at 7 from d
+    by_hand = {"pm:0": 4 / 4, "pm:1": 3 / 4, "pm:8": 2 / 4, "pm": 1 / 4, "pm:10": 1 / 4}
     assert {text: score(text, labels, wrong, metadata).value for text in by_hand} == by_hand
     assert score("pm", labels, wrong, metadata).interval == "Clopper-Pearson over 4 anchors"
-    of_videos = metadata | {"location": np.array([*"xxxxxxyy"])}
+    of_videos = metadata | {"location": np.array([*"xxxxxxyyy"])}
     assert score("pm", labels, wrong, of_videos).interval == "bootstrap over 2 locations"
     with pytest.raises(InputError, match='such as "pm:10"'):
         metric("pm:-1")
@@ -454,6 +456,15 @@ def test_anchors_of_videos_of_their_own_are_independent():
     assert score("pm", labels, wrong, metadata | {"location": np.arange(80) // 2}) == alone
     shared = score("pm", labels, wrong, metadata | {"location": np.arange(80) // 4})
     assert shared.interval == "bootstrap over 20 locations"
+
+
+def test_a_video_that_is_drawn_twice_counts_its_anchors_twice():
+    """Two anchors, both right, in one video; one, which is wrong, in the other."""
+    metadata = {"anchor": np.array([*"aabbc"]), "offset": np.array([0, 1, 0, 1, 0])}
+    examples = Examples(np.zeros(5, np.int64), np.array([0, 0, 0, 0, 1]), metadata)
+    draws = np.array([[1, 1], [2, 0], [0, 2], [3, 1]], float)
+    found = metric("pm:1").statistic(examples, np.array([0, 0, 0, 0, 1]))(draws)
+    assert found == pytest.approx([2 / 3, 1, 0, 6 / 7])
 
 
 def test_two_models_are_compared_on_anchors():

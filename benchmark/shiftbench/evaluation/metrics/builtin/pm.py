@@ -22,9 +22,10 @@ FRAMES = 10
 class FramesWithin(SumMetric):
     """The share of anchors of which every frame up to k away is right (arXiv 1906.02168, pm-k).
 
-    ``pm:10`` looks at all frames within 10 of an anchor, ``pm:0`` at the anchor alone. Examples of
-    the same ``anchor`` are one; ``offset`` says how far a frame is from it. Resampled are
-    locations, where the set has such a column: a video, say.
+    ``pm:10`` looks at all frames within 10 of an anchor, ``pm:0`` at the anchor alone. Frames name
+    their ``anchor``, and ``offset`` says how far they are from it. An anchor counts as often as its
+    own frame, that of offset 0, is there. Resampled are locations, where the set has such a column:
+    a video, say, with all its anchors.
     """
 
     name = "pm"
@@ -39,19 +40,19 @@ class FramesWithin(SumMetric):
         self.title = f"pm-{self.frames} accuracy"
 
     def contributions(self, examples: Examples) -> csr_array:
-        """(2 · anchors, n): of each anchor the frames that count, and those that are wrong."""
+        """(2 · anchors, n): of each anchor its own frame, and the frames near that are wrong."""
         from scipy.sparse import vstack
 
         names, anchor_of = np.unique(examples.metadata[ANCHOR].astype(str), return_inverse=True)
-        near = self._near(examples)
-        parts = [tally(anchor_of, len(names), of) for of in (near, near & ~examples.correct)]
+        offsets = self._offsets(examples)
+        wrong = (np.abs(offsets) <= self.frames) & ~examples.correct
+        parts = [tally(anchor_of, len(names), of) for of in (offsets == 0, wrong)]
         return vstack(parts, format="csr")
 
     def of_sums(self, sums: Floats) -> Floats:
-        """The share (b,) of anchors without a wrong frame, among those that have any; 0 of none."""
-        frames, wrong = np.split(sums, 2, axis=1)
-        there = frames > 0
-        right: Floats = (there & (wrong == 0)).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+        """The share (b,) of anchors without a wrong frame; 0 where there is no anchor."""
+        times, wrong = np.split(sums, 2, axis=1)
+        right: Floats = (times * (wrong == 0)).sum(axis=1) / np.maximum(times.sum(axis=1), 1)
         return right
 
     def exact_interval(self, examples: Examples) -> tuple[float, float, str] | None:
@@ -82,17 +83,14 @@ class FramesWithin(SumMetric):
         pairs = np.unique(np.stack(codes), axis=1).shape[1]
         return any(pairs != each.max(initial=-1) + 1 for each in codes)
 
-    def _near(self, examples: Examples) -> npt.NDArray[np.bool_]:
-        """(n,) which frames are within k of their anchor."""
+    def _offsets(self, examples: Examples) -> Integers:
+        """(n,) how far frames are from their anchors."""
         offsets: Integers = examples.metadata[OFFSET].astype(np.int64)
-        near: npt.NDArray[np.bool_] = np.abs(offsets) <= self.frames
-        return near
+        return offsets
 
     def _anchors(self, examples: Examples) -> npt.NDArray[np.bool_]:
         """(anchors,) which anchors are right, in the order of their names."""
-        near = self._near(examples)
-        names = examples.metadata[ANCHOR].astype(str)[near]
-        _, anchor_of = np.unique(names, return_inverse=True)
-        right = np.ones(anchor_of.max(initial=-1) + 1, bool)
-        right[anchor_of[~examples.correct[near]]] = False
+        offsets, names = self._offsets(examples), examples.metadata[ANCHOR].astype(str)
+        wrong = names[(np.abs(offsets) <= self.frames) & ~examples.correct]
+        right: npt.NDArray[np.bool_] = ~np.isin(np.unique(names[offsets == 0]), wrong)
         return right
