@@ -6,17 +6,13 @@ has changed: the plan, this package and what it uses, and all folders and files 
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from shiftbench.core.files import written_atomically
-from shiftbench.core.locations import cache_dir
 from shiftbench.core.provenance import package_versions
+from shiftbench.core.remembering import place_of, recalled, remember
 from shiftbench.core.source_digest import own_code
 from shiftbench.core.stamps import observed, unchanged
 from shiftbench.core.version import __version__
@@ -36,8 +32,6 @@ VERSION = 1
 
 SetKey = tuple[str, str]
 """Names of a task and of one of its evaluation sets."""
-
-_log = logging.getLogger(__name__)
 
 
 class SetState(NamedTuple):
@@ -145,38 +139,25 @@ def remembered(
     """
     if plugin_origins(*plan.suite.tasks.values()):
         return check()
-    file = cache_dir() / "checks" / f"{_key(plan, root, allow_incomplete)}.json"
-    if (known := _read(file, root)) is not None:
+    place = place_of("checks", _parts(plan, root, allow_incomplete))
+
+    def read(content: Mapping[str, Any]) -> Checked | None:
+        as_it_was = unchanged(content["stamps"])
+        return Checked.from_json(root, content["checked"]) if as_it_was else None
+
+    if (known := recalled(place, read)) is not None:
         return known
     with observed() as looked_at:
         checked = check()
     if looked_at.settled:
-        content = {"stamps": looked_at.stamps, "checked": checked.to_json()}
-        try:
-            with written_atomically(file) as temporary:
-                temporary.write_text(json.dumps(content))
-        except OSError as error:  # the next launch checks again, which costs time and nothing else
-            _log.info("%s: cannot be written: %s", file, error)
+        remember(place, {"stamps": looked_at.stamps, "checked": checked.to_json()})
     return checked
 
 
-def _read(file: Path, root: str) -> Checked | None:
-    """What was remembered, if all is as it was."""
-    try:
-        content = json.loads(file.read_text())
-        if unchanged(content["stamps"]):
-            return Checked.from_json(root, content["checked"])
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        _log.info("checking the data again: %s cannot be read: %s", file, error)
-    return None
-
-
-def _key(plan: Plan, root: str, allow_incomplete: bool) -> str:
-    """A digest of all but the data that decides how the checks end."""
+def _parts(plan: Plan, root: str, allow_incomplete: bool) -> dict[str, Any]:
+    """All but the data that decides how the checks end."""
     suite = plan.suite
-    parts = {
+    return {
         "version": [VERSION, IDENTITY_VERSION, __version__, own_code()],
         "packages": package_versions(),
         "root": str(Path(root).absolute()),
@@ -190,4 +171,3 @@ def _key(plan: Plan, root: str, allow_incomplete: bool) -> str:
             for task, own in suite.own_resources.items()
         },
     }
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from shiftbench.core.errors import InputError
-from shiftbench.core.files import written_atomically
-from shiftbench.core.locations import cache_dir
 from shiftbench.core.provenance import package_versions
+from shiftbench.core.remembering import place_of, recalled, remember
 from shiftbench.core.source_digest import own_code
 from shiftbench.core.stamps import COARSE_S
 from shiftbench.evaluation.metrics.registry import plugin_origins
@@ -23,8 +20,6 @@ from shiftbench.report.ranking import Ranking
 from shiftbench.report.reading import Reader, ranked_methods
 from shiftbench.report.scores import BOOTSTRAP, OF_SETS
 from shiftbench.report.ties import Ties, ties
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,31 +75,26 @@ class _Found:
     ties: Ties
     measured: Values
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> _Found:
+        """What ``asdict`` gave."""
+        return cls(content["intervals"], Ties(**content["ties"]), content["measured"])
+
 
 def _remembered(ranking: Ranking, reader: Reader) -> _Found:
     """What is found of a ranking, or was found before on these predictions by this code."""
-    key = _key(ranking, reader.folders)
-    file = cache_dir() / "ties" / f"{key}.json"
-    if key is not None:
-        try:
-            content = json.loads(file.read_text())
-            return _Found(content["intervals"], Ties(**content["ties"]), content["measured"])
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            _log.info("comparing again: %s cannot be read: %s", file, error)
+    parts = _parts(ranking, reader.folders)
+    place = None if parts is None else place_of("ties", parts)
+    if place is not None and (known := recalled(place, _Found.from_json)) is not None:
+        return known
     found = _Found(_intervals(ranking, reader), ties(ranking, reader), values(ranking, reader))
-    if key is not None:
-        try:
-            with written_atomically(file) as temporary:
-                temporary.write_text(json.dumps(asdict(found)))
-        except OSError as error:  # the next report compares again, which costs time only
-            _log.info("%s: cannot be written: %s", file, error)
+    if place is not None:
+        remember(place, asdict(found))
     return found
 
 
-def _key(ranking: Ranking, folders: Folders) -> str | None:
-    """A digest of all that decides what is found.
+def _parts(ranking: Ranking, folders: Folders) -> list[Any] | None:
+    """All that decides what is found.
 
     ``None`` where a file is so new that its time may not show that it is written again.
     """
@@ -129,8 +119,7 @@ def _key(ranking: Ranking, folders: Folders) -> str | None:
             files.append([str(path), member.variant, member.seed, stamp])
         methods.append([method.name, method.shared, mean and mean.interval, files])
     code = [own_code(), package_versions(), plugin_origins(ranking.metrics.values())]
-    parts = [code, {**ranking.metrics}, ranking.by, methods]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    return [code, {**ranking.metrics}, ranking.by, methods]
 
 
 def _with_intervals(ranking: Ranking, intervals: Mapping[str, Sequence[float]]) -> Ranking:
