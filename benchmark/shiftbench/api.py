@@ -311,10 +311,9 @@ class Leaderboard:
         opened(store.folder(results))
         if self.plan is not None:
             labels = {run_id: run.labels for run_id, run in self.plan.runs.items()}
-        table = store.relabel(store.read(results, labels), labels)
-        if compact:
+        if compact:  # first: what was just copied is read from one file
             store.keep_compact(results)
-        return table
+        return store.relabel(store.read(results, labels), labels)
 
 
 def _run_id(merged: Merged, text: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 from scipy.stats import chi2
 from shiftbench.core.errors import InputError
 from shiftbench.data.images import ImageSet
-from shiftbench.evaluation.comparison import Difference, align, compare, decisions
+from shiftbench.evaluation.comparison import SAME, Difference, align, compare, decisions
 from shiftbench.evaluation.letters import groups
 from shiftbench.evaluation.pair_tests import holm, mcnemar
 from shiftbench.evaluation.predictions import to_table
@@ -184,6 +184,20 @@ def test_all_pairs_are_corrected_together_and_grouped():
     assert groups(differs) == ((1,), (1,), (2,))
     with pytest.raises(ValueError, match="a and d were not compared"):
         decisions(found, ["a", "d"])
+
+
+def test_two_names_of_the_same_runs_are_no_hypothesis():
+    methods = {"a": runs(guesses(0.8)), "b": runs(guesses(0.72, 1)), "c": runs(guesses(0.7, 2))}
+    alone = {(d.first, d.second): d for d in compare(methods, METRIC)}
+    named = compare({**methods, "also a": methods["a"]}, METRIC)
+    found = {(d.first, d.second): d for d in named}
+    same = found.pop(("a", "also a"))
+    assert (same.value, same.p, same.adjusted, same.test) == (0, 1, 1, SAME)
+    assert found["a", "b"].p == alone["a", "b"].p == found["b", "also a"].p
+    assert [d.adjusted for d in found.values()] == holm([d.p for d in found.values()]).tolist()
+    assert len(found) == 5  # and not 6, which would make every other p-value higher
+    (only,) = compare({"a": methods["a"], "also a": methods["a"]}, METRIC)
+    assert only == same
 
 
 def test_decisions_do_not_ask_who_is_first():

@@ -159,13 +159,13 @@ def test_each_file_of_predictions_is_read_once(folder, table, tmp_path, monkeypa
     few = info("few", task="cifar10", data_kind="miniature/2", leakage=None, shots=4)
     of = results(dict.fromkeys(SETS, 0.5), data_fingerprint="d")
     files = []
-    reading = pq.read_table
+    opened = pq.ParquetFile
 
     def counted(file, **options):
         files.append(file)
-        return reading(file, **options)
+        return opened(file, **options)
 
-    monkeypatch.setattr(pq, "read_table", counted)
+    monkeypatch.setattr(pq, "ParquetFile", counted)
     more = build(pa.concat_tables([table, done(few, of)]), folder)
     assert [of_ranking.ranking.shots for of_ranking in more.rankings[:2]] == [4, None]
     read_files = [file for file in files if file.name == "predictions.parquet"]

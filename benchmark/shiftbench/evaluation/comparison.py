@@ -12,6 +12,8 @@ import itertools
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,20 +21,25 @@ import numpy.typing as npt
 
 from shiftbench.core.errors import InputError
 from shiftbench.evaluation.examples import Examples
-from shiftbench.evaluation.intervals import SEED, percentiles
+from shiftbench.evaluation.intervals import SEED, Floats, percentiles_of_rows
 from shiftbench.evaluation.metrics.registry import check_mean, metric
 from shiftbench.evaluation.pair_tests import bootstrap_p, holm
 from shiftbench.evaluation.predictions import examples_of
-from shiftbench.evaluation.resampling import PAIRED_RESAMPLES, over_sets, resample
+from shiftbench.evaluation.resampling import PAIRED_RESAMPLES, Resampled, over_sets, resample
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SIGNIFICANT = 0.05
+SAME = "the same runs"
+"""Stands for a test where two names are of the same predictions: there is nothing to test."""
 
 Booleans = npt.NDArray[np.bool_]
 Seed = int | None
 Predictions = Mapping[str, "pa.Table"]
+Run = tuple[str, Seed]
+Pairs = dict[tuple[str, str], list[tuple[Seed, Seed]]]
+"""By two methods, their seeds that belong together."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Difference:
         p: of the hypothesis that they are equal, two-sided.
         adjusted: ``p`` after Holm's correction for all pairs compared together.
         seeds: pairs of runs averaged.
-        test: how ``p`` was made, for people.
+        test: how ``p`` was made, for people; ``SAME`` where there was nothing to test.
     """
 
     first: str
@@ -116,11 +123,13 @@ def compare(
     locations) are resampled, those of different sets independently of each other.
 
     One pair of runs on one set is tested by the metric's exact test where it has one (McNemar's for
-    accuracy on independent examples); all else by the bootstrap.
+    accuracy on independent examples); all else by the bootstrap. Two names of the same runs are no
+    hypothesis, so they do not count in the correction.
 
     Args:
         methods: by name and seed, predictions by evaluation set, of one variant. The seed ``None``
-            stands for every seed: a run that none can change.
+            stands for every seed: a run that none can change. A table that two methods share is of
+            one run.
         metrics: headline metric by evaluation set; the mean is over these sets.
         resamples: of the bootstrap.
 
@@ -135,7 +144,7 @@ def compare(
         for name, seeds in methods.items()
         for seed, predictions in seeds.items()
     }
-    pairs = {
+    pairs: Pairs = {
         (first, second): _paired(first, methods[first], second, methods[second])
         for first, second in itertools.combinations(methods, 2)
     }
@@ -163,29 +172,54 @@ def compare(
             for name, models in sets.items()
         ]
     )
-    place = {run: index for index, run in enumerate(runs)}
-    differences = []
-    for (first, second), seeds in pairs.items():
-        ours = [place[first, one] for one, _ in seeds]
-        theirs = [place[second, other] for _, other in seeds]
-        value = float(mean.values[ours].mean() - mean.values[theirs].mean())
-        draws = mean.draws[ours].mean(axis=0) - mean.draws[theirs].mean(axis=0)
-        low, high = percentiles(draws)
-        exact = None
-        if len(sets) == len(seeds) == 1:
+    found: list[Difference] = []
+    for _, group in itertools.groupby(pairs, itemgetter(0)):  # of all pairs, draws would be many
+        found += _bootstrapped({pair: pairs[pair] for pair in group}, [*runs], mean)
+    for index, difference in enumerate(found):
+        first, second = difference.first, difference.second
+        seeds = pairs[first, second]
+        both = [(runs[first, one], runs[second, other]) for one, other in seeds]
+        if all(ours[name] is theirs[name] for ours, theirs in both for name in metrics):
+            found[index] = replace(difference, p=1.0, adjusted=1.0, test=SAME)
+        elif len(sets) == len(seeds) == 1:
             ((name, models),) = sets.items()
             ((one, other),) = seeds
             exact = metric(metrics[name]).pair_test(models[first, one], models[second, other])
-        p, test = exact or (
-            bootstrap_p(value, draws, mean.units),
-            f"bootstrap of {mean.units} units",
+            if exact is not None:
+                found[index] = replace(difference, p=exact[0], test=exact[1])
+    tested = [index for index, difference in enumerate(found) if difference.test != SAME]
+    for index, p in zip(tested, holm([found[index].p for index in tested]), strict=True):
+        found[index] = replace(found[index], adjusted=float(p))
+    return tuple(found)
+
+
+def _bootstrapped(pairs: Pairs, runs: Sequence[Run], mean: Resampled) -> list[Difference]:
+    """The differences of some pairs, each by the bootstrap, without a correction."""
+    place = {run: index for index, run in enumerate(runs)}
+
+    @cache
+    def average(of_method: tuple[Run, ...]) -> tuple[float, Floats]:
+        places = [place[run] for run in of_method]
+        return float(mean.values[places].mean()), mean.draws[places].mean(axis=0)
+
+    values, draws = [], []
+    for (first, second), seeds in pairs.items():
+        ours, our_draws = average(tuple((first, one) for one, _ in seeds))
+        theirs, their_draws = average(tuple((second, other) for _, other in seeds))
+        values.append(ours - theirs)
+        draws.append(our_draws - their_draws)
+    rows = np.stack(draws)
+    lows, highs = percentiles_of_rows(rows)
+    p_values = bootstrap_p(values, rows, mean.units)
+    test = f"bootstrap of {mean.units} units"
+    return [
+        Difference(
+            first, second, value, float(low), float(high), float(p), float(p), len(seeds), test
         )
-        found = Difference(first, second, value, low, high, p, p, len(seeds), test)
-        differences.append(found)
-    adjusted = holm([found.p for found in differences])
-    return tuple(
-        replace(found, adjusted=float(p)) for found, p in zip(differences, adjusted, strict=True)
-    )
+        for ((first, second), seeds), value, low, high, p in zip(
+            pairs.items(), values, lows, highs, p_values, strict=True
+        )
+    ]
 
 
 def decisions(

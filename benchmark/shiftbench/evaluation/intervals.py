@@ -118,8 +118,14 @@ def worst_of_groups(successes: Counts, trials: Counts) -> tuple[float, float]:
 
 def percentiles(values: Floats) -> tuple[float, float]:
     """The middle 95 % of resampled values."""
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = percentiles_of_rows(values)
     return float(low), float(high)
+
+
+def percentiles_of_rows(values: Floats) -> tuple[Floats, Floats]:
+    """The middle 95 % of each of several rows (…, resamples): low and high (…)."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1)
+    return low, high
 
 
 def _counts(successes: npt.ArrayLike, trials: npt.ArrayLike) -> tuple[Floats, Floats]:

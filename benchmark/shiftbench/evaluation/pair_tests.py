@@ -38,28 +38,28 @@ def mcnemar(only_first: npt.ArrayLike, only_second: npt.ArrayLike) -> Floats:
     return p
 
 
-def bootstrap_p(difference: float, draws: Floats, units: int) -> float:
-    """Two-sided p-value of a difference from its bootstrap standard error.
+def bootstrap_p(differences: npt.ArrayLike, draws: Floats, units: int) -> Floats:
+    """Two-sided p-values of differences from their bootstrap standard errors.
 
-    The difference over its standard error is compared with Student's t of ``units`` - 1 degrees of
+    A difference over its standard error is compared with Student's t of ``units`` - 1 degrees of
     freedom. Unlike the share of resamples beyond 0, this is not limited by how many resamples there
     are, which a correction for many comparisons could not bear. It is never below 2^(1 - units),
     the least that a sign test of as many units can give.
 
     Args:
-        difference: on the examples themselves.
-        draws: (resamples,) of it.
+        differences: (…) on the examples themselves.
+        draws: (…, resamples) of them.
         units: how many examples or clusters were resampled.
     """
     from scipy.special import stdtr
 
-    if abs(difference) < ROUNDING:
-        return 1.0
+    size = np.abs(np.asarray(differences))
     least = 2.0 ** max(1 - units, -1000)
-    error = float(draws.std(ddof=1))
-    if error < ROUNDING or units < 2:
-        return least
-    return max(least, 2 * float(stdtr(units - 1, -abs(difference) / error)))
+    errors = draws.std(ddof=1, axis=-1)
+    sure = (errors < ROUNDING) | (units < 2)
+    p = 2 * stdtr(max(units - 1, 1), -size / np.where(sure, 1.0, errors))
+    found: Floats = np.where(size < ROUNDING, 1.0, np.where(sure, least, np.maximum(least, p)))
+    return found
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:

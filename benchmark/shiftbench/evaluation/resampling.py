@@ -101,11 +101,8 @@ def resample(
     values = np.array([metric.value(examples) for examples in models])
     clusters = models[0].clusters
     units = len(models[0]) if clusters is None else int(clusters.max()) + 1
-    statistics = [metric.statistic(examples, clusters) for examples in models]
-    blocks = [
-        np.stack([statistic(counts) for statistic in statistics])
-        for counts in resampled_counts(units, resamples, seed)
-    ]
+    statistic = metric.statistic_of_all(models, clusters)
+    blocks = [statistic(counts) for counts in resampled_counts(units, resamples, seed)]
     draws = np.concatenate(blocks, axis=1)
     return Resampled(values, metric.centred(draws, values), units)
 

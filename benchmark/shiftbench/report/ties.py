@@ -33,7 +33,7 @@ class Ties:
 
 def ties(ranking: Ranking, reader: Reader) -> Ties:
     """Compare the ranked methods, best first, on what the ranking is by."""
-    from shiftbench.evaluation.comparison import compare, decisions
+    from shiftbench.evaluation.comparison import SAME, compare, decisions
     from shiftbench.evaluation.letters import groups, letters
 
     ranked = ranked_methods(ranking)
@@ -66,10 +66,11 @@ def ties(ranking: Ranking, reader: Reader) -> Ties:
     of_methods = groups(differs)
     last = max(chain.from_iterable(of_methods))
     labels = {name: letters(own, last) for name, own in zip(names, of_methods, strict=True)}
-    tests = ", ".join(sorted({difference.test for difference in differences}))
+    tested = [difference.test for difference in differences if difference.test != SAME]
+    how = f"{', '.join(sorted({*tested}))}; {len(tested)} pairs, Holm's correction, 5 %"
     note = (
         f"Methods that share a letter tie: their difference is within chance on the same examples "
-        f"({tests}; {len(differences)} pairs, Holm's correction, 5 %)."
+        f"({how if tested else SAME})."
     )
     if missing:
         note += f" Not compared, since predictions are missing: {absent}."

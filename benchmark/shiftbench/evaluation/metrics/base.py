@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -121,6 +121,13 @@ class Metric(ABC):
             return lambda counts: self.values(examples, counts)
         return lambda counts: self.values(examples, counts[:, clusters])
 
+    def statistic_of_all(
+        self, models: Sequence[Examples], clusters: Counts | None = None
+    ) -> Statistic:
+        """The same of several models on the same examples: from (b, units) to (models, b)."""
+        each = [self.statistic(examples, clusters) for examples in models]
+        return lambda counts: np.stack([of(counts) for of in each])
+
     def centred(self, draws: Floats, values: npt.ArrayLike) -> Floats:
         """Resamples (…, b) moved to the values (…), for a metric whose resamples lie beside it."""
         if not self.resamples_lie_beside:
@@ -195,22 +202,49 @@ class SumMetric(Metric):
     def value(self, examples: Examples) -> float:
         """The metric of the examples; its sums are exactly rounded, so their order is nothing."""
         self.check(examples)
-        rows = _sparse(self.contributions(examples))
-        parts = np.split(rows.data, rows.indptr[1:-1])
-        return float(self.of_sums(np.array([[math.fsum(part) for part in parts]]))[0])
+        amounts = self.contributions(examples)
+        if isinstance(amounts, np.ndarray):
+            parts = [*amounts]
+        else:
+            parts = np.split(amounts.data, amounts.indptr[1:-1])
+        return float(self.of_sums(np.array([[math.fsum(part.tolist()) for part in parts]]))[0])
 
     def statistic(self, examples: Examples, clusters: Counts | None = None) -> Statistic:
         """The metric of drawn sums: those of each cluster are made once."""
-        rows = _sparse(self.contributions(examples))
+        of_all = self.statistic_of_all([examples], clusters)
+        return lambda counts: of_all(counts)[0]
+
+    def statistic_of_all(
+        self, models: Sequence[Examples], clusters: Counts | None = None
+    ) -> Statistic:
+        """The metric of drawn sums; dense ones are made by one product for all models."""
+        of_models = [self._of_units(examples, clusters) for examples in models]
+        dense = [amounts for amounts in of_models if isinstance(amounts, np.ndarray)]
+        if len(dense) < len(of_models):
+            return lambda counts: np.stack([self._drawn(each, counts) for each in of_models])
+        together, k = np.concatenate(dense).T, len(dense[0])
+
+        def of(counts: Floats) -> Floats:
+            sums = (counts @ together).reshape(-1, k)
+            return self.of_sums(sums).reshape(len(counts), len(dense)).T
+
+        return of
+
+    def _drawn(self, amounts: Floats | csr_array, counts: Floats) -> Floats:
+        return self.of_sums(np.ascontiguousarray((amounts @ np.ascontiguousarray(counts.T)).T))
+
+    def _of_units(self, examples: Examples, clusters: Counts | None) -> Floats | csr_array:
+        """(k, units) what each example, or each cluster, adds to each sum; sparse if mostly 0."""
+        from scipy.sparse import csr_array
+
+        amounts = self.contributions(examples)
         if clusters is not None:
             members = tally(clusters, int(clusters.max()) + 1)
-            rows = (rows @ members.T).tocsr()
-        if rows.nnz <= DENSE * rows.shape[0] * rows.shape[1]:
-            return lambda counts: self.of_sums(
-                np.ascontiguousarray((rows @ np.ascontiguousarray(counts.T)).T)
-            )
-        dense = rows.toarray().T
-        return lambda counts: self.of_sums(counts @ dense)
+            amounts = (csr_array(amounts) @ members.T).tocsr()
+        if isinstance(amounts, np.ndarray):
+            few = np.count_nonzero(amounts) <= DENSE * amounts.size
+            return csr_array(amounts) if few else amounts
+        return amounts if amounts.nnz <= DENSE * np.prod(amounts.shape) else amounts.toarray()
 
 
 class MeanMetric(SumMetric):
@@ -272,11 +306,6 @@ def tally(
 
     amounts = np.ones(len(kinds)) if counted is None else counted.astype(np.float64)
     (counting,) = np.nonzero(amounts)
-    places = (kinds[counting], counting)
-    return csr_array((amounts[counting], places), shape=(n_kinds, len(kinds)))
-
-
-def _sparse(contributions: Floats | csr_array) -> csr_array:
-    from scipy.sparse import csr_array
-
-    return csr_array(contributions)
+    counting = counting[np.argsort(kinds[counting], kind="stable")]
+    ends = np.cumsum(np.bincount(kinds[counting], minlength=n_kinds))
+    return csr_array((amounts[counting], counting, np.append(0, ends)), shape=(n_kinds, len(kinds)))
