@@ -147,6 +147,15 @@ def test_gc_keeps_weights_that_an_unfinished_run_builds_on(results, capsys):
     assert store.statuses(results).keys() == set(IDS.values())
 
 
+def test_weights_go_with_their_record_so_that_they_are_made_again_when_needed(results, capsys):
+    folder = RunFolder.of(results, IDS["alone"])
+    folder.fit.write_text("{}")
+    before = there(results)
+    assert main(["gc", "--weights", "--yes", "--results", str(results)]) == 0
+    assert capsys.readouterr().out.count("record of these weights") == 1
+    assert not folder.fitted and f"runs/{IDS['alone']}/fit.json" in before - there(results)
+
+
 def test_gc_keeps_weights_below_a_run_that_keeps_none(results):
     """An unfinished run builds on WiSE-FT, which is made of its parent's weights each time."""
     derived = RunFolder.of(results, IDS["wise-ft"])

@@ -30,9 +30,9 @@ from shiftbench.execution.setup import Setup
 from shiftbench.execution.sharing import Sharing
 from shiftbench.execution.work import Work
 from shiftbench.execution.workspace import Workspace
-from shiftbench.leaderboard import leases as lease_files
 from shiftbench.leaderboard import store
-from shiftbench.leaderboard.leases import FOLDER, Folder, Leases, search_key
+from shiftbench.leaderboard.lease_storage import FOLDER, Folder
+from shiftbench.leaderboard.leases import Leases, search_key, seen
 from shiftbench.leaderboard.runfolder import Fit, Found, RunFolder, SearchFolder
 from shiftbench.leaderboard.schema import done, failures
 from shiftbench.methods.base import Batch
@@ -157,7 +157,7 @@ def test_two_drivers_finish_one_suite_together_and_do_every_run_once(
     statuses = store.statuses(drivers.results)
     assert statuses == dict.fromkeys(drivers.plan.runs, "done")
     with Leases.of(drivers.results) as leases:
-        endings = {key: leases.look(key) for key in lease_files.files(drivers.results)}
+        endings = {key: leases.look(key) for key in seen(drivers.results)}
     assert endings.keys() == statuses.keys()
     assert {lease.ended for lease in endings.values() if lease} == {"done"}
 

@@ -14,16 +14,9 @@ import pytest
 from shiftbench.core import mirror
 from shiftbench.core.errors import InputError
 from shiftbench.core.remote import Remote
-from shiftbench.leaderboard import housekeeping
-from shiftbench.leaderboard.leases import (
-    FOLDER,
-    Folder,
-    Lease,
-    Leases,
-    files,
-    held_now,
-    holds,
-)
+from shiftbench.leaderboard import housekeeping, lease_storage
+from shiftbench.leaderboard.lease_storage import FOLDER, Folder
+from shiftbench.leaderboard.leases import Lease, Leases, held_now, holds, seen
 
 
 class Clock:
@@ -267,9 +260,25 @@ def test_leases_in_a_store_are_listed_once_and_named_as_they_can_be_deleted(
             holder.take(key)
         with monkeypatch.context() as patch:
             patch.setattr(Remote, "all", counted)
-            assert [*housekeeping._leases(store, ())] == [] and listed == [FOLDER]
+            assert [*housekeeping._leases(seen(store))] == [] and listed == [FOLDER]
         with pytest.raises(InputError, match=r"delete file://.*/store/leases/b\.1\.json$"):
-            housekeeping.removal(store, ["b"])
+            housekeeping.removal(store, {"b"})
+
+
+def test_old_leases_go_from_a_store_too(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    month_ago = time.time_ns() - 30 * 24 * 3600 * 10**9
+    with Leases.of(store, 600) as holder:
+        for key in ("old", "held", "new"):
+            holder.take(key)
+        holder.end("new", "done")
+        with monkeypatch.context() as patch:
+            patch.setattr(lease_storage.time, "time_ns", lambda: month_ago)
+            holder.end("old", "done")
+            holder._storage.touch("held.1.json", holder._me.text())
+        items = [*housekeeping._leases(seen(store))]
+        assert [item.path.name for item in items] == ["old.1.json"] and items[0].size > 100
+        housekeeping.delete(items)
+        assert seen(store).keys() == {"held", "new"}
 
 
 def test_leases_of_this_machine_are_of_all_its_processes_and_go_with_the_run(
@@ -282,12 +291,12 @@ def test_leases_of_this_machine_are_of_all_its_processes_and_go_with_the_run(
         holder.take("r")
         assert holds(of_worker, "r", holder.token)
         with pytest.raises(InputError) as refused:
-            housekeeping.removal(results, ["r"])
+            housekeeping.removal(results, {"r"})
         assert Path(str(refused.value).rpartition("delete ")[2]).is_file()
-    items = housekeeping.removal(results, ["r"])
+    items = housekeeping.removal(results, {"r"})
     assert [item.path.name for item in items] == ["r.1.json"]
     housekeeping.delete(items)
-    assert not files(results) and not files(of_worker)
+    assert not seen(results) and not seen(of_worker)
 
 
 def test_whoever_is_gone_from_this_machine_is_followed_at_once(tmp_path: Path) -> None:
@@ -338,22 +347,41 @@ def test_a_file_that_is_being_written_is_somebodys(tmp_path: Path) -> None:
 
 
 def test_one_look_tells_who_is_at_work(tmp_path: Path) -> None:
-    assert files(tmp_path) == {} and held_now(tmp_path) == {}
+    assert seen(tmp_path) == {}
     leases = of(tmp_path)
     for key in ("a", "search-b"):
         leases.take(key)
     leases.end("a", "done")
     (tmp_path / FOLDER / "notes.json").touch()  # not ours
-    assert files(tmp_path).keys() == {"a", "search-b"}
+    assert seen(tmp_path).keys() == {"a", "search-b"}
     assert held_now(tmp_path).keys() == {"search-b"}
     leases.take("a")
-    assert [file.name for file in files(tmp_path)["a"]] == ["a.2.json", "a.1.json"]
+    assert [file.name for file in seen(tmp_path)["a"].files] == ["a.2.json", "a.1.json"]
     assert held_now(tmp_path).keys() == {"a", "search-b"}
     folder, yesterday = Folder(tmp_path / FOLDER), time.time() - 25 * 3600
     folder.write("a.2.json", replace(says(tmp_path, 2, "a"), machine="elsewhere").text())
     assert held_now(tmp_path).keys() == {"a", "search-b"}
     os.utime(tmp_path / FOLDER / "a.2.json", (yesterday, yesterday))
     assert held_now(tmp_path).keys() == {"search-b"}  # its machine is gone
+
+
+def test_a_node_elsewhere_believes_its_driver_where_leases_are_of_one_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHIFTBENCH_CACHE", str(tmp_path / "here"))
+    url = "hf://buckets/ann/robust/results"
+    with Leases.of(mirror.local(url)) as driver:
+        driver.take("r")
+        assert holds(mirror.local(url), "r", driver.token)
+        monkeypatch.setenv("SHIFTBENCH_CACHE", str(tmp_path / "there"))
+        node = mirror.local(url)
+        assert holds(node, "r", driver.token)
+        with Leases.of(node) as other:
+            other.take("r")
+            assert not holds(node, "r", driver.token)  # somebody on that machine is at it
+        assert holds(node, "r", driver.token)
+    monkeypatch.setenv("SHIFTBENCH_CACHE", str(tmp_path / "here"))
+    assert not holds(mirror.local(url), "r", driver.token)  # it was given back
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"token": "x", "more": 1}', '{"token"'])

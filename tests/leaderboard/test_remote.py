@@ -20,7 +20,7 @@ from shiftbench.core.errors import InputError
 from shiftbench.core.mirror import address, opened
 from shiftbench.execution.in_process import InProcess
 from shiftbench.execution.launch import launch
-from shiftbench.leaderboard.leases import Leases, files, held_now, holds
+from shiftbench.leaderboard.leases import Leases, held_now, holds, seen
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import failed
 from shiftbench.leaderboard.store import check_writable, compact, read, statuses, write_run
@@ -151,8 +151,8 @@ def test_one_of_two_machines_has_a_lease(bucket: str, elsewhere: Callable[[str],
             ours.end("a1", "failed", "it diverged")
             assert theirs.take("a1") is None
             assert not holds(there, "a1", ours.token)
-            assert [file.name for file in files(there)["a1"]] == ["a1.2.json", "a1.1.json"]
-    assert [*files(there)] == ["a1"]
+            assert [file.name for file in seen(there)["a1"].files] == ["a1.2.json", "a1.1.json"]
+    assert [*seen(there)] == ["a1"]
     assert not held_now(there)
 
 
@@ -239,3 +239,6 @@ def test_what_one_machine_did_another_reads_and_goes_on_with(
     assert main(["gc", "--weights", "--yes", "--results", bucket]) == 0
     assert not [name for name in objects(bucket) if name.endswith("weights.safetensors")]
     assert address(third) == bucket
+    # Weights that are wanted after all are made again, by a machine that still has a copy or not.
+    assert launch(suite, elsewhere("here"), InProcess(), QUIET).executed == {ids["wise-ft"]}
+    assert statuses(elsewhere("third")) == dict.fromkeys(ids.values(), "done")

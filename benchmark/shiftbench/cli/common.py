@@ -83,6 +83,20 @@ LoggerNames = Annotated[
         "several times.",
     ),
 ]
+AllowIncomplete = Annotated[
+    bool, typer.Option("--allow-incomplete", help="Go on with data sets that lack files.")
+]
+MaxConcurrent = Annotated[
+    int | None,
+    typer.Option(min=1, help="Have at most so many workers at once (resources.max_concurrent)."),
+]
+FastDevRun = Annotated[
+    bool,
+    typer.Option(
+        "--fast-dev-run",
+        help="Do a few steps and images of every run, and keep nothing; exit code 1 if one fails.",
+    ),
+]
 Address = Annotated[
     str | None,
     typer.Option("--address", help="Ray cluster to join; by default one on this machine."),
@@ -135,6 +149,12 @@ def load_suite(suite: str, overrides: list[str] | None, data: str | None) -> Sui
     from shiftbench.suite.suite import Suite
 
     return Suite.load(suite, overrides or (), data)
+
+
+def limited(overrides: list[str] | None, max_concurrent: int | None) -> list[str]:
+    """What ``--set`` overrides, with ``--max-concurrent``."""
+    limit = [] if max_concurrent is None else [f"resources.max_concurrent={max_concurrent}"]
+    return [*(overrides or ()), *limit]
 
 
 def check_suite_options(suite: str | None, overrides: list[str] | None, data: str | None) -> None:

@@ -10,12 +10,16 @@ import typer
 from shiftbench.cli.common import (
     RESULTS,
     Address,
+    AllowIncomplete,
     Data,
     ExecutorName,
+    FastDevRun,
     LoggerNames,
+    MaxConcurrent,
     Overrides,
     Results,
     SuiteArgument,
+    limited,
     load_suite,
 )
 
@@ -61,16 +65,9 @@ def run(
     overrides: Overrides = None,
     executor: ExecutorName = "ray",
     address: Address = None,
-    allow_incomplete: Annotated[
-        bool, typer.Option("--allow-incomplete", help="Go on with data sets that lack files.")
-    ] = False,
+    allow_incomplete: AllowIncomplete = False,
     loggers: LoggerNames = None,
-    max_concurrent: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Have at most so many workers at once (resources.max_concurrent)."
-        ),
-    ] = None,
+    max_concurrent: MaxConcurrent = None,
     debug: Annotated[
         str | None,
         typer.Option(
@@ -79,14 +76,7 @@ def run(
             "its id, the beginning of it, or method, method/task, method/task/seed.",
         ),
     ] = None,
-    fast_dev_run: Annotated[
-        bool,
-        typer.Option(
-            "--fast-dev-run",
-            help="Do a few steps and images of every run, and keep nothing; exit code 1 if one "
-            "fails.",
-        ),
-    ] = False,
+    fast_dev_run: FastDevRun = False,
 ) -> None:
     """Fine-tune, evaluate and rank: do what is left of a suite."""
     from dataclasses import replace
@@ -102,9 +92,7 @@ def run(
     from shiftbench.report.model import build
     from shiftbench.report.terminal import print_report
 
-    if max_concurrent is not None:
-        overrides = [*(overrides or ()), f"resources.max_concurrent={max_concurrent}"]
-    loaded = load_suite(suite, overrides, data)
+    loaded = load_suite(suite, limited(overrides, max_concurrent), data)
     loaded = replace(loaded, loggers=tuple(dict.fromkeys((*loaded.loggers, *(loggers or ())))))
     if debug is not None:
         if address is not None:

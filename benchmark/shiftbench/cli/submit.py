@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shiftbench.cli.common import Data, Overrides, SuiteArgument, load_suite
+from shiftbench.cli.common import (
+    AllowIncomplete,
+    Data,
+    FastDevRun,
+    LoggerNames,
+    MaxConcurrent,
+    Overrides,
+    SuiteArgument,
+    limited,
+    load_suite,
+)
 
 if TYPE_CHECKING:
     from shiftbench.suite.suite import Suite
@@ -20,6 +30,11 @@ Start the nine shifts on a cluster, and watch them:
 
   shiftbench submit nine-shifts --address http://127.0.0.1:8265 --data /shared/data
   --results /shared/results --set resources.gpus_per_worker=1 --follow
+
+Does everything work there? A few steps and images of every run, of which nothing is kept:
+
+  shiftbench submit nine-shifts --data /shared/data --results /shared/results --follow
+  --fast-dev-run
 
 A method of your own package goes along:
 
@@ -58,9 +73,10 @@ def submit(
             "several times.",
         ),
     ] = None,
-    allow_incomplete: Annotated[
-        bool, typer.Option("--allow-incomplete", help="Go on with data sets that lack files.")
-    ] = False,
+    allow_incomplete: AllowIncomplete = False,
+    loggers: LoggerNames = None,
+    max_concurrent: MaxConcurrent = None,
+    fast_dev_run: FastDevRun = False,
     follow: Annotated[
         bool, typer.Option("--follow", help="Show what the job prints, and end as it does.")
     ] = False,
@@ -71,13 +87,17 @@ def submit(
     from shiftbench.core.provenance import submission
     from shiftbench.core.remote import plain_url
     from shiftbench.distributed.jobs import Jobs
+    from shiftbench.execution.loggers.registry import LOGGERS
     from shiftbench.execution.upload import write_archive
 
     if not (is_remote(results) or Path(results).is_absolute()):
         raise InputError(f"--results {results}: name a folder that all nodes see, from the root /")
     if is_remote(results):
         plain_url(results)  # a job's command is shown
+    overrides = limited(overrides, max_concurrent)
     loaded = load_suite(suite, overrides, data)
+    for name in loggers or ():
+        LOGGERS.load(name)
     _check_paths(loaded)
     jobs = Jobs.at(address)
     job = f"shiftbench-{loaded.name}-{uuid.uuid4().hex[:8]}".replace(" ", "-")
@@ -87,8 +107,13 @@ def submit(
             archive, suite, plugins or (), miniature="miniature" in loaded.backbones
         )
         size = archive.stat().st_size
-        jobs.submit(job, _arguments(named, results, data, overrides, allow_incomplete), archive,
-                    submission())  # fmt: skip
+        arguments = ["run", named, "--results", results]
+        arguments += [] if data is None else ["--data", data]
+        arguments += [word for text in overrides for word in ("--set", text)]
+        arguments += [word for name in loggers or () for word in ("--logger", name)]
+        arguments += ["--allow-incomplete"] if allow_incomplete else []
+        arguments += ["--fast-dev-run"] if fast_dev_run else []
+        jobs.submit(job, arguments, archive, submission())
     here = f"--address {jobs.address}"
     typer.echo(f"submitted {job} ({size / 1000:,.0f} kB)")
     typer.echo(f"follow:  ray job logs --follow {here} {job}")
@@ -98,20 +123,6 @@ def submit(
         code = jobs.follow(job, lambda text: typer.echo(text, nl=False))
         if code:
             raise typer.Exit(code)
-
-
-def _arguments(
-    suite: str,
-    results: str,
-    data: str | None,
-    overrides: list[str] | None,
-    allow_incomplete: bool,
-) -> list[str]:
-    """The arguments of ``shiftbench`` in the job."""
-    arguments = ["run", suite, "--results", results]
-    arguments += [] if data is None else ["--data", data]
-    arguments += [word for text in overrides or () for word in ("--set", text)]
-    return [*arguments, "--allow-incomplete"] if allow_incomplete else arguments
 
 
 def _check_paths(suite: Suite) -> None:

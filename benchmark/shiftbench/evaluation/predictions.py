@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from shiftbench.core.errors import InputError
 from shiftbench.core.files import written_atomically
+from shiftbench.core.mirror import shown
 from shiftbench.evaluation.examples import ACCEPTED, FIELDS, LOCATION, Examples, of_logits
 
 if TYPE_CHECKING:
@@ -153,9 +154,9 @@ def read(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path, partitioning=None)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read as predictions ({error})") from error
+        raise InputError(f"{shown(path)}: cannot be read as predictions ({error})") from error
     if fault := schema_fault(table.schema):
-        raise InputError(f"{path}: holds no predictions ({fault})")
+        raise InputError(f"{shown(path)}: holds no predictions ({fault})")
     return completed(table)
 
 
@@ -182,7 +183,7 @@ def read_part(path: Path) -> pa.Table:
         with pa.OSFile(str(path), "rb") as file:
             return pa.ipc.open_file(file).read_all()
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read as predictions ({error})") from error
+        raise InputError(f"{shown(path)}: cannot be read as predictions ({error})") from error
 
 
 def check_file(path: Path) -> None:
@@ -192,7 +193,7 @@ def check_file(path: Path) -> None:
     try:
         pq.read_metadata(path)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: truncated, damaged or not Parquet ({error})") from error
+        raise InputError(f"{shown(path)}: truncated, damaged or not Parquet ({error})") from error
 
 
 def schema_fault(schema: pa.Schema) -> str | None:

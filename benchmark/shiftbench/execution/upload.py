@@ -48,8 +48,8 @@ def write_archive(
     files |= _tree(PACKAGE, "shiftbench")
     if not miniature:
         del files[MINIATURE_BACKBONE]
-    files |= _tree(shipped("suites"), "shiftbench/suites")
-    files |= _tree(shipped("published"), "shiftbench/published")
+    files |= _tree(shipped("suites"), "shiftbench/suites", "*.yaml")  # the schema is for editors
+    files |= _tree(shipped("published"), "shiftbench/published", "*.parquet")
     for module in development_modules():
         files |= _module_files(module, VARIABLE)
     for plugin in plugins:
@@ -78,9 +78,9 @@ def _shipped_suites() -> Path:
     return shipped("suites").resolve()
 
 
-def _tree(folder: Path, name: str) -> Iterator[tuple[str, bytes]]:
-    """All files below a folder, whatever git ignores, by their names in the archive."""
-    for file in folder.rglob("*"):
+def _tree(folder: Path, name: str, pattern: str = "*") -> Iterator[tuple[str, bytes]]:
+    """The files below a folder, whatever git ignores, by their names in the archive."""
+    for file in folder.rglob(pattern):
         inner = file.relative_to(folder)
         hidden = any(Path(part).match(pattern) for part in inner.parts for pattern in _LEFT_OUT)
         if file.is_file() and not hidden:

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ class Item:
     why: str
 
 
-def removal(results: Path, run_ids: Collection[str]) -> list[Item]:
+def removal(results: Path, run_ids: Set[str]) -> list[Item]:
     """The files of runs: rows, weights and predictions.
 
     Args:
@@ -52,13 +52,12 @@ def removal(results: Path, run_ids: Collection[str]) -> list[Item]:
     Raises:
         InputError: another run builds on one of them, or a process is at one.
     """
-    at_work = leases.held_now(results)
-    for run_id in sorted(run_ids):
-        if run_id in at_work:
-            file = leases.files(results)[run_id][0]
+    seen = leases.seen(results)
+    for run_id in sorted(run_ids & seen.keys()):
+        if seen[run_id].held:
             raise InputError(
-                f"run {run_id} is being done by {at_work[run_id].holder}; stop that first, or if "
-                f"that machine is gone, delete {shown(file)}"
+                f"run {run_id} is being done by {seen[run_id].lease.holder}; stop that first, or "
+                f"if that machine is gone, delete {shown(seen[run_id].files[0])}"
             )
     for run in runs(store.read(results)):
         needs = [parent for parent in run.parents if parent.run_id in run_ids]
@@ -69,8 +68,7 @@ def removal(results: Path, run_ids: Collection[str]) -> list[Item]:
             )
     rows = (store.folder(results) / f"{run_id}.parquet" for run_id in run_ids)
     folders = (RunFolder.of(results, run_id).path for run_id in run_ids)
-    held = leases.files(results)
-    files = (path for run_id in run_ids for path in held.get(run_id, ()))
+    files = (path for run_id in run_ids if run_id in seen for path in seen[run_id].files)
     # Rows go first: a run without them is done again, rows without a run would be wrong.
     return [
         *(_item(path, "rows of the run") for path in rows if path.exists()),
@@ -89,7 +87,8 @@ def leftovers(results: Path, *, weights: bool = False) -> list[Item]:
             again. They stay while any process is at work, and so does all of the runs that are
             being done.
     """
-    at_work = leases.held_now(results)
+    seen = leases.seen(results)
+    at_work = {key for key, found in seen.items() if found.held}
     known = {run.run_id: run for run in runs(store.read(results))}
     done = {run_id for run_id, run in known.items() if isinstance(run, Row)}
     folders = sorted((results / "runs").glob("*")) if (results / "runs").is_dir() else []
@@ -121,9 +120,12 @@ def leftovers(results: Path, *, weights: bool = False) -> list[Item]:
                 found.append(_item(path / "parts", "predictions that are in one file by now"))
             spared = at_work or path.name in awaited
             if weights and not spared and there(path / WEIGHTS):
-                found.append(_item(path / WEIGHTS, "weights that no unfinished run builds on"))
+                # Its record goes first: a run that builds on it later has the weights made again.
+                record = _item(folder.fit, "record of these weights") if folder.fitted else None
+                weighed = _item(path / WEIGHTS, "weights that no unfinished run builds on")
+                found += [weighed] if record is None else [record, weighed]
     found += _searches(results, known.values(), records.values())
-    found += _leases(results, at_work)
+    found += _leases(seen)
     return [*found, *_temporaries(results, [item.path for item in found])]
 
 
@@ -141,11 +143,11 @@ def _searches(
             yield _item(path, "a search that no run has, untouched for a week")
 
 
-def _leases(results: Path, at_work: Collection[str]) -> Iterator[Item]:
-    """Leases of what nobody is at; of those that are objects, whose age is not here, none."""
-    for key, files in leases.files(results).items():
-        if key not in at_work and _age(files[0]) > UNTOUCHED_S:
-            yield from (_item(file, "a lease of what was done long ago") for file in files)
+def _leases(seen: Mapping[str, leases.Seen]) -> Iterator[Item]:
+    """Leases of what nobody is at."""
+    for found in seen.values():
+        if not found.held and found.age > UNTOUCHED_S:
+            yield from (_item(file, "a lease of what was done long ago") for file in found.files)
 
 
 def _temporaries(results: Path, covered: Collection[Path]) -> Iterator[Item]:

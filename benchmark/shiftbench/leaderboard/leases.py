@@ -7,10 +7,6 @@ counts. The holder touches its file as long as it is at work. A lease is free wh
 written there how it ended, or its process is gone from this machine, or its file has not changed
 for the holder's ``lease_s`` seconds of the clock of whoever looks: no two machines' clocks are
 compared. A holder that was frozen meanwhile finds that it holds nothing any more.
-
-What is asked of the storage is in ``Storage``: that a file can be created by one of several at once
-and that what was written is seen by whoever opens the file afterwards. Local disks and NFS do so
-(``Folder``), and object stores with conditional writes (``leaderboard.objects``).
 """
 
 from __future__ import annotations
@@ -19,35 +15,26 @@ import json
 import logging
 import os
 import platform
-import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Literal, NamedTuple, Protocol, Self
-from urllib.parse import quote
+from typing import Literal, NamedTuple, Self
 
-from shiftbench.core.files import written_atomically
 from shiftbench.core.liveness import alive, machine, started
-from shiftbench.core.locations import cache_dir
-from shiftbench.core.mirror import address, placed
-from shiftbench.leaderboard.objects import Objects
+from shiftbench.leaderboard.lease_storage import FOLDER, Folder, Stamp, Storage, storage_of
 
 LEASE_S = 60.0
 DAY_S = 24 * 3600.0
-FOLDER = "leases"
 _JOIN_S = 1.0
 _BEATS = 6  # within the time after which a holder is taken for gone
 _AT_ONCE = 16  # renewals, each of which waits for the storage
 
 Ending = Literal["done", "failed", "released", "taken"]
-Stamp = tuple[int, str]
-
-_NAME = re.compile(r"[^.].*\.[0-9]+\.json")
 
 _log = logging.getLogger(__name__)
 
@@ -99,65 +86,6 @@ class Lease:
             return cls()
 
 
-class Storage(Protocol):
-    """The files of leases, by name."""
-
-    def create(self, name: str, text: str) -> bool:
-        """Make a file; false if there is one, made by whomever."""
-
-    def read(self, name: str) -> tuple[str, Stamp] | None:
-        """A file's text, and what tells whether it has changed; ``None`` if there is none."""
-
-    def write(self, name: str, text: str) -> None:
-        """Write a file in place of what was there."""
-
-    def touch(self, name: str, text: str) -> None:
-        """Make a file that is there, with this text, look changed."""
-
-    def names(self) -> list[str]:
-        """All files."""
-
-
-@dataclass(frozen=True)
-class Folder:
-    """Leases on a file system."""
-
-    path: Path
-
-    def create(self, name: str, text: str) -> bool:
-        """See ``Storage``."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            with (self.path / name).open("x", encoding="utf-8") as file:
-                file.write(text)
-        except FileExistsError:
-            return False
-        return True
-
-    def read(self, name: str) -> tuple[str, Stamp] | None:
-        """See ``Storage``. NFS asks its server when a file is opened, and not otherwise."""
-        try:
-            with (self.path / name).open(encoding="utf-8", errors="replace") as file:
-                text = file.read()
-                return text, (os.fstat(file.fileno()).st_mtime_ns, text)
-        except FileNotFoundError:
-            return None
-
-    def write(self, name: str, text: str) -> None:
-        """See ``Storage``."""
-        with written_atomically(self.path / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-    def touch(self, name: str, text: str) -> None:
-        """See ``Storage``."""
-        with suppress(FileNotFoundError):
-            os.utime(self.path / name)
-
-    def names(self) -> list[str]:
-        """See ``Storage``."""
-        return [file.name for file in self.path.glob("*.json") if _NAME.fullmatch(file.name)]
-
-
 class _Held(NamedTuple):
     """A lease that is held here: the number of its file, and who writes there."""
 
@@ -195,7 +123,7 @@ class Leases:
     @classmethod
     def of(cls, results: Path, lease_s: float = LEASE_S) -> Leases:
         """Those of a results folder."""
-        return cls(_storage(results), lease_s)
+        return cls(storage_of(results), lease_s)
 
     @property
     def token(self) -> str:
@@ -319,10 +247,14 @@ def holds(results: Path, key: str, token: str) -> bool:
         key: of the lease.
         token: of that process.
     """
-    storage, number = _storage(results), 1
-    while storage.read(_name(key, number + 1)) is not None:
-        number += 1
-    return _holds(storage, key, number, token)
+    storage, number, last, ours = storage_of(results), 0, None, False
+    while (content := storage.read(_name(key, number + 1))) is not None:
+        number, last = number + 1, Lease.of(content[0])
+        ours = ours or last.token == token
+    if last is not None and (ours or storage.everywhere):
+        return last.token == token and last.ended is None
+    # What is seen of this machine alone tells nothing of a process that is on another.
+    return not storage.everywhere and (last is None or last.ended is not None or last.gone)
 
 
 def search_key(search_id: str) -> str:
@@ -330,51 +262,56 @@ def search_key(search_id: str) -> str:
     return f"search-{search_id}"
 
 
-def held_now(results: Path) -> Mapping[str, Lease]:
-    """The leases whose holders may be at work, by key: as far as one look can tell.
+class Seen(NamedTuple):
+    """A lease as one look finds it.
 
-    Whoever has shown no sign for a day on another machine is gone, unless clocks are that wrong.
+    Attributes:
+        lease: what its last file says.
+        age: seconds since that was written or touched, unless clocks are wrong.
+        files: all that there are of it; the last is first: as they can be deleted without a gap
+            before one.
     """
-    storage = _storage(results)
-    last: dict[str, int] = {}
-    for name in storage.names():
-        key, number = _parts(name)
-        last[key] = max(number, last.get(key, 0))
-    found = {}
-    for key, number in sorted(last.items()):
-        content = storage.read(_name(key, number))
-        if content is None:
-            continue
-        text, (touched_ns, _) = content
-        lease = Lease.of(text)
-        age = time.time() - touched_ns / 1e9
-        silent = lease.machine != machine() and age > max(DAY_S, lease.lease_s)
-        if lease.ended is None and not lease.gone and not silent:
-            found[key] = lease
-    return found
+
+    lease: Lease
+    age: float
+    files: list[Path]
+
+    @property
+    def held(self) -> bool:
+        """True if its holder may be at work.
+
+        Whoever has shown no sign for a day on another machine is gone, unless clocks are that
+        wrong.
+        """
+        lease = self.lease
+        silent = lease.machine != machine() and self.age > max(DAY_S, lease.lease_s)
+        return lease.ended is None and not lease.gone and not silent
 
 
-def files(results: Path) -> dict[str, list[Path]]:
-    """The files of all leases that anybody ever had, by key.
-
-    The last of a lease is first: as they can be deleted without a gap before one.
-    """
-    storage = _storage(results)
+def seen(results: Path) -> Mapping[str, Seen]:
+    """All leases that anybody ever had, by key."""
+    storage = storage_of(results)
     folder = storage.path if isinstance(storage, Folder) else results / FOLDER
-    found: dict[str, list[Path]] = {}
-    for key, number in sorted(map(_parts, storage.names()), key=lambda of: (of[0], -of[1])):
-        found.setdefault(key, []).append(folder / _name(key, number))
-    return found
+    numbers: dict[str, list[int]] = {}
+    for key, number in map(_parts, storage.names()):
+        numbers.setdefault(key, []).append(number)
+    names = {
+        key: [_name(key, number) for number in sorted(of, reverse=True)]
+        for key, of in sorted(numbers.items())
+    }
+    with ThreadPoolExecutor(_AT_ONCE, "leases") as pool:  # a store answers slowly
+        read = pool.map(storage.read, [last for last, *_ in names.values()])
+        return {
+            key: Seen(Lease.of(text), time.time() - touched_ns / 1e9, [*map(folder.joinpath, of)])
+            for (key, of), content in zip(names.items(), read, strict=True)
+            if content is not None
+            for text, (touched_ns, _) in [content]
+        }
 
 
-def _storage(results: Path) -> Storage:
-    """Where the leases of a results folder are."""
-    place = placed(results / FOLDER)
-    if place is None:
-        return Folder(results / FOLDER)
-    if not place.remote.exclusive:  # they hold on this machine alone, for all of its processes
-        return Folder(cache_dir() / FOLDER / quote(address(results), safe=""))
-    return Objects(place.remote, place.name)
+def held_now(results: Path) -> Mapping[str, Lease]:
+    """The leases whose holders may be at work, by key: as far as one look can tell."""
+    return {key: found.lease for key, found in seen(results).items() if found.held}
 
 
 def _holds(storage: Storage, key: str, number: int, token: str) -> bool:

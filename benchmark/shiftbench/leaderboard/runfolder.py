@@ -213,9 +213,14 @@ class RunFolder:
         return self.path / "rows.lock"
 
     @property
+    def fit(self) -> Path:
+        """The record of the first stage, there once it is done."""
+        return self.path / "fit.json"
+
+    @property
     def fitted(self) -> bool:
         """True if training has finished."""
-        return self._fit.exists()
+        return self.fit.exists()
 
     def part(self, variant: str, evaluation_set: str) -> Path:
         """The predictions of one variant on one set, until the run is scored."""
@@ -232,7 +237,7 @@ class RunFolder:
 
     def forget_fit(self) -> None:
         """Have the first stage done again."""
-        remove(self._fit)
+        remove(self.fit)
 
     def drop_parts(self) -> None:
         """Forget the parts, once ``predictions`` holds them all."""
@@ -258,18 +263,14 @@ class RunFolder:
 
     def write_fit(self, fit: Fit) -> None:
         """Record that training has finished; the weights must be there already."""
-        with written_atomically(self._fit) as temporary:
+        with written_atomically(self.fit) as temporary:
             temporary.write_text(json.dumps(asdict(fit)))
         for name in (STATE, BEST, "progress.json"):
             remove(self.path / name)
 
     def read_fit(self) -> Fit:
         """The record of the training."""
-        return Fit(**json.loads(self._fit.read_text()))
-
-    @property
-    def _fit(self) -> Path:
-        return self.path / "fit.json"
+        return Fit(**json.loads(self.fit.read_text()))
 
 
 def _claim(folder: Path, fingerprints: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from shiftbench.core.errors import InputError, RunFailedError
 from shiftbench.core.files import written_atomically
+from shiftbench.core.mirror import shown
 from shiftbench.models.safetensors import opened
 
 FORMAT = "shiftbench"
@@ -80,12 +81,14 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], Any]:
         metadata = file.metadata() or {}
         found = metadata.get(FORMAT)
         if found != kind:
-            raise InputError(f"{path}: expected shiftbench {kind}, found {found or 'other data'}")
+            raise InputError(
+                f"{shown(path)}: expected shiftbench {kind}, found {found or 'other data'}"
+            )
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     try:
         return tensors, json.loads(metadata["document"])
     except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: its metadata is damaged ({error})") from error
+        raise InputError(f"{shown(path)}: its metadata is damaged ({error})") from error
 
 
 def _write(path: Path, tensors: dict[str, Tensor], kind: str, document: str) -> None:

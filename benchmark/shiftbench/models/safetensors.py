@@ -10,6 +10,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 
 from shiftbench.core.errors import InputError
+from shiftbench.core.mirror import shown
 
 SAFE = ".safetensors"
 
@@ -43,12 +44,16 @@ def opened(path: Path, framework: Literal["pt", "numpy"]) -> Iterator[Any]:
         with path.open("rb") as stream:
             start = stream.read(10)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{shown(path)}: cannot be read: {error.strerror}") from error
     # The first eight bytes of safetensors are a length, which may look like anything.
     if start[8:9] != b"{" and start.startswith((b"PK\x03\x04", b"\x80")):
-        raise InputError(f"{path}: a pickle (PyTorch's own format), not safetensors; not loaded")
+        raise InputError(
+            f"{shown(path)}: a pickle (PyTorch's own format), not safetensors; not loaded"
+        )
     try:
         with safe_open(path, framework=framework) as file:
             yield file
     except SafetensorError as error:
-        raise InputError(f"{path}: truncated, damaged or not safetensors ({error})") from error
+        raise InputError(
+            f"{shown(path)}: truncated, damaged or not safetensors ({error})"
+        ) from error
