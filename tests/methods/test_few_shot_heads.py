@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NoReturn
 
 import numpy as np
 import pytest
 import torch
 from shiftbench.core.errors import RunFailedError
-from shiftbench.methods.base import TrainedMethod
+from shiftbench.data.batches import WorkerPlace
+from shiftbench.methods.base import Architecture, Batch, Context, TrainedMethod
+from shiftbench.methods.builtin import clap, lp_plus_plus
 from shiftbench.methods.builtin.coop import fitted, split_prompts
 from shiftbench.methods.builtin.tip_adapter import TipAdapter, TipAdapterConfig, grid
 from shiftbench.methods.config import TrainingConfig
@@ -17,6 +20,7 @@ from shiftbench.methods.members import Labelled, Members, Outputs
 from shiftbench.testing import toys
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.methods.settings import make_method
 
@@ -45,6 +49,38 @@ def raw_lengths(model: nn.Module) -> list[float]:
         texts = [model.text_tower.encode_text(model.prompts[t, c : c + 1]) for t in range(2)]
         found.append(float(sum(texts).detach().double().norm() / 2))
     return found
+
+
+class Largest(TorchDispatchMode):
+    """Notes the most numbers that one tensor holds of all that are made."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor):
+            self.most = max(self.most, found.numel())
+        return found
+
+
+@pytest.mark.parametrize("name", ["clap", "lp-plus-plus"])
+def test_nothing_grows_with_shots_times_classes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """900 shots in batches of 300 with 40 classes: 36,000 of both; a batch has 2,400 numbers."""
+    monkeypatch.setattr(lp_plus_plus, "HELD", 50)
+    method, model = make_method(name), toys.make_model(architecture=Architecture(text=True))
+    model.head = nn.Linear(WIDTH, 40)
+    draw = torch.Generator().manual_seed(0)
+
+    def examples() -> Iterator[Batch]:
+        for _ in range(3):
+            inputs = normalize(torch.randn(300, WIDTH, generator=draw), dim=1)
+            yield Batch(inputs, torch.randint(40, (300,), generator=draw))
+
+    if name == "clap":
+        monkeypatch.setattr(clap, "lengths", lambda model: torch.ones(40))
+    with Largest() as seen:
+        method.prepare(model, Context({}, examples, 10, 0, WorkerPlace()))
+    assert seen.most <= 300 * 40
 
 
 # CLAP
@@ -103,7 +139,11 @@ def test_clap_starts_as_the_zero_shot_model() -> None:
 # LP++
 
 
-def test_lp_plus_plus_takes_the_steps_that_follow_from_the_data() -> None:
+@pytest.mark.parametrize("held", [4096, 7])
+def test_lp_plus_plus_takes_the_steps_that_follow_from_the_data(
+    held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lp_plus_plus, "HELD", held)
     method, model, rows = ready("lp-plus-plus", lr=0.5, momentum=0.9, text_weight=20.0)
     features, labels = shots()
     texts = normalize(rows, dim=1)

@@ -204,7 +204,9 @@ def clap(root: Path) -> Iterator[Difference]:
         theirs.device = torch.device("cpu")
         theirs.init_lagrangian_multipliers(labels, zero_shot)
     yield difference(
-        "CLAP, multipliers", multipliers(softmax(zero_shot, 1), labels), theirs.alpha_constraint
+        "CLAP, multipliers",
+        multipliers(softmax(zero_shot, 1).gather(1, labels[:, None])[:, 0], labels, len(base)),
+        theirs.alpha_constraint,
     )
     clip = module.CustomCLIP.__new__(module.CustomCLIP)
     nn.Module.__init__(clip)

@@ -28,6 +28,7 @@ AUTOFT = "autoft: {batch_size: 12, search: {n_trials: 2, inner_steps: 3}}"
 LORA = (
     "tuned: {of: lora, settings: {lr: 1e-2, batch_size: 12}, search: {n_trials: 2, inner_steps: 3}}"
 )
+LDIFS = "tuned: {of: ldifs, settings: {lr: 1e-3, batch_size: 12}, search: {n_trials: 2, inner_steps: 3}}"
 PROBE = (
     "tuned: {of: linear-probe, settings: {batch_size: 12}, search: {n_trials: 2, inner_steps: 3}}"
 )
@@ -101,6 +102,18 @@ def test_a_method_that_changes_the_model_gets_a_new_one(make_trials) -> None:  #
         trials.start({"lr": 1e-3, "weight_decay": 0.1}, seed=0)
         scores.append(trials.advance(2).score)
     assert scores[0] == scores[1] > 0.5
+
+
+def test_hooks_of_one_trial_are_not_called_in_the_next(make_trials) -> None:  # type: ignore[no-untyped-def]
+    trials, _ = make_trials(LDIFS)
+    reports = []
+    for _ in range(3):
+        trials.start({"lr": 1e-3, "weight_decay": 0.1, "strength": 10.0}, seed=0)
+        reports.append(trials.advance(2).score)
+        hooks = [len(module._forward_hooks) for module in trials._model.modules()]
+        assert max(hooks) == 1
+        assert sum(hooks) == len(trials._method._layers(trials._model.visual))
+    assert len({*reports}) == 1
 
 
 def test_shared_batches_change_no_number_and_go_with_the_search(make_trials) -> None:  # type: ignore[no-untyped-def]

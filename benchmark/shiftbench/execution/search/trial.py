@@ -18,6 +18,8 @@ from shiftbench.execution.validation import score_in_training
 from shiftbench.methods.base import TrainedMethod
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from shiftbench.execution.workspace import Workspace
     from shiftbench.methods.config import TrainingConfig
     from shiftbench.methods.search import Search, SearchConfig, Values
@@ -91,7 +93,7 @@ class Trials:
 
     Backbone, data and decoded images are loaded once; batches of a seed that comes again are shared
     with the trials of other processes (``data.shared``). The model is reset in place: a new one is
-    made only when a method has changed the model's structure. The learning rate of a trial is
+    made only when a method has changed the model's structure, or watches its modules by hooks. The learning rate of a trial is
     constant: a warm-up or decay made for the whole training would say little of a few steps of it.
 
     Args:
@@ -176,12 +178,20 @@ class Trials:
         """A model as it was before any trial."""
         run, model = self._run, self._model
         fresh: Mapping[str, object] = self._workspace.pretrained(run).state_dict()
-        if model is None or model.state_dict().keys() != fresh.keys():
+        if model is None or model.state_dict().keys() != fresh.keys() or _hooked(model):
             return fresh_model(self._workspace, run)
         model.load_state_dict(dict(fresh))
         model.requires_grad_(True).zero_grad()
         model.head.requires_grad_(self._workspace.architecture(run).head == "linear")
         return model.eval()
+
+
+def _hooked(model: nn.Module) -> bool:
+    """Whether a method has left hooks, which would be called beside those of the next trial."""
+    return any(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+        for module in model.modules()
+    )
 
 
 def shared_folder() -> Path:

@@ -48,23 +48,23 @@ class ClapConfig(TrainingConfig):
     ] = True
 
 
-def multipliers(probabilities: Tensor, labels: Tensor) -> Tensor:
+def multipliers(own: Tensor, labels: Tensor, n: int) -> Tensor:
     """How well the zero-shot model knows each class: mean probability of it on its shots.
 
     Args:
-        probabilities: (n, classes).
+        own: probability (n,) of each shot's class.
         labels: (n,).
+        n: number of classes.
 
     Returns:
         (classes,); 0 for a class without shots.
     """
     import torch
 
-    n = probabilities.shape[1]
     # On a GPU the order of such a sum is not the same each time.
-    own, of = probabilities.gather(1, labels[:, None])[:, 0].cpu(), labels.cpu()
-    sums = own.new_zeros(n).index_add(0, of, own)
-    return (sums / torch.bincount(of, minlength=n).clamp(min=1)).to(probabilities.device)
+    of = labels.cpu()
+    sums = own.new_zeros(n, device="cpu").index_add(0, of, own.cpu())
+    return (sums / torch.bincount(of, minlength=n).clamp(min=1)).to(own.device)
 
 
 class Clap(TrainedMethod[ClapConfig]):
@@ -104,8 +104,11 @@ class Clap(TrainedMethod[ClapConfig]):
             found = []
             for batch in context.examples():
                 inputs = model.features(batch.inputs) if self.config.augment else batch.inputs
-                found.append((softmax(model.classify(inputs), dim=1), batch.labels))
-            self._multipliers = multipliers(*(torch.cat(part) for part in zip(*found, strict=True)))
+                probabilities = softmax(model.classify(inputs), dim=1)
+                own = probabilities.gather(1, batch.labels[:, None])[:, 0]
+                found.append((own, batch.labels))
+            own, labels = (torch.cat(part) for part in zip(*found, strict=True))
+            self._multipliers = multipliers(own, labels, len(weight))
             weight.copy_(normalize(weight, dim=1) * lengths(model)[:, None])
             self._start = weight.clone()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 EVERY = 10
 """Steps between two of the text weights."""
+HELD = 4096
+"""Shots whose cosines with all classes are held at a time, in float64."""
 
 
 class LpPlusPlusConfig(TrainingConfig):
@@ -69,22 +71,19 @@ class LpPlusPlus(TrainedMethod[LpPlusPlusConfig]):
         """Class sums as the head, and the text weights, from the shots' features."""
         import torch
         from torch import nn
-        from torch.nn.functional import normalize, one_hot
+        from torch.nn.functional import normalize
 
-        batches = [(batch.inputs, batch.labels) for batch in context.examples()]
-        features, labels = (torch.cat(part) for part in zip(*batches, strict=True))
         model.requires_grad_(False)
-        head, n = model.head.requires_grad_(True), len(labels)
+        head = model.head.requires_grad_(True)
         with torch.no_grad():
             self._texts = normalize(head.weight, dim=1)
-            cosines = features.double() @ self._texts.double().T
-            members = one_hot(labels, len(head.weight)).double()
-            own = (members * cosines).sum(0) / members.sum(0).clamp(min=1)
+            found = moments(context.examples(), self._texts)
+            n = int(found.counts.sum())
+            own = found.own / found.counts.clamp(min=1)
             start = self.config.text_weight * float(own.mean())
-            gram = features.double().T @ features.double()
-            self._step_size = 4 * n / float(torch.linalg.eigvalsh(gram)[-1])
-            self._text_step_size = n / (4 * float(cosines.square().sum(0).max()))
-            head.weight.copy_(members.T @ features.double())
+            self._step_size = 4 * n / float(torch.linalg.eigvalsh(found.gram)[-1])
+            self._text_step_size = n / (4 * float(found.squares.max()))
+            head.weight.copy_(found.sums)
             head.bias.zero_()
         text_weights = nn.Parameter(head.bias.new_full(head.bias.shape, start))
         model.register_parameter("text_weights", text_weights)
@@ -152,6 +151,47 @@ class LpPlusPlus(TrainedMethod[LpPlusPlusConfig]):
         text_weights = weights.pop("text_weights")
         weights["head.weight"] = weights["head.weight"] + text_weights[:, None] * self._texts
         return weights
+
+
+class Moments(NamedTuple):
+    """What of all shots counts, float64; none of it grows with their number.
+
+    Attributes:
+        gram: Σ f fᵀ (width, width).
+        sums: Σ f of each class's shots (classes, width).
+        counts: of each class's shots (classes,).
+        own: Σ ⟨f, e_c⟩ of each class's shots (classes,).
+        squares: Σ ⟨f, e_c⟩² of all shots (classes,).
+    """
+
+    gram: Tensor
+    sums: Tensor
+    counts: Tensor
+    own: Tensor
+    squares: Tensor
+
+
+def moments(batches: Iterable[Batch], texts: Tensor) -> Moments:
+    """The moments of shots, from their features.
+
+    Args:
+        batches: of the shots.
+        texts: e, (classes, width).
+    """
+    from torch.nn.functional import one_hot
+
+    texts = texts.double()
+    (n, width), zeros = texts.shape, texts.new_zeros
+    found = Moments(zeros(width, width), zeros(n, width), zeros(n), zeros(n), zeros(n))
+    for batch in batches:
+        pieces = zip(batch.inputs.split(HELD), batch.labels.split(HELD), strict=True)
+        for features, labels in pieces:
+            f, members = features.double(), one_hot(labels, n).double()
+            cosines = f @ texts.T
+            parts = (f.T @ f, members.T @ f, members.sum(0), (members * cosines).sum(0))
+            for total, part in zip(found, (*parts, cosines.square().sum(0)), strict=True):
+                total += part
+    return found
 
 
 def _text_weights(model: ImageClassifier) -> nn.Parameter:
