@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import NoReturn
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from shiftbench.core.errors import RunFailedError
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.methods.base import Architecture, Batch, Context, TrainedMethod
 from shiftbench.methods.builtin import clap, lp_plus_plus
-from shiftbench.methods.builtin.coop import fitted, split_prompts
+from shiftbench.methods.builtin.coop import fitted, padding_of, split_prompts
 from shiftbench.methods.builtin.tip_adapter import TipAdapter, TipAdapterConfig, grid
 from shiftbench.methods.config import TrainingConfig
 from shiftbench.methods.members import Labelled, Members, Outputs
+from shiftbench.models.classifier import ImageClassifier
 from shiftbench.testing import toys
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
@@ -65,7 +68,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", ["clap", "lp-plus-plus"])
 def test_nothing_grows_with_shots_times_classes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """900 shots in batches of 300 with 40 classes: 36,000 of both; a batch has 2,400 numbers."""
+    """900 shots in batches of 300 with 40 classes: a batch takes a third of their product."""
     monkeypatch.setattr(lp_plus_plus, "HELD", 50)
     method, model = make_method(name), toys.make_model(architecture=Architecture(text=True))
     model.head = nn.Linear(WIDTH, 40)
@@ -304,3 +307,47 @@ def test_prompts_are_as_long_as_the_tower_takes_them() -> None:
         fitted(torch.tensor([[9, 1, 2, 3, 8, 0]]), tower)
     with pytest.raises(RunFailedError, match="no room in 4 tokens"):
         fitted(torch.tensor([[9, 1, 2, 3, 7, 8]]), tower)
+
+
+def test_texts_are_filled_up_as_their_tokenizer_does() -> None:
+    """CLIP's ends with its highest token and zeros; SigLIP's first with 1, again and again."""
+    clips = torch.tensor([[49, 5, 6, 50, 0, 0], [49, 5, 6, 7, 50, 0]])
+    siglips = torch.tensor([[5, 6, 7, 1, 1, 1], [5, 6, 7, 8, 1, 1]])
+    assert padding_of(clips) == padding_of(clips[None]) == 0
+    assert padding_of(siglips) == 1
+    tower = nn.Module()
+    tower.context_length = 6  # type: ignore[assignment]
+    longer = torch.cat([siglips[:, :1], siglips[:, :1], siglips], dim=1)
+    assert fitted(longer[:1], tower, 1).tolist() == [[5, 5, 5, 6, 7, 1]]
+    assert fitted(siglips[:, :4], tower, 1).tolist() == [[5, 6, 7, 1, 1, 1], [5, 6, 7, 8, 1, 1]]
+    with pytest.raises(RunFailedError, match="no room in 6 tokens"):
+        fitted(longer, tower, 1)  # the second would lack its end
+
+
+def test_coop_learns_a_context_for_siglips_text_tower() -> None:
+    """Which takes the last token's output, masks nothing, and fills up with ones."""
+    shape = {"context_length": 9, "vocab_size": 60, "width": 16, "heads": 2, "layers": 1}
+    torch.manual_seed(0)
+    clip = open_clip.CustomTextCLIP(
+        embed_dim=WIDTH,
+        vision_cfg={"image_size": 8, "layers": 1, "width": 16, "head_width": 8, "patch_size": 4},
+        text_cfg={**shape, "no_causal_mask": True, "pool_type": "last", "proj_bias": True},
+    )
+    del clip._modules["visual"]
+    prompts = torch.tensor([[[5, 6, 7, 8, 9, 1, 1, 1, 1], [5, 6, 7, 10, 9, 1, 1, 1, 1]]])
+    visual = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, WIDTH))
+    model = ImageClassifier(visual, nn.Linear(WIDTH, 2), clip, prompts)
+    method = make_method("coop", context=5)
+    method.prepare(model, Context({}, lambda: iter(()), 10, 3, WorkerPlace()))
+    head = method.weights(model)["head.weight"]
+    tokens = torch.tensor([[5, 0, 0, 0, 0, 0, c, 9, 1] for c in (8, 10)])
+    (vectors,) = method.parameters(model)
+
+    def context(module: nn.Module, given: object, embedded: Tensor) -> Tensor:
+        return torch.cat([embedded[:, :1], vectors.expand(2, -1, -1), embedded[:, 6:]], dim=1)
+
+    plain = copy.deepcopy(clip)
+    plain.text.token_embedding._forward_hooks.clear()
+    plain.text.token_embedding.register_forward_hook(context)
+    rows = plain.logit_scale.exp() * plain.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(head, rows.detach())

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from scipy.stats import beta as beta_distribution
 from shiftbench.methods.base import Parent
 from shiftbench.methods.beta_mixture import fit_mixture
+from shiftbench.methods.builtin import vrf
 from shiftbench.methods.builtin.dawin import Dawin, DawinConfig, shares
 from shiftbench.methods.builtin.vrf import Vrf, VrfConfig
 from shiftbench.methods.calibration import calibrated_temperature
@@ -93,6 +94,24 @@ def test_vrf_weighs_by_the_distance_to_what_fine_tuning_mended(neighbours: float
     found = method.combine("", test, fitted)
     assert found.dtype == np.float32
     np.testing.assert_allclose(np.exp(found), probabilities(test, *best), rtol=1e-4)
+
+
+def test_vrf_looks_for_its_point_with_the_distances_of_one_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    members, asked = make_members(30, 1), []
+
+    def counted(features: np.ndarray, *of: object) -> np.ndarray:
+        asked.append(len(features))
+        return np.linspace(0, 2, len(features))
+
+    monkeypatch.setattr(vrf, "squared_distances", counted)
+    labels = np.where(np.arange(30) % 2, 0, members.parents[FULL].logits.argmax(1))
+    method = Vrf(VrfConfig(midpoints=(0.3, 0.9, 1.5), widths=(0.3, 0.6)))
+    method.fit(*[lambda: Labelled(members, labels)] * 2)
+    assert asked == [30]
+    Vrf(VrfConfig()).fit(*[lambda: Labelled(members, labels)] * 2)
+    assert asked == [30]  # with one point there is nothing to look for
 
 
 def test_vrf_is_the_zero_shot_model_where_fine_tuning_mended_nothing() -> None:

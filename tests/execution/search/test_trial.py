@@ -28,7 +28,7 @@ AUTOFT = "autoft: {batch_size: 12, search: {n_trials: 2, inner_steps: 3}}"
 LORA = (
     "tuned: {of: lora, settings: {lr: 1e-2, batch_size: 12}, search: {n_trials: 2, inner_steps: 3}}"
 )
-LDIFS = "tuned: {of: ldifs, settings: {lr: 1e-3, batch_size: 12}, search: {n_trials: 2, inner_steps: 3}}"
+LDIFS = "tuned: {of: ldifs, settings: {batch_size: 12}, search: {n_trials: 3, inner_steps: 3}}"
 PROBE = (
     "tuned: {of: linear-probe, settings: {batch_size: 12}, search: {n_trials: 2, inner_steps: 3}}"
 )

@@ -93,8 +93,9 @@ class Trials:
 
     Backbone, data and decoded images are loaded once; batches of a seed that comes again are shared
     with the trials of other processes (``data.shared``). The model is reset in place: a new one is
-    made only when a method has changed the model's structure, or watches its modules by hooks. The learning rate of a trial is
-    constant: a warm-up or decay made for the whole training would say little of a few steps of it.
+    made only when a method has changed the model's structure, or watches its modules by hooks. The
+    learning rate of a trial is constant: a warm-up or decay made for the whole training would say
+    little of a few steps of it.
 
     Args:
         workspace: of the process.

@@ -52,7 +52,8 @@ class Coop(TrainedMethod[CoopConfig]):
     """Context optimisation: learned vectors, which the class's name follows (arXiv 2109.01134).
 
     Both towers are frozen; the head is made of the text tower's embeddings of context and class.
-    What follows the class in the task's first template stays. Evaluation sets with class names of
+    What follows the class in the task's first template stays, and so does the first token, which
+    begins a text of CLIP's and is a word of SigLIP's. Evaluation sets with class names of
     their own get a head without the context, as every method's weights are a plain model's.
     """
 
@@ -95,7 +96,8 @@ class Coop(TrainedMethod[CoopConfig]):
         if self.config.by_class:
             start = start.repeat(len(prompts), 1, 1)
         places = first.expand(-1, n) if not words.shape[1] else words[:, :1].expand(-1, n)
-        self._tokens = fitted(torch.cat([first, places, rest], dim=1), model.text_tower)
+        tokens = torch.cat([first, places, rest], dim=1)
+        self._tokens = fitted(tokens, model.text_tower, padding_of(model.prompts))
         vectors = nn.Parameter(start)
         model.register_parameter("context", vectors)
 
@@ -158,7 +160,7 @@ def token_embedding(model: ImageClassifier) -> nn.Embedding:
 
 
 def split_prompts(prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The first token, the words before the class, and the rest of prompts (classes, context).
+    """The first token, other words before the class, and the rest of prompts (classes, context).
 
     Words before the class are the tokens that the prompts of all classes have in common.
     """
@@ -167,7 +169,20 @@ def split_prompts(prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return prompts[:, :1], prompts[:, 1:words], prompts[:, words:]
 
 
-def fitted(tokens: Tensor, tower: nn.Module) -> Tensor:
+def padding_of(prompts: Tensor) -> int:
+    """What short texts are filled up with: the token that recurs longest at the end of any.
+
+    CLIP's tokenizer has 0, SigLIP's first one 1, which also ends a text there.
+
+    Args:
+        prompts: (…, context).
+    """
+    backwards = prompts.flip(-1).reshape(-1, prompts.shape[-1])
+    recurs = (backwards == backwards[:, :1]).long().cumprod(dim=1).sum(dim=1)
+    return int(backwards[recurs.argmax(), 0])
+
+
+def fitted(tokens: Tensor, tower: nn.Module, padding: int = 0) -> Tensor:
     """Tokens (classes, n), as many as the tower takes: padding comes or goes.
 
     Raises:
@@ -178,6 +193,7 @@ def fitted(tokens: Tensor, tower: nn.Module) -> Tensor:
     room = getattr(tower, "context_length", None)
     if room is None:
         return tokens
-    if bool(tokens[:, room:].any()):
+    end = room - 1 if padding else room  # one that is not 0 also ends the text
+    if bool((tokens[:, end:] != padding).any()):
         raise RunFailedError(f"coop: context and class have no room in {room} tokens")
-    return pad(tokens[:, :room], (0, max(0, room - tokens.shape[1])))
+    return pad(tokens[:, :room], (0, max(0, room - tokens.shape[1])), value=padding)

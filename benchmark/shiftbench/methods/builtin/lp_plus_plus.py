@@ -178,13 +178,14 @@ def moments(batches: Iterable[Batch], texts: Tensor) -> Moments:
         batches: of the shots.
         texts: e, (classes, width).
     """
+    import torch
     from torch.nn.functional import one_hot
 
     texts = texts.double()
     (n, width), zeros = texts.shape, texts.new_zeros
     found = Moments(zeros(width, width), zeros(n, width), zeros(n), zeros(n), zeros(n))
     for batch in batches:
-        pieces = zip(batch.inputs.split(HELD), batch.labels.split(HELD), strict=True)
+        pieces = zip(torch.split(batch.inputs, HELD), torch.split(batch.labels, HELD), strict=True)
         for features, labels in pieces:
             f, members = features.double(), one_hot(labels, n).double()
             cosines = f @ texts.T

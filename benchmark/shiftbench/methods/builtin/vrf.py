@@ -98,28 +98,45 @@ class Vrf(EnsembleMethod[VrfConfig]):
         (fine_tuned,) = members.parents.values()
         mended = fine_tuned.logits.argmax(axis=1) == labels
         mended &= members.zero_shot.logits.argmax(axis=1) != labels
-        held_out = id_val()
-        fitted = {
-            "centres": fine_tuned.features[mended],
-            "temperatures": calibrated_temperatures(held_out),
-        }
+        centres, held_out = fine_tuned.features[mended], id_val()
+        temperatures = calibrated_temperatures(held_out)
         pairs = product(self.config.midpoints, self.config.widths)
-        points = [np.array(pair, np.float32) for pair in pairs]
+        point, *others = (np.array(pair, np.float32) for pair in pairs)
+        if others:
+            distances = self._distances(held_out.members, centres)
 
-        def accuracy(point: Array) -> float:
-            logits = self.combine("", held_out.members, {**fitted, "point": point})
-            return float((logits.argmax(axis=1) == held_out.labels).mean())
+            def accuracy(point: Array) -> float:
+                logits = mixed(held_out.members, distances, temperatures, point)
+                return float((logits.argmax(axis=1) == held_out.labels).mean())
 
-        return {**fitted, "point": max(points, key=accuracy) if len(points) > 1 else points[0]}
+            point = max((point, *others), key=accuracy)
+        return {"centres": centres, "temperatures": temperatures, "point": point}
 
     def combine(self, variant: str, members: Members, fitted: Mapping[str, Array]) -> Array:
         """The log of the mixed probabilities."""
+        distances = self._distances(members, fitted["centres"])
+        return mixed(members, distances, fitted["temperatures"], fitted["point"])
+
+    def _distances(self, members: Members, centres: Array) -> Numbers:
+        """Squared distance (n,) of each example to the centre that counts."""
         (fine_tuned,) = members.parents.values()
-        centres, (midpoint, width) = fitted["centres"], fitted["point"].astype(np.float64)
         k = max(1, int(self.config.neighbours * len(centres)))
-        distances = squared_distances(fine_tuned.features, centres, k)
-        logits = (members.zero_shot.logits, fine_tuned.logits)
-        scaled = [z / t for z, t in zip(logits, fitted["temperatures"], strict=True)]
-        with np.errstate(over="ignore"):  # far away the weight is zero
-            weight = 1 / (1 + np.exp((distances - midpoint) / width))[:, None]
-        return mean_probabilities((1 - weight, weight), scaled)
+        return squared_distances(fine_tuned.features, centres, k)
+
+
+def mixed(members: Members, distances: Numbers, temperatures: Array, point: Array) -> Array:
+    """The log (n, classes) of probabilities that are mixed by distance.
+
+    Args:
+        members: the zero-shot model and the fine-tuned one.
+        distances: d, (n,).
+        temperatures: (2,) of both.
+        point: (a, b).
+    """
+    (fine_tuned,) = members.parents.values()
+    midpoint, width = point.astype(np.float64)
+    logits = (members.zero_shot.logits, fine_tuned.logits)
+    scaled = [z / t for z, t in zip(logits, temperatures, strict=True)]
+    with np.errstate(over="ignore"):  # far away the weight is zero
+        weight = 1 / (1 + np.exp((distances - midpoint) / width))[:, None]
+    return mean_probabilities((1 - weight, weight), scaled)
