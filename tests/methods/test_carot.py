@@ -13,7 +13,12 @@ from shiftbench.core.errors import RunFailedError
 from shiftbench.methods.base import TrainedMethod
 from shiftbench.methods.builtin.carot import Carot, CarotConfig, momentum_at
 from shiftbench.methods.builtin.static_sd import StaticSd
-from shiftbench.methods.builtin.tracer import Taught, TaughtConfig, Tracer, TracerConfig
+from shiftbench.methods.builtin.tracer import (
+    SelfDistillation,
+    SelfDistillationConfig,
+    Tracer,
+    TracerConfig,
+)
 from shiftbench.models.classifier import ImageClassifier
 from shiftbench.testing.toys import ToyTower, make_batch, make_context, make_model
 from torch import Tensor, nn
@@ -128,12 +133,15 @@ def slow_tracer(student: ImageClassifier, teacher: ImageClassifier, step: int) -
     [
         (lambda: Carot(CAROT), slow_carot),
         (lambda: Tracer(TRACER), slow_tracer),
-        (lambda: StaticSd(TaughtConfig(**TRACER.model_dump(exclude={"beta"}))), slow_tracer),
+        (
+            lambda: StaticSd(SelfDistillationConfig(**TRACER.model_dump(exclude={"beta"}))),
+            slow_tracer,
+        ),
     ],
     ids=["carot", "tracer", "static-sd"],
 )
 def test_the_loss(
-    make: Callable[[], Carot | Taught],
+    make: Callable[[], Carot | SelfDistillation],
     reference: Callable[[ImageClassifier, ImageClassifier, int], float],
     step: int,
 ) -> None:
@@ -265,7 +273,7 @@ def test_published_settings() -> None:
 
 
 def test_a_static_teacher_stays_the_pretrained_model() -> None:
-    method = StaticSd(TaughtConfig())
+    method = StaticSd(SelfDistillationConfig())
     student, teacher = prepared(method)
     method.after_step(student, 1)
     assert method.state() == {}

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from shiftbench.methods.base import Architecture, TrainedMethod
 from shiftbench.methods.config import MethodConfig
-from shiftbench.methods.contrastive import ContrastiveConfig, contrastive_loss, gathered_pairs
-from shiftbench.methods.objective import weighted_sum
-from shiftbench.methods.projections import (
-    cross_norm,
-    image_projection,
-    orthogonality,
-    text_projection,
-)
 from shiftbench.methods.search import LogUniform, Searched, Uniform
-from shiftbench.methods.teachers import Teacher
+from shiftbench.methods.taught import TaughtByItsPast, TaughtConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from shiftbench.methods.base import Batch, Context
+    from shiftbench.methods.base import Context
+    from shiftbench.methods.contrastive import Pairs
     from shiftbench.models.classifier import ImageClassifier
 
 Momentum = Annotated[float, Field(ge=0, le=1)]
 
 
-class CarotConfig(ContrastiveConfig):
+class CarotConfig(TaughtConfig):
     """Settings of the released script for ImageNet and ViT-B/16."""
 
     distillation: Annotated[
@@ -42,9 +33,6 @@ class CarotConfig(ContrastiveConfig):
         Field(ge=0, description="λ of ‖PᵀP - I‖ of the image tower's projection"),
         Searched(Uniform(low=0, high=1)),
     ] = 0.2
-    cross_norm: Annotated[
-        float, Field(ge=0, description="λ of the norm of the product of both towers' projections")
-    ] = 0.05
     teacher_every: Annotated[
         int, Field(ge=1, description="steps from one move of the teacher to the next")
     ] = 500
@@ -76,7 +64,7 @@ def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return soft_cross_entropy(student, teacher) + soft_cross_entropy(student.T, teacher.T)
 
 
-class Carot(TrainedMethod[CarotConfig]):
+class Carot(TaughtByItsPast):
     """Calibrated robust fine-tuning (Oh et al. 2024, arXiv 2311.01723).
 
     To CLIP's loss on captions are added the norm of the product of both projections into the common
@@ -88,60 +76,21 @@ class Carot(TrainedMethod[CarotConfig]):
 
     name: ClassVar[str] = "carot"
     Config: ClassVar[type[MethodConfig]] = CarotConfig
-    checked: ClassVar[tuple[str, ...] | None] = ()
-    captions: bool = True
-    whole_batch: bool = True
-
-    def architecture(self) -> Architecture:
-        """Both towers; the head follows from the text tower."""
-        return Architecture(text=True, head="text")
-
-    def check(self, tower: Callable[[], nn.Module]) -> None:
-        """See that the image tower ends with a projection."""
-        image_projection(tower(), self.name)
+    config: CarotConfig
 
     def prepare(self, model: ImageClassifier, context: Context) -> None:
-        """Make the teacher, and see that both towers end with a projection."""
-        image_projection(model.visual, self.name)
-        text_projection(model.text_tower, self.name)
+        """Make the teacher."""
+        super().prepare(model, context)
         self._steps = context.steps
-        self._teacher = Teacher(model, text=True)
 
-    def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
-        """CLIP's loss of the global batch and the three terms.
+    def compared(self, student: Pairs, teacher: Pairs) -> dict[str, tuple[float, Tensor]]:
+        """The cross-entropy to the teacher's similarities."""
+        loss = distillation_loss(student.logits(), teacher.logits())
+        return {"distillation": (1.0, loss)}
 
-        At step 0, when the teacher is the student, its term has no weight; it is computed, so that
-        a step which is tried for its memory holds what all others do.
-        """
-        settings = self.config
-        pairs, seen = gathered_pairs(model, batch), gathered_pairs(self._teacher, batch)
-        of_image = image_projection(model.visual, self.name)
-        of_text = text_projection(model.text_tower, self.name)
-        terms = {
-            "contrastive": contrastive_loss(*pairs),
-            "cross_norm": cross_norm(of_image, of_text),
-            "orthogonality": orthogonality(of_image),
-            "distillation": distillation_loss(pairs.logits(), seen.logits()),
-        }
-        weights = {
-            "contrastive": 1.0,
-            "cross_norm": settings.cross_norm,
-            "orthogonality": settings.orthogonality,
-            "distillation": settings.distillation if batch.step > 0 else 0.0,
-        }
-        return weighted_sum(weights, terms) | {"temperature": pairs.scale.detach()}
-
-    def after_step(self, model: ImageClassifier, step: int) -> None:
-        """Move the teacher, where that is due."""
+    def share(self, step: int) -> float:
+        """1 - m where a move is due, else 0."""
         done = step - 1  # the step just taken, counted from 0
-        if done % self.config.teacher_every == 0:
-            ends, rise = self.config.momentum, self.config.momentum_rise
-            self._teacher.move(model, 1 - momentum_at(done, self._steps, ends, rise))
-
-    def state(self) -> dict[str, Any]:
-        """The teacher."""
-        return {"teacher": self._teacher.state()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take back the teacher."""
-        self._teacher.restore(state["teacher"])
+        if done % self.config.teacher_every:
+            return 0.0
+        return 1 - momentum_at(done, self._steps, self.config.momentum, self.config.momentum_rise)

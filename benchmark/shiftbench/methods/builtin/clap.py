@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from shiftbench.methods.base import Architecture, TrainedMethod
-from shiftbench.methods.config import MethodConfig, TrainingConfig
+from shiftbench.methods.config import MethodConfig
 from shiftbench.methods.search import Searched, Uniform
+from shiftbench.methods.sgd import SgdConfig, sgd
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,18 +20,11 @@ if TYPE_CHECKING:
     from shiftbench.models.classifier import ImageClassifier
 
 
-class ClapConfig(TrainingConfig):
+class ClapConfig(SgdConfig):
     """Those of the released code, for all data sets and shots; ``strength: 0`` is ZS-LP."""
 
-    lr: Annotated[float, Field(gt=0, description="peak learning rate of SGD")] = 0.1
-    momentum: Annotated[float, Field(ge=0, lt=1, description="without dampening")] = 0.9
-    weight_decay: Annotated[float, Field(ge=0, description="coupled")] = 0.0
     epochs: Annotated[float, Field(gt=0, description="passes over the shots")] = 300
     batch_size: Annotated[int, Field(ge=1, description="global batch, over all workers")] = 256
-    warmup_steps: Annotated[
-        int, Field(ge=0, description="linear; the released code has one epoch at 1e-5")
-    ] = 0
-    max_grad_norm: Annotated[float | None, Field(gt=0, description="null: off")] = None
     strength: Annotated[
         float,
         Field(ge=0, description="of the pull to the zero-shot prototypes, times each class's own"),
@@ -43,9 +37,6 @@ class ClapConfig(TrainingConfig):
             "un-augmented images, computed once. The released code keeps those of 20 augmentations"
         ),
     ] = False
-    train_head: Annotated[
-        Literal[True], Field(exclude_if=lambda value: value, description="nothing else trains")
-    ] = True
 
 
 def multipliers(own: Tensor, labels: Tensor, n: int) -> Tensor:
@@ -131,15 +122,7 @@ class Clap(TrainedMethod[ClapConfig]):
 
     def optimizer(self, parameters: Sequence[nn.Parameter]) -> Optimizer:
         """SGD with momentum."""
-        from torch.optim import SGD
-
-        settings = self.config
-        return SGD(
-            parameters,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
+        return sgd(parameters, self.config)
 
     def weights(self, model: ImageClassifier) -> Weights:
         """The weights with a head of normalised prototypes times the scale."""

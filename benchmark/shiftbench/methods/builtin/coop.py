@@ -9,7 +9,8 @@ from pydantic import Field
 
 from shiftbench.core.errors import RunFailedError
 from shiftbench.methods.base import Architecture, TrainedMethod
-from shiftbench.methods.config import MethodConfig, TrainingConfig
+from shiftbench.methods.config import MethodConfig
+from shiftbench.methods.sgd import SgdConfig, sgd
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,18 +24,13 @@ SPREAD = 0.02
 """Standard deviation of context vectors that start at random."""
 
 
-class CoopConfig(TrainingConfig):
+class CoopConfig(SgdConfig):
     """Those of the released code; it has 200 epochs for 8 shots and more, 50 on ImageNet."""
 
     lr: Annotated[float, Field(gt=0, description="peak learning rate of SGD")] = 2e-3
-    momentum: Annotated[float, Field(ge=0, lt=1, description="without dampening")] = 0.9
     weight_decay: Annotated[float, Field(ge=0, description="coupled, of the context")] = 5e-4
     epochs: Annotated[float, Field(gt=0, description="passes over the training set")] = 50
     batch_size: Annotated[int, Field(ge=1, description="global batch, over all workers")] = 32
-    warmup_steps: Annotated[
-        int, Field(ge=0, description="linear; the released code has one epoch at 1e-5")
-    ] = 0
-    max_grad_norm: Annotated[float | None, Field(gt=0, description="null: off")] = None
     context: Annotated[
         Literal["template"] | Annotated[int, Field(ge=1)],
         Field(
@@ -43,9 +39,6 @@ class CoopConfig(TrainingConfig):
         ),
     ] = 16
     by_class: Annotated[bool, Field(description="a context of its own for every class")] = False
-    train_head: Annotated[
-        Literal[True], Field(exclude_if=lambda value: value, description="the context makes it")
-    ] = True
 
 
 class Coop(TrainedMethod[CoopConfig]):
@@ -124,15 +117,7 @@ class Coop(TrainedMethod[CoopConfig]):
 
     def optimizer(self, parameters: Sequence[nn.Parameter]) -> Optimizer:
         """SGD with momentum."""
-        from torch.optim import SGD
-
-        settings = self.config
-        return SGD(
-            parameters,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
+        return sgd(parameters, self.config)
 
     def weights(self, model: ImageClassifier) -> Weights:
         """The weights of a plain model, with the head that the context makes."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 
 from shiftbench.methods.base import Inputs, TrainedMethod
-from shiftbench.methods.config import MethodConfig, TrainingConfig
+from shiftbench.methods.config import MethodConfig
 from shiftbench.methods.search import LogUniform, Searched
+from shiftbench.methods.sgd import SgdConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,28 +25,22 @@ HELD = 4096
 """Shots whose cosines with all classes are held at a time, in float64."""
 
 
-class LpPlusPlusConfig(TrainingConfig):
+class LpPlusPlusConfig(SgdConfig):
     """Those of the released code: full batches, constant steps, momentum."""
 
     lr: Annotated[
         float, Field(gt=0, description="what the step sizes that follow from the data are times")
     ] = 1.0
-    momentum: Annotated[float, Field(ge=0, lt=1, description="without dampening")] = 0.9
-    weight_decay: Annotated[float, Field(ge=0, description="coupled")] = 0.0
     epochs: Annotated[float, Field(gt=0, description="full batches, so as many steps")] = 300
     batch_size: Annotated[
         int, Field(ge=1, description="the step sizes are of all shots at once: leave it that large")
     ] = 10_000_000
     warmup_steps: Annotated[int, Field(ge=0, description="no part: step sizes are constant")] = 0
-    max_grad_norm: Annotated[float | None, Field(gt=0, description="null: off")] = None
     text_weight: Annotated[
         float,
         Field(ge=0, description="α starts at this times the shots' mean cosine with their class"),
         Searched(LogUniform(low=1, high=1000)),
     ] = 250.0
-    train_head: Annotated[
-        Literal[True], Field(exclude_if=lambda value: value, description="nothing else trains")
-    ] = True
 
 
 class LpPlusPlus(TrainedMethod[LpPlusPlusConfig]):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from shiftbench.methods.builtin.tracer import Taught, TaughtConfig
+from shiftbench.methods.builtin.tracer import SelfDistillation, SelfDistillationConfig
 from shiftbench.methods.config import MethodConfig
 
 
-class StaticSd(Taught):
+class StaticSd(SelfDistillation):
     """TRACER's losses with the pretrained model as the teacher, which never moves.
 
     The baseline of arXiv 2605.29380, whose own settings and terms are not known: here they are
@@ -16,4 +16,4 @@ class StaticSd(Taught):
     """
 
     name: ClassVar[str] = "static-sd"
-    Config: ClassVar[type[MethodConfig]] = TaughtConfig
+    Config: ClassVar[type[MethodConfig]] = SelfDistillationConfig

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from shiftbench.methods.base import Architecture, TrainedMethod
 from shiftbench.methods.builtin.clipood import Beta, beta_shares
 from shiftbench.methods.config import MethodConfig
-from shiftbench.methods.contrastive import ContrastiveConfig, contrastive_loss, gathered_pairs
-from shiftbench.methods.objective import weighted_sum
-from shiftbench.methods.projections import (
-    cross_norm,
-    image_projection,
-    orthogonality,
-    text_projection,
-)
 from shiftbench.methods.search import LogUniform, Searched
-from shiftbench.methods.teachers import Teacher
+from shiftbench.methods.taught import Taught, TaughtByItsPast, TaughtConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from shiftbench.methods.base import Batch, Context
+    from shiftbench.methods.base import Context
     from shiftbench.methods.contrastive import Pairs
     from shiftbench.models.classifier import ImageClassifier
 
 Part = Annotated[float, Field(ge=0)]
 
 
-class TaughtConfig(ContrastiveConfig):
+class SelfDistillationConfig(TaughtConfig):
     """Settings of the released script with Beta weights; the paper has a weight decay of 0.01."""
 
     distillation: Annotated[
@@ -52,16 +42,9 @@ class TaughtConfig(ContrastiveConfig):
         Part,
         Field(description="share of the divergence of similarities to the teacher's counterparts"),
     ] = 1.0
-    cross_norm: Annotated[
-        float, Field(ge=0, description="λ of the norm of the product of both towers' projections")
-    ] = 0.05
-    orthogonality: Annotated[
-        float,
-        Field(ge=0, description="λ of ‖PᵀP - I‖ of the image tower's projection, as in carot"),
-    ] = 0.0
 
 
-class TracerConfig(TaughtConfig):
+class TracerConfig(SelfDistillationConfig):
     """Settings of the released script with Beta weights; the paper has a weight decay of 0.01."""
 
     beta: Annotated[
@@ -79,7 +62,7 @@ def divergence(teacher: Tensor, student: Tensor) -> Tensor:
     )  # fmt: skip
 
 
-def compared(student: Pairs, teacher: Pairs) -> dict[str, Tensor]:
+def compared_terms(student: Pairs, teacher: Pairs) -> dict[str, Tensor]:
     """The four terms, by the names of their shares.
 
     With features I, T and scale s of the student, primes for the teacher, z = s I Tᵀ, z' likewise:
@@ -105,54 +88,18 @@ def compared(student: Pairs, teacher: Pairs) -> dict[str, Tensor]:
     }
 
 
-class Taught(TrainedMethod[TaughtConfig]):
-    """CLIP's loss on captions, and four terms that compare with a teacher, which stays as it is."""
+class SelfDistillation(Taught):
+    """The four terms that TRACER compares with a teacher by."""
 
-    checked: ClassVar[tuple[str, ...] | None] = ()
-    captions: bool = True
-    whole_batch: bool = True
+    config: SelfDistillationConfig
 
-    def architecture(self) -> Architecture:
-        """Both towers; the head follows from the text tower."""
-        return Architecture(text=True, head="text")
-
-    def check(self, tower: Callable[[], nn.Module]) -> None:
-        """See that the image tower ends with a projection."""
-        image_projection(tower(), self.name)
-
-    def prepare(self, model: ImageClassifier, context: Context) -> None:
-        """Make the teacher, and see that both towers end with a projection."""
-        image_projection(model.visual, self.name)
-        text_projection(model.text_tower, self.name)
-        self._teacher = Teacher(model, text=True)
-
-    def loss(self, model: ImageClassifier, batch: Batch) -> dict[str, Tensor]:
-        """CLIP's loss of the global batch and the other terms; as in ``carot`` at step 0."""
-        settings = self.config
-        pairs, seen = gathered_pairs(model, batch), gathered_pairs(self._teacher, batch)
-        of_image = image_projection(model.visual, self.name)
-        of_text = text_projection(model.text_tower, self.name)
-        terms = {
-            "contrastive": contrastive_loss(*pairs),
-            "cross_norm": cross_norm(of_image, of_text),
-            **compared(pairs, seen),
-        }
-        taught = settings.distillation if batch.step > 0 else 0.0
-        weights = {
-            "contrastive": 1.0,
-            "cross_norm": settings.cross_norm,
-            "features": taught * settings.features,
-            "relations": taught * settings.relations,
-            "interactive": taught * settings.interactive,
-            "crossed": taught * settings.crossed,
-        }
-        if settings.orthogonality > 0:
-            terms["orthogonality"] = orthogonality(of_image)
-            weights["orthogonality"] = settings.orthogonality
-        return weighted_sum(weights, terms) | {"temperature": pairs.scale.detach()}
+    def compared(self, student: Pairs, teacher: Pairs) -> dict[str, tuple[float, Tensor]]:
+        """Those of ``compared_terms``."""
+        terms = compared_terms(student, teacher)
+        return {name: (getattr(self.config, name), term) for name, term in terms.items()}
 
 
-class Tracer(Taught):
+class Tracer(SelfDistillation, TaughtByItsPast):
     """Trajectory-regularised fine-tuning (Asadollahzadeh et al. 2026, arXiv 2605.29380).
 
     To CLIP's loss on captions are added the norm of the product of both projections into the common
@@ -170,14 +117,6 @@ class Tracer(Taught):
         super().prepare(model, context)
         self._shares = beta_shares(context.steps, self.config.beta)
 
-    def after_step(self, model: ImageClassifier, step: int) -> None:
-        """Move the teacher."""
-        self._teacher.move(model, float(self._shares[step]))
-
-    def state(self) -> dict[str, Any]:
-        """The teacher."""
-        return {"teacher": self._teacher.state()}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take back the teacher."""
-        self._teacher.restore(state["teacher"])
+    def share(self, step: int) -> float:
+        """The share of the present weights in the mean."""
+        return float(self._shares[step])
