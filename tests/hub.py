@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on this machine, of one repository: to make it, upload files and fetch them.
+"""A Hugging Face Hub on this machine, of one repository: to make it, upload, list and delete.
 
 It answers the calls that ``huggingface_hub`` makes, and keeps files by name, small ones from the
 commit itself and large ones by Git LFS, as the real one does.
@@ -9,25 +9,28 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 COMMIT = "1" * 40
 
 
 @dataclass
 class Hub:
-    """What a Hub has been given."""
+    """What a Hub has been given, and the repository that it says it does not have."""
 
     url: str = ""
     private: dict[str, bool] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     stored: dict[str, bytes] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    lacks: str = "nobody/nothing"
 
 
 @contextmanager
@@ -60,14 +63,13 @@ def local_hub(token: str) -> Iterator[Hub]:
         def do_GET(self) -> None:
             hub.asked.append(self.path)
             path, _, _ = self.path.partition("?")
-            if path.endswith(("/tree/main", f"/tree/{COMMIT}")):
-                self._answer(
-                    [
-                        {"type": "file", "path": name, "size": len(content), "oid": name}
-                        for name, content in hub.files.items()
-                    ]
-                )
-            elif "/revision/" in path:
+            if f"/{hub.lacks}/" in f"{path}/":
+                self._absent("RepoNotFound")
+            elif "/tree/" in path:
+                self._tree(path.partition("/tree/")[2].partition("/")[2])
+            elif not self._known() and re.fullmatch(r"/api/\w+/[^/]+/[^/]+", path):
+                self._answer({"error": "who are you?"}, 401)
+            elif "/revision/" in path or re.fullmatch(r"/api/\w+/[^/]+/[^/]+", path):
                 named = [{"rfilename": name} for name in hub.files]
                 self._answer({"id": "lab/model", "sha": COMMIT, "siblings": named})
             else:
@@ -76,14 +78,34 @@ def local_hub(token: str) -> Iterator[Hub]:
         def do_HEAD(self) -> None:
             self._file(self.path)
 
+        def _known(self) -> bool:
+            return self.headers.get("Authorization") == f"Bearer {token}"
+
+        def _tree(self, folder: str) -> None:
+            """All files below a folder."""
+            inside = f"{unquote(folder)}/" if folder else ""
+            found = [self._entry(name) for name in sorted(hub.files) if name.startswith(inside)]
+            if found or not folder:
+                self._answer(found)
+            else:
+                self._absent("EntryNotFound")
+
+        def _entry(self, name: str) -> dict[str, Any]:
+            content = hub.files[name]
+            digest = hashlib.sha1(content).hexdigest()  # noqa: S324 - as git has it
+            return {"type": "file", "path": name, "size": len(content), "oid": digest}
+
+        def _absent(self, what: str) -> None:
+            self.send_response(404)
+            self.send_header("X-Error-Code", what)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
         def _file(self, path: str) -> None:
             """A file of the only repository, at ``/org/name/resolve/revision/file``."""
-            name = path.rpartition("/")[2]
-            if "/resolve/" not in path or name not in hub.files:
-                self.send_response(404)
-                self.send_header("X-Error-Code", "EntryNotFound")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+            name = unquote(path.partition("/resolve/")[2].partition("/")[2])
+            if name not in hub.files:
+                self._absent("EntryNotFound")
                 return
             content = hub.files[name]
             self.send_response(200)
@@ -102,7 +124,7 @@ def local_hub(token: str) -> Iterator[Hub]:
 
         def do_POST(self) -> None:
             body = self._body()
-            if self.headers.get("Authorization") != f"Bearer {token}":
+            if not self._known():
                 self._answer({"error": "who are you?"}, 401)
             elif self.path == "/api/repos/create":
                 said = json.loads(body)
@@ -117,11 +139,17 @@ def local_hub(token: str) -> Iterator[Hub]:
             elif self.path.endswith("/info/lfs/objects/batch"):
                 objects = [self._action(item) for item in json.loads(body)["objects"]]
                 self._answer({"transfer": "basic", "objects": objects})
+            elif "/paths-info/" in self.path:
+                named = parse_qs(body.decode())["paths"]
+                self._answer([self._entry(name) for name in named if name in hub.files])
             elif "/commit/" in self.path:
                 for line in body.splitlines():
                     self._take(json.loads(line))
-                repo = self.path.removeprefix("/api/models/").partition("/commit/")[0]
-                address = f"{hub.url}/{repo}/commit/{COMMIT}"
+                kind, _, repo = (
+                    self.path.removeprefix("/api/").partition("/commit/")[0].partition("/")
+                )
+                kind = "" if kind == "models" else f"{kind}/"
+                address = f"{hub.url}/{kind}{repo}/commit/{COMMIT}"
                 self._answer({"success": True, "commitOid": COMMIT, "commitUrl": address})
             else:
                 self._answer({"error": "not found"}, 404)
@@ -140,6 +168,8 @@ def local_hub(token: str) -> Iterator[Hub]:
                 hub.files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 hub.files[value["path"]] = hub.stored[value["oid"]]
+            elif line["key"] == "deletedFile":
+                hub.files.pop(value["path"], None)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hub.url = f"http://127.0.0.1:{server.server_port}"

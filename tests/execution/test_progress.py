@@ -9,10 +9,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from platform import node
+from typing import Any
 
 import pytest
 from rich.console import Console
-from shiftbench.cli import main
+from shiftbench.cli import main, status
+from shiftbench.core.errors import StorageError
 from shiftbench.execution.display import Display
 from shiftbench.execution.in_process import InProcess
 from shiftbench.execution.jobs import Job
@@ -152,6 +154,20 @@ def test_a_suite_from_start_to_end(
     }
     assert main([*words, "--watch"]) == 0  # ends, as nothing is left
     assert "small: 2 runs: 2 done; 0.0" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        away = iter([StorageError("s3://b/r: cannot be listed (no route)")])
+        real = status._look
+
+        def look(*arguments: Any) -> Any:
+            for error in away:
+                raise error
+            return real(*arguments)
+
+        patch.setattr(status, "_look", look)
+        assert main([*words, "--watch", "--every", "0.1"]) == 0
+    told = capsys.readouterr()
+    assert "2 runs: 2 done" in told.out
+    assert told.err.startswith("warning: s3://b/r: cannot be listed (no route); looked at again")
     # A folder where nothing is done yet changes nothing; one of JSON's lines is all that is left.
     (tmp_path / "other").mkdir()
     assert main([*words, "--results", str(tmp_path / "other"), "--watch", "--json"]) == 0

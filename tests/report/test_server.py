@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -174,6 +175,18 @@ def test_a_request_for_no_address_is_refused_without_a_traceback(
 ) -> None:
     with served({"": Board().page()}) as server:
         assert ask(server, "http://[", Host="127.0.0.1")[0].status == 400
+    assert capsys.readouterr().err == ""
+
+
+def test_whoever_goes_away_in_the_middle_leaves_no_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with served({"": Board().page()}) as server:
+        with socket.create_connection(server.server_address[:2]) as gone:
+            gone.sendall(b"GET / HT")
+            # Closed so, the other side is told of a reset, and not of an end.
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert ask(server, "/")[0].status == 200
     assert capsys.readouterr().err == ""
 
 

@@ -219,14 +219,24 @@ def _entry(progress: RunProgress) -> dict[str, Any]:
 def _watch(
     console: Console, plan: Plan, results: Results, left: _Left, every: float, as_json: bool
 ) -> None:
-    """Show what is under way until nothing is left; without a terminal, a line for each change."""
+    """Show what is under way until nothing is left; without a terminal, a line for each change.
+
+    A store that was there when this began, and is away for a while, is looked at again.
+    """
     from rich.live import Live
+
+    from shiftbench.core.errors import StorageError
 
     last = ""
     drawn = console.is_terminal and not as_json
     with Live(console=console, auto_refresh=False, transient=False) as live:
         while True:
-            runs = _look(plan, results)
+            try:
+                runs = _look(plan, results)
+            except StorageError as error:
+                typer.echo(f"warning: {error}; looked at again in {every:g} s", err=True)
+                time.sleep(every)
+                continue
             if as_json:
                 document = _document(plan, results, left, runs)
                 console.print(json.dumps(document, ensure_ascii=False), markup=False, emoji=False)

@@ -1,6 +1,7 @@
 """Folders in object stores, through fsspec: ``s3://``, ``gs://``, ``hf://`` and what else it knows.
 
-Whatever fails for a while is tried again, longer and longer apart. Credentials are those of the
+Whatever fails for a while is tried again, longer and longer apart, by the store's own client where
+that does so. Credentials are those of the
 environment, as each store's own tools find them; a URL that holds some is refused, since URLs are
 shown and recorded.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -22,7 +24,12 @@ from shiftbench.core.errors import InputError, StorageError, disk_full, first_li
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Between the tries of what fails; after the last, it has failed."""
-_FINAL = (FileNotFoundError, PermissionError, FileExistsError, NotImplementedError, ImportError)
+_FINAL = (
+    *(FileNotFoundError, PermissionError, FileExistsError),
+    *(NotImplementedError, ImportError, ValueError),
+)
+_REFUSALS = (400, 401, 403)
+_TRIES_ITSELF = ("gs", "gcs")
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}
 _VERSIONS = ("ETag", "etag", "generation", "xet_hash", "blob_id", "mtime", "created")
 _TIMES = ("LastModified", "mtime", "updated", "created")
@@ -168,8 +175,8 @@ class Remote:
             try:
                 system.pipe_file(path, content, mode=mode)
             except OSError as error:  # not all stores of this kind say what the condition was
-                said = getattr(error.__cause__, "response", None) or {}
-                code = said.get("Error", {}).get("Code")
+                said = getattr(error.__cause__, "response", None)
+                code = said.get("Error", {}).get("Code") if isinstance(said, dict) else None
                 if mode == "create" and code == "PreconditionFailed":
                     raise FileExistsError(path) from error
                 raise
@@ -223,8 +230,8 @@ class Remote:
         """The file system, and the folder's path on it. fsspec keeps one for each process."""
         import fsspec
 
-        logging.getLogger("aiobotocore.credentials").setLevel(logging.WARNING)  # tells of each
         parts = urlsplit(self.url)
+        _quiet(parts.scheme)
         location = self.url.partition("?")[0]
         asked = {name: of[0] for name, of in parse_qs(parts.query).items()}
         options: dict[str, Any] = {}
@@ -261,7 +268,8 @@ class Remote:
             FileExistsError: the object is there.
             StorageError: it failed for good.
         """
-        for pause in (*PAUSES_S, None):
+        pauses = () if urlsplit(self.url).scheme in _TRIES_ITSELF else PAUSES_S
+        for pause in (*pauses, None):
             try:
                 return act()
             except (InputError, FileExistsError):
@@ -275,14 +283,32 @@ class Remote:
     def _failed(self, name: str, problem: str, error: Exception) -> StorageError:
         where = f"{self.shown}/{name}".rstrip("/")
         if isinstance(error, FileNotFoundError):
-            return StorageError(f"{where}: {problem}: there is no such bucket or repository")
+            return StorageError(
+                f"{where}: {problem}: there is no such bucket or repository, or it may not be seen "
+                "with these credentials"
+            )
         return StorageError(f"{where}: {problem} ({first_line(error)})")
 
 
 def _is_final(error: Exception) -> bool:
     """True of what will be so the next time, too."""
     lacks_credentials = "credentials" in type(error).__name__.lower()
-    return isinstance(error, _FINAL) or lacks_credentials or disk_full(error)
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return isinstance(error, _FINAL) or lacks_credentials or status in _REFUSALS or disk_full(error)
+
+
+def _quiet(scheme: str) -> None:
+    """Have a store's client print nothing: what fails is told by whoever asked for it."""
+    if scheme == "s3":
+        logging.getLogger("aiobotocore.credentials").setLevel(logging.WARNING)  # tells of each
+    elif scheme in ("gs", "gcs"):
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+        # Or it asks what kind a bucket is before each request, which not everybody may.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    elif scheme == "hf":
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()
 
 
 def plain_url(text: str) -> str:
