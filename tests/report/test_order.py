@@ -105,6 +105,20 @@ def test_papers_about_all_training_data_say_nothing_of_few_shots() -> None:
         assert len(orders(rankings(table), papers)) == tables
 
 
+def test_published_calibration_errors_are_no_accuracies() -> None:
+    table = pa.concat_tables([zero_shot(values(0.5))] + [
+        run(label, mean) for label, mean in
+        {"full": 0.4, "flyp": 0.55, "lp-ft": 0.45, "l2-sp": 0.42}.items()
+    ])  # fmt: skip
+    papers = published(
+        *(cell for i, name in enumerate(NAMES) for cell in line(name, values(0.4 + i / 10))),
+        *line("flyp", values(0.1), metric="ece", note="calibration"),
+    )
+    (order,) = orders(rankings(table), papers)
+    gains = {gain.name: gain.published for gain in order.gains}
+    assert gains["flyp"] == pytest.approx(NAMES.index("flyp") / 10)
+
+
 def test_two_lines_of_one_source_are_averaged_and_other_class_names_are_no_zero_shot() -> None:
     table = pa.concat_tables([zero_shot(values(0.5))] + [
         run(name, 0.3 + i / 20) for i, name in enumerate(NAMES[1:])

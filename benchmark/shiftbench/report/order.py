@@ -14,6 +14,7 @@ from statistics import mean
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shiftbench.evaluation.intervals import RESAMPLES, SEED, Floats, percentiles
 from shiftbench.leaderboard.published.reading import (
@@ -79,15 +80,22 @@ def orders(rankings: Sequence[Ranking], published: pa.Table) -> list[Order]:
         rankings: of all rows; of the miniature world too.
         published: as ``read_published`` gives it.
     """
-    table = published.filter(published["config"].is_null())  # others are points of a search
-    lines = [line for line in published_lines(table) if line.first.backbone == BACKBONE]
-    found = (_order(ranking, lines) for ranking in rankings if ranking.shots is None)
+    table = published.filter(
+        pc.field("config").is_null()  # others are points of a search
+        & (pc.field("backbone") == BACKBONE)
+        & pc.field("shots").is_null()
+    )
+    found = (_order(ranking, table) for ranking in rankings if ranking.shots is None)
     return [order for order in found if order is not None]
 
 
-def _order(ranking: Ranking, lines: Sequence[PublishedLine]) -> Order | None:
-    own = [line for line in lines if line.first.task == ranking.task and line.first.shots is None]
-    gains = _gains(ranking, own)
+def _order(ranking: Ranking, published: pa.Table) -> Order | None:
+    headlines = pa.array(sorted(set(ranking.metrics.values())), pa.string())
+    of_task = published.filter(
+        (pc.field("task") == ranking.task)
+        & pc.field("metric").isin(headlines)  # papers have tables of calibration errors, too
+    )
+    gains = _gains(ranking, published_lines(of_task))
     if len(gains) < _FEWEST_METHODS:
         return None
     pairs = np.array([[gain.ours, gain.published] for gain in gains])
