@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 """Bumped whenever any drawn pixel, label or file name changes."""
 
 MARKER = "miniature.json"
