@@ -7,13 +7,13 @@ import math
 import numpy as np
 import yaml
 
-from tests.choose_rates import GRID, MINIATURE, choose, suite
+from tests.choose_rates import GRID, MINIATURE, best, strongest, suite
 
 
-def test_the_gentlest_setting_that_ties_with_the_best_is_chosen() -> None:
+def test_of_strengths_near_the_best_the_gentlest_is_chosen() -> None:
     n = 10**6  # where one more right and one more wrong make no difference
     each = 0.9 * 0.1 / n + 0.8 * 0.2 / n  # variance of the sum over two tasks
-    least = 1.96 * math.sqrt(2 * each) / 2  # that tells two means apart
+    least = math.sqrt(each) / 2  # the standard error of the best mean
     scores = {
         "best": [[0.9, n], [0.8, n]],
         "within": [[0.9 - least, n], [0.8 - 0.9 * least, n]],
@@ -21,16 +21,25 @@ def test_the_gentlest_setting_that_ties_with_the_best_is_chosen() -> None:
     }
     arrays = {name: np.array(values) for name, values in scores.items()}
     moved = {"best": 2.0, "within": 1.0, "beyond": 0.1}
-    assert choose(arrays, moved) == "within"
-    assert choose(arrays, moved | {"best": 0.5}) == "best"
+    assert strongest(arrays, moved) == "within"
+    assert strongest(arrays, moved | {"best": 0.5}) == "best"
     few = {"best": np.array([[1.0, 120]]), "gentle": np.array([[0.992, 120]])}
-    assert choose(few, {"best": 1.0, "gentle": 0.5}) == "gentle"
+    assert strongest(few, {"best": 1.0, "gentle": 0.5}) == "gentle"
+
+
+def test_of_rates_the_best_is_chosen_and_of_two_the_gentler() -> None:
+    scores = {
+        "a": np.array([[0.9, 120]]),
+        "b": np.array([[0.91, 120]]),
+        "c": np.array([[0.91, 120]]),
+    }
+    assert best(scores, {"a": 0.1, "b": 2.0, "c": 1.0}) == "c"
 
 
 def test_every_setting_of_the_grid_is_a_method_of_the_suite() -> None:
     methods = yaml.safe_load(MINIATURE.read_text())["methods"]
     assert set(GRID) <= set(methods)
-    tried = suite(["l2-sp", "lp-ft"])["methods"]
+    tried = suite(["l2-sp", "ldifs"])["methods"]
     assert len([name for name in tried if name.startswith("l2-sp-")]) == 3
     assert "linear-probe" in tried  # the parent, as it is
     assert tried["l2-sp-0.0002-0.09"] == methods["l2-sp"] | {
