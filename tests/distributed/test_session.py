@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from shiftbench.core.provenance import SUBMITTED
+from shiftbench.distributed import session
 from shiftbench.distributed.session import environment, runtime_environment
+from shiftbench.suite.file import Resources
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +45,36 @@ def test_what_a_submitted_job_was_told_is_not_told_twice(monkeypatch: pytest.Mon
     job = {"runtime_env": {"env_vars": {SUBMITTED: "abcdef0"}}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
     assert environment().keys() & {SUBMITTED, "SHIFTBENCH_CACHE"} == {"SHIFTBENCH_CACHE"}
+
+
+@pytest.mark.parametrize("address", ["auto", "ray://10.0.0.1:10001", None])
+def test_nodes_are_told_which_cluster_they_are_of(address: str | None) -> None:
+    """On their machine may be another, which Train would ask whether a training lives."""
+    assert "RAY_ADDRESS" not in runtime_environment(address)["env_vars"]
+    assert runtime_environment("10.0.0.1:6379")["env_vars"]["RAY_ADDRESS"] == "10.0.0.1:6379"
+
+
+@pytest.mark.parametrize("before", [None, "http://elsewhere:8265"])
+def test_a_cluster_of_this_machine_asks_its_own_dashboard(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, asked = "RAY_API_SERVER_ADDRESS", []
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if before is None:
+        monkeypatch.delenv(name, raising=False)
+    else:
+        monkeypatch.setenv(name, before)
+
+    def init(**options: object) -> None:
+        asked.append((os.environ[name], options["dashboard_port"]))
+
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0, "memory": 2.0**40})
+    with session.session(None, Resources(workers=2)):
+        ((url, port),) = asked
+        assert url == os.environ[name] == f"http://127.0.0.1:{port}"
+    assert os.environ.get(name) == before
 
 
 def test_plugins_under_development_go_along(

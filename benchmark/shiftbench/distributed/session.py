@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -58,18 +59,17 @@ def session(
     import ray
 
     every = {resources, *every}
-    with own_handler():
-        _join(address, resources, groups=len(every) > 1 or resources.workers > 1)
-    try:
+    with ExitStack() as stack:
+        with own_handler():
+            _join(address, resources, stack, groups=len(every) > 1 or resources.workers > 1)
+        stack.callback(ray.shutdown)
         if not address:  # a cluster may grow
             for one in every:
                 check_resources(ray.cluster_resources(), one)
         yield
-    finally:
-        ray.shutdown()
 
 
-def _join(address: str | None, resources: Resources, *, groups: bool) -> None:
+def _join(address: str | None, resources: Resources, stack: ExitStack, *, groups: bool) -> None:
     """Connect to the cluster at ``address``, or start one on this machine."""
     import ray
 
@@ -77,26 +77,52 @@ def _join(address: str | None, resources: Resources, *, groups: bool) -> None:
     if address:
         _check_listening(address, resources.limits.connect_timeout_s)
         try:
-            ray.init(address=address, runtime_env=runtime_environment(), **quiet)
+            ray.init(address=address, runtime_env=runtime_environment(address), **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"--address {address}: no Ray cluster answers ({error})") from error
     else:
+        port = stack.enter_context(_known_dashboard()) if groups else None
         ray.init(
             address="local",
             num_cpus=available_cpus(),
             object_store_memory=resources.limits.object_store_bytes,
-            # Only Train's worker groups ask the dashboard's state API anything.
             include_dashboard=groups,
+            dashboard_port=port,
             **quiet,
         )
 
 
-def runtime_environment() -> dict[str, Any]:
+@contextmanager
+def _known_dashboard() -> Iterator[int]:
+    """A free port for the dashboard of a cluster that is started in the block, which is told of it.
+
+    Train asks the dashboard whether a training lives, and ends its workers if not. Where another
+    cluster was started on this machine later, or the variable names one, it would ask that.
+    """
+    name = "RAY_API_SERVER_ADDRESS"
+    before = os.environ.get(name)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    os.environ[name] = f"http://127.0.0.1:{port}"
+    try:
+        yield port
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+def runtime_environment(address: str | None = None) -> dict[str, Any]:
     """What nodes get of this process: variables, and the plugins under development.
 
     Those of a submitted job are in its working directory.
+
+    Args:
+        address: of the cluster, by which its processes know it from others on their machine.
     """
     found: dict[str, Any] = {"env_vars": environment()}
+    if address and re.fullmatch(r"[^:/]+:[0-9]+", address):
+        found["env_vars"]["RAY_ADDRESS"] = address
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ and (modules := [*_plugins()]):
         found["py_modules"] = modules
     return found
