@@ -23,7 +23,7 @@ from shiftbench.distributed.pool import Events, WorkerLostError
 from shiftbench.execution.group_rules import group_sizes, slots_of_worker
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.rooms import Rooms
-from shiftbench.execution.stalls import error_of
+from shiftbench.execution.stalls import Watch, error_of
 from shiftbench.methods.base import TrainedMethod
 from shiftbench.methods.config import TrainingConfig
 from shiftbench.suite.file import Limits, Resources
@@ -204,6 +204,26 @@ def test_a_run_whose_group_ends_after_it_hung_keeps_what_it_hung_at() -> None:
     dispatcher._ended(job, error)
     dispatcher._work.settle.assert_called_once_with(job, error)
     assert "no progress for 601 s" in whole_text(error) and "in stuck" in whole_text(error)
+
+
+def test_a_group_that_is_being_started_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever that takes, no worker is there to be stopped: neither at first nor once more."""
+    killed: list[object] = []
+    monkeypatch.setattr(groups, "stop_at", lambda homes: killed.extend(homes) or None)
+    monkeypatch.setattr(groups, "ray", SimpleNamespace(get=lambda asked: asked))
+    feed = SimpleNamespace(homes=SimpleNamespace(remote=lambda: ["gone"]))
+    group: Any = groups.Group.__new__(groups.Group)
+    group._job, group._feed = Job("fit", "a"), feed
+    clock = SimpleNamespace(now=0.0)
+    dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
+    dispatcher._watch = Watch(20, lambda: clock.now)
+    dispatcher._groups, dispatcher._hung = [group], {}
+    dispatcher._pool, dispatcher._work = SimpleNamespace(running=[]), MagicMock()
+    for clock.now in (0.0, 19.0, 21.0, 40.0):  # the time begins anew at 21
+        dispatcher._stop_what_hangs({})
+    assert killed == ["gone"]
+    dispatcher._work.note_hung.assert_not_called()
+    assert dispatcher._hung == {}
 
 
 def test_idle_groups_do_not_keep_others_from_the_cluster() -> None:

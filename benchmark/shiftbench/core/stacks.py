@@ -41,20 +41,21 @@ def watchable() -> Place:
     return Place(os.getpid(), answer.fileno(), started(os.getpid()))
 
 
-def stop(place: Place) -> str:
+def stop(place: Place) -> str | None:
     """Kill a process of this machine.
 
     Returns:
-        the stacks of its threads; "" if it does not answer, as one that is frozen.
+        the stacks of its threads; "" if it does not answer, as one that is frozen; ``None`` if it
+        was gone.
     """
     if not alive(place.pid, place.started):
-        return ""
+        return None
     with suppress(ProcessLookupError):
         os.kill(place.pid, _SIGNAL)
         text = _answer(Path(f"/proc/{place.pid}/fd/{place.descriptor}"))
         os.kill(place.pid, signal.SIGKILL)
         return text
-    return ""
+    return None
 
 
 def _answer(file: Path) -> str:

@@ -226,12 +226,14 @@ class Dispatcher:
         """Kill the processes whose jobs or trials show no progress; these count as lost."""
         groups = {group.job: group for group in self._groups if group.job is not None}
         for job, seconds in self._watch.among([*self._pool.running, *groups, *trials]).items():
+            self._watch.forget(job)
             if job in trials:
                 self._progress.leave.remote(tuple(job))
                 stack = stop_at([trials[job]])
-            else:
-                stack = groups[job].stop() if job in groups else self._pool.stop(job)
-            self._watch.forget(job)
+            elif job not in groups:
+                stack = self._pool.stop(job)
+            elif (stack := groups[job].stop()) is None:  # it is being started
+                continue
             self._hung[job] = error_of(seconds, stack)
             self._work.note_hung(job, self._hung[job])
 

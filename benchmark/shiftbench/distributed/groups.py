@@ -181,12 +181,16 @@ class Group:
         """The job that the group is at."""
         return self._job
 
-    def stop(self) -> str:
-        """Kill the workers, which Train starts again; the stacks of their threads."""
+    def stop(self) -> str | None:
+        """Kill the workers, which Train starts again; the stacks of their threads.
+
+        Returns:
+            the stacks; ``None`` if no worker is there, since the group is being started.
+        """
         try:
             return stop_at(ray.get(self._feed.homes.remote()))
         except RayError:  # the group has just ended
-            return ""
+            return None
 
     def close(self) -> None:
         """Let the workers go when they have trained what they were given."""

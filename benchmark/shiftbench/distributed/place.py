@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -37,8 +36,8 @@ def home() -> Home:
     return Home(ray.get_runtime_context().get_node_id(), watchable())
 
 
-def stop_at(homes: Iterable[Home]) -> str:
-    """Kill processes; the stacks of the threads of those that answer."""
+def stop_at(homes: Iterable[Home]) -> str | None:
+    """Kill processes; the stacks of the threads of those that answer, ``None`` if all were gone."""
 
     def stopped(where: Home) -> Any:
         on_its_node = NodeAffinitySchedulingStrategy(where.node, soft=False)
@@ -47,9 +46,13 @@ def stop_at(homes: Iterable[Home]) -> str:
 
     stacks = []
     for answer in [stopped(where) for where in homes]:
-        with suppress(RayError, GetTimeoutError):
+        try:
             stacks.append(ray.get(answer, timeout=_STOP_S))
-    return "\n".join(filter(None, stacks))
+        except GetTimeoutError:
+            stacks.append("")
+        except RayError:  # its node is gone
+            stacks.append(None)
+    return None if all(stack is None for stack in stacks) else "\n".join(filter(None, stacks))
 
 
 def workspace_here(setup: Setup) -> Workspace:

@@ -102,7 +102,7 @@ class Pool:
         """The jobs that workers are at."""
         return list(self._busy.values())
 
-    def stop(self, job: Job) -> str:
+    def stop(self, job: Job) -> str | None:
         """Kill the worker that is at a job, which is lost then; the stacks of its threads."""
         worker = next(worker for worker, its in self._busy.items() if its == job)
         stack = stop_at([worker.home] if worker.home else [])

@@ -282,7 +282,7 @@ class _Loop:
         running = {job: worker for worker, job in self._busy.values()}
         for job, seconds in self._watch.among(running).items():
             place = running[job].place
-            self._hung[job] = error_of(seconds, stop(place) if place else "")
+            self._hung[job] = error_of(seconds, stop(place) if place else None)
             self._work.note_hung(job, self._hung[job])
             self._lost(running[job])
 

@@ -100,7 +100,7 @@ class Watch:
         return now
 
 
-def error_of(seconds: float, stack: str) -> RunFailedError:
+def error_of(seconds: float, stack: str | None) -> RunFailedError:
     """What is recorded of a job that hung.
 
     Args:
@@ -108,5 +108,5 @@ def error_of(seconds: float, stack: str) -> RunFailedError:
         stack: of ``core.stacks.stop``.
     """
     error = RunFailedError(f"no progress for {seconds:.0f} s; its process was stopped")
-    error.add_note(stack.strip() or "It gave no answer when it was asked for its stack.")
+    error.add_note((stack or "").strip() or "It gave no answer when it was asked for its stack.")
     return error
