@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import socket
@@ -74,6 +75,8 @@ def _join(address: str | None, resources: Resources, stack: ExitStack, *, groups
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    # It prints a traceback for each trial whose process dies; what became of trials is recorded.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if address:
         _check_listening(address, resources.limits.connect_timeout_s)
         try:

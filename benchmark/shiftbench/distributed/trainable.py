@@ -88,10 +88,3 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
     def cleanup(self) -> None:
         """The search ends, or this process is not needed any more."""
         self._trials.close()
-
-    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        """Nothing: a trial is short, and one that was interrupted starts again."""
-        return {}
-
-    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """Nothing."""

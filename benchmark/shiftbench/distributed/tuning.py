@@ -18,7 +18,7 @@ from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from shiftbench.core.errors import last_line
+from shiftbench.core.errors import disk_full, last_line, sendable
 from shiftbench.core.files import remove
 from shiftbench.distributed.storage import shared_storage
 from shiftbench.distributed.trainable import RESOURCE, SCORE, SearchTrial
@@ -119,6 +119,7 @@ def _run_round(
                 name=study.name,
                 **storage,
                 verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[_Watch(study, proposals, on_trial)],
             ),
         ).fit()
@@ -200,9 +201,15 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
             self._ot_study.tell(trial, state=TrialState.PRUNED)
 
     def without_result(self, trial_id: str, error: Exception | None) -> None:
-        """Tell the sampler that a trial raised an error, or that its process or node died."""
+        """Tell the sampler that a trial raised an error, or that its process or node died.
+
+        Raises:
+            RunFailedError: there was no space, of which the trial's values are not the cause.
+        """
         if trial_id in self._completed_trials:
             return
+        if error is not None and disk_full(error):
+            raise sendable(error)
         self._completed(trial_id)
         trial = self._ot_trials[trial_id]
         if isinstance(error, RayTaskError):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import optuna
 import pytest
@@ -14,12 +19,13 @@ from ray.exceptions import RayTaskError
 from shiftbench.core.errors import RunFailedError
 from shiftbench.distributed.tuning import Proposals, Slots
 from shiftbench.evaluation.metrics.registry import metric
-from shiftbench.execution.search import record
+from shiftbench.execution.search import record, serial
 from shiftbench.execution.search.finalists import best_finalist, finalists
 from shiftbench.execution.search.study import Study, open_journal
 from shiftbench.leaderboard.runfolder import Found
 from shiftbench.methods.search import SearchConfig
 
+SEARCH = SimpleNamespace(config=SearchConfig(sampler="random"))
 SPACE = {"lr": FloatDistribution(0, 1)}
 
 
@@ -91,6 +97,32 @@ def test_a_trial_that_raised_an_error_has_the_worst_score_and_says_why(study: St
     (failed,) = study.trials()
     assert (failed.value, failed.user_attrs["error"]) == (0.0, "ValueError: odd")
     assert not study.deaths()
+
+
+def test_a_trial_that_found_no_space_has_not_failed(study: Study) -> None:
+    """Else what a full disk was the cause of would stay when there is space again."""
+    asked = proposals(study)
+    first = asked.suggest("a")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(RunFailedError, match="No space left on device"):
+        asked.without_result("a", RayTaskError("step", f"Traceback\n{full}", full))
+    assert study.trials() == []
+    study.propose_interrupted()
+    assert proposals(study).suggest("b") == first
+
+
+@pytest.mark.parametrize(("code", "ended"), [(errno.ENOSPC, 0), (errno.EIO, 3)])
+def test_nor_has_one_in_a_single_process(
+    study: Study, code: int, ended: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*trial: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(serial, "Trials", MagicMock(return_value=MagicMock(search=SEARCH)))
+    monkeypatch.setattr(serial, "_run", run)
+    with pytest.raises(OSError, match="space") if not ended else nullcontext():
+        serial.run_trials(MagicMock(), MagicMock(), study)
+    assert len(study.trials()) == ended  # others have failed
 
 
 def test_a_journal_without_its_last_bytes_is_repaired_and_the_search_goes_on(

@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 from optuna.trial import Trial, TrialState
 
-from shiftbench.core.errors import last_line
+from shiftbench.core.errors import disk_full, last_line
 from shiftbench.execution.search.record import FACTS
 from shiftbench.execution.search.space import sampler
 from shiftbench.execution.search.trial import Trials, TrialSettings
@@ -65,7 +65,7 @@ def run_trials(
             try:
                 score, state = _run(trials, trial, study, rungs)
             except Exception as error:
-                if raising:
+                if raising or disk_full(error):  # of which the trial's values are not the cause
                     raise
                 trial.set_user_attr("error", last_line(error))
                 score, state = study.measured.worst, TrialState.COMPLETE
