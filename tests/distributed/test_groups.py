@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
+import subprocess
+import sys
 from queue import SimpleQueue
 from threading import Event
 from types import SimpleNamespace
@@ -17,9 +20,12 @@ from ray.train.v2._internal.exceptions import (
     WorkerHealthCheckFailedError,
 )
 from ray.train.v2.api.exceptions import WorkerGroupError
-from shiftbench.core.errors import RunFailedError, sendable, whole_text
-from shiftbench.distributed import dispatch, groups
+from shiftbench.core.errors import RunFailedError, disk_full, sendable, whole_text
+from shiftbench.distributed import dispatch, feed, groups, place, progress
+from shiftbench.distributed.feed import Feed
+from shiftbench.distributed.place import Home
 from shiftbench.distributed.pool import Events, WorkerLostError
+from shiftbench.distributed.progress import ProgressActor
 from shiftbench.execution.group_rules import group_sizes, slots_of_worker
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.rooms import Rooms
@@ -36,6 +42,48 @@ def test_an_error_keeps_its_traceback_on_the_way_to_another_process() -> None:
         sent = pickle.loads(pickle.dumps(sendable(error)))
     assert str(sent) == "IndexError: pop from empty list"
     assert "[].pop()" in whole_text(sent)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_full_disk_is_no_reason_to_start_a_group_again(
+    rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever meets it says so: the others may wait for that worker, and the launch ends."""
+    told: list[RunFailedError | None] = []
+    runs: list[str | None] = ["a", None]
+    feed = SimpleNamespace(
+        join=SimpleNamespace(remote=lambda *of: None),
+        first=SimpleNamespace(remote=lambda: 0),
+        get=SimpleNamespace(remote=lambda index: runs[index]),
+        ended=SimpleNamespace(remote=lambda index, error: told.append(error)),
+    )
+    context = SimpleNamespace(get_world_rank=lambda: rank, get_world_size=lambda: 2)
+    told_of_ray = SimpleNamespace(
+        get=lambda answer: answer, train=SimpleNamespace(get_context=lambda: context)
+    )
+    monkeypatch.setattr(groups, "ray", told_of_ray)
+    for name in ("Speaker", "Workspace", "get_device", "home", "signs", "torch"):
+        monkeypatch.setattr(groups, name, MagicMock())
+    raised: list[OSError] = [OSError(errno.ENOSPC, "No space left on device", "state")]
+    monkeypatch.setattr(groups, "fit", MagicMock(side_effect=raised))
+    config = {"setup": None, "feed": feed, "progress": MagicMock(), "threads": 1}
+    groups._group_loop(config)
+    (error,) = told
+    assert error is not None and disk_full(error)
+    monkeypatch.setattr(groups, "fit", MagicMock(side_effect=OSError(errno.EIO, "Input/output")))
+    with pytest.raises(OSError, match="Input/output"):  # which may not be met again
+        groups._group_loop(config)
+
+
+def test_actors_beside_the_driver_stay_small() -> None:
+    """One for each group: torch would cost each of them seconds and most of a gigabyte."""
+    program = (
+        "import sys; from shiftbench.distributed import feed, place, progress; "
+        "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    small = {feed.__name__, place.__name__, progress.__name__}
+    assert {Feed.__module__, Home.__module__, ProgressActor.__module__} == small
 
 
 def test_a_group_that_is_to_end_is_given_no_run(monkeypatch: pytest.MonkeyPatch) -> None:

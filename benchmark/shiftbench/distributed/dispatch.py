@@ -17,7 +17,7 @@ from shiftbench.data.shared import remove_unused
 from shiftbench.distributed.cluster import Cluster, beside_the_driver
 from shiftbench.distributed.groups import Group, NotPlacedError
 from shiftbench.distributed.metrics import Metrics
-from shiftbench.distributed.nodes import ANSWER_S, Nodes
+from shiftbench.distributed.nodes import ANSWER_S
 from shiftbench.distributed.place import Home, stop_at
 from shiftbench.distributed.pool import Events, Pool, WorkerLostError
 from shiftbench.distributed.progress import ProgressActor
@@ -34,6 +34,7 @@ from shiftbench.execution.stalls import Watch, error_of
 from shiftbench.leaderboard.runfolder import SearchFolder
 
 if TYPE_CHECKING:
+    from shiftbench.distributed.nodes import Nodes
     from shiftbench.execution.search.study import Study
     from shiftbench.execution.work import Work
     from shiftbench.suite.file import Resources
@@ -43,16 +44,19 @@ _SAY_EVERY_S = 60.0
 _CLEAR_AFTER_S = 30.0
 
 
-def dispatch(work: Work) -> None:
+def dispatch(work: Work, nodes: Nodes) -> None:
     """Do all jobs, side by side. Needs a connection to Ray (``session``).
+
+    Args:
+        work: the jobs.
+        nodes: of the cluster; those that it has now must answer first.
 
     Raises:
         InputError: the cluster stays too small for a job for ``limits.cluster_wait_s``, or a node
             does not see what this process does.
     """
-    with Nodes(work.setup) as nodes:
-        nodes.check(ANSWER_S)
-        Dispatcher(work, nodes.check).run()
+    nodes.check(ANSWER_S)
+    Dispatcher(work, nodes.check).run()
 
 
 class Dispatcher:

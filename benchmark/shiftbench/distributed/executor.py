@@ -64,10 +64,14 @@ class RayExecutor:
         from shiftbench.distributed.session import session
 
         with session(self.address, setup.resources, every):
-            # This imports ray, which reads the environment that the session has set.
-            from shiftbench.distributed.dispatch import dispatch
+            # These import ray, which reads the environment that the session has set.
+            from shiftbench.distributed.nodes import Nodes
 
-            dispatch(work)
+            with Nodes(setup) as nodes:
+                nodes.check()  # they have their seconds to answer while torch is imported here
+                from shiftbench.distributed.dispatch import dispatch
+
+                dispatch(work, nodes)
 
     def _here(self, every: Collection[Resources]) -> bool:
         """True if trainings by single workers, all alike, on this machine's processors are meant.

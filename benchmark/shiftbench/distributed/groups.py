@@ -6,7 +6,6 @@ scheduler says so.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -26,11 +25,12 @@ from ray.train.v2._internal.exceptions import (
     WorkerHealthCheckFailedError,
 )
 
-from shiftbench.core.errors import RunFailedError, last_line, sendable
+from shiftbench.core.errors import RunFailedError, disk_full, last_line, sendable
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.distributed.cluster import beside_the_driver
+from shiftbench.distributed.feed import Feed
 from shiftbench.distributed.notices import HeedingConfig, leaving
-from shiftbench.distributed.place import Home, home, stop_at
+from shiftbench.distributed.place import home, stop_at
 from shiftbench.distributed.pool import WorkerLostError
 from shiftbench.distributed.storage import shared_storage
 from shiftbench.distributed.workers import Speaker, reporter, signs
@@ -47,60 +47,6 @@ if TYPE_CHECKING:
 
 class NotPlacedError(RuntimeError):
     """The cluster had no place for a group, since others hold it: the run of that can wait."""
-
-
-class Feed:
-    """The runs of a group in an actor: the driver puts them in, and all workers get each.
-
-    A group that was started again goes on with the run that it was at.
-    """
-
-    def __init__(self) -> None:
-        self._runs: list[str] = []
-        self._outcomes: list[RunFailedError | None] = []
-        self._closed = False
-        self._homes: dict[int, Home] = {}
-        self._changed = asyncio.Condition()
-
-    async def join(self, rank: int, where: Home) -> None:
-        """A worker has come."""
-        self._homes[rank] = where
-
-    async def homes(self) -> list[Home]:
-        """Where the workers are."""
-        return list(self._homes.values())
-
-    async def put(self, run_id: str) -> RunFailedError | None:
-        """Have a run trained, and wait for it; what went wrong, if anything."""
-        async with self._changed:
-            index = len(self._runs)
-            self._runs.append(run_id)
-            self._changed.notify_all()
-            await self._changed.wait_for(lambda: len(self._outcomes) > index)
-            return self._outcomes[index]
-
-    async def first(self) -> int:
-        """Index of the first run that has not ended."""
-        return len(self._outcomes)
-
-    async def get(self, index: int) -> str | None:
-        """The run at an index, once there is one; ``None`` if there will be none."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self._runs) > index or self._closed)
-            return self._runs[index] if len(self._runs) > index else None
-
-    async def ended(self, index: int, error: RunFailedError | None) -> None:
-        """The run at an index has ended."""
-        async with self._changed:
-            if index == len(self._outcomes):
-                self._outcomes.append(error)
-                self._changed.notify_all()
-
-    async def close(self) -> None:
-        """There will be no more runs."""
-        async with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
 
 class Group:
@@ -294,6 +240,10 @@ def _group_loop(config: dict[str, Any]) -> None:
                 fit(workspace, run_id, place, tell, leaving)
         except RunFailedError as caught:  # gradients are averaged, so all workers get here at once
             error = sendable(caught)
-        if place.rank == 0:
+        except Exception as caught:
+            if not disk_full(caught):  # that would be met again, and ends the launch
+                raise
+            error = sendable(caught)
+        if place.rank == 0 or error is not None:
             ray.get(feed.ended.remote(index, error))
         index += 1

@@ -1,19 +1,23 @@
-"""Where a process is that Ray started, and its workspace there."""
+"""Where a process is that Ray started, and its workspace there.
+
+Actors that are told of processes import this and are to be small, so torch comes when it is used.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
-import torch
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from shiftbench.core.stacks import Place, stop, watchable
-from shiftbench.execution.setup import Setup
-from shiftbench.execution.workspace import Workspace
+
+if TYPE_CHECKING:
+    from shiftbench.execution.setup import Setup
+    from shiftbench.execution.workspace import Workspace
 
 _STOP_S = 30.0
 
@@ -57,6 +61,10 @@ def stop_at(homes: Iterable[Home]) -> str | None:
 
 def workspace_here(setup: Setup) -> Workspace:
     """A workspace on the GPU that Ray gave this process, or on as many CPU threads."""
+    import torch
+
+    from shiftbench.execution.workspace import Workspace
+
     gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU")
     torch.set_num_threads(max(1, int(setup.resources.cpus_per_worker)))
     return Workspace(setup, torch.device("cuda" if gpus else "cpu"))
