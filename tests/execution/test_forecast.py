@@ -174,6 +174,7 @@ def test_gpu_memory_is_told_by_the_images_that_are_held(birds: Path) -> None:  #
         return needs(plan, state, birds, _machine())[1]  # type: ignore[arg-type]
 
     assert "512 images of a step about 30.7 GiB of the 74.5 GiB of a GPU." in said()
+    assert said().endswith("Saving a state takes 1.0 GiB of a node's own memory.")
     assert "so about" in said(device="T4") and "are held at a time" in said(device="T4")
     assert "128 images of a step about 8.6 GiB" in said("resources.workers=4")
     assert "or 3.1 GiB with 32 at a time" in said("resources.micro_batch=32")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -100,13 +101,19 @@ def test_published_throughputs_come_out_again():
 def test_lines_tell_time_cost_memory_and_disk(birds: Path) -> None:  # noqa: F811
     plan = build()
     state = plan_state(plan, birds / "results", str(birds))
-    machine = Machine(workers=2, memory=4 * 2**30, disk=2**30)
+    machine = Machine(workers=2, memory=4 * 2**30, disk=2 * 2**30)
     lines = outlook(plan, state, Path("results"), machine=machine, now=lambda: datetime(2030, 1, 1))
     time, cost, calibration, memory, disk = lines
     assert "2 workers at once, until 00:" in time and cost.endswith("processor-hours of workers.")
     assert "not calibrated" in calibration and "i7_12700h" in calibration
     assert "1.3 GiB" in memory and "4.0 GiB are free" in memory  # 16 bytes of 86.2 million weights
-    assert disk.startswith("Disk: 328.8 MiB of weights and predictions; 1.0 GiB are free")
+    saved = "1.0 GiB for the state of each training under way"  # 12 bytes of each weight
+    assert (
+        disk
+        == f"Disk: 328.8 MiB of weights and predictions, and {saved}; 2.0 GiB are free in results."
+    )
+    tight = outlook(plan, state, Path("results"), machine=replace(machine, disk=2**30))
+    assert tight[4].endswith("1.0 GiB are free in results, which is not enough.")
     assert "?" not in "".join(lines)
     nowhere = Machine(workers=0, memory=1, disk=1)
     unknown = outlook(plan, plan_state(plan, birds / "results", None), birds, machine=nowhere)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -242,3 +245,33 @@ def test_what_one_machine_did_another_reads_and_goes_on_with(
     # Weights that are wanted after all are made again, by a machine that still has a copy or not.
     assert launch(suite, elsewhere("here"), InProcess(), QUIET).executed == {ids["wise-ft"]}
     assert statuses(elsewhere("third")) == dict.fromkeys(ids.values(), "done")
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_two_launches_at_once_do_each_run_once(bucket: str, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SUITE.replace("budget:", "seeds: [0, 1]\nbudget:"))
+    words = [sys.executable, "-m", "shiftbench", "run", "small.yaml", "--results", bucket]
+    launches = []
+    for name in ("here", "there"):
+        cache = tmp_path / name
+        shutil.copytree(world, cache / world.name)
+        launches.append(
+            subprocess.Popen(
+                [*words, "--executor", "in-process"],
+                cwd=tmp_path,
+                env=os.environ | {"SHIFTBENCH_CACHE": str(cache)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    for launched in launches:
+        printed = launched.communicate()[0]
+        assert launched.returncode == 0, printed
+        assert "5 runs: 0 done, 5 to do" in printed
+    leases = seen(opened(bucket))
+    assert statuses(opened(bucket)) == dict.fromkeys(leases, "done")
+    # Who found one taken waited, and made no lease of its own.
+    assert [(len(found.files), found.lease.ended) for found in leases.values()] == [(1, "done")] * 5
+    assert {found.lease.pid for found in leases.values()} <= {one.pid for one in launches}

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 TRAINED_BYTES = 16
 """Of a weight that trains with AdamW: itself, its gradient and two moments, fp32."""
+SAVED_BYTES = 12
+"""Of a weight in the saved state of a training: itself and two moments, fp32."""
 ACTIVATION_BYTES = 34
 """Kept for the backward pass of each value between a transformer's layers, in 16 bits and without
 attention's matrices (arXiv 2205.05198, eq. 2): 29.4 GiB for 512 images of a ViT-B/16, of which with
@@ -90,7 +92,12 @@ def outlook(
 
 def needs(plan: Plan, state: PlanState, results: Path, machine: Machine) -> list[str]:
     """What the times are made of, memory and disk of what is left, a line each."""
-    return [_calibration(state), _memory(plan, state, machine), _disk(state, results, machine)]
+    saved = _saved(plan)
+    return [
+        _calibration(state),
+        _memory(plan, state, machine, saved),
+        _disk(state, results, machine, saved),
+    ]
 
 
 def eta_seconds(state: PlanState, workers: int) -> Amount:
@@ -157,14 +164,26 @@ def _calibration(state: PlanState) -> str:
     return f"Times: {told}.{better}"
 
 
-def _memory(plan: Plan, state: PlanState, machine: Machine) -> str:
+def _saved(plan: Plan) -> int:
+    """Bytes of the largest state that a training of the plan saves as it goes; 0 if unknown."""
+    trained = {
+        run.backbone
+        for run in plan.runs.values()
+        if isinstance(method := run.create(), TrainedMethod) and method.inputs == "images"
+    }
+    towers = [tower_of(name) for name in trained]
+    return SAVED_BYTES * max((tower.parameters for tower in towers if tower), default=0)
+
+
+def _memory(plan: Plan, state: PlanState, machine: Machine, saved: int) -> str:
     resources = plan.suite.resources
     towers = [tower_of(name) for name in {run.backbone for run in plan.runs.values()}]
     least = TRAINED_BYTES * max((tower.parameters for tower in towers if tower), default=0)
     seen = "" if state.peak_memory is None else f"; the most so far was {size(state.peak_memory)}"
     states = f"weights, gradients and moments take at least {size(least)}"
     if state.device.kind == "gpu":
-        return f"GPU memory: {states}{_activations(plan, state.device)}{seen}."
+        copied = f". Saving a state takes {size(saved)} of a node's own memory" if saved else ""
+        return f"GPU memory: {states}{_activations(plan, state.device)}{seen}{copied}."
     counted = f"a worker is counted with {size(resources.memory_per_worker)}"
     more = (
         "; set resources.memory_per_worker higher"
@@ -204,11 +223,12 @@ def _activations(plan: Plan, device: Device) -> str:
     return f"{text}, so about {max(1, fit):,} images are held at a time"
 
 
-def _disk(state: PlanState, results: Path, machine: Machine) -> str:
+def _disk(state: PlanState, results: Path, machine: Machine, saved: int) -> str:
     left = state.cost.disk
-    short = ", which is not enough" if left.known > machine.disk else ""
+    short = ", which is not enough" if left.known + saved > machine.disk else ""
     where = results if placed(results) is None else cache_dir()  # which has the copies
+    states = f", and {size(saved)} for the state of each training under way" if saved else ""
     return (
-        f"Disk: {amount(left, size)} of weights and predictions; {size(machine.disk)} are free in "
-        f"{where}{short}."
+        f"Disk: {amount(left, size)} of weights and predictions{states}; {size(machine.disk)} are "
+        f"free in {where}{short}."
     )
