@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,27 @@ def test_the_image_passes_hadolint_and_is_pinned_and_not_root() -> None:
     }
     assert users == {int(user)} != {0}
     assert 'ENTRYPOINT ["shiftbench"]' in lines
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_the_image_builds_and_is_the_command(tmp_path: Path) -> None:
+    """Where there is a builder; elsewhere it is linted, above, and no more."""
+    asked = (["docker", "info"], ["podman", "info"])
+    builders = (words[0] for words in asked if shutil.which(words[0]) and answers(words))
+    builder = next(builders, None)
+    if builder is None:
+        pytest.skip("no docker or podman answers here: the image is linted and not built")
+    number = tmp_path / "number"
+    file = CLUSTER / "Dockerfile"
+    subprocess.run([builder, "build", "--file", file, "--iidfile", number, ROOT], check=True)
+    told = subprocess.check_output([builder, "run", "--rm", number.read_text(), "--version"])
+    assert told.decode().strip() == f"shiftbench {__version__}"
+
+
+def answers(words: list[str]) -> bool:
+    """True if a command can be run, soon and without an error."""
+    return subprocess.run(words, capture_output=True, timeout=30, check=False).returncode == 0
 
 
 def pods(manifest: dict[str, Any]) -> list[dict[str, Any]]:

@@ -179,11 +179,16 @@ def test_mlflow_has_each_step_once_after_a_kill(
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.info.status, run.data.params["lr"]) == ("FINISHED", "0.1")
     assert [m.step for m in client.get_metric_history(run.info.run_id, "loss")] == [*range(1, 7)]
+    run_through(tmp_path, "mlflow", 3)  # from the start: none of the steps of before is its own
+    (anew,) = client.search_runs([experiment.experiment_id])
+    assert anew.info.run_id != run.info.run_id and anew.info.status == "FINISHED"
+    assert [m.step for m in client.get_metric_history(anew.info.run_id, "loss")] == [1, 2, 3]
 
 
 @needs["wandb"]
 def test_wandb_writes_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr("sys.argv", ["server", "--password", "do-not-tell"])
     run_through(tmp_path, "wandb", 2, 4)
     (folder,) = (tmp_path / "wandb").glob("offline-run-*-0123456789abcdef")
     (file,) = folder.glob("*.wandb")
@@ -191,3 +196,6 @@ def test_wandb_writes_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     while b"gradient_norm" not in file.read_bytes():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    assert not any(
+        b"do-not-tell" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()
+    )

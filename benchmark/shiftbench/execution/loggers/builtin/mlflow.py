@@ -17,7 +17,9 @@ _TAG = "shiftbench.run_id"
 class MLflow(Logger):
     """Runs of MLflow, in files unless ``MLFLOW_TRACKING_URI`` names a server.
 
-    The experiment is called like the suite. A training that goes on goes on in the same run.
+    The experiment is called like the suite. A training that goes on goes on in the same run; one
+    that starts anew has a new one, and what was there is deleted as MLflow does it: it can be
+    restored.
     """
 
     name: ClassVar[str] = "mlflow"
@@ -45,7 +47,10 @@ class MLflow(Logger):
         else:
             experiment_id = experiment.experiment_id
         found = self._client.search_runs([experiment_id], f"tags.`{_TAG}` = '{training.run_id}'")
-        if found:
+        if not training.done:
+            for before in found:
+                self._client.delete_run(before.info.run_id)
+        elif found:
             run_id = found[0].info.run_id
             history = self._client.get_metric_history(run_id, "loss")
             self._client.update_run(run_id, status="RUNNING")

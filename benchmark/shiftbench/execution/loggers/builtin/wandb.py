@@ -13,7 +13,8 @@ class WeightsAndBiases(Logger):
     """Runs of Weights & Biases, offline unless ``WANDB_MODE`` says otherwise.
 
     Its own variables say all else, such as ``WANDB_PROJECT`` (by default ``shiftbench``) and
-    ``WANDB_API_KEY``; ``wandb sync`` uploads what was written offline.
+    ``WANDB_API_KEY``; ``wandb sync`` uploads what was written offline. It is told of the training's
+    settings and curve, and of nothing else: no command line, code, git remote or machine.
     """
 
     name: ClassVar[str] = "wandb"
@@ -32,8 +33,16 @@ class WeightsAndBiases(Logger):
             config=dict(training.settings),
             dir=str(training.results),
             mode=os.environ.get("WANDB_MODE", "offline"),
-            resume="allow",  # steps that the service has already are left out by it
-            settings=wandb.Settings(console="off", silent=True, x_disable_stats=True),
+            # Steps that the service has already are left out by it, but for a run that starts anew.
+            resume="allow" if training.done else None,
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                disable_code=True,
+                disable_git=True,
+                x_disable_meta=True,
+                x_disable_stats=True,
+            ),
         )
 
     def log(self, steps: Sequence[Step]) -> None:
