@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,33 @@ def test_it_says_what_is_reproduced(capsys):
     assert "second-hand" in output
     assert "1 with nothing published" in output
     assert "at most 0.5 points or half" in " ".join(output.split())
+
+
+def test_it_says_whether_the_settings_are_the_papers(capsys):
+    settings = {"lr": 3e-5, "weight_decay": 0.1, "epochs": 10, "batch_size": 512}
+    settings |= {"warmup_steps": 500, "max_grad_norm": 1.0, "label_smoothing": 0.0}
+    add("a", of_task("a", {"id-test": 0.813}, label="mine", config=settings))
+    add("b", of_task("b", {"id-test": 0.813}, label="other", config={**settings, "lr": 1e-4}))
+    add("c", of_task("c", {"id-test": 0.813}, label="saft", method="saft", config=settings))
+    assert main(["compare", "--csv", "all.csv", "--markdown", "all.md"]) == 0
+    output = capsys.readouterr().out
+    assert "the paper's" in output and "differ: lr" in output and "not stated" in output
+    assert "its tables could not be read" in " ".join(output.split())
+    lines = [*csv.DictReader(Path("all.csv").read_text().splitlines())]
+    found = {(line["method"], line["source"].partition(" ")[0]): line for line in lines}
+    assert found["mine", "arXiv:2109.01903"]["settings"] == "the paper's"
+    assert found["other", "arXiv:2109.01903"]["settings"] == "differ: lr"
+    assert found["mine", "arXiv:2605.29380"]["settings"] == "not stated"
+    assert found["mine", "arXiv:2109.01903"]["ours"] == "0.813"
+    assert found["saft", ""]["verdict"] == "nothing published"
+    text = Path("all.md").read_text()
+    assert "| method | set | ours | published | difference | verdict | settings | source |" in text
+    assert any("| mine | id-test | " in of and "| the paper's |" in of for of in text.splitlines())
+
+
+def test_a_table_that_cannot_be_written_is_one_line(capsys):
+    assert main(["compare", "--csv", "results"]) == 2
+    assert "results: cannot be written" in capsys.readouterr().err
 
 
 def test_the_tolerance_is_in_points(capsys):

@@ -9,11 +9,14 @@ from shiftbench.evaluation.intervals import clopper_pearson
 from shiftbench.execution.runinfo import run_info
 from shiftbench.leaderboard.published.reading import read_published
 from shiftbench.leaderboard.published.schema import PUBLISHED_COLUMNS, PublishedRow
+from shiftbench.leaderboard.published.settings import StatedSettings
 from shiftbench.leaderboard.schema import done, failed, rows
 from shiftbench.report import references
 from shiftbench.report.ranking import rank
 from shiftbench.report.references import beside
+from shiftbench.report.runs import Runs
 from shiftbench.report.scores import Estimate
+from shiftbench.report.stated import NOT_STATED
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
@@ -21,9 +24,12 @@ from tests.leaderboard.real_records import B16, of_task, results, zero_shot
 from tests.leaderboard.records import info
 from tests.leaderboard.test_published import FOLDER
 
+STATED = StatedSettings()
+
 
 def compare(table, published):
-    return references.compare(rank(rows(table)), published)
+    found = rows(table)
+    return references.compare(rank(found), published, Runs(found), STATED)
 
 
 def row(value, **changes):
@@ -208,7 +214,7 @@ def test_over_seeds_the_interval_is_students():
 )
 def test_verdict(half, tolerance, verdict):
     ends = (None, None) if half is None else (0.67 - half, 0.67 + half)
-    found = beside(Estimate(0.67, None, *ends, (0,)), row(0.66), tolerance)
+    found = beside(Estimate(0.67, None, *ends, (0,)), row(0.66), NOT_STATED, tolerance)
     assert found.verdict == verdict
     assert (found.low is None) == (half is None)
 
@@ -216,12 +222,12 @@ def test_verdict(half, tolerance, verdict):
 def test_uncertainty_of_the_published_value():
     ours = Estimate(0.7, None, 0.69, 0.72, (0,))
     low, high = clopper_pearson(60, 100)
-    found = beside(ours, row(0.6, n=100))
+    found = beside(ours, row(0.6, n=100), NOT_STATED)
     assert found.low == pytest.approx(0.1 - (0.01**2 + (high - 0.6) ** 2) ** 0.5)
     assert found.high == pytest.approx(0.1 + (0.02**2 + (0.6 - low) ** 2) ** 0.5)
 
-    assert beside(ours, row(0.6, n=100, metric="macro-f1")).low == pytest.approx(0.09)
-    given = beside(ours, row(0.6, low=0.58, high=0.63))
+    assert beside(ours, row(0.6, n=100, metric="macro-f1"), NOT_STATED).low == pytest.approx(0.09)
+    given = beside(ours, row(0.6, low=0.58, high=0.63), NOT_STATED)
     assert given.low == pytest.approx(0.1 - (0.01**2 + 0.03**2) ** 0.5)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -167,3 +169,18 @@ def check_suite_options(suite: str | None, overrides: list[str] | None, data: st
         from shiftbench.core.errors import InputError
 
         raise InputError("--data and --set say which runs a suite means; name the suite")
+
+
+@contextmanager
+def written(file: Path) -> Iterator[None]:
+    """Say in one line why a file cannot be written.
+
+    Raises:
+        InputError: it cannot.
+    """
+    from shiftbench.core.errors import InputError
+
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({error.strerror})") from error

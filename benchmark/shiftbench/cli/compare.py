@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,15 +15,14 @@ from shiftbench.cli.common import (
     check_suite_options,
     existing,
     load_suite,
+    written,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from shiftbench.report.order import Order
-    from shiftbench.report.references import Comparison, PublishedValue
-    from shiftbench.report.scale import Scale
-    from shiftbench.report.scores import Estimate
+    from shiftbench.report.references import Comparison
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -36,11 +34,14 @@ The runs of one suite, where a difference of one point still counts as reproduce
 
   shiftbench compare nine-shifts --data ~/data --tolerance 1
 
+Numbers for a spreadsheet:
+
+  shiftbench compare --csv compared.csv
+
 Whether the methods of the miniature world come in the order that papers found:
 
   shiftbench compare miniature --results results/example --order
 """
-NONE = "–"
 STYLES = {"reproduced": "green", "differs": "red", "not comparable": "yellow"}
 
 
@@ -65,6 +66,12 @@ def compare(
             "ones of CLIP ViT-B/16, and their rank correlation. Of the miniature world too.",
         ),
     ] = False,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Write the tables too.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write all numbers as CSV too.")
+    ] = None,
     data: Data = None,
     overrides: Overrides = None,
 ) -> None:
@@ -75,10 +82,14 @@ def compare(
     from shiftbench.core.errors import InputError
     from shiftbench.leaderboard.golden import golden_faults
     from shiftbench.leaderboard.published.reading import read_published
+    from shiftbench.leaderboard.published.settings import read_stated
     from shiftbench.leaderboard.schema import REAL, rows
+    from shiftbench.report.comparison_tables import titled, to_csv, to_markdown
     from shiftbench.report.order import orders
     from shiftbench.report.ranking import rank
     from shiftbench.report.references import compare as compared
+    from shiftbench.report.runs import Runs
+    from shiftbench.report.tables import write_text
 
     if not 0 <= tolerance <= 100:
         raise InputError(f"--tolerance {tolerance:g} is not a number of points from 0 to 100")
@@ -92,9 +103,13 @@ def compare(
     if order:
         _print_orders(console, orders(rank(done), references))
         return
-    found = compared(rank(done), references, tolerance / 100)
-    for _, group in groupby(found, key=lambda c: (c.task, c.backbone, c.shots)):
-        _print_table(console, [*group])
+    found = compared(rank(done), references, Runs(done), read_stated(published), tolerance / 100)
+    for file, made in ((markdown, to_markdown), (csv, to_csv)):
+        if file is not None:
+            with written(file):
+                write_text(file, made(found))
+    for title, of in titled(found):
+        _print_table(console, title, of)
     _print_summary(console, found, tolerance)
     for fault in golden_faults(done, references):
         console.print(f"[red]golden row[/red] {fault}", soft_wrap=True)
@@ -134,16 +149,16 @@ def _print_orders(console: Console, orders: list[Order]) -> None:
     )
 
 
-def _print_table(console: Console, comparisons: list[Comparison]) -> None:
+def _print_table(console: Console, title: str, comparisons: list[Comparison]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    first = comparisons[0]
-    shots = "all training data" if first.shots is None else f"{first.shots} shots"
-    console.print(f"[bold]{escape(f'{first.task} · {first.backbone} · {shots}')}[/bold]")
+    from shiftbench.report.comparison_tables import NUMBERS, Line, lines
+
+    console.print(f"[bold]{escape(title)}[/bold]")
     table = Table(box=None, collapse_padding=True, pad_edge=False)
-    for header in ("method", "set", "ours", "published", "difference", "verdict", "source"):
-        numbers = header in ("ours", "published", "difference")
+    for header in Line._fields:
+        numbers = header in NUMBERS
         table.add_column(
             header,
             justify="right" if numbers else "left",
@@ -152,36 +167,20 @@ def _print_table(console: Console, comparisons: list[Comparison]) -> None:
         )
     last = None
     for comparison in comparisons:
-        method = " · ".join(filter(None, (comparison.label, comparison.variant)))
-        start = ["" if method == last else method, comparison.evaluation_set]
-        start.append(_ours(comparison.ours, comparison.scale))
-        last = method
-        rows = [_cells(comparison, value) for value in comparison.published]
-        for row in rows or [[NONE, NONE, "nothing published", comparison.remark or ""]]:
-            verdict = row[2]
-            style = STYLES.get(verdict, "dim")
-            texts = [*map(escape, (*start, *row[:2])), f"[{style}]{verdict}[/{style}]"]
-            table.add_row(*texts, escape(row[3]))
-            start = ["", "", ""]
+        for count, line in enumerate(lines(comparison)):
+            style = STYLES.get(line.verdict, "dim")
+            told = line._replace(
+                method="" if line.method == last else escape(line.method),
+                set="" if count else escape(line.set),
+                ours="" if count else line.ours,
+                verdict=f"[{style}]{line.verdict}[/{style}]",
+                settings=escape(line.settings),
+                source=escape(line.source),
+            )
+            table.add_row(*told)
+            last = line.method
     console.print(table)
     console.print()
-
-
-def _cells(comparison: Comparison, value: PublishedValue) -> list[str]:
-    scale = comparison.scale
-    difference = scale.difference(value.difference)
-    if value.low is not None and value.high is not None:
-        difference += f" [{scale.difference(value.low)}, {scale.difference(value.high)}]"
-    marked = value.second_hand and "second-hand" not in value.source
-    kind = "second-hand" if marked else None
-    told = "; ".join(filter(None, (value.source, kind, value.note, comparison.remark)))
-    return [scale.text(value.value), difference, value.verdict, told]
-
-
-def _ours(estimate: Estimate, scale: Scale) -> str:
-    if estimate.low is None or estimate.high is None:
-        return scale.text(estimate.mean)
-    return f"{scale.text(estimate.mean)} [{scale.text(estimate.low)}, {scale.text(estimate.high)}]"
 
 
 def _print_summary(console: Console, found: list[Comparison], tolerance: float) -> None:
@@ -200,5 +199,6 @@ def _print_summary(console: Console, found: list[Comparison], tolerance: float) 
         "with one seed that of the evaluation set). Difference: ours minus published; its interval "
         "has the published value's too where that is known. Reproduced: the difference is at most "
         f"{tolerance:g} points or half the width of its interval, whichever is larger. Not "
-        "comparable: ours is not of all the images.[/dim]"
+        "comparable: ours is not of all the images. Settings: whether ours, and those of all that "
+        "ours build on, are what the value's source states of them.[/dim]"
     )

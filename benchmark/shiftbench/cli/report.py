@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +17,7 @@ from shiftbench.cli.common import (
     check_suite_options,
     existing,
     load_suite,
+    written,
 )
 
 if TYPE_CHECKING:
@@ -111,16 +111,16 @@ def report(
     here = board.folder is None or placed(board.folder) is not None
     file = markdown or (Path() if here else board.results) / file_name(name, ".md")
     wanted = {"html": html, "csv": csv, "latex": latex, "figures": figures}
-    with _written(file):
+    with written(file):
         write_markdown(file, model)
-    written = [file, *_write_more(wanted, model)]
+    files = [file, *_write_more(wanted, model)]
     # Printed last: who reads only the first lines, as head does, has the files none the less.
     print_report(console, model)
     if board.plan is not None:
         console.print(_progress(found, len(board.plan.runs)))
         if others := _others(board, found):
             console.print(others, highlight=False, soft_wrap=True)
-    for path in written:
+    for path in files:
         console.print(f"Written to {path}", style="dim", highlight=False, soft_wrap=True)
 
 
@@ -144,38 +144,23 @@ def _write_more(wanted: Mapping[str, Path | None], model: Report) -> list[Path]:
     if html := wanted["html"]:
         from shiftbench.report.html.page import write_html
 
-        with _written(html):
+        with written(html):
             write_html(html, model)
     if csv := wanted["csv"]:
-        with _written(csv):
+        with written(csv):
             write_text(csv, to_csv(model))
     if latex := wanted["latex"]:
-        with _written(latex):
+        with written(latex):
             write_text(latex, to_latex(model))
     if figures := wanted["figures"]:
         from shiftbench.report.html.charts.drawn import all_undrawn
         from shiftbench.report.html.figures import write_figures
 
-        with _written(figures):
+        with written(figures):
             write_figures(figures, model)
         for lack in all_undrawn(model):
             typer.echo(f"not drawn: {lack}", err=True)
     return [path for path in wanted.values() if path is not None]
-
-
-@contextmanager
-def _written(file: Path) -> Iterator[None]:
-    """Say in one line why a file cannot be written.
-
-    Raises:
-        InputError: it cannot.
-    """
-    from shiftbench.core.errors import InputError
-
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{file}: cannot be written ({error.strerror})") from error
 
 
 def _others(board: Leaderboard, table: pa.Table) -> str:

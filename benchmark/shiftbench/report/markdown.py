@@ -96,7 +96,7 @@ def _answers(report: Report) -> list[str]:
     found = answers(report)
     rows = [[title, *answer_cells(answer)] for title, answer in found]
     why = [f"{title}: {' '.join(reasons(answer))}" for title, answer in found]
-    table = _table(["", *ANSWER_HEADER], rows, left={"", "recipe"})
+    table = table_of(["", *ANSWER_HEADER], rows, left={"", "recipe"})
     return ["## Which recipe", RULE, table, _list(why)]
 
 
@@ -111,7 +111,7 @@ def _ranking(of_ranking: RankingReport) -> list[str]:
     header += [*([OTHERS] if of_ranking.forgetting else []), "cost"]
     rows = [_row(of_ranking, method, shifts, gaps, origin=origin) for method in ranking.methods]
     parts = [f"## {escaped(title_of(ranking))}", escaped(metrics_of(ranking)), escaped(ties.note)]
-    parts += [_table(header, rows, left={"method", "selection", "tied", RESULTS})]
+    parts += [table_of(header, rows, left={"method", "selection", "tied", RESULTS})]
     if of_ranking.tradeoffs:
         parts += [TRADEOFFS, _tradeoffs(of_ranking.tradeoffs)]
     if of_ranking.measures:
@@ -122,7 +122,10 @@ def _ranking(of_ranking: RankingReport) -> list[str]:
         parts += [regret.NOTE, _rules(of_ranking.rules)]
     if found := of_ranking.corruptions:
         rows = [[name, *corruptions.cells(found, name)] for name in found.methods]
-        parts += [found.note, _table(["method", *corruptions.header(found)], rows, left={"method"})]
+        parts += [
+            found.note,
+            table_of(["method", *corruptions.header(found)], rows, left={"method"}),
+        ]
     if of_ranking.forgetting:
         parts += [forgetting.NOTE, _forgetting(of_ranking.forgetting)]
     return parts
@@ -161,7 +164,7 @@ def _measures(of_ranking: RankingReport) -> str:
         for method in of_ranking.ranking.methods
         if method.name in found.estimates
     ]
-    return _table(header, rows, left={"method"})
+    return table_of(header, rows, left={"method"})
 
 
 def _detection(of_ranking: RankingReport, sets: Sequence[str]) -> str:
@@ -178,7 +181,7 @@ def _detection(of_ranking: RankingReport, sets: Sequence[str]) -> str:
         for method, of_sets in of_ranking.measures.estimates.items()
     ]
     header = ["method", "against", *detection.HEADINGS.values()]
-    return _table(header, rows, left={"method", "against"})
+    return table_of(header, rows, left={"method", "against"})
 
 
 def _rules(found: Sequence[regret.Rule]) -> str:
@@ -195,7 +198,7 @@ def _rules(found: Sequence[regret.Rule]) -> str:
         ]
         for rule in found
     ]
-    return _table(header, rows, left={"rule", "takes"})
+    return table_of(header, rows, left={"rule", "takes"})
 
 
 def _forgetting(found: Forgetting) -> str:
@@ -211,13 +214,13 @@ def _forgetting(found: Forgetting) -> str:
         ]
         for of in found.methods.values()
     ]
-    return _table(header, rows, left={"method", "classes named by"})
+    return table_of(header, rows, left={"method", "classes named by"})
 
 
 def _tradeoffs(found: Sequence[Tradeoff]) -> str:
     header, shifts = tradeoff_header(found)
     rows = [[tradeoff.method.name, *tradeoff_cells(tradeoff, shifts)] for tradeoff in found]
-    return _table(header, rows, left={"method", "on the frontier"})
+    return table_of(header, rows, left={"method", "on the frontier"})
 
 
 def _overall(ranking: OverallRanking) -> list[str]:
@@ -239,7 +242,7 @@ def _overall(ranking: OverallRanking) -> list[str]:
     return [
         f"## {escaped(title_of(ranking))}",
         escaped(tasks_of(ranking)),
-        _table(header, rows, left={"method"}),
+        table_of(header, rows, left={"method"}),
     ]
 
 
@@ -258,7 +261,7 @@ def _base_to_new(found: Sequence[BaseToNew]) -> list[str]:
         for split in found
     ]
     text = "Averages over the tasks that are split by classes, and their harmonic mean."
-    return ["## Base to new classes", text, _table(header, rows, left={"backbone", "method"})]
+    return ["## Base to new classes", text, table_of(header, rows, left={"backbone", "method"})]
 
 
 def _searches(found: Sequence[SearchReport]) -> list[str]:
@@ -278,7 +281,7 @@ def _searches(found: Sequence[SearchReport]) -> list[str]:
     ]
     text = "Settings that were found on OOD validation data; the cost is in that of their runs."
     left = {"task", "backbone", "method", "found"}
-    return ["## Searches", text, _table(header, rows, left)]
+    return ["## Searches", text, table_of(header, rows, left)]
 
 
 def _movements(found: Sequence[Movement]) -> list[str]:
@@ -297,7 +300,7 @@ def _movements(found: Sequence[Movement]) -> list[str]:
     ]
     text = "Distance from the pretrained weights, and for masks the layers that have most of it."
     left = {"task", "backbone", "method"}
-    return ["## How far the weights went", text, _table(header, rows, left)]
+    return ["## How far the weights went", text, table_of(header, rows, left)]
 
 
 def _setting(value: object) -> str:
@@ -308,7 +311,8 @@ def _list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {escaped(line)}" for line in lines)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], left: set[str]) -> str:
+def table_of(header: Sequence[str], rows: Iterable[Sequence[str]], left: set[str]) -> str:
+    """A table, its numbers to the right; ``left`` are the headings of columns of text."""
     rule = [":--" if column in left else "--:" for column in header]
     cells = [[escaped(cell) for cell in row] for row in (header, *rows)]
     lines = [cells[0], rule, *cells[1:]]

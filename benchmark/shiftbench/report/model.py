@@ -14,6 +14,7 @@ from shiftbench.core.errors import InputError
 from shiftbench.leaderboard.golden import golden_faults
 from shiftbench.leaderboard.merging import Folders
 from shiftbench.leaderboard.published.reading import read_published
+from shiftbench.leaderboard.published.settings import read_stated
 from shiftbench.leaderboard.schema import (
     REAL,
     FailedRun,
@@ -241,7 +242,9 @@ def build(
         trainings=trainings(everything, folders) if curves else Trainings(),
         cloud=cloud(published) if published is not None and baselines else (),
         baselines=tuple(p for shift, of in baselines.items() for p in baseline_points(shift, of)),
-        comparisons=() if published is None else tuple(compare(rankings, published)),
+        comparisons=()
+        if published is None
+        else tuple(compare(rankings, published, runs, read_stated())),
         golden_faults=_golden_faults(headline, published, missing),
         published_note=_published_note(everything, missing),
         trend_note=trend_note,

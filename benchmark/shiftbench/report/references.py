@@ -25,10 +25,13 @@ from shiftbench.leaderboard.published.reading import (
     published_lines,
 )
 from shiftbench.leaderboard.published.schema import UNCROPPED, PublishedRow, published_rows
+from shiftbench.leaderboard.published.settings import StatedSettings
 from shiftbench.leaderboard.schema import REAL, task_digest
 from shiftbench.report.ranking import ORACLE, Ranking, ScoredMethod
+from shiftbench.report.runs import Runs
 from shiftbench.report.scale import Scale
 from shiftbench.report.scores import MEAN, Estimate
+from shiftbench.report.stated import settings_verdict
 
 Agreement = Literal["reproduced", "differs", "not comparable"]
 
@@ -52,6 +55,7 @@ class PublishedValue:
         low: lower end of its 95 % interval; ``None`` where ours has none.
         high: upper end.
         verdict: what to make of it.
+        settings: whether ours are those behind it.
     """
 
     value: float
@@ -62,6 +66,7 @@ class PublishedValue:
     low: float | None
     high: float | None
     verdict: Agreement
+    settings: str
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,11 @@ class Comparison:
 
 
 def compare(
-    rankings: Sequence[Ranking], published: pa.Table, tolerance: float = TOLERANCE
+    rankings: Sequence[Ranking],
+    published: pa.Table,
+    runs: Runs,
+    stated: StatedSettings,
+    tolerance: float = TOLERANCE,
 ) -> list[Comparison]:
     """Put published values beside each of our scores.
 
@@ -106,6 +115,8 @@ def compare(
     Args:
         rankings: of all rows; only those of real data are compared.
         published: as ``read_published`` gives it.
+        runs: those of the rankings, with all that they build on.
+        stated: settings that sources state.
         tolerance: in [0, 1]; a score is reproduced when its difference is at most this, or at most
             half the width of the 95 % interval of the difference.
     """
@@ -134,6 +145,7 @@ def compare(
             if not rows and (name == MEAN or not selected):
                 continue
             obstacle = _obstacle(ranking, method, name)
+            family = runs.family(method.members[0].run_id)
             comparison = Comparison(
                 task=ranking.task,
                 backbone=ranking.backbone,
@@ -145,9 +157,20 @@ def compare(
                 scale=ranking.scale_on(name),
                 ours=estimate,
                 published=tuple(
-                    beside(estimate, row, tolerance, comparable=obstacle is None) for row in rows
+                    beside(
+                        estimate,
+                        row,
+                        settings_verdict(row, family, stated),
+                        tolerance,
+                        comparable=obstacle is None,
+                    )
+                    for row in rows
                 ),
-                remark=joined(obstacle or _definition(ranking), _held_out(method)),
+                remark=joined(
+                    None if rows else stated.nothing_published.get(method.method),
+                    obstacle or _definition(ranking),
+                    _held_out(method),
+                ),
             )
             # The zero-shot line stands beside every number of shots, but is compared once.
             place = (*_setting(ranking)[:-1], key.shots, method.label, comparison.variant, name)
@@ -156,9 +179,14 @@ def compare(
 
 
 def beside(
-    ours: Estimate, row: PublishedRow, tolerance: float = TOLERANCE, *, comparable: bool = True
+    ours: Estimate,
+    row: PublishedRow,
+    settings: str,
+    tolerance: float = TOLERANCE,
+    *,
+    comparable: bool = True,
 ) -> PublishedValue:
-    """A published row beside our estimate.
+    """A published row beside our estimate, and whether our settings are those behind it.
 
     The interval of the difference is ours, and that of the published value added in squares: the
     one that the source gives, or that of a proportion of ``n`` images where it gives ``n``.
@@ -186,6 +214,7 @@ def beside(
         low=low,
         high=high,
         verdict=verdict,
+        settings=settings,
     )
 
 

@@ -76,8 +76,9 @@ class Runs:
         return self._marks.get(run_id)
 
     def family(self, run_id: str) -> list[Row]:
-        """The first row of a run and of each of its ancestors that are known."""
-        return [self.by_id[member] for member in self._family(run_id) if member in self.by_id]
+        """The first row of a run, then that of each of its ancestors, as far as they are known."""
+        others = sorted(self._family(run_id) - {run_id})
+        return [self.by_id[member] for member in (run_id, *others) if member in self.by_id]
 
     def cost_seconds(self, run_id: str) -> float | None:
         """Device seconds to train a run and its ancestors, and of each of their searches once."""
