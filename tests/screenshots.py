@@ -1,7 +1,8 @@
 """Pictures of reports to look at: ``python -m tests.screenshots --to FOLDER``.
 
-Reports on 2 and on 67 methods, and the example's, on a wide and on a narrow screen, light and dark,
-and as they are printed.
+Reports on 2 and on 67 methods, one with every measure (calibration, OOD detection, corruptions,
+other tasks), all its sections open, and the example's, on a wide and on a narrow screen, light and
+dark, and as they are printed.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from shiftbench.leaderboard.store import read
 from shiftbench.report.html.page import write_html
 from shiftbench.report.model import build
 
 from tests.browser import executable, launched, opened
+from tests.report.measured_records import write_measured
 from tests.report.page_records import of_methods
 
 WIDTHS = (1400, 500)  # pixels
 SCREEN = 1000  # pixels, its height
 PAPER = 794  # pixels, the width of A4
 METHODS = (2, 67)
+MEASURED = "measured"
+OPEN = "document.querySelectorAll('details').forEach(section => section.open = true)"
 EXAMPLE = Path("results/example/report.html")
 
 
@@ -40,6 +45,8 @@ def main() -> None:
                     stem = arguments.to / f"{file.stem}-{width}-{scheme}"
                     page = opened(browser, file, width, SCREEN, scheme)
                     page.screenshot(path=f"{stem}.png")
+                    if file.stem == MEASURED:
+                        page.evaluate(OPEN)
                     page.screenshot(path=f"{stem}-whole.png", full_page=True)
                     page.close()
             page = opened(browser, file, PAPER, SCREEN)
@@ -54,6 +61,10 @@ def _made(folder: Path) -> Iterator[Path]:
         file = folder / f"methods-{number}.html"
         write_html(file, build(of_methods(number), title=f"{number} methods"))
         yield file
+    results, file = folder / MEASURED, folder / f"{MEASURED}.html"
+    write_measured(results)
+    write_html(file, build(read(results), results, title="Every measure"))
+    yield file
 
 
 if __name__ == "__main__":

@@ -4,16 +4,20 @@ import json
 import re
 from html import unescape
 
+import altair as alt
 import numpy as np
 import pyarrow as pa
 import pytest
 from shiftbench.leaderboard.published.schema import PUBLISHED_SCHEMA
 from shiftbench.report.html import assets
 from shiftbench.report.html.charts import drawn
-from shiftbench.report.html.charts.figure import COLOURS, NEUTRAL, styles
-from shiftbench.report.html.charts.records import logit_of
+from shiftbench.report.html.charts.figure import COLOURS, NEUTRAL, SHAPES, styles
+from shiftbench.report.html.charts.labels import Point, placed
+from shiftbench.report.html.charts.records import logit_of, ranking_records
 from shiftbench.report.html.charts.trainings import STATES
+from shiftbench.report.html.families import DERIVED, PRETRAINED, SEARCHED, TRAINED, family_of_each
 from shiftbench.report.html.figures import write_figures
+from shiftbench.report.html.legend import SHAPE_PATHS
 from shiftbench.report.html.page import render
 from shiftbench.report.model import build
 from shiftbench.report.scores import MEAN
@@ -35,7 +39,7 @@ def test_charts_are_valid_and_their_data_are_there(figures, report):
         assert kind in figures
     assert "search-5ea5c4" in figures
     for figure in figures.values():
-        figure.chart.to_dict()  # raises for what Vega-Lite does not know
+        alt.Chart.from_dict(figure.chart)  # raises for what Vega-Lite does not know
         text = json.dumps(figure.spec(with_data=False))
         asked = set(re.findall(r'"data": \{"name": "([^"]+)"\}', text))
         assert asked
@@ -144,9 +148,59 @@ def test_the_frontier_is_what_nothing_beats(figures):
 
 
 def test_many_methods_have_looks_of_their_own():
-    report = build(of_methods(144))
+    report = build(of_methods(97))  # 48 of a kind
     looks = styles(report)
-    assert len({(look.colour, look.shape, look.fill) for look in looks.values()}) == 144
+    assert len({(look.colour, look.shape, look.fill) for look in looks.values()}) == 97
+    assert len({looks[name].colour for name in [*looks][:8]}) == 8
+
+
+def test_shapes_tell_families_apart(report):
+    looks, found = styles(report), family_of_each(report)
+    assert {found["zero-shot"], found["full"], found["wise-ft"]} == {PRETRAINED, TRAINED, DERIVED}
+    assert found["autoft · ood-val"] == SEARCHED
+    shapes = {}
+    for name, look in looks.items():
+        shapes.setdefault(look.shape, set()).add(found[name])
+    assert all(len(families) == 1 for families in shapes.values())
+    assert {shape for of in SHAPES.values() for shape in of} == SHAPE_PATHS.keys()
+
+
+def test_among_many_methods_those_on_the_frontiers_are_named_and_the_others_pale():
+    report = build(of_methods(40))
+    (of_ranking,) = report.rankings
+    records = ranking_records(of_ranking, styles(report), "r1")
+    score = {(r["method"], r["set"]): r["value"] for r in records.points}
+    both = {r["method"]: (score[r["method"], "id-test"], score[r["method"], MEAN])
+            for r in records.points}  # fmt: skip
+    unbeaten = {
+        name
+        for name, own in both.items()
+        if not any(a >= own[0] and b >= own[1] and (a, b) != own for a, b in both.values())
+    }
+    assert {"zero-shot", of_ranking.answer.recipe.name, *unbeaten} <= {*records.prominent}
+    pale = {r["method"] for r in records.points if r.get("muted")}
+    assert pale == both.keys() - {*records.prominent}
+    assert records.prominent[0] == of_ranking.answer.recipe.name
+    few = build(of_methods(10))
+    assert not any("muted" in r for r in ranking_records(few.rankings[0], styles(few), "r1").points)
+
+
+def test_names_cover_no_other_name_and_no_mark():
+    draw = np.random.default_rng(0)
+    spots = [Point(*draw.uniform(0.1, 0.9, 2), {"method": f"method-{i}"}) for i in range(40)]
+    found = placed(spots, [p.method for p in spots], (0.0, 1.0), (0.0, 1.0), (400.0, 300.0))
+    assert 4 < len(found) < 40  # not all have room
+    crowd = [Point(0.5, 0.5 + 0.001 * i, {"method": f"m{i}"}) for i in range(30)]
+    args = ((0.0, 1.0), (0.0, 1.0), (400.0, 300.0))
+    assert placed(crowd, ["m7"], *args) != []  # beside the others
+    corner = [Point(0.99, 0.5, {"method": "at-the-right-end"})]
+    assert placed(corner, ["at-the-right-end"], *args)[0]["side"] == "left"
+    offsets = [(dx, dy) for dx in (-0.06, 0, 0.06) for dy in (-0.05, 0, 0.05) if dx or dy]
+    around = [Point(0.5 + dx, 0.5 + dy, {"method": f"{dx} {dy}"}) for dx, dy in offsets]
+    middle = Point(0.5, 0.5, {"method": "middle"})
+    assert placed([middle, *around], ["middle"], *args) == []
+    pale = [p._replace(record={**p.record, "muted": True}) for p in around]
+    assert placed([middle, *pale], ["middle"], *args) != []
 
 
 def test_oracles_are_in_no_chart(figures):

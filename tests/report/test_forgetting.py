@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import altair as alt
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -66,7 +67,7 @@ def test_every_printer_has_a_column_and_a_table(monkeypatch):
     assert "What fine-tuning forgets: other tasks" in page
     assert ">−30.0</td>" in page
     (figure,) = [f for f in drawn.all_figures(report) if f.name == "r1-forgetting"]
-    figure.chart.to_dict()
+    alt.Chart.from_dict(figure.chart)
     assert {(r["method"], r["set"]) for r in figure.data["r1-others"]} == {
         (method, name) for method in ("zero-shot", "full") for name in ("id-test", "mean OOD")
     }

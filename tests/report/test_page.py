@@ -9,6 +9,7 @@ from shiftbench.report.html.page import write_html
 from shiftbench.report.model import build
 
 from tests.browser import CHARTS, executable, launched
+from tests.report.measured_records import write_measured
 from tests.report.page_records import EVIL, of_methods, published, write_results
 
 MEGABYTE = 1e6
@@ -200,6 +201,28 @@ def test_without_scripts_the_tables_are_there(browser, file):
 METHODS = 67
 
 
+@pytest.mark.parametrize("width", [1400, 500])
+def test_every_measure_fits_the_screen(browser, width, tmp_path_factory):
+    """Tables may be wider than the screen, which scrolls them, but what is said of them is not."""
+    folder = tmp_path_factory.mktemp("measured")
+    write_measured(folder)
+    write_html(folder / "report.html", build(read(folder), folder))
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto((folder / "report.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    captions = [of.bounding_box() for of in page.locator("caption > span").all()]
+    assert len(captions) > 8
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in captions)
+    corrupted = page.locator("table", has=page.locator("th", has_text="mCE"))
+    assert corrupted.locator("tbody tr").count() == 10
+    assert corrupted.locator("tr.unranked th").inner_text() == "wise-ft · oracle"
+    assert corrupted.locator("td[title*=seeds]").count() > 0
+    detected = page.locator("table", has=page.locator("th", has_text="AUROC"))
+    assert detected.count() == 2
+    page.close()
+
+
 @pytest.fixture(scope="module")
 def narrow(browser, tmp_path_factory):
     """A report on many methods and five shifts, on a narrow screen."""
@@ -231,6 +254,18 @@ def test_the_answer_comes_first(narrow):
     ]
     assert tops == sorted(tops)
     assert "Mean OOD" in narrow.locator("#answer .tiles").inner_text()
+
+
+def test_headings_and_names_of_a_long_table_stay_in_sight(narrow):
+    box = narrow.locator(".scroll", has=narrow.locator("table.ranking"))
+    box.evaluate("box => { box.scrollIntoView(); box.scrollTop = 900; box.scrollLeft = 60; }")
+    frame = box.bounding_box()
+    assert frame["height"] <= 900
+    heading = narrow.locator("table.ranking thead th.method").bounding_box()
+    row = narrow.locator("table.ranking tbody th.method").nth(30).bounding_box()
+    assert heading["y"] == pytest.approx(frame["y"], abs=2)
+    assert heading["x"] == row["x"] == pytest.approx(frame["x"], abs=2)
+    box.evaluate("box => box.scrollTo(0, 0)")
 
 
 def test_no_two_methods_look_alike(narrow):

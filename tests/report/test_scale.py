@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import altair as alt
 import pyarrow as pa
 import pytest
 from shiftbench.evaluation.results import Score
@@ -98,7 +99,7 @@ def test_tables_and_charts_of_losses(losses):
     (point,) = figures["r1-cost"].data["r1-frontier"]  # A is cheaper, and better
     assert point == {"cost": 6.0, "value": 1.8}
     for figure in figures.values():
-        figure.chart.to_dict()
+        alt.Chart.from_dict(figure.chart)
 
 
 def test_the_page_of_losses(losses, monkeypatch):

@@ -149,11 +149,16 @@ def _corrupted(
     )
 
 
-def cells(found: Corruptions, method: str) -> list[str]:
+def numbers(found: Corruptions, method: str) -> list[Estimate | None]:
     """A method's row, after its name: mCE where there is one, the mean, and each corruption."""
     of = found.methods[method]
-    numbers = [*([of.mce] if found.normalised else []), of.mean, *of.errors.values()]
-    return [ACCURACY.text(None if number is None else number.mean) for number in numbers]
+    return [*([of.mce] if found.normalised else []), of.mean, *of.errors.values()]
+
+
+def cells(found: Corruptions, method: str) -> list[str]:
+    """The same for people."""
+    each = numbers(found, method)
+    return [ACCURACY.text(None if number is None else number.mean) for number in each]
 
 
 def header(found: Corruptions) -> list[str]:

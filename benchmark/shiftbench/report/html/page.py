@@ -21,7 +21,8 @@ from shiftbench.report.forgetting import NOTE as OTHERS_NOTE
 from shiftbench.report.html import assets
 from shiftbench.report.html.charts.drawn import ranking_charts, report_charts
 from shiftbench.report.html.charts.figure import Figure, Style, Undrawn, styles
-from shiftbench.report.html.legend import legend, marker
+from shiftbench.report.html.families import families
+from shiftbench.report.html.legend import marker
 from shiftbench.report.html.templating import environment
 from shiftbench.report.measures import ECE, HEADINGS
 from shiftbench.report.measures import NOTE as MEASURES_NOTE
@@ -86,7 +87,7 @@ def render(report: Report, version: str = "") -> str:
                 "report": of_ranking,
                 "figures": drawn,
                 "undrawn": undrawn,
-                "legend": legend(of_ranking, style) if drawn else {},
+                "legend": families(of_ranking) if drawn else {},
             }
         )
     others, undrawn = _parted(report_charts(report))
@@ -149,7 +150,7 @@ def _environment(style: Mapping[str, Style]) -> jinja2.Environment:
         "ECE": ECE,
         "MEASURES": HEADINGS,
         "corrupted_header": corruptions.header,
-        "corrupted_cells": corruptions.cells,
+        "corrupted_numbers": corruptions.numbers,
         "DETECTION_NOTE": detection.NOTE,
         "DETECTION": detection.HEADINGS,
         "RULES_NOTE": RULES_NOTE,

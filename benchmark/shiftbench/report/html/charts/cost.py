@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 import altair as alt
 
-from shiftbench.data.tasks.definition import ID_TEST
-from shiftbench.evaluation.frontier import pareto
+from shiftbench.report.html.charts.composed import layered
 from shiftbench.report.html.charts.encodings import (
     facts,
     fade,
     fill,
+    fixed,
     heading,
     number_axis,
     number_format,
-    score_scale,
+    score_ends,
     shape,
     stroke,
 )
 from shiftbench.report.html.charts.figure import NEUTRAL, Figure, Undrawn
+from shiftbench.report.html.charts.labels import NARROWEST, Point, layers, placed
+from shiftbench.report.html.charts.prominent import headline_set, unbeaten
 from shiftbench.report.html.charts.records import RankingRecords
-from shiftbench.report.scores import MEAN
 from shiftbench.report.words import title_of
 
+HEIGHT = 340  # pixels
 SECONDS = (0, 1, 3, 10, 30, 120, 600, 2400, 7200, 36_000, 180_000, 900_000)
 _OF_SECONDS = (
     "datum.value < 100 ? format(datum.value, '.0f') + ' s' : datum.value < 6000 ? "
@@ -32,8 +36,7 @@ _OF_SECONDS = (
 def cost_chart(records: RankingRecords) -> Figure | Undrawn:
     """Cost and score of each method, and the frontier of those that no other beats in both."""
     ranking, key = records.ranking, records.key
-    shifts = ranking.shifts
-    target = shifts[0] if len(shifts) == 1 else MEAN if shifts else ID_TEST
+    target = headline_set(ranking)
     of_scores = ranking.scale_on(target)
     title = f"Cost and accuracy · {title_of(ranking)}"
     of_target = [r for r in records.points if r["set"] == target]
@@ -43,16 +46,12 @@ def cost_chart(records: RankingRecords) -> Figure | Undrawn:
     if len(points) < 2:
         found = f"it compares methods, and {len(points)} here has {heading(target)} and a cost"
         return Undrawn(title, "; ".join(filter(None, (found, without))))
-    pairs = [(-r["cost"], of_scores.gain(r["value"])) for r in points]
-    best = pareto(pairs)
-    frontier = [
-        {"cost": r["cost"], "value": r["value"]}
-        for r, on_it in zip(points, best, strict=True)
-        if on_it
-    ]
+    best = unbeaten(ranking, points)
+    frontier = [{"cost": r["cost"], "value": r["value"]} for r in points if r["method"] in best]
     most = max(r["cost"] for r in points) * 1.3 + 1
     names, styles = records.names, records.styles
-    scale = score_scale(points, of_scores)
+    ends = score_ends(points, of_scores)
+    scale = fixed(ends)
     x = alt.X(
         "cost:Q",
         scale=alt.Scale(type="symlog", constant=1, domain=[0, most]),
@@ -71,7 +70,7 @@ def cost_chart(records: RankingRecords) -> Figure | Undrawn:
         y=alt.Y("low:Q", scale=scale, title=""),
         y2="high:Q",
         stroke=stroke(names, styles),
-        opacity=fade(0.35),
+        opacity=fade(0.35, mute=True),
     )
     marks = shown.mark_point(size=60).encode(
         x=x,
@@ -79,7 +78,7 @@ def cost_chart(records: RankingRecords) -> Figure | Undrawn:
         stroke=stroke(names, styles),
         fill=fill(names, styles),
         shape=shape(names, styles),
-        opacity=fade(),
+        opacity=fade(mute=True),
         tooltip=[
             alt.Tooltip("method:N"),
             alt.Tooltip("spent:N", title="cost"),
@@ -87,11 +86,28 @@ def cost_chart(records: RankingRecords) -> Figure | Undrawn:
             *facts(),
         ],
     )
+    fields = ("method", "cost", "value", "muted")
+    spots = [
+        Point(math.log1p(r["cost"]), r["value"], {key: r[key] for key in fields if key in r})
+        for r in points
+    ]
+    wanted = [*best, *records.prominent]
+    named = placed(spots, wanted, (0.0, math.log1p(most)), ends, (NARROWEST, HEIGHT))
     return Figure(
         name=f"{key}-cost",
         title=title,
-        text="Dashed: the frontier that no method beats in both cost and accuracy."
+        text="Dashed: the frontier that no method beats in both cost and accuracy. "
+        "Named, where there is room: the same as above."
         + (f" Not shown: {without}." if without else ""),
-        chart=alt.layer(line, rules, marks).properties(width=640, height=340),
-        data={**records.data, f"{key}-frontier": frontier},
+        chart=layered(
+            *(line, rules, marks),
+            *layers(alt.Chart(alt.NamedData(f"{key}-cost-named")), x, y),
+            width=640,
+            height=HEIGHT,
+        ),
+        data={
+            **records.data,
+            f"{key}-frontier": frontier,
+            f"{key}-cost-named": named,
+        },
     )

@@ -17,15 +17,25 @@ from shiftbench.report.scores import MEAN
 
 NARROW = 190  # pixels
 FADED = 0.08
+PALE = 0.45
 PERCENT = ".1%"
 
 
-def fade(opacity: float = 1.0) -> alt.OpacityValue:
-    """The opacity of methods that are wanted; others fade."""
+def fade(opacity: float = 1.0, *, mute: bool = False) -> alt.OpacityValue:
+    """The opacity of methods that are wanted; others fade.
+
+    Args:
+        opacity: of those that are wanted, which are all until some are asked for.
+        mute: whether records that say so are paler until then.
+    """
     found = f"{WANTED} === '' || indexof(lower(datum.method), {WANTED}) >= 0"
     test = f"length({PICKED}) ? indexof({PICKED}, datum.method) >= 0 : {found}"
     # Not alt.condition: Altair searches its whole schema for the class of such a dictionary.
-    return alt.OpacityValue(FADED, condition={"test": test, "value": opacity})
+    conditions = [{"test": test, "value": opacity}]
+    if mute:
+        nobody = f"datum.muted && {WANTED} === '' && !length({PICKED})"
+        conditions.insert(0, {"test": nobody, "value": PALE * opacity})
+    return alt.OpacityValue(FADED, condition=conditions)
 
 
 def stroke(names: Sequence[str], style: Mapping[str, Style], *, legend: bool = True) -> alt.Stroke:
@@ -53,13 +63,19 @@ def number_format(scale: Scale) -> str:
 
 def number_axis(scale: Scale, **options: Any) -> alt.Axis:
     """An axis of scores."""
-    return alt.Axis(format="~%" if scale.percent else "~g", **options)
+    form = "~%" if scale.percent else "~g"
+    return alt.Axis(format=form, labelOverlap="greedy", labelSeparation=4, **options)
 
 
 def score_scale(records: Iterable[Mapping[str, Any]], scale: Scale) -> alt.Scale:
+    """An axis of scores."""
+    return fixed(score_ends(records, scale))
+
+
+def score_ends(records: Iterable[Mapping[str, Any]], scale: Scale) -> tuple[float, float]:
     """The ends of an axis of scores; of fractions within what a fraction can be."""
     low, high = domain((r["value"] for r in records), least=0.01)
-    return fixed((max(low, 0.0), min(high, 1.005)) if scale.percent else (low, high))
+    return (max(low, 0.0), min(high, 1.005)) if scale.percent else (low, high)
 
 
 def domain(values: Iterable[float], least: float = 0.15) -> tuple[float, float]:

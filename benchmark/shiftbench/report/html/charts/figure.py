@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import altair as alt
-from altair.utils.schemapi import debug_mode
 
+from shiftbench.report.html.charts.composed import Chart
+from shiftbench.report.html.families import (
+    DERIVED,
+    ELSEWHERE,
+    PRETRAINED,
+    SEARCHED,
+    TRAINED,
+    family_of_each,
+)
 from shiftbench.report.model import Report
-from shiftbench.report.ranking import ORACLE
 
 Records = list[dict[str, Any]]
-Chart = alt.Chart | alt.LayerChart | alt.ConcatChart | alt.VConcatChart | alt.FacetChart
 
 COLOURS = ("#0072b2", "#d55e00", "#00855f", "#b0599b", "#a06a00", "#7a63c9", "#c2435a", "#6f7782")
 """Distinct for most colour-blind people, and of contrast ≥ 3 on white and on the dark page."""
-SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+SHAPES: Mapping[str, tuple[str, ...]] = {
+    PRETRAINED: ("diamond",),
+    TRAINED: ("circle", "square"),
+    DERIVED: ("triangle-up", "triangle-down"),
+    SEARCHED: ("cross",),
+    ELSEWHERE: ("triangle-right",),
+}
+"""By family."""
 Filling: TypeAlias = Literal["full", "hollow", "pale"]
 FILLINGS: tuple[Filling, ...] = ("full", "hollow", "pale")
 MUTED = "#808a96"  # of what is not ours
@@ -70,8 +85,7 @@ class Figure:
             with_data: with its data and a legend of the methods. The page has both for all charts
                 together: data are joined by name.
         """
-        with debug_mode(False):
-            spec: dict[str, Any] = self.chart.to_dict(validate=False)
+        spec = {"$schema": alt.SCHEMA_URL, **copy.deepcopy(self.chart)}
         if not with_data:
             _drop_legends(spec)
         spec["params"] = [
@@ -102,17 +116,32 @@ class Undrawn:
 
 
 def styles(report: Report) -> dict[str, Style]:
-    """A style for every method of a report: 144 of them are all different."""
-    methods = (method for of in report.rankings for method in of.ranking.methods)
-    ours = [method.name for method in methods if method.selection != ORACLE]
+    """A style for every method of a report: the shape says of which family it is.
+
+    The colours of the first are all different; so are the styles of 48 that were trained, and of 48
+    that were made from others.
+    """
+    family_of = family_of_each(report)
     # Curves cross each other, so they come first: the first styles differ in colour.
     curves = [point.label for of in report.rankings for point in of.curves]
-    names = dict.fromkeys([*curves, *ours])
-    looks = [*itertools.product(FILLINGS, SHAPES, COLOURS)]
-    return {
-        name: Style(colour, shape, filling)
-        for name, (filling, shape, colour) in zip(names, itertools.cycle(looks))
-    }
+    names = dict.fromkeys(
+        [*curves, *(m.name for of in report.rankings for m in of.ranking.methods)]
+    )
+    left: dict[str, list[Style]] = defaultdict(list)
+    used: Counter[str] = Counter()
+    found = {}
+    for name in names:
+        if (family := family_of.get(name)) is None:  # an oracle is in no chart
+            continue
+        if not left[family]:
+            looks = itertools.product(FILLINGS, SHAPES[family], COLOURS)
+            left[family] = [Style(colour, shape, filling) for filling, shape, colour in looks]
+        first = left[family][0]
+        alike = [s for s in left[family] if (s.filling, s.shape) == (first.filling, first.shape)]
+        found[name] = min(alike, key=lambda style: used[style.colour])
+        left[family].remove(found[name])
+        used[found[name].colour] += 1
+    return found
 
 
 def _drop_legends(spec: Any) -> None:

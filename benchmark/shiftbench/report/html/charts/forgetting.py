@@ -5,9 +5,10 @@ from __future__ import annotations
 import altair as alt
 
 from shiftbench.data.tasks.definition import ID_TEST
-from shiftbench.report.html.charts.encodings import PERCENT, number_axis, score_scale
-from shiftbench.report.html.charts.figure import NEUTRAL, Chart, Figure, Records
-from shiftbench.report.html.charts.panels import panel, points
+from shiftbench.report.html.charts.composed import Chart, side_by_side
+from shiftbench.report.html.charts.encodings import PERCENT, fixed, number_axis, score_ends
+from shiftbench.report.html.charts.figure import NEUTRAL, Figure, Records
+from shiftbench.report.html.charts.panels import marked, panel, points
 from shiftbench.report.html.charts.records import RankingRecords, rounded
 from shiftbench.report.ranking import ORACLE
 from shiftbench.report.scale import ACCURACY
@@ -23,7 +24,9 @@ def forgetting_chart(records: RankingRecords) -> Figure:
     """
     found = records.of_ranking.forgetting
     title = f"What fine-tuning forgets · {title_of(records.ranking)}"
-    drawn = _records(records)
+    unmarked = _records(records)
+    ends = score_ends([{"value": record["others"]} for record in unmarked], ACCURACY)
+    drawn = marked(unmarked, records, "others", ends)
     present = {record["set"] for record in drawn}
     base = {r["method"]: r["others"] for r in drawn}
     zero_shot = [
@@ -37,8 +40,12 @@ def forgetting_chart(records: RankingRecords) -> Figure:
             f"Mean score on the test sets of {', '.join(found.tasks)} against the headline "
             "score, mean over seeds: up is remembered, right is learnt. Dashed: zero-shot."
         ),
-        chart=alt.concat(
-            *(_panel(name, records, drawn, key) for name in (ID_TEST, MEAN) if name in present),
+        chart=side_by_side(
+            *(
+                _panel(name, records, drawn, key, fixed(ends))
+                for name in (ID_TEST, MEAN)
+                if name in present
+            ),
             columns=2,
         ),
         data={key: drawn, f"{key}-reference": zero_shot[:1]},
@@ -66,8 +73,9 @@ def _records(records: RankingRecords) -> Records:
     ]
 
 
-def _panel(set_name: str, records: RankingRecords, drawn: Records, key: str) -> Chart:
-    scale = score_scale([{"value": record["others"]} for record in drawn], ACCURACY)
+def _panel(
+    set_name: str, records: RankingRecords, drawn: Records, key: str, scale: alt.Scale
+) -> Chart:
     y = alt.Y("others:Q", scale=scale, axis=number_axis(ACCURACY), title="mean over other tasks")
     line = (
         alt.Chart(alt.NamedData(f"{key}-reference"))
@@ -80,4 +88,4 @@ def _panel(set_name: str, records: RankingRecords, drawn: Records, key: str) -> 
         alt.Tooltip("by:N", title="classes named by"),
     ]
     marks = points(key, set_name, records, drawn, y, told)
-    return panel(alt.layer(line, marks), set_name)
+    return panel([line, *marks], set_name)

@@ -12,6 +12,7 @@ from shiftbench.evaluation.robustness import AXES
 from shiftbench.leaderboard.schema import REAL
 from shiftbench.report.cloud import IMAGENET
 from shiftbench.report.corruptions import shown_shifts
+from shiftbench.report.html.charts.composed import Chart, layered, side_by_side, stacked
 from shiftbench.report.html.charts.encodings import (
     PERCENT,
     domain,
@@ -26,11 +27,12 @@ from shiftbench.report.html.charts.encodings import (
 from shiftbench.report.html.charts.figure import (
     MUTED,
     NEUTRAL,
-    Chart,
     Figure,
     Records,
     Undrawn,
 )
+from shiftbench.report.html.charts.labels import NARROWEST, Ends, Point, placed
+from shiftbench.report.html.charts.labels import layers as names
 from shiftbench.report.html.charts.records import RankingRecords, logit_of, rounded
 from shiftbench.report.model import Report
 from shiftbench.report.scores import MEAN
@@ -65,9 +67,12 @@ def id_ood(records: RankingRecords, report: Report) -> Figure | Undrawn:
     published = [shift for shift in shifts if shift in axes and models]
     text = (
         "Each mark is a method (mean over seeds, bars: 95 % intervals), lines join the points of "
-        "an alpha curve; both axes are in logits, dashed: equal accuracy. Named: the recommended "
-        "recipe, zero-shot, and the best in and out of distribution."
+        "an alpha curve; both axes are in logits, dashed: equal accuracy. Named, where there "
+        "is room: the recommended recipe, zero-shot, the best in and out of distribution, and what "
+        "no other method beats in both, or in accuracy and cost."
     )
+    if any("muted" in point for point in records.points):
+        text += " All others are paler until they are chosen below."
     if published:
         text += (
             f" Grey: published models ({', '.join(published)}), their trend and its 95 % band "
@@ -89,7 +94,7 @@ def id_ood(records: RankingRecords, report: Report) -> Figure | Undrawn:
         ),
         data={
             **records.data,
-            f"{records.key}-named": _named(panels[0], records),
+            f"{records.key}-named": _named(panels[0], records, trend),
             "cloud": models,
             "baseline": trend,
             "equal": EQUAL,
@@ -100,23 +105,36 @@ def id_ood(records: RankingRecords, report: Report) -> Figure | Undrawn:
 def _concatenated(panels: Sequence[Chart]) -> Chart:
     """The first above the others."""
     first, *others = panels
-    return alt.vconcat(first, alt.concat(*others, columns=COLUMNS)) if others else first
+    return stacked(first, side_by_side(*others, columns=COLUMNS)) if others else first
 
 
-def _named(set_name: str, records: RankingRecords) -> Records:
-    """Labels of the few marks that a reader looks for, and on which side of them; none outside."""
-    answer, methods = records.of_ranking.answer, records.ranking.methods
-    wanted = {answer.best_id, *(method.name for method in methods if method.reference)}
-    wanted |= {method.name for method in methods if method.rank == 1}
-    wanted |= set() if answer.recipe is None else {answer.recipe.name}
-    of_set = [r for r in records.points if r["set"] == set_name and r["x"] is not None]
-    wanted -= {*_far_out(set_name, records)}
-    middle = sum(domain(r["x"] for r in of_set)) / 2
-    return [
-        {key: r[key] for key in ("method", "x", "y")} | {"left": r["x"] > middle}
-        for r in of_set
-        if r["method"] in wanted
+def _named(set_name: str, records: RankingRecords, trend: Records) -> Records:
+    """Labels of the few marks that a reader looks for; none outside of the axes."""
+    far_out = {*_far_out(set_name, records)}
+    of_set = [
+        Point(r["x"], r["y"], {key: r[key] for key in ("method", "x", "y", "muted") if key in r})
+        for r in records.points
+        if r["set"] == set_name and r["x"] is not None and r["method"] not in far_out
     ]
+    ends = _ends(set_name, records, trend)
+    return placed(of_set, records.prominent, *ends, (NARROWEST, MAIN[1]))
+
+
+def _ends(set_name: str, records: RankingRecords, trend: Records) -> tuple[Ends, Ends]:
+    """Ends of both axes of a panel: where ours and the trend are; worse models are cut off."""
+    far_out = {*_far_out(set_name, records)}
+    ours = [
+        r
+        for r in (*records.points, *records.curve)
+        if r["set"] == set_name and r["x"] is not None and r["method"] not in far_out
+    ]
+    shown = [*ours, *_of_set(set_name, records, trend)]
+    return domain(r["x"] for r in shown), domain(r["y"] for r in shown)
+
+
+def _of_set(set_name: str, records: RankingRecords, trend: Records) -> Records:
+    """The published trend on a set, where ours are on its axis."""
+    return [r for r in trend if r["set"] == set_name and set_name in records.of_ranking.axes]
 
 
 def _far_out(set_name: str, records: RankingRecords) -> list[str]:
@@ -213,17 +231,10 @@ def _trend_records(report: Report) -> Records:
 
 
 def _panel(set_name: str, records: RankingRecords, trend: Records, *, large: bool) -> Chart:
-    axes = records.of_ranking.axes
-    every = (*records.points, *records.curve)
-    drawn = [r for r in every if r["set"] == set_name and r["x"] is not None]
-    far_out = {*_far_out(set_name, records)}
-    ours = [r for r in drawn if r["method"] not in far_out]
-    # The axes show where ours and the trend are; models that are worse than it are cut off.
-    of_set = [r for r in trend if r["set"] == set_name and set_name in axes]
-    id_name = axes.get(set_name, ID_TEST)
+    of_set = _of_set(set_name, records, trend)
+    id_name = records.of_ranking.axes.get(set_name, ID_TEST)
     metric = set_metric(records.ranking, ID_TEST)
-    x_scale = fixed(domain(r["x"] for r in (*ours, *of_set)))
-    y_scale = fixed(domain(r["y"] for r in (*ours, *of_set)))
+    x_scale, y_scale = map(fixed, _ends(set_name, records, trend))
     axis = alt.Axis(
         values=tuple(round(logit_of(t), 5) for t in TICKS),
         labelExpr=_OF_LOGIT,
@@ -239,9 +250,9 @@ def _panel(set_name: str, records: RankingRecords, trend: Records, *, large: boo
         layers += _published_layers(set_name, id_name, x, y, y_scale)
     layers += _our_layers(set_name, id_name, records, x, y, y_scale)
     if large:
-        layers += _labels(records, x, y)
+        layers += names(alt.Chart(alt.NamedData(f"{records.key}-named")), x, y)
     width, height = MAIN if large else (PANEL, PANEL)
-    return alt.layer(*layers).properties(width=width, height=height, title=heading(set_name))
+    return layered(*layers, width=width, height=height, title=heading(set_name))
 
 
 def _published_layers(
@@ -288,7 +299,7 @@ def _our_layers(
             stroke=stroke(names, styles),
             detail="method:N",
             order="alpha:Q",
-            opacity=fade(),
+            opacity=fade(mute=True),
         ),
         curve.mark_point(clip=True, size=14).encode(
             x=x,
@@ -297,14 +308,14 @@ def _our_layers(
             fill=fill(names, styles),
             shape=shape(names, styles),
             tooltip=of_curve,
-            opacity=fade(),
+            opacity=fade(mute=True),
         ),
         points.mark_rule(clip=True, strokeWidth=1).encode(
             x=x,
             y=alt.Y("ylow:Q", scale=y_scale, title=""),
             y2="yhigh:Q",
             stroke=stroke(names, styles),
-            opacity=fade(0.35),
+            opacity=fade(0.35, mute=True),
         ),
         points.mark_point(clip=True, size=60).encode(
             x=x,
@@ -313,19 +324,8 @@ def _our_layers(
             fill=fill(names, styles),
             shape=shape(names, styles),
             tooltip=[alt.Tooltip("method:N"), *_accuracies(id_name, set_name), *facts()],
-            opacity=fade(),
+            opacity=fade(mute=True),
         ),
-    ]
-
-
-def _labels(records: RankingRecords, x: alt.X, y: alt.Y) -> list[alt.Chart]:
-    """Names beside marks, towards the middle of the panel."""
-    named = alt.Chart(alt.NamedData(f"{records.key}-named"))
-    return [
-        named.transform_filter(alt.datum.left == left)
-        .mark_text(align="right" if left else "left", dx=-9 if left else 9, fontWeight=600)
-        .encode(x=x, y=y, text="method:N", opacity=fade())
-        for left in (True, False)
     ]
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.report.html.charts.figure import Records, Style
+from shiftbench.report.html.charts.prominent import MANY, prominent
 from shiftbench.report.model import RankingReport
 from shiftbench.report.ranking import ORACLE, RankedMethod, Ranking
 from shiftbench.report.scale import Scale
@@ -26,6 +27,7 @@ class RankingRecords:
         key: tells the names of its data from those of other rankings.
         points: a record for each method and evaluation set, and for the mean over shifts.
         curve: a record for each point of a curve and each evaluation set.
+        prominent: names of the methods to name, those first that matter most.
     """
 
     of_ranking: RankingReport
@@ -33,6 +35,7 @@ class RankingRecords:
     key: str
     points: Records
     curve: Records
+    prominent: tuple[str, ...]
 
     @property
     def ranking(self) -> Ranking:
@@ -49,14 +52,24 @@ class RankingRecords:
         """Names of all methods that have a record."""
         return list(dict.fromkeys(r["method"] for r in (*self.points, *self.curve)))
 
+    def marked(self, method: str) -> dict[str, Any]:
+        """What the record of a mark has if the method is one of many, and not of those to name."""
+        many = len({r["method"] for r in self.points}) > MANY
+        return {"muted": True} if many and method not in self.prominent else {}
+
 
 def ranking_records(
     of_ranking: RankingReport, styles: Mapping[str, Style], key: str
 ) -> RankingRecords:
     """The records of a ranking; none of oracles."""
     shown = [method for method in of_ranking.ranking.methods if method.selection != ORACLE]
-    points = point_records(shown, of_ranking)
-    return RankingRecords(of_ranking, styles, key, points, curve_records(of_ranking))
+    points, curve = point_records(shown, of_ranking), curve_records(of_ranking)
+    to_name = prominent(of_ranking, points)
+    records = RankingRecords(of_ranking, styles, key, points, curve, to_name)
+    points, curve = (
+        [record | records.marked(record["method"]) for record in of] for of in (points, curve)
+    )
+    return replace(records, points=points, curve=curve)
 
 
 def point_records(methods: Sequence[RankedMethod], of_ranking: RankingReport) -> Records:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import altair as alt
 
 from shiftbench.data.tasks.definition import ID_TEST
 from shiftbench.report.corruptions import shown_shifts
+from shiftbench.report.html.charts.composed import Chart, layered, side_by_side, step
 from shiftbench.report.html.charts.encodings import (
     NARROW,
     facts,
@@ -19,7 +22,8 @@ from shiftbench.report.html.charts.encodings import (
     shape,
     stroke,
 )
-from shiftbench.report.html.charts.figure import Chart, Figure, Undrawn
+from shiftbench.report.html.charts.figure import Figure, Undrawn
+from shiftbench.report.html.charts.prominent import MANY
 from shiftbench.report.html.charts.records import RankingRecords
 from shiftbench.report.ranking import ORACLE
 from shiftbench.report.scores import MEAN
@@ -45,7 +49,7 @@ def sets_chart(records: RankingRecords) -> Figure:
             "long bars are cut."
         )
         + _absent([name for name in sets if name not in present]),
-        chart=alt.concat(*panels, columns=4),
+        chart=side_by_side(*panels, columns=4),
         data=records.data,
     )
 
@@ -67,7 +71,7 @@ def alpha_curves(records: RankingRecords) -> Figure | Undrawn:
             "mean over seeds. Each panel has its own axis."
         )
         + _absent([name for name in sets if name not in present]),
-        chart=alt.concat(
+        chart=side_by_side(
             *(_alpha_panel(name, records, names) for name in sets if name in present), columns=4
         ),
         data=records.data,
@@ -98,12 +102,15 @@ def _panel(set_name: str, records: RankingRecords, names: list[str], *, labels: 
             opacity=fade(),
         )
     )
+    # Of many methods, the lower end of the panel is out of sight.
+    side: Literal["top", "bottom"] = "top" if len(names) > MANY else "bottom"
+    axis = number_axis(of_scores, tickCount=5, orient=side)
     rules = base.mark_rule(clip=True).encode(
-        x=alt.X("low:Q", scale=scale, title=metric), x2="high:Q"
+        x=alt.X("low:Q", scale=scale, axis=axis, title=metric), x2="high:Q"
     )
     marks = base.mark_point(size=45, clip=True).encode(
         fill=fill(names, records.styles, legend=False),
-        x=alt.X("value:Q", scale=scale, axis=number_axis(of_scores, tickCount=5), title=metric),
+        x=alt.X("value:Q", scale=scale, axis=axis, title=metric),
         shape=shape(names, records.styles, legend=False),
         tooltip=[
             alt.Tooltip("method:N"),
@@ -111,10 +118,7 @@ def _panel(set_name: str, records: RankingRecords, names: list[str], *, labels: 
             *facts(),
         ],
     )
-    chart: Chart = (rules + marks).properties(
-        width=NARROW, height=alt.Step(15), title=heading(set_name)
-    )
-    return chart
+    return layered(rules, marks, width=NARROW, height=step(15), title=heading(set_name))
 
 
 def _alpha_panel(set_name: str, records: RankingRecords, names: list[str]) -> Chart:
@@ -146,7 +150,5 @@ def _alpha_panel(set_name: str, records: RankingRecords, names: list[str]) -> Ch
             alt.Tooltip("seeds:Q"),
         ],
     )
-    chart: Chart = (base.mark_line(strokeWidth=1.5) + marks).properties(
-        width=NARROW, height=150, title=heading(set_name)
-    )
-    return chart
+    lines = base.mark_line(strokeWidth=1.5)
+    return layered(lines, marks, width=NARROW, height=150, title=heading(set_name))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
+from shiftbench.report.html.charts.composed import layered, plain, step
 from shiftbench.report.html.charts.encodings import PERCENT
 from shiftbench.report.html.charts.figure import COLOURS, NEUTRAL, Figure, Records, Undrawn
 from shiftbench.report.html.charts.records import rounded
@@ -61,7 +62,7 @@ def mask_shares(shares: Sequence[LayerShare]) -> Figure | Undrawn:
         name="mask-shares",
         title=title,
         text="Share of all trained scalars that is in each layer, mean over seeds.",
-        chart=(rectangles + numbers).properties(width=alt.Step(46), height=alt.Step(18)),
+        chart=layered(rectangles, numbers, width=step(46), height=step(18)),
         data={"shares": records},
     )
 
@@ -125,7 +126,7 @@ def search_history(search: SearchReport) -> Figure | Undrawn:
             "Score on OOD validation by trial; crosses were stopped at a rung, pale ones repeat "
             "the best on fresh seeds, the line is the best so far."
         ),
-        chart=alt.layer(best, marks).properties(width=420, height=200),
+        chart=layered(best, marks, width=420, height=200),
         data={key: records},
     )
 
@@ -168,13 +169,12 @@ def learned_weights(found: Sequence[SearchReport]) -> Figure | Undrawn:
                 alt.Tooltip("search:N"),
             ],
         )
-        .properties(width=480, height=alt.Step(10))
     )
     return Figure(
         name="learned-weights",
         title=title,
         text="Each mark is a search: the weights of its losses, and its other positive settings.",
-        chart=chart,
+        chart=plain(chart, width=480, height=step(10)),
         data={"learned": records},
     )
 
