@@ -22,13 +22,14 @@ from ray.train.v2._internal.exceptions import (
 from ray.train.v2.api.exceptions import WorkerGroupError
 from shiftbench.core.errors import RunFailedError, disk_full, sendable, whole_text
 from shiftbench.distributed import dispatch, feed, groups, place, progress
-from shiftbench.distributed.feed import Feed
+from shiftbench.distributed.feed import Feed, Outcome
 from shiftbench.distributed.place import Home
 from shiftbench.distributed.pool import Events, WorkerLostError
 from shiftbench.distributed.progress import ProgressActor
 from shiftbench.execution.group_rules import group_sizes, slots_of_worker
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.rooms import Rooms
+from shiftbench.execution.scheduler import Room
 from shiftbench.execution.stalls import Watch, error_of
 from shiftbench.methods.base import TrainedMethod
 from shiftbench.methods.config import TrainingConfig
@@ -50,11 +51,11 @@ def test_a_full_disk_is_no_reason_to_start_a_group_again(
 ) -> None:
     """Whoever meets it says so: the others may wait for that worker, and the launch ends."""
     told: list[RunFailedError | None] = []
-    runs: list[str | None] = ["a", None]
+    runs = [("fit", "a", "", ""), None]
     feed = SimpleNamespace(
         join=SimpleNamespace(remote=lambda *of: None),
         first=SimpleNamespace(remote=lambda: 0),
-        get=SimpleNamespace(remote=lambda index: runs[index]),
+        get=SimpleNamespace(remote=lambda rank, index: runs[index]),
         ended=SimpleNamespace(remote=lambda index, error: told.append(error)),
     )
     context = SimpleNamespace(get_world_rank=lambda: rank, get_world_size=lambda: 2)
@@ -164,7 +165,7 @@ def test_workers_of_an_own_size_are_counted_in_slots_and_get_a_place(
 def test_a_group_is_as_large_as_its_job_was_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     made = MagicMock(
         side_effect=lambda setup, resources, slots, *_: SimpleNamespace(
-            resources=resources, slots=slots, idle=True
+            resources=resources, slots=slots, idle=True, lent=0
         )
     )
     monkeypatch.setattr(dispatch, "Group", made)
@@ -259,9 +260,9 @@ def test_a_group_that_is_being_started_does_not_hang(monkeypatch: pytest.MonkeyP
     killed: list[object] = []
     monkeypatch.setattr(groups, "stop_at", lambda homes: killed.extend(homes) or None)
     monkeypatch.setattr(groups, "ray", SimpleNamespace(get=lambda asked: asked))
-    feed = SimpleNamespace(homes=SimpleNamespace(remote=lambda: ["gone"]))
+    feed = SimpleNamespace(homes=SimpleNamespace(remote=lambda: {0: "gone"}))
     group: Any = groups.Group.__new__(groups.Group)
-    group._job, group._feed = Job("fit", "a"), feed
+    group._job, group._lent, group._feed = Job("fit", "a"), {}, feed
     clock = SimpleNamespace(now=0.0)
     dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
     dispatcher._watch = Watch(20, lambda: clock.now)
@@ -277,7 +278,8 @@ def test_a_group_that_is_being_started_does_not_hang(monkeypatch: pytest.MonkeyP
 def test_idle_groups_do_not_keep_others_from_the_cluster() -> None:
     limits = Limits(idle_worker_s=60)
     made = [
-        SimpleNamespace(idle=i > 0, idle_s=30.0 * i, slots=2, close=MagicMock()) for i in range(4)
+        SimpleNamespace(idle=i > 0, idle_s=30.0 * i, slots=2, spare=2 * (i > 0), close=MagicMock())
+        for i in range(4)
     ]
     dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
     resources = Resources(workers=2, limits=limits)
@@ -289,3 +291,116 @@ def test_idle_groups_do_not_keep_others_from_the_cluster() -> None:
     dispatcher._scheduler.free = 2
     dispatcher._make_room()
     assert [group.close.called for group in made] == [False, False, True, True]
+
+
+def lending(monkeypatch: pytest.MonkeyPatch, ended: list[tuple[Job, Any]]) -> groups.Group:
+    """A group of two that has trained a run, whose workers are at the end of it when told."""
+    monkeypatch.setattr(groups, "_trainer_fit", lambda *_: Event().wait())
+    monkeypatch.setattr(groups, "ray", MagicMock())
+    monkeypatch.setattr(groups, "beside_the_driver", dict)
+    group = groups.Group(
+        *(MagicMock(), Resources(workers=2), 2, None, SimpleQueue()),
+        lambda job, error: ended.append((job, error)),
+        lambda group: None,
+        bool,
+    )
+    assert group.to_lend == 0  # its workers may still be starting
+    group.submit(Job("fit", "a"))
+    assert group.to_lend == 0
+    group._trained(MagicMock(exception=lambda: None, result=lambda: None))
+    ended.clear()
+    return group
+
+
+def answer(outcome: Outcome) -> Any:
+    return MagicMock(exception=lambda: None, result=lambda: outcome)
+
+
+def test_workers_are_lent_between_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[tuple[Job, Any]] = []
+    group = lending(monkeypatch, ended)
+    jobs = [Job("predict", "a", "", name) for name in "xyz"]
+    assert (group.to_lend, group.spare, group.last) == (2, 2, "a")
+    for job in jobs[:2]:
+        group.lend(job)
+    assert (group.to_lend, group.spare, group.jobs, group.idle_s) == (0, 0, jobs[:2], 0.0)
+    error = RunFailedError("odd")
+    group._returned(0, answer(Outcome(error)))
+    assert ended == [(jobs[0], error)]
+    group.lend(jobs[2])
+    group.submit(Job("fit", "b"))  # as soon as both are back
+    assert (group.to_lend, group.spare, group.idle) == (0, -2, False)
+    for rank in range(2):
+        group._returned(rank, answer(Outcome()))
+    assert ended[1:] == [(jobs[2], None), (jobs[1], None)]
+    assert group.jobs == [Job("fit", "b")] and group.spare == 0
+
+
+def test_a_lent_worker_that_is_lost_is_the_last_that_its_group_lends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[tuple[Job, Any]] = []
+    group = lending(monkeypatch, ended)
+    jobs = [Job("predict", "a", "", name) for name in "xy"]
+    for job in jobs:
+        group.lend(job)
+    group._returned(0, answer(Outcome(lost_at="n")))
+    ((job, error),) = ended
+    assert job == jobs[0] and isinstance(error, WorkerLostError) and error.node == "n"
+    assert (group.to_lend, group.idle) == (0, False)
+    monkeypatch.setattr(groups.ray, "get", lambda _: {1: SimpleNamespace(node="m")})
+    group._ended(None)
+    job, error = ended[1]
+    assert job == jobs[1] and isinstance(error, WorkerLostError) and error.node == "m"
+    group._returned(1, answer(Outcome()))  # too late
+    assert len(ended) == 2
+
+
+def test_a_job_goes_to_its_weights_else_to_the_pool_else_to_whoever_is_there() -> None:
+    def group(last: str, lent: int = 0, to_lend: int = 1, cpus: int = 1) -> Any:
+        own = Resources(workers=2, cpus_per_worker=cpus)
+        return SimpleNamespace(last=last, lent=lent, to_lend=to_lend, resources=own)
+
+    dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
+    dispatcher._setup = SimpleNamespace(resources=Resources())
+    dispatcher._rooms = lambda job: Room(brief=job.stage == "predict")
+    dispatcher._pool = SimpleNamespace(idle=1)
+    of_a, of_b, partly = group("a"), group("b"), group("c", lent=1)
+    dispatcher._groups = [of_a, of_b, partly, group("b", to_lend=0), group("d", cpus=2)]
+    predict = Job("predict", "b", "", "x")
+    assert dispatcher._lender(predict) is of_b
+    assert dispatcher._lender(Job("fit", "b")) is None  # methods may wait for the other workers
+    other = Job("predict", "d", "", "x")
+    assert dispatcher._lender(other) is None
+    dispatcher._pool.idle = 0
+    assert dispatcher._lender(other) is partly  # so that the others can train
+
+
+def test_a_training_that_waits_for_lent_workers_sends_no_other_group_away() -> None:
+    """One slot of each of two groups is lent, and the training has got the two others."""
+    trains = SimpleNamespace(idle=False, idle_s=0.0, slots=2, spare=-1, close=MagicMock())
+    lends = SimpleNamespace(idle=True, idle_s=0.0, slots=2, spare=1, close=MagicMock())
+    dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
+    dispatcher._setup = SimpleNamespace(resources=Resources(workers=2))
+    dispatcher._groups, dispatcher._searching = [trains, lends], set()
+    dispatcher._pool = MagicMock()
+    dispatcher._scheduler = SimpleNamespace(free=0, slots=4, held=lambda job: 0)
+    dispatcher._make_room()
+    lends.close.assert_not_called()
+    trains.spare = 0  # a search has got the slot of the worker that was back
+    dispatcher._make_room()
+    lends.close.assert_called_once_with()
+
+
+def test_a_lent_worker_that_hangs_is_stopped_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = lending(monkeypatch, [])
+    jobs = [Job("predict", "a", "", name) for name in "xy"]
+    for job in jobs:
+        group.lend(job)
+    stopped: list[Any] = []
+    monkeypatch.setattr(groups, "stop_at", lambda homes: stopped.extend(homes) or "in stuck")
+    monkeypatch.setattr(groups.ray, "get", lambda _: {0: "here", 1: "there"})
+    assert group.stop(jobs[1]) == "in stuck" and stopped == ["there"]
+    stopped.clear()
+    group.stop(Job("fit", "b"))
+    assert stopped == ["here", "there"]

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster as Nodes
 from rich.console import Console
-from shiftbench.distributed import dispatch, pool
+from shiftbench.distributed import dispatch, groups, pool
 from shiftbench.execution.display import Display
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.remarks import Remarks
@@ -26,11 +25,13 @@ from shiftbench.execution.setup import Setup
 from shiftbench.execution.sharing import Sharing
 from shiftbench.execution.work import Work
 from shiftbench.leaderboard.leases import Leases
+from shiftbench.suite.file import Resources
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
-from tests.perf.schedule import GROUP, TRIAL, TRIALS
+from tests.perf.schedule import EVALUATION, GROUP, TRIAL, TRIALS, WORK
 from tests.perf.sleeping import LOG, Sleeper, SleepingWorker
+from tests.perf.timeline import IDLE, drawn, seconds, spans
 
 OVERRIDES = (
     "tasks=[cifar10]",
@@ -40,53 +41,21 @@ OVERRIDES = (
 )
 
 
-class SleepingGroup:
-    """A group of two workers that sleep, as ``distributed.groups.Group`` is of some that train."""
-
-    folder = ""
-
-    def __init__(
-        self,
-        setup: Setup,
-        progress: Any,
-        events: Any,
-        ended: Any,
-        over: Callable[[Any], None],
-        lost_a_node: Any,
-    ) -> None:
-        self._events, self._settle, self._over = events, ended, over
-        self._workers = [ray.remote(num_cpus=1)(Sleeper).remote(self.folder) for _ in range(2)]
-        self.job: Job | None = None
-        self._since = time.monotonic()
-
-    @property
-    def idle(self) -> bool:
-        return self.job is None
-
-    @property
-    def idle_s(self) -> float:
-        return time.monotonic() - self._since if self.idle else 0.0
-
-    def submit(self, job: Job) -> None:
-        self.job = job
-        left = [*self._workers]
-        for worker in self._workers:
-            slept = worker.sleep.remote(f"fit {job.run_id}", GROUP)
-            slept.future().add_done_callback(
-                lambda _: self._events.put(partial(self._worker_done, left))
-            )
-
-    def _worker_done(self, left: list[Any]) -> None:
-        left.pop()
-        if not left and self.job is not None:
-            job, self.job = self.job, None
-            self._since = time.monotonic()
-            self._settle(job, None)
-
-    def close(self) -> None:
-        for worker in self._workers:
+def group_sleeps(folder: str, setup: Setup, resources: Resources, feed: Any, progress: Any) -> None:
+    """The life of a group of workers that sleep, in place of one of Ray Train's."""
+    sleeper = ray.remote(num_cpus=resources.cpus_per_worker)(Sleeper)
+    workers = [sleeper.remote(folder) for _ in range(resources.workers)]
+    seconds = {"fit": GROUP, "predict": EVALUATION}
+    try:
+        ray.get(
+            [
+                worker.serve.remote(rank, len(workers), feed, seconds)
+                for rank, worker in enumerate(workers)
+            ]
+        )
+    finally:
+        for worker in workers:
             ray.kill(worker)
-        self._over(self)
 
 
 def trials(folder: str, *arguments: Any) -> None:
@@ -118,6 +87,29 @@ def measure(graph: Mapping[Job, set[Job]], slots: int, reference: float) -> None
         slots: logical nodes of one processor.
         reference: seconds that one kind of job at a time would take.
     """
+    work = sum(WORK[job.stage] for job in graph)
+    log = logged(graph, slots)
+    there = spans(log)
+    for line in drawn(there):
+        print(line)
+    of = seconds(there)
+    whole = of.total()
+    slept = sum(of[what] for what in ("fit", "trial", "predict"))
+    for why, text in IDLE.items():
+        print(f"{of[why]:8.1f} s of slots {of[why] / whole:6.1%}  {why}: {text}")
+    processes = {entry["process"]: entry["ready"] - entry["started"] for entry in log}
+    print(f"{len(processes)} processes slept")
+    busy = slept / whole
+    print(
+        f"{len(graph)} jobs, {len(log)} sleeps, on {slots} logical nodes: {whole / slots:.1f} s, "
+        f"busy {busy:.1%}; goal at least 85%: {'met' if busy >= 0.85 else 'not met'}"
+    )
+    print(f"without the start of processes: busy {slept / (whole - of['starting']):.1%}")
+    print(f"one kind at a time: {reference:.1f} s, busy {work / reference / slots:.1%}")
+
+
+def logged(graph: Mapping[Job, set[Job]], slots: int) -> list[Any]:
+    """Do all jobs of a graph on logical nodes; what was slept."""
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
     try:
         for _ in range(slots):
@@ -127,21 +119,10 @@ def measure(graph: Mapping[Job, set[Job]], slots: int, reference: float) -> None
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
             pytest.MonkeyPatch.context() as patch,
         ):
-            log = _do(graph, Path(name), patch)
+            return _do(graph, Path(name), patch)
     finally:
         ray.shutdown()
         nodes.shutdown()
-    wall = max(entry["ended"] for entry in log) - min(entry["begun"] for entry in log)
-    slept = sum(entry["ended"] - entry["begun"] for entry in log)
-    busy = slept / wall / slots
-    print(
-        f"{len(graph)} jobs, {len(log)} sleeps, on {slots} logical nodes: {wall:.1f} s, busy "
-        f"{busy:.1%}; goal at least 85%: {'met' if busy >= 0.85 else 'not met'}"
-    )
-    processes = len({entry["process"] for entry in log})
-    lost = (wall * slots - slept) / processes
-    print(f"{processes} processes slept; {lost:.1f} s of a slot were not slept for each of them")
-    print(f"one kind at a time: {reference:.1f} s, busy {slept / reference / slots:.1%}")
 
 
 def _do(graph: Mapping[Job, set[Job]], folder: Path, patch: pytest.MonkeyPatch) -> list[Any]:
@@ -159,9 +140,8 @@ def _do(graph: Mapping[Job, set[Job]], folder: Path, patch: pytest.MonkeyPatch) 
         }
         for job, before in graph.items()
     }
-    SleepingGroup.folder = str(log)
     patch.setattr(pool, "WarmWorker", SleepingWorker)
-    patch.setattr(dispatch, "Group", SleepingGroup)
+    patch.setattr(groups, "_trainer_fit", partial(group_sleeps, str(log)))
     patch.setattr(dispatch, "search", lambda setup, run, trials, warn: trials(None))
     patch.setattr(dispatch, "run_trials", partial(trials, str(log)))
     patch.setattr(dispatch, "account", lambda found: "searched")

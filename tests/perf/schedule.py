@@ -26,6 +26,8 @@ GROUP, TRIAL, EVALUATION = 2.0, 1.0, 0.5
 TRIALS = 10
 ROOMS = {"fit": Room(2, 2), "search": Room(1, TRIALS), "predict": Room(brief=True)}
 LASTS = {"fit": Lasts(GROUP), "search": Lasts(TRIAL, TRIALS), "predict": Lasts(EVALUATION)}
+WORK = {"fit": 2 * GROUP, "search": TRIALS * TRIAL, "predict": EVALUATION}
+"""Seconds of a job on all its slots."""
 SIZES = (
     (4, (12, 2, 60)),
     (64, (200, 20, 2_000)),
@@ -50,8 +52,7 @@ def suite(groups: int, searches: int, evaluations: int) -> dict[Job, set[Job]]:
 
 def work(graph: dict[Job, set[Job]]) -> float:
     """Seconds of all jobs on all their slots."""
-    each = {"fit": 2 * GROUP, "search": TRIALS * TRIAL, "predict": EVALUATION}
-    return sum(each[job.stage] for job in graph)
+    return sum(WORK[job.stage] for job in graph)
 
 
 def one_kind_at_a_time(graph: dict[Job, set[Job]], slots: int) -> float:

@@ -138,7 +138,7 @@ class Dispatcher:
         for run_id, (step, _) in steps.items():
             self._watch.steps(run_id, step)
             for group in self._groups:
-                if group.job is not None and group.job.run_id == run_id:
+                if Job("fit", run_id) in group.jobs:
                     group.placed()
         for fields in signs:
             self._watch.sign(Job(*fields))
@@ -165,14 +165,32 @@ class Dispatcher:
             Thread(target=self._search, args=(job,), daemon=True).start()
         elif (own := self._rooms.shared(job)) is not None:
             self._group_for(job, own).submit(job)
+        elif (lender := self._lender(job)) is not None:
+            lender.lend(job)
         else:
             self._pool.submit(job)
+
+    def _lender(self, job: Job) -> Group | None:
+        """The group to lend a worker for a job, which may have its weights; ``None``: the pool.
+
+        Those that have lent some come first, since a training waits until all are back.
+        """
+        alike = bundle(self._setup.resources)
+        lenders = [
+            group
+            for group in self._groups
+            if group.to_lend and bundle(group.resources) == alike and self._rooms(job).brief
+        ]
+        best = max(lenders, key=lambda group: (group.last == job.run_id, group.lent), default=None)
+        if best is None or (best.last != job.run_id and self._pool.idle):
+            return None
+        return best
 
     def _group_for(self, job: Job, own: Resources) -> Group:
         """A group for the slots that a job was granted: one that is idle, or a new one."""
         slots = self._scheduler.granted(job)
         workers = self._rooms.workers(job, own, slots, self._cluster.fit(own))
-        for group in self._groups:
+        for group in sorted(self._groups, key=lambda group: group.lent):
             if group.idle and group.slots == slots and bundle(group.resources) == bundle(own):
                 return group
         fewer = "" if workers == own.workers else f" in place of {own.workers}"
@@ -228,7 +246,7 @@ class Dispatcher:
 
     def _stop_what_hangs(self, trials: Mapping[Job, Home]) -> None:
         """Kill the processes whose jobs or trials show no progress; these count as lost."""
-        groups = {group.job: group for group in self._groups if group.job is not None}
+        groups = {job: group for group in self._groups for job in group.jobs}
         for job, seconds in self._watch.among([*self._pool.running, *groups, *trials]).items():
             self._watch.forget(job)
             if job in trials:
@@ -236,7 +254,7 @@ class Dispatcher:
                 stack = stop_at([trials[job]])
             elif job not in groups:
                 stack = self._pool.stop(job)
-            elif (stack := groups[job].stop()) is None:  # it is being started
+            elif (stack := groups[job].stop(job)) is None:  # it is being started
                 continue
             self._hung[job] = error_of(seconds, stack)
             self._work.note_hung(job, self._hung[job])
@@ -249,8 +267,9 @@ class Dispatcher:
         scheduler = self._scheduler
         limit = self._setup.resources.limits.idle_worker_s
         idle = sorted((group for group in self._groups if group.idle), key=lambda g: g.idle_s)
+        owed = sum(group.spare for group in self._groups if not group.idle)
         while idle and (
-            sum(group.slots for group in idle) > scheduler.free or idle[-1].idle_s > limit
+            owed + sum(group.spare for group in idle) > scheduler.free or idle[-1].idle_s > limit
         ):
             idle.pop().close()
         elsewhere = sum(group.slots for group in self._groups) + sum(

@@ -1,7 +1,8 @@
 """Groups of Ray Train workers that share the training of a run.
 
 Starting a group takes over ten seconds, so a group trains one run after the other, each when the
-scheduler says so.
+scheduler says so. Between two trainings its workers are lent: each predicts and scores on its own,
+which no process has to be started for.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from ray.train.v2._internal.exceptions import (
 from shiftbench.core.errors import RunFailedError, disk_full, last_line, sendable
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.distributed.cluster import beside_the_driver
-from shiftbench.distributed.feed import Feed
+from shiftbench.distributed.feed import Feed, Outcome
 from shiftbench.distributed.notices import HeedingConfig, leaving
 from shiftbench.distributed.place import home, stop_at
 from shiftbench.distributed.pool import WorkerLostError
 from shiftbench.distributed.storage import shared_storage
 from shiftbench.distributed.workers import Speaker, reporter, signs
+from shiftbench.execution.doing import do
 from shiftbench.execution.group_rules import bundle
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.setup import Setup
@@ -89,6 +91,8 @@ class Group:
         self._begun: float | None = time.monotonic()
         self._feed = ray.remote(**beside_the_driver())(Feed).remote()
         self._job: Job | None = None
+        self._last = ""
+        self._lent: dict[int, Job] = {}
         self._closing = False
         self._since = time.monotonic()
         # A thread that is no daemon would keep an interrupted driver alive.
@@ -98,6 +102,37 @@ class Group:
     def idle(self) -> bool:
         """True while the group has no run to train and could take one."""
         return self._job is None and not self._closing
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The training that the group is at, and the jobs that its workers were lent for."""
+        return [*([] if self._job is None else [self._job]), *self._lent.values()]
+
+    @property
+    def lent(self) -> int:
+        """Workers that are lent."""
+        return len(self._lent)
+
+    @property
+    def to_lend(self) -> int:
+        """Workers that are there and have nothing to do."""
+        there = self.idle and self._begun is None
+        return self.resources.workers - self.lent if there else 0
+
+    @property
+    def spare(self) -> int:
+        """Slots that no job has and that are not free, since its workers are there.
+
+        Fewer than none while a training waits for workers that are lent: both have their slots.
+        """
+        if self.idle:
+            return self.slots - self.lent
+        return 0 if self._job is None else -self.lent
+
+    @property
+    def last(self) -> str:
+        """Id of the run whose weights its workers used last."""
+        return self._last
 
     @property
     def unplaced_s(self) -> float:
@@ -110,33 +145,42 @@ class Group:
 
     @property
     def idle_s(self) -> float:
-        """Seconds since the group has been idle."""
-        return time.monotonic() - self._since if self.idle else 0.0
+        """Seconds for which none of the workers has had anything to do."""
+        return time.monotonic() - self._since if self.idle and not self._lent else 0.0
 
     def submit(self, job: Job) -> None:
-        """Train a run; only while ``idle``."""
+        """Train a run, as soon as lent workers are back; only while ``idle``."""
         self._job = job
+        self._last = job.run_id
         self._since = time.monotonic()
         reference = self._feed.put.remote(job.run_id)
         reference.future().add_done_callback(
             lambda future: self._events.put(partial(self._trained, future))
         )
 
-    @property
-    def job(self) -> Job | None:
-        """The job that the group is at."""
-        return self._job
+    def lend(self, job: Job) -> None:
+        """Have a prediction or a scoring done by one of the workers ``to_lend``."""
+        rank = next(rank for rank in range(self.resources.workers) if rank not in self._lent)
+        self._lent[rank] = job
+        self._last = job.run_id
+        reference = self._feed.lend.remote(rank, tuple(job))
+        reference.future().add_done_callback(
+            lambda future: self._events.put(partial(self._returned, rank, future))
+        )
 
-    def stop(self) -> str | None:
-        """Kill the workers, which Train starts again; the stacks of their threads.
+    def stop(self, job: Job) -> str | None:
+        """Kill the workers that are at a job, on which Train starts all again.
 
         Returns:
-            the stacks; ``None`` if no worker is there, since the group is being started.
+            the stacks of their threads; ``None`` if none is there, since the group is being
+            started.
         """
         try:
-            return stop_at(ray.get(self._feed.homes.remote()))
+            homes = ray.get(self._feed.homes.remote())
         except RayError:  # the group has just ended
             return None
+        alone = [rank for rank, its in self._lent.items() if its == job]
+        return stop_at(homes[rank] for rank in alone or homes if rank in homes)
 
     def close(self) -> None:
         """Let the workers go when they have trained what they were given."""
@@ -160,12 +204,38 @@ class Group:
         self._begun, self._since = None, time.monotonic()
         self._settle(job, future.result())
 
+    def _returned(self, rank: int, future: Future[Outcome]) -> None:
+        """A lent worker is back, or was lost; or the feed is gone: ``_ended`` says so."""
+        if isinstance(future.exception(), RayError) or rank not in self._lent:
+            return
+        job, outcome = self._lent.pop(rank), future.result()
+        self._since = time.monotonic()
+        if outcome.lost_at is None:
+            self._settle(job, outcome.error)
+            return
+        self.close()  # starting again has used up a part of its trainings' tries
+        self._settle(job, WorkerLostError("its worker was started again", outcome.lost_at))
+
     def _ended(self, error: Exception | None) -> None:
+        nodes = self._nodes()
         ray.kill(self._feed)
         self._over(self)
+        for rank, job in self._lent.items():
+            what = last_line(error) if error else "the group of workers ended before its job did"
+            self._settle(job, WorkerLostError(what, nodes.get(rank, "")))
+        self._lent = {}
         if self._job is not None:
             job, self._job = self._job, None
             self._settle(job, self._why(error))
+
+    def _nodes(self) -> dict[int, str]:
+        """Ids of the nodes of the lent workers, by rank."""
+        if not self._lent:
+            return {}
+        try:
+            return {rank: home.node for rank, home in ray.get(self._feed.homes.remote()).items()}
+        except RayError:
+            return {}
 
     def _why(self, error: Exception | None) -> Exception:
         """Why the run did not end that the group was at."""
@@ -230,14 +300,18 @@ def _group_loop(config: dict[str, Any]) -> None:
     workspace = Workspace(setup, get_device())
     ray.get(feed.join.remote(place.rank, home()))
     index = ray.get(feed.first.remote())
-    while (run_id := ray.get(feed.get.remote(index))) is not None:
-        error = None
-        job = Job("fit", run_id)
+    while (given := ray.get(feed.get.remote(place.rank, index))) is not None:
+        error, job = None, Job(*given)
+        if job.stage != "fit":
+            with signs(config["progress"], job), speaker.at(job.run_id):
+                error = _error_of(partial(do, job, workspace, lambda step, steps: None))
+            ray.get(feed.returned.remote(place.rank, error))
+            continue
         first = signs(config["progress"], job) if place.rank == 0 else nullcontext()
         try:
-            with first, speaker.at(run_id, place):
-                tell = reporter(config["progress"], run_id)
-                fit(workspace, run_id, place, tell, leaving)
+            with first, speaker.at(job.run_id, place):
+                tell = reporter(config["progress"], job.run_id)
+                fit(workspace, job.run_id, place, tell, leaving)
         except RunFailedError as caught:  # gradients are averaged, so all workers get here at once
             error = sendable(caught)
         except Exception as caught:
@@ -247,3 +321,12 @@ def _group_loop(config: dict[str, Any]) -> None:
         if place.rank == 0 or error is not None:
             ray.get(feed.ended.remote(index, error))
         index += 1
+
+
+def _error_of(work: Callable[[], None]) -> RunFailedError | None:
+    """What a job of one worker raises; the others go on, and so does this one."""
+    try:
+        work()
+    except Exception as caught:  # recorded with the run
+        return sendable(caught)
+    return None

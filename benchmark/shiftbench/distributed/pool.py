@@ -98,6 +98,11 @@ class Pool:
         return len(self._starting) + len(self._idle) + len(self._busy)
 
     @property
+    def idle(self) -> int:
+        """Number of workers that are ready and have no job."""
+        return len(self._idle)
+
+    @property
     def running(self) -> list[Job]:
         """The jobs that workers are at."""
         return list(self._busy.values())
