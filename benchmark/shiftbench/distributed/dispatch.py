@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _TICK_S = 0.5
 _SAY_EVERY_S = 60.0
 _CLEAR_AFTER_S = 30.0
+_LEAVE_S = 30.0
 
 
 def dispatch(work: Work, nodes: Nodes) -> None:
@@ -102,6 +103,9 @@ class Dispatcher:
         for group in self._groups:
             group.close()
         self._pool.close()
+        end = time.monotonic() + _LEAVE_S
+        while self._groups and time.monotonic() < end:  # their threads use Ray until they are over
+            self._await_events()
 
     def _loop(self) -> None:
         scheduler = self._scheduler
