@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,7 @@ from shiftbench.suite.suite import Suite
 
 from tests.perf.schedule import EVALUATION, GROUP, TRIAL, TRIALS, WORK
 from tests.perf.sleeping import LOG, Sleeper, SleepingWorker
-from tests.perf.timeline import IDLE, drawn, seconds, spans
+from tests.perf.timeline import IDLE, SLEPT, Entry, drawn, seconds, spans
 
 OVERRIDES = (
     "tasks=[cifar10]",
@@ -39,6 +40,7 @@ OVERRIDES = (
     "seeds=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]",
     "resources={workers: 2, memory_per_worker: 1}",
 )
+GOAL = 0.85
 
 
 def group_sleeps(folder: str, setup: Setup, resources: Resources, feed: Any, progress: Any) -> None:
@@ -82,35 +84,49 @@ def trials(folder: str, *arguments: Any) -> None:
 def measure(graph: Mapping[Job, set[Job]], slots: int, reference: float) -> None:
     """Do all jobs of a graph, and print how busy the slots were.
 
+    First without lending workers of groups, so that each kind of job needs processes of its own.
+
     Args:
         graph: of ``schedule.suite``.
         slots: logical nodes of one processor.
         reference: seconds that one kind of job at a time would take.
     """
     work = sum(WORK[job.stage] for job in graph)
-    log = logged(graph, slots)
+    print(f"one kind at a time: {reference:.1f} s, busy {work / reference / slots:.1%}")
+    for lends in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            if not lends:
+                patch.setattr(groups.Group, "to_lend", 0)
+            log = logged(graph, slots)
+        print("", "groups lend their workers" if lends else "groups lend no workers", sep="\n")
+        _print(log)
+
+
+def _print(log: Sequence[Entry]) -> None:
+    """Where the slots' time went."""
     there = spans(log)
-    for line in drawn(there):
-        print(line)
+    print(*drawn(there), sep="\n")
     of = seconds(there)
     whole = of.total()
-    slept = sum(of[what] for what in ("fit", "trial", "predict"))
     for why, text in IDLE.items():
         print(f"{of[why]:8.1f} s of slots {of[why] / whole:6.1%}  {why}: {text}")
-    processes = {entry["process"]: entry["ready"] - entry["started"] for entry in log}
-    print(f"{len(processes)} processes slept")
+    slept = sum(of[what] for what in SLEPT)
+    late = [span.ended - span.begun for slot in there.values() for span in slot
+            if span.what == "starting" and span.ended > span.begun]  # fmt: skip
+    processes = len({entry["process"] for entry in log})
+    each = f"{fmean(late):.1f} s" if late else "no time"
+    print(f"{processes} processes, of which {len(late)} took {each} each to start meanwhile")
     busy = slept / whole
     print(
-        f"{len(graph)} jobs, {len(log)} sleeps, on {slots} logical nodes: {whole / slots:.1f} s, "
-        f"busy {busy:.1%}; goal at least 85%: {'met' if busy >= 0.85 else 'not met'}"
+        f"{len(log)} sleeps in {whole / len(there):.1f} s: busy {busy:.1%}, or "
+        f"{slept / (whole - of['starting']):.1%} of the time in which no process starts; "
+        f"goal at least {GOAL:.0%}: {'met' if busy >= GOAL else 'not met'}"
     )
-    print(f"without the start of processes: busy {slept / (whole - of['starting']):.1%}")
-    print(f"one kind at a time: {reference:.1f} s, busy {work / reference / slots:.1%}")
 
 
 def logged(graph: Mapping[Job, set[Job]], slots: int) -> list[Any]:
     """Do all jobs of a graph on logical nodes; what was slept."""
-    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(slots):
             nodes.add_node(num_cpus=1)

@@ -7,9 +7,11 @@ one kind of job at a time; the time of each job must not grow with their number.
 
 ``--real``: twelve trainings of two seconds by groups of two workers, two searches of ten trials of
 a second, and sixty evaluations of half a second, on four nodes of one processor, which are four
-logical nodes of Ray on this machine. The dispatcher, its pool and its leases are those of ``run``;
-what workers do is to sleep, which they log: from this log, the part of the slots' time that was
-slept, between the first job's beginning and the last one's end. The start of processes is in it.
+logical nodes of Ray on this machine. The dispatcher, its pool, its groups and its leases are those
+of ``run``; what workers do is to sleep, in processes that import little else, and to log it: from
+this log, the part of the slots' time that was slept, between the first job's beginning and the last
+one's end, where the rest went, and a line of letters for each slot. Once without lending workers of
+groups between trainings, and once as ``run`` does.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ class Span(NamedTuple):
     ended: float
 
 
+SLEPT = {"fit": "F", "trial": "T", "predict": "P"}
+"""What a slot was busy with, and its letter."""
 IDLE = {
     "nothing asked": "a process was there, and nothing was asked of it",
     "making room": "until another kind's process was started in place of the last one",
@@ -77,7 +79,7 @@ def seconds(of: Mapping[str, Sequence[Span]]) -> Counter[str]:
 
 def drawn(of: Mapping[str, Sequence[Span]], step: float = 0.25) -> list[str]:
     """A line for each slot, a letter for each step of seconds: in capitals where a worker slept."""
-    letters = {"fit": "F", "trial": "T", "predict": "P", "starting": "s", "making room": "m"}
+    letters = SLEPT | {"starting": "s", "making room": "m"}
     begun = min(slot[0].begun for slot in of.values())
     ended = max(slot[-1].ended for slot in of.values())
     lines = []
