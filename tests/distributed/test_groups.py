@@ -404,3 +404,21 @@ def test_a_lent_worker_that_hangs_is_stopped_alone(monkeypatch: pytest.MonkeyPat
     stopped.clear()
     group.stop(Job("fit", "b"))
     assert stopped == ["here", "there"]
+
+
+def test_a_launch_ends_after_the_threads_of_its_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They use Ray, which is shut down next; one whose workers never come is not waited for."""
+    dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
+    dispatcher._events, dispatcher._groups = SimpleQueue(), []
+    dispatcher._cluster, dispatcher._pool, dispatcher._loop = (MagicMock() for _ in range(3))
+    leaves = SimpleNamespace(
+        close=lambda: dispatcher._events.put(lambda: dispatcher._groups.remove(leaves))
+    )
+    dispatcher._groups = [leaves]
+    dispatcher.run()
+    assert dispatcher._groups == []
+    monkeypatch.setattr(dispatch, "_LEAVE_S", 0.0)
+    stays = SimpleNamespace(close=MagicMock())
+    dispatcher._groups = [stays]
+    dispatcher.run()
+    stays.close.assert_called_once_with()
