@@ -36,6 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lp-plus-plus": {**TRAINING, "lr": 0.3, "warmup_steps": 0},
     "tip-adapter": {"betas": 3, "alphas": 3},
     "coop": {**TRAINING, "lr": 5, "context": 1, "by_class": True},
+    "prompt-src": {**TRAINING, "lr": 0.5, "image_prompts": 2, "average": [3, 1]},
     "soup": {"parents": ["full", "lp-ft"], "kind": "greedy"},
     "model-stock": {"parents": ["full"], "over_seeds": [0, 1]},
     "task-arithmetic": {"parents": ["full", "lp-ft"]},

@@ -26,7 +26,7 @@ TRAINING = [
 ]
 WITHOUT_HEAD = [
     *("linear-probe", "flyp", "saft", "carot", "tracer", "static-sd", "r-adapter", "clip-lora"),
-    *("clap", "lp-plus-plus", "coop"),
+    *("clap", "lp-plus-plus", "coop", "prompt-src"),
 ]
 """Methods that train nothing but a head, or have none: the text tower makes it."""
 CASES = [(name, check) for name in NAMES for check in checks_of(SUBJECTS[name])]

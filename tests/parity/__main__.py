@@ -8,9 +8,9 @@ FOLDER holds checkouts named ``wise-ft`` (mlfoundations), ``FLYP`` (locuslab), `
 ``FTP`` and ``Selective-Projection-Decay`` (GT-RIPL), ``ldifs_code`` (omegafragger),
 ``robust-finetuning`` (Coxy7), ``VRF`` (BeierZhu), ``dawin`` (naver-ai), ``CLAP`` (jusiro), ``LP++``
 (FereshteShakeri, FewShot-CLIP-Strong-Baseline), ``Tip-Adapter`` (gaopengcuhk), ``CoOp``
-(KaiyangZhou) and ``wilds`` (p-lambda); what is not there is skipped with a line that says so. The
-metrics of the installed ``wilds`` package are compared always. Exit code 1 if a difference is more
-than rounding.
+(KaiyangZhou), ``PromptSRC`` (muzairkhattak) and ``wilds`` (p-lambda); what is not there is skipped
+with a line that says so. The metrics of the installed ``wilds`` package are compared always. Exit
+code 1 if a difference is more than rounding.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from tests.parity.differences import Difference
 from tests.parity.heads import HEADS
 from tests.parity.holding import HOLDING
 from tests.parity.merging import MERGES
+from tests.parity.prompts import PROMPTS
 from tests.parity.trainings import TRAININGS
 from tests.parity.wilds_metrics import of_checkout, wilds_metrics
 
-ALL = (*COMPARISONS, *MERGES, *TRAININGS, *HOLDING, *HEADS)
+ALL = (*COMPARISONS, *MERGES, *TRAININGS, *HOLDING, *HEADS, *PROMPTS)
 
 
 def compare(checkouts: Path | None) -> Iterator[tuple[str, Difference] | str]:

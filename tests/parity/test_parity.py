@@ -14,7 +14,7 @@ CHECKOUTS = (
     *("wise-ft", "FLYP", "auto-ft", "mergekit", "LiNeS", "MergeLM", "TPGM"),
     *("CaRot", "TRACER", "CLIPood", "CLIP-LoRA"),
     *("FTP", "Selective-Projection-Decay", "ldifs_code", "robust-finetuning"),
-    *("VRF", "dawin", "CLAP", "LP++", "Tip-Adapter", "CoOp", "wilds"),
+    *("VRF", "dawin", "CLAP", "LP++", "Tip-Adapter", "CoOp", "PromptSRC", "wilds"),
 )
 
 

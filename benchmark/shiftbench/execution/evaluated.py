@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -60,7 +60,7 @@ class Evaluated:
         if evaluation_set is None or (vocabulary := vocabularies.get(evaluation_set)) is None:
             return self._head
         if evaluation_set not in self._own_heads:
-            self._own_heads[evaluation_set] = self._head_of(vocabulary[1])
+            self._own_heads[evaluation_set] = self._head_of(*vocabulary)
         return self._own_heads[evaluation_set]
 
     def features(self, images: ImageSet, pixels: Callable[[], Pixels]) -> Array:
@@ -87,9 +87,12 @@ class Evaluated:
         slot.holder = self
         return slot.model
 
-    def _head_of(self, prompts: Prompts) -> nn.Linear:
+    def _head_of(self, names: Sequence[str], prompts: Prompts) -> nn.Linear:
         workspace, run = self._workspace, self._run
-        if workspace.architecture(run).text:
+        architecture = workspace.architecture(run)
+        if architecture.prompts is not None:
+            prompts = architecture.prompts.texts(names)
+        if architecture.text:
             groups = tokenized(workspace.backbone(run), prompts)
             return text_head(self.model, groups).to(workspace.device)
         head = workspace.zero_shot(run, prompts).head
@@ -114,9 +117,10 @@ class Evaluated:
 
 def scoring_slot(workspace: Workspace, run: Run) -> Slot:
     """The model on the device into which the weights of a run are loaded to be evaluated."""
-    data, text = workspace.data(run), workspace.architecture(run).text
+    data, architecture = workspace.data(run), workspace.architecture(run)
     compiled = workspace.evaluates_compiled(run)
-    structure = (run.backbone, data.prompts, text, compiled)
+    parts = (architecture.text, architecture.prompts)
+    structure = (run.backbone, data.prompts, *parts, compiled)
     return workspace.slot(structure, run, compiled=compiled)
 
 

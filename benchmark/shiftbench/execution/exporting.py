@@ -66,12 +66,17 @@ def export_model(
         the model.
 
     Raises:
-        InputError: there is something at ``to``, or the model cannot be made; see
-            ``finetuned.load``.
+        InputError: there is something at ``to``, the model has what plain open_clip has not, or it
+            cannot be made; see ``finetuned.load``.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"--to {to}: there is something already; name a new folder")
     model = load(results, run_id, variant)
+    if any(name.startswith("visual.prompts.") for name in model.clip.state_dict()):
+        raise InputError(
+            f"run {run_id}: its towers have learned prompts, which open_clip's models have not; "
+            "shiftbench.load_model gives it"
+        )
     own = [
         row for row in rows(public(store.read(results, [run_id]))) if row.variant == model.variant
     ]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shiftbench.data.preprocessing import Preprocessing
     from shiftbench.models.backbones import Backbone
     from shiftbench.models.classifier import ImageClassifier
+    from shiftbench.models.prompted import PromptShape
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class FineTuned:
         variant: the run's variant.
         clip: the open_clip model, fp32, in eval mode. Its image tower has the variant's weights,
             and its text tower too where the method trains that; it is a plain ``open_clip.CLIP``
-            that ``encode_image``, ``encode_text`` and ``state_dict`` work on as always.
+            that ``encode_image``, ``encode_text`` and ``state_dict`` work on as always. Towers with
+            learned prompts have these too; texts then begin with the words that they replace.
         config: open_clip's ``model_cfg``.
         head: linear, embedding width to classes, with bias.
         classes: names of the classes, in the order of the logits.
@@ -116,7 +118,7 @@ def load(results: Path, run_id: str, variant: str | None = None) -> FineTuned:
     return FineTuned(
         run_id=run_id,
         variant=variant,
-        clip=_as_clip(backbone, model),
+        clip=_as_clip(backbone, model, workspace.architecture(run).prompts),
         config=backbone.config,
         head=model.head.requires_grad_(False),
         classes=workspace.data(run).classes,
@@ -125,8 +127,13 @@ def load(results: Path, run_id: str, variant: str | None = None) -> FineTuned:
     )
 
 
-def _as_clip(backbone: Backbone, model: ImageClassifier) -> CLIP:
+def _as_clip(backbone: Backbone, model: ImageClassifier, shape: PromptShape | None) -> CLIP:
     """The backbone with the towers of a classifier."""
+    if shape is not None:
+        whole: Any = model.text_tower  # a copy of the backbone, all but its image tower
+        whole.visual = model.visual
+        prompted: CLIP = whole.requires_grad_(False).eval()
+        return prompted
     towers = {f"visual.{key}": tensor for key, tensor in model.visual.state_dict().items()}
     if model.text is not None:
         towers |= model.text.state_dict()

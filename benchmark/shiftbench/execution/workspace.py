@@ -37,6 +37,7 @@ from shiftbench.models.classifier import (
 )
 from shiftbench.models.compiling import compile_blocks, compiling_pays, forward_operations
 from shiftbench.models.gpu import suit_gpu
+from shiftbench.models.prompted import prompted
 from shiftbench.models.weights import apply_sparse_delta, without_head
 
 if TYPE_CHECKING:
@@ -226,9 +227,13 @@ class Workspace:
 
     def pretrained(self, run: Run) -> ImageClassifier:
         """The pretrained model with the zero-shot head; shared, so not to be changed."""
-        data = self.data(run)
-        text = self.architecture(run).text
-        return self.zero_shot(run, data.prompts, text=text)
+        data, architecture = self.data(run), self.architecture(run)
+        plain = self.zero_shot(run, data.prompts, text=architecture.text)
+        if (shape := architecture.prompts) is None:
+            return plain
+        tokenizer, names = self.backbone(run).tokenizer, data.classes
+        key = run.backbone, data.prompts, names, shape
+        return self._zero_shot.get(key, lambda: prompted(plain, tokenizer, shape, names))
 
     def copied(self, run: Run) -> ImageClassifier:
         """A copy of the pretrained model on the device, in eval mode, to do with as one likes."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shiftbench.methods.members import Labelled, Members
     from shiftbench.methods.search import Search
     from shiftbench.models.classifier import ImageClassifier
+    from shiftbench.models.prompted import PromptShape
 
     Weights = Mapping[str, Tensor]
     Array = npt.NDArray[np.float32]
@@ -42,10 +43,14 @@ class Architecture:
         text: true if the text tower is among them.
         head: a ``linear`` layer that trains and is kept, or the class embeddings of the ``text``
             tower, which are computed anew from whatever weights are evaluated.
+        prompts: learned vectors that both towers have among their tokens, see ``models.prompted``;
+            needs ``text``. The model's ``prompts`` are then their texts, one for each class, by
+            which classes of other sets are named too.
     """
 
     text: bool = False
     head: Literal["linear", "text"] = "linear"
+    prompts: PromptShape | None = None
 
 
 class Batch(NamedTuple):

@@ -21,6 +21,7 @@ from shiftbench.methods.base import (
 from shiftbench.methods.config import TrainingConfig
 from shiftbench.methods.members import Members, Outputs
 from shiftbench.models.classifier import ImageClassifier
+from shiftbench.models.prompted import add_prompts
 from shiftbench.models.weights import interpolate
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ class ToyAttention(nn.Module):
         self.attn = nn.MultiheadAttention(width, 2, bias=False, batch_first=True)
         self.ln = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """(n, length, width) to the same."""
         y = self.ln(x)
-        attended: Tensor = self.attn(y, y, y, need_weights=False)[0]
+        attended: Tensor = self.attn(y, y, y, need_weights=False, attn_mask=attn_mask)[0]
         return x + attended
 
 
@@ -95,6 +96,11 @@ def make_model(seed: int = 0, architecture: Architecture | None = None) -> Image
     if not architecture.text:
         return ImageClassifier(tower, head)
     model = ImageClassifier(tower, head, text, make_prompts())
+    if architecture.prompts is not None:
+        tokens = make_prompts()[:1]  # and two words between the first and the class
+        words = torch.tensor([0, 1]).expand(1, CLASSES, 2)
+        model.prompts = torch.cat([tokens[..., :1], words, tokens[..., 1:]], dim=-1)
+        add_prompts(model, architecture.prompts, begin=1, n=2)
     model.head.requires_grad_(architecture.head == "linear")
     return model
 

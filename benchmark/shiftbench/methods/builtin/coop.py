@@ -70,10 +70,12 @@ class Coop(TrainedMethod[CoopConfig]):
         import torch
         from torch import nn
 
+        from shiftbench.models.prompted import token_embedding
+
         if model.prompts is None:
             raise TypeError("this model has no prompts")
         model.requires_grad_(False)
-        embedding, prompts = token_embedding(model), model.prompts[0]
+        embedding, prompts = token_embedding(model.text_tower), model.prompts[0]
         first, words, rest = split_prompts(prompts)
         if self.config.context == "template":
             if not words.shape[1]:
@@ -128,20 +130,6 @@ class Coop(TrainedMethod[CoopConfig]):
         weights = {**model.state_dict(), "head.weight": rows}
         del weights["context"]
         return weights
-
-
-def token_embedding(model: ImageClassifier) -> nn.Embedding:
-    """The text tower's embedding of tokens.
-
-    Raises:
-        RunFailedError: it has none by open_clip's name.
-    """
-    from torch import nn
-
-    for name, module in model.text_tower.named_modules():
-        if name.rpartition(".")[2] == "token_embedding" and isinstance(module, nn.Embedding):
-            return module
-    raise RunFailedError("coop: this backbone's text tower has no module token_embedding")
 
 
 def split_prompts(prompts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
