@@ -172,7 +172,7 @@ def _saved(plan: Plan) -> int:
         if isinstance(method := run.create(), TrainedMethod) and method.inputs == "images"
     }
     towers = [tower_of(name) for name in trained]
-    return SAVED_BYTES * max((tower.parameters for tower in towers if tower), default=0)
+    return int(SAVED_BYTES * max((tower.parameters for tower in towers if tower), default=0))
 
 
 def _memory(plan: Plan, state: PlanState, machine: Machine, saved: int) -> str:
