@@ -2,10 +2,10 @@
 
     python -m tests.distributed.chaos --rounds 20
 
-runs a small suite undisturbed on two nodes of this machine, then as often as asked while a warm
-worker, a worker of a group, a trial, a node, the driver and the whole cluster are killed, a worker
-is frozen and the disk is full, each round in another order. Whatever ends the driver, the same
-command goes on. Rows, trials and weights must be those of the undisturbed run.
+runs a small suite as often as asked on two nodes of this machine. In each round a warm worker, a
+worker of a group, a trial, a node, the driver and the head are killed, a worker is frozen and the
+disk is full, at other moments in each; whatever ends the driver, the same command goes on. Rows,
+trials and weights must be those of a run that nothing disturbs.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
+from unittest.mock import patch
 
 import pyarrow.parquet as pq
 from ray.cluster_utils import Cluster as Nodes
@@ -31,124 +32,134 @@ from safetensors.torch import load_file
 from shiftbench.leaderboard.store import read
 from shiftbench.models.digest import weights_digest
 
+from tests.distributed.blows import END_DRIVERS, MOMENTS, Blow, blows, comes, summary, went_on
+
 SUITE = """
 data: miniature
 backbones: [miniature]
 tasks: [cifar10]
 methods:
-  zero-shot: {}
-  full: &small {lr: 5e-4, epochs: 1, batch_size: 24, warmup_steps: 0}
-  flyp: *small
-  wise-ft: {parent: full, alphas: [0, 0.5, 1]}
   tuned:
     method: tuned
     of: full
-    settings: *small
+    settings: {epochs: 1, batch_size: 24, warmup_steps: 0}
     space: {lr: {kind: choice, values: [1e-4, 1e-3]}}
-    search: {n_trials: 6, inner_steps: 4, sampler: random, finalists: 0}
+    # Wherever it is begun again, both values are among the first that are drawn.
+    search:
+      {n_trials: 4, inner_steps: 12, sampler: random, scheduler: none, finalists: 0, seed: 182}
+  wise-ft: {parent: tuned, alphas: [0, 0.5, 1]}
 seeds: [0]
-budget: {steps: 24, evaluation_images: 100}
-resources: {workers: 2, max_trials: 1, limits: {stall_s: 60, idle_worker_s: 5}}
+budget: {steps: 48, evaluation_images: 100}
+resources:
+  workers: 2
+  max_trials: 1
+  limits:
+    {stall_s: 30, idle_worker_s: 5, save_every_s: 0.5, job_retries: 9, group_restarts: 9}
 """
 DISK_BYTES = 256 * 2**20
 END_S = 900.0
-EVENTS = (
-    *("warm worker killed", "group's worker killed", "trial killed", "warm worker frozen"),
-    *("node killed, another added", "driver killed", "cluster killed", "disk full"),
-)
-PROCESSES = {
-    "warm worker killed": b"ray::WarmWorker.",
-    "warm worker frozen": b"ray::WarmWorker.",
-    "group's worker killed": b"ray::RayTrainWorker",
-    "trial killed": b"ray::ResourceTrainable",
+LOOK_S = 0.02
+RAY = {
+    "RAY_worker_niceness": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # 60: a driver's patience with a head
+    "RAY_health_check_period_ms": "1000",  # 3000: with nodes
 }
-
-
-@dataclass
-class Struck:
-    """What was done to a run.
-
-    Attributes:
-        event: one of ``EVENTS``.
-        at: when, in seconds of the monotonic clock.
-        recovered_s: seconds until the next file of a run or a search; ``None`` if none came.
-    """
-
-    event: str
-    at: float
-    recovered_s: float | None = None
+"""What Ray is told, so that it soon notices what is gone; and what it does otherwise."""
 
 
 @dataclass
 class Machine:
-    """Two nodes on this machine, and the command that runs the suite on them."""
+    """Two nodes on this machine, and the command that runs the suite on them; a context manager.
+
+    Attributes:
+        suite: its file.
+        nodes: a head without CPUs, and two with one each, over which a group stretches.
+    """
 
     suite: Path
-    results: Path
-    cache: str
     nodes: Nodes = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __enter__(self) -> Self:
+        self._settings = patch.dict(os.environ, RAY)
+        self._settings.start()
         self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        self._settings.stop()
 
     def start(self) -> None:
-        """Start a cluster of two nodes with one CPU each, over which a group stretches."""
-        os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
-        self.nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0})
+        """Start the nodes."""
+        head = {"num_cpus": 0, "dashboard_port": free_port()}
+        self.nodes = Nodes(initialize_head=True, head_node_args=head)
         for _ in range(2):
-            self.nodes.add_node(num_cpus=1)
+            self.nodes.add_node(num_cpus=1, wait=False)
+        self.nodes.wait_for_nodes()
 
-    def driver(self) -> subprocess.Popen[str]:
-        """Start the command, in a process group of its own."""
-        words = ["run", self.suite, "--results", self.results, "--address", self.nodes.address]
-        return subprocess.Popen(
-            [sys.executable, "-m", "shiftbench", *map(str, words)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def strike(self, event: str, driver: subprocess.Popen[str]) -> bool:
-        """Do something to the run; false if there is nothing yet that it could be done to."""
-        if event in PROCESSES:
-            processes = processes_called(PROCESSES[event], self.cache)
-            if not processes:
-                return False
-            os.kill(processes[0], signal.SIGSTOP if "frozen" in event else signal.SIGKILL)
-        elif event == "node killed, another added":
-            self.nodes.remove_node(next(iter(self.nodes.worker_nodes)), allow_graceful=False)
-            self.nodes.add_node(num_cpus=1)
-        elif event == "driver killed":
-            os.killpg(driver.pid, signal.SIGKILL)
-            driver.wait()
-        elif event == "cluster killed":
-            for node in [*self.nodes.worker_nodes, self.nodes.head_node]:
+    def stop(self) -> None:
+        """Kill what there is of them."""
+        for node in [*self.nodes.worker_nodes, self.nodes.head_node]:
+            if node is not None:
                 self.nodes.remove_node(node, allow_graceful=False)
-            driver.wait(END_S)
-            self.start()
-        else:
-            fill(self.results, until=lambda: driver.poll() is not None)
+
+    def driver(self, results: Path, log: Path) -> subprocess.Popen[bytes]:
+        """Start the command, in a process group of its own."""
+        words = ["run", self.suite, "--results", results, "--address", self.nodes.address]
+        command = [sys.executable, "-m", "shiftbench", *map(str, words)]
+        with log.open("wb") as file:
+            return subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+
+    def strike(self, blow: Blow, driver: subprocess.Popen[bytes], results: Path) -> bool:
+        """Do something to the run; false if there is nothing that it could be done to."""
+        match blow.event:
+            case "node killed, another added":
+                self.nodes.remove_node(next(iter(self.nodes.worker_nodes)), allow_graceful=False)
+                self.nodes.add_node(num_cpus=1)
+            case "driver killed":
+                os.killpg(driver.pid, signal.SIGKILL)
+            case "head killed":
+                self.nodes.remove_node(self.nodes.head_node, allow_graceful=False)
+                driver.wait(END_S)
+                self.stop()
+                self.start()
+            case "disk full":
+                fill(results, until=lambda: driver.poll() is not None)
+            case _:
+                processes = processes_called(MOMENTS[blow.moment][0])
+                if not processes:
+                    return False
+                blow.frozen = processes[0] if blow.event == "worker frozen" else None
+                os.kill(processes[0], signal.SIGSTOP if blow.frozen else signal.SIGKILL)
         return True
 
 
-def processes_called(name: bytes, cache: str) -> list[int]:
-    """Processes of Ray that are called so and use a cache: those of this test."""
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
+def processes_called(name: bytes) -> list[int]:
+    """Processes of Ray that are called so and use the same cache: those of this test."""
+    cache = f"SHIFTBENCH_CACHE={os.environ['SHIFTBENCH_CACHE']}\0".encode()
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            mine = f"SHIFTBENCH_CACHE={cache}\0".encode() in (folder / "environ").read_bytes()
+            mine = cache in (folder / "environ").read_bytes()
             if mine and (folder / "cmdline").read_bytes().startswith(name):
                 found.append(int(folder.name))
     return found
 
 
-def fill(folder: Path, until: Callable[[], bool], timeout_s: float = 120.0) -> None:
+def fill(folder: Path, until: Callable[[], bool]) -> None:
     """Leave no space on a disk until something is so, then give it back."""
     ballast = folder / "ballast"
-    end = time.monotonic() + timeout_s
+    end = time.monotonic() + END_S
     with ballast.open("wb", buffering=0) as file:
-        while not until() and time.monotonic() < end:
+        while not until():
+            assert time.monotonic() < end, "nobody takes notice that the disk is full"
             try:
                 file.write(bytes(2**16))
             except OSError:  # it is full, and what others delete is taken, too
@@ -156,43 +167,56 @@ def fill(folder: Path, until: Callable[[], bool], timeout_s: float = 120.0) -> N
     ballast.unlink()
 
 
-def run_through(machine: Machine, events: list[str]) -> list[Struck]:
-    """Run the suite to its end while all events come, in their order as far as they can.
+def run_through(machine: Machine, results: Path, blows_to_come: list[Blow]) -> None:
+    """Run the suite to its end while all blows come, each at its moment.
 
     Raises:
         AssertionError: the command failed of itself, or waits for ever.
     """
-    struck: list[Struck] = []
-    pending, end = [*events], time.monotonic() + END_S
+    pending, log = [*blows_to_come], results.with_suffix(".log")
+    struck: list[Blow] = []
+    end = time.monotonic() + END_S
     while True:
-        driver = machine.driver()
-        killed = False
-        before = files_of(machine.results)
-        while driver.poll() is None:
-            assert time.monotonic() < end, f"it does not end; still to come: {pending}"
-            there = files_of(machine.results)
-            if there - before:
-                for earlier in struck:
-                    if earlier.recovered_s is None:
-                        earlier.recovered_s = time.monotonic() - earlier.at
-                recovered = bool(struck) or len(there) > 2
-                event = next((e for e in pending if recovered and machine.strike(e, driver)), None)
-                if event is not None:
-                    pending.remove(event)
-                    struck.append(Struck(event, time.monotonic()))
-                    killed = killed or event in ("driver killed", "cluster killed", "disk full")
-                    before = files_of(machine.results)
-            time.sleep(0.02)
-        output = driver.stdout.read() if driver.stdout else ""
+        driver = machine.driver(results, log)
+        ended_by = _strike_while_it_runs(machine, driver, results, pending, struck, end)
+        output = log.read_text(encoding="utf-8", errors="replace")
+        assert driver.poll() is not None, f"it waits for ever; to come: {pending}\n{output}"
         if driver.returncode == 0:
-            for earlier in struck:
-                if earlier.recovered_s is None:
-                    earlier.recovered_s = time.monotonic() - earlier.at
-            return struck
-        assert killed, f"it ended with {driver.returncode}:\n{output}"
-        if struck[-1].event == "disk full":
+            assert went_on(struck), "what is frozen was never stopped"
+            return
+        assert ended_by is not None, f"it ended with {driver.returncode}:\n{output}"
+        if ended_by.event == "disk full":
             assert "Traceback" not in output, output
             assert "No space left on device" in output, output
+
+
+def _strike_while_it_runs(
+    machine: Machine,
+    driver: subprocess.Popen[bytes],
+    results: Path,
+    pending: list[Blow],
+    struck: list[Blow],
+    end: float,
+) -> Blow | None:
+    """Let blows come until the command ends, or it is that time; the one that ended it, if any."""
+    before, new = files_of(results), set[str]()
+    while driver.poll() is None and time.monotonic() < end:
+        time.sleep(LOOK_S)
+        new |= files_of(results) - before
+        if not new or not went_on(struck):
+            continue
+        blow = next((one for one in pending if comes(one, new)), None)
+        at = time.monotonic()
+        if blow is None or not machine.strike(blow, driver, results):
+            continue
+        blow.at = at
+        pending.remove(blow)
+        struck.append(blow)
+        if blow.event in END_DRIVERS:
+            driver.wait(END_S)
+            return blow
+        before, new = files_of(results), set()
+    return None
 
 
 def files_of(results: Path) -> set[str]:
@@ -217,11 +241,21 @@ def outcome(results: Path) -> dict[str, Any]:
     for file in sorted(results.glob("runs/*/*.safetensors")):
         found[f"weights {file.parent.name} {file.name}"] = weights_digest(load_file(file))
     for file in results.glob("searches/*/trials.parquet"):
-        for trial in pq.read_table(file).to_pylist():
-            if trial["state"] != "died":
-                key = json.loads(trial["values"])["lr"]
-                found[f"trial {file.parent.name} {key}"] = [trial["state"], trial["score"]]
+        ended = [one for one in pq.read_table(file).to_pylist() if one["state"] != "died"]
+        found[f"trials {file.parent.name}"] = len(ended)
+        for trial in ended:
+            key = json.loads(trial["values"])["lr"]
+            found[f"trial {file.parent.name} {key}"] = [trial["state"], trial["score"]]
     return found
+
+
+def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """A line for each row, trial and tensor that is another one, lacks or should not be there."""
+    return [
+        f"{name}: {expected.get(name)} became {found.get(name)}"
+        for name in sorted(expected | found)
+        if expected.get(name) != found.get(name)
+    ]
 
 
 @contextmanager
@@ -237,44 +271,75 @@ def small_disk(folder: Path) -> Iterator[bool]:
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def written(folder: Path) -> Path:
+    """The suite's file, in a folder."""
+    suite = folder / "suite.yaml"
+    suite.write_text(SUITE, encoding="utf-8")
+    return suite
+
+
+@contextmanager
+def undisturbed(suite: Path, results: Path) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Run the suite beside all else; yields what waits for its outcome."""
+    words = ["nice", sys.executable, "-m", "tests.distributed.undisturbed", suite, results]
+    with subprocess.Popen([*map(str, words)], start_new_session=True) as process:
+
+        def wait() -> dict[str, Any]:
+            assert process.wait(END_S) == 0, "the undisturbed run failed"
+            return outcome(results)
+
+        try:
+            yield wait
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def one_round(machine: Machine, results: Path, seed: int) -> tuple[list[Blow], dict[str, Any]]:
+    """Run the suite while all is done to it that this user may do; the blows, and the outcome."""
+    with small_disk(results) as mounted:
+        events = [blow for blow in blows(seed) if mounted or blow.event != "disk full"]
+        run_through(machine, results, events)
+        return events, outcome(results)
+
+
 def main() -> None:
     """Run rounds by hand, and print what was struck and what differs."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--rounds", type=int, default=20, help="number of them [20]")
     parser.add_argument("--first", type=int, default=0, help="seed of the first [0]")
     asked = parser.parse_args()
-    with TemporaryDirectory(prefix="chaos-") as folder:
-        place = Path(folder)
-        cache = os.environ.setdefault("SHIFTBENCH_CACHE", str(place / "cache"))
-        suite = place / "suite.yaml"
-        suite.write_text(SUITE, encoding="utf-8")
-        undisturbed = _round(suite, place / "undisturbed", cache, [])
-        different = 0
-        for seed in range(asked.first, asked.first + asked.rounds):
-            events = random.Random(seed).sample(EVENTS, len(EVENTS))  # noqa: S311
-            found = _round(suite, place / f"round-{seed}", cache, events)
-            for name in sorted(found | undisturbed):
-                if found.get(name) != undisturbed.get(name):
-                    different += 1
-                    print(f"  {name}: {undisturbed.get(name)} became {found.get(name)}")
-        print(f"{different} differences in {asked.rounds} rounds")
-    sys.exit(different > 0)
-
-
-def _round(suite: Path, results: Path, cache: str, events: list[str]) -> dict[str, Any]:
-    with small_disk(results) as mounted:
-        machine = Machine(suite, results, cache)
-        began = time.monotonic()
-        able = [event for event in events if mounted or event != "disk full"]
-        struck = run_through(machine, able)
-        print(f"{results.name}: {time.monotonic() - began:.0f} s")
-        for each in struck:
-            print(f"  {each.event}: went on after {each.recovered_s:.1f} s")
-        for event in events:
-            if event not in {each.event for each in struck}:
-                print(f"  {event}: never came")
-        machine.nodes.shutdown()
-        return outcome(results)
+    seeds = range(asked.first, asked.first + asked.rounds)
+    every: list[Blow] = []
+    faults: list[str] = []
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(TemporaryDirectory(prefix="chaos-")))
+        os.environ.setdefault("SHIFTBENCH_CACHE", str(place / "cache"))
+        suite = written(place)
+        expected = stack.enter_context(undisturbed(suite, place / "undisturbed"))
+        machine = stack.enter_context(Machine(suite))
+        for seed in seeds:
+            began = time.monotonic()
+            try:
+                found_blows, found = one_round(machine, place / f"round-{seed}", seed)
+            except AssertionError as error:
+                faults.append(f"seed {seed}: {error}")
+                machine.stop()
+                machine.start()
+                continue
+            every += found_blows
+            lines = differences(expected(), found)
+            never = [f"{one.event} when {one.moment}" for one in found_blows if one.at is None]
+            faults += [f"seed {seed}: {line}" for line in lines]
+            faults += [f"seed {seed}: {event}: never came" for event in never]
+            print(
+                f"seed {seed}: {time.monotonic() - began:.0f} s, {len(found)} rows, trials and "
+                f"tensors, {len(lines)} differences, {len(never)} blows never came",
+                flush=True,
+            )
+    print(summary(every))
+    print("\n".join([*faults, f"{len(faults)} faults in {asked.rounds} rounds"]))
+    sys.exit(bool(faults))
 
 
 if __name__ == "__main__":
