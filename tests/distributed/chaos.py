@@ -112,10 +112,13 @@ class Machine:
 
     def strike(self, blow: Blow, driver: subprocess.Popen[bytes], results: Path) -> bool:
         """Do something to the run; false if there is nothing that it could be done to."""
+        at = time.monotonic()
         match blow.event:
             case "node killed, another added":
                 self.nodes.remove_node(next(iter(self.nodes.worker_nodes)), allow_graceful=False)
+                driver.send_signal(signal.SIGSTOP)  # or no work may be left for other blows
                 self.nodes.add_node(num_cpus=1)
+                driver.send_signal(signal.SIGCONT)
             case "driver killed":
                 os.killpg(driver.pid, signal.SIGKILL)
             case "head killed":
@@ -131,6 +134,7 @@ class Machine:
                     return False
                 blow.frozen = processes[0] if blow.event == "worker frozen" else None
                 os.kill(processes[0], signal.SIGSTOP if blow.frozen else signal.SIGKILL)
+        blow.at = at
         return True
 
 
@@ -205,11 +209,10 @@ def _strike_while_it_runs(
         new |= files_of(results) - before
         if not new or not went_on(struck):
             continue
-        blow = next((one for one in pending if comes(one, new)), None)
-        at = time.monotonic()
-        if blow is None or not machine.strike(blow, driver, results):
+        coming = (one for one in pending if comes(one, new))
+        blow = next((one for one in coming if machine.strike(one, driver, results)), None)
+        if blow is None:
             continue
-        blow.at = at
         pending.remove(blow)
         struck.append(blow)
         if blow.event in END_DRIVERS:
