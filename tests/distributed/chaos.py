@@ -54,11 +54,15 @@ resources:
   workers: 2
   max_trials: 1
   limits:
-    {stall_s: 30, idle_worker_s: 5, save_every_s: 0.5, job_retries: 9, group_restarts: 9}
+    {idle_worker_s: 5, save_every_s: 0.5, job_retries: 9, group_restarts: 9}
 """
 DISK_BYTES = 256 * 2**20
-END_S = 900.0
+END_S = 1800.0
 LOOK_S = 0.02
+STALL_S = 30.0
+STALL_STARTS = 5
+"""A job hangs that shows no progress for so long, or so many times as long as nodes took to start:
+all takes long on a machine that is busy with other things."""
 RAY = {
     "RAY_worker_niceness": "0",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # 60: a driver's patience with a head
@@ -74,10 +78,12 @@ class Machine:
     Attributes:
         suite: its file.
         nodes: a head without CPUs, and two with one each, over which a group stretches.
+        stall_s: of ``limits.stall_s``.
     """
 
     suite: Path
     nodes: Nodes = field(init=False)
+    stall_s: float = STALL_S
 
     def __enter__(self) -> Self:
         self._settings = patch.dict(os.environ, RAY)
@@ -91,11 +97,13 @@ class Machine:
 
     def start(self) -> None:
         """Start the nodes."""
+        began = time.monotonic()
         head = {"num_cpus": 0, "dashboard_port": free_port()}
         self.nodes = Nodes(initialize_head=True, head_node_args=head)
         for _ in range(2):
             self.nodes.add_node(num_cpus=1, wait=False)
         self.nodes.wait_for_nodes()
+        self.stall_s = max(self.stall_s, STALL_STARTS * (time.monotonic() - began))
 
     def stop(self) -> None:
         """Kill what there is of them."""
@@ -105,7 +113,8 @@ class Machine:
 
     def driver(self, results: Path, log: Path) -> subprocess.Popen[bytes]:
         """Start the command, in a process group of its own."""
-        words = ["run", self.suite, "--results", results, "--address", self.nodes.address]
+        words = ["run", self.suite, "--results", results, "--address", self.nodes.address,
+                 "--set", f"resources.limits.stall_s={self.stall_s:.0f}"]  # fmt: skip
         command = [sys.executable, "-m", "shiftbench", *map(str, words)]
         with log.open("wb") as file:
             return subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
