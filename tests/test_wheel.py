@@ -93,6 +93,7 @@ def python(
 def test_a_wheel_lists_plans_compares_and_reports(site: Path, elsewhere: Path, world: Path) -> None:
     write_run(elsewhere / "results", "zs", golden("imagenet", WRONG))
     code = f"""
+import os
 import sys
 from pathlib import Path
 import shiftbench
@@ -103,6 +104,7 @@ own = [place for place in sys.path if not place.endswith("-packages")]
 assert not any(Path(place or ".").resolve().is_relative_to({str(ROOT)!r}) for place in own), own
 assert Path(shiftbench.__file__).is_relative_to({str(site)!r})
 assert shipped("suites").is_relative_to({str(site)!r})
+os.environ["COLUMNS"] = "200"  # sources are not broken into lines
 for line in ("list suites", "plan quickstart", "report --html page.html", "compare"):
     assert main(line.split()) == 0, line
 from shiftbench.suite.json_schema import SCHEMA_FILE, schema_text
