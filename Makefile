@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-cluster example screenshots browser perf docs lint schema clean
+.PHONY: quickstart test test-cluster test-chaos example screenshots browser perf docs lint schema clean
 
 quickstart: $(VENV)/.installed  ## fine-tune, evaluate and rank on the miniature world
 	$(BIN)/shiftbench run suites/quickstart.yaml
@@ -11,7 +11,10 @@ test: $(VENV)/.tested  ## the test suite, on two cores
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'not cluster'
 
 test-cluster: $(VENV)/.tested  ## what groups, nodes, jobs and searches do when parts of a cluster die
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m cluster
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'cluster and not chaos'
+
+test-chaos: $(VENV)/.tested  ## everything is killed once while a suite runs; nothing that comes out may differ
+	$(BIN)/python -m pytest -m chaos
 
 example: $(VENV)/.tested  ## the miniature suite's leaderboard and report, in results/example
 	$(BIN)/shiftbench run suites/miniature.yaml --results results/example

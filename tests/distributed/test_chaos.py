@@ -15,6 +15,7 @@ SEED = 38
 
 @pytest.mark.slow
 @pytest.mark.cluster
+@pytest.mark.chaos
 def test_whatever_is_killed_the_same_comes_out(tmp_path: Path, world: Path) -> None:
     suite = written(tmp_path)
     with undisturbed(suite, tmp_path / "undisturbed") as expected, Machine(suite) as machine:
