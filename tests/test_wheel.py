@@ -113,7 +113,8 @@ import zipfile
 from shiftbench.execution.upload import write_archive
 assert write_archive(Path("job.zip"), "quickstart") == "quickstart"  # what submit uploads
 names = {{*zipfile.ZipFile("job.zip").namelist()}}
-assert {{"shiftbench/published/papers.parquet", "shiftbench/suites/quickstart.yaml"}} <= names
+wanted = ("published/papers.parquet", "published/settings.yaml", "suites/quickstart.yaml")
+assert {{"shiftbench/" + name for name in wanted}} <= names
 {AGAINST_PUBLISHED}"""
     done = python(site, elsewhere, ["-c", code])
     assert done.returncode == 0, done.stderr

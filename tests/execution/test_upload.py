@@ -13,6 +13,8 @@ from shiftbench.cli.submit import _check_paths as check_paths
 from shiftbench.core.errors import InputError
 from shiftbench.core.source_digest import source_digest
 from shiftbench.execution.upload import MINIATURE_BACKBONE, write_archive
+from shiftbench.leaderboard.published.reading import read_published
+from shiftbench.leaderboard.published.settings import read_stated
 from shiftbench.suite.suite import Suite
 
 MYLAB = Path(__file__).parents[1] / "fixtures" / "mylab"
@@ -59,7 +61,8 @@ def test_a_suite_goes_with_what_it_extends_and_all_that_is_shipped(tmp_path: Pat
         file.write_text(text)
     named, job = unpacked(tmp_path, str(tmp_path / "mine" / "suite.yaml"))
     assert named == "submitted/mine/suite.yaml"
-    assert (job / "shiftbench/published/papers.parquet").is_file()
+    read_published(job / "shiftbench/published")
+    assert read_stated(job / "shiftbench/published").statements  # reports of real runs need both
     assert (job / "shiftbench/suites/nine-shifts.yaml").is_file()
     assert not list(job.rglob("__pycache__"))
     done = plan(job, named)

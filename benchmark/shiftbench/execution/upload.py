@@ -49,7 +49,8 @@ def write_archive(
     if not miniature:
         del files[MINIATURE_BACKBONE]
     files |= _tree(shipped("suites"), "shiftbench/suites", "*.yaml")  # the schema is for editors
-    files |= _tree(shipped("published"), "shiftbench/published", "*.parquet")
+    for read in ("*.parquet", "*.yaml"):  # not what the former are made of
+        files |= _tree(shipped("published"), "shiftbench/published", read)
     for module in development_modules():
         files |= _module_files(module, VARIABLE)
     for plugin in plugins:
