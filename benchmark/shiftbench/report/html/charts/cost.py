@@ -8,15 +8,14 @@ import altair as alt
 
 from shiftbench.report.html.charts.composed import layered
 from shiftbench.report.html.charts.encodings import (
+    dots,
     facts,
     fade,
-    fill,
     fixed,
     heading,
     number_axis,
     number_format,
     score_ends,
-    shape,
     stroke,
 )
 from shiftbench.report.html.charts.figure import NEUTRAL, Figure, Undrawn
@@ -72,20 +71,14 @@ def cost_chart(records: RankingRecords) -> Figure | Undrawn:
         stroke=stroke(names, styles),
         opacity=fade(0.35, mute=True),
     )
-    marks = shown.mark_point(size=60).encode(
-        x=x,
-        y=y,
-        stroke=stroke(names, styles),
-        fill=fill(names, styles),
-        shape=shape(names, styles),
-        opacity=fade(mute=True),
-        tooltip=[
-            alt.Tooltip("method:N"),
-            alt.Tooltip("spent:N", title="cost"),
-            alt.Tooltip("value:Q", format=number_format(of_scores), title=target),
-            *facts(),
-        ],
-    )
+    told = [
+        alt.Tooltip("method:N"),
+        alt.Tooltip("spent:N", title="cost"),
+        alt.Tooltip("value:Q", format=number_format(of_scores), title=target),
+        *facts(),
+    ]
+    # A method of no cost is at the axis, where a clipped mark would be half a one.
+    marks = dots(shown, x, y, names, styles, told, clip=False)
     fields = ("method", "cost", "value", "muted")
     spots = [
         Point(math.log1p(r["cost"]), r["value"], {key: r[key] for key in fields if key in r})

@@ -56,6 +56,30 @@ def shape(names: Sequence[str], style: Mapping[str, Style], *, legend: bool = Tr
     return alt.Shape("method:N", scale=scale, legend=_legend() if legend else None)
 
 
+def dots(
+    data: alt.Chart,
+    x: alt.X,
+    y: alt.Y,
+    names: Sequence[str],
+    style: Mapping[str, Style],
+    tooltip: Sequence[alt.Tooltip],
+    size: int = 60,
+    *,
+    clip: bool = True,
+) -> alt.Chart:
+    """A mark for each method, or point of its curve, in its colour and shape."""
+    found: alt.Chart = data.mark_point(size=size, clip=clip).encode(
+        x=x,
+        y=y,
+        stroke=stroke(names, style),
+        fill=fill(names, style),
+        shape=shape(names, style),
+        opacity=fade(mute=True),
+        tooltip=[*tooltip],
+    )
+    return found
+
+
 def number_format(scale: Scale) -> str:
     """The format of numbers in tooltips."""
     return PERCENT if scale.percent else ".3f"

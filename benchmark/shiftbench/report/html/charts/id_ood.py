@@ -16,12 +16,11 @@ from shiftbench.report.html.charts.composed import Chart, layered, side_by_side,
 from shiftbench.report.html.charts.encodings import (
     PERCENT,
     domain,
+    dots,
     facts,
     fade,
-    fill,
     fixed,
     heading,
-    shape,
     stroke,
 )
 from shiftbench.report.html.charts.figure import (
@@ -286,6 +285,7 @@ def _our_layers(
     names, styles = records.names, records.styles
     curve = alt.Chart(alt.NamedData(f"{records.key}-curve")).transform_filter(wanted)
     points = alt.Chart(alt.NamedData(f"{records.key}-points")).transform_filter(wanted)
+    of_method = [alt.Tooltip("method:N"), *_accuracies(id_name, set_name), *facts()]
     of_curve = [
         alt.Tooltip("method:N"),
         alt.Tooltip("alpha:Q"),
@@ -301,15 +301,7 @@ def _our_layers(
             order="alpha:Q",
             opacity=fade(mute=True),
         ),
-        curve.mark_point(clip=True, size=14).encode(
-            x=x,
-            y=y,
-            stroke=stroke(names, styles),
-            fill=fill(names, styles),
-            shape=shape(names, styles),
-            tooltip=of_curve,
-            opacity=fade(mute=True),
-        ),
+        dots(curve, x, y, names, styles, of_curve, size=14),
         points.mark_rule(clip=True, strokeWidth=1).encode(
             x=x,
             y=alt.Y("ylow:Q", scale=y_scale, title=""),
@@ -317,15 +309,7 @@ def _our_layers(
             stroke=stroke(names, styles),
             opacity=fade(0.35, mute=True),
         ),
-        points.mark_point(clip=True, size=60).encode(
-            x=x,
-            y=y,
-            stroke=stroke(names, styles),
-            fill=fill(names, styles),
-            shape=shape(names, styles),
-            tooltip=[alt.Tooltip("method:N"), *_accuracies(id_name, set_name), *facts()],
-            opacity=fade(mute=True),
-        ),
+        dots(points, x, y, names, styles, of_method),
     ]
 
 

@@ -8,15 +8,12 @@ import altair as alt
 
 from shiftbench.report.html.charts.composed import Chart, layered
 from shiftbench.report.html.charts.encodings import (
-    fade,
-    fill,
+    dots,
     heading,
     number_axis,
     number_format,
     score_ends,
     score_scale,
-    shape,
-    stroke,
 )
 from shiftbench.report.html.charts.figure import Records
 from shiftbench.report.html.charts.labels import Ends, Point, layers, placed
@@ -68,7 +65,7 @@ def points(
         y: what is upwards.
         tooltip: what is told beside method and score.
     """
-    ranking, names, styles = records.ranking, records.names, records.styles
+    ranking = records.ranking
     of_scores = ranking.scale_on(set_name)
     of_set = [record for record in drawn if record["set"] == set_name]
     x = alt.X(
@@ -78,20 +75,12 @@ def points(
         title=set_metric(ranking, set_name) if set_name != MEAN else MEAN,
     )
     data = alt.Chart(alt.NamedData(key)).transform_filter(alt.datum.set == set_name)
-    marks = data.mark_point(size=60, clip=True).encode(
-        x=x,
-        y=y,
-        stroke=stroke(names, styles),
-        fill=fill(names, styles),
-        shape=shape(names, styles),
-        opacity=fade(mute=True),
-        tooltip=[
-            alt.Tooltip("method:N"),
-            alt.Tooltip("value:Q", format=number_format(of_scores), title=set_name),
-            *tooltip,
-        ],
-    )
-    return [marks, *layers(data, x, y)]
+    told = [
+        alt.Tooltip("method:N"),
+        alt.Tooltip("value:Q", format=number_format(of_scores), title=set_name),
+        *tooltip,
+    ]
+    return [dots(data, x, y, records.names, records.styles, told), *layers(data, x, y)]
 
 
 def panel(layers: Sequence[alt.Chart], set_name: str) -> Chart:
