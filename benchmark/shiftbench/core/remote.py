@@ -25,8 +25,12 @@ from shiftbench.core.errors import InputError, StorageError, disk_full, first_li
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Between the tries of what fails; after the last, it has failed."""
 _FINAL = (
-    *(FileNotFoundError, PermissionError, FileExistsError),
-    *(NotImplementedError, ImportError, ValueError),
+    FileNotFoundError,
+    PermissionError,
+    FileExistsError,
+    NotImplementedError,
+    ImportError,
+    ValueError,
 )
 _REFUSALS = (400, 401, 403)
 _TRIES_ITSELF = ("gs", "gcs")
