@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import math
+from pathlib import Path
 
 import numpy as np
 import yaml
 
 from tests.choose_rates import GRID, MINIATURE, best, strongest, suite
+
+TABLE = Path("results/example/rates.csv")
 
 
 def test_of_strengths_near_the_best_the_gentlest_is_chosen() -> None:
@@ -45,3 +49,20 @@ def test_every_setting_of_the_grid_is_a_method_of_the_suite() -> None:
     assert tried["l2-sp-0.0002-0.09"] == methods["l2-sp"] | {
         "method": "l2-sp", "lr": 2e-4, "strength": 0.09,
     }  # fmt: skip
+
+
+def test_the_suite_has_what_the_committed_table_chose() -> None:
+    methods = yaml.safe_load(MINIATURE.read_text())["methods"]
+    tried: dict[str, list[dict[str, float]]] = {label: [] for label in GRID}
+    chosen = []
+    with TABLE.open(newline="", encoding="utf-8") as text:
+        for row in csv.DictReader(text):
+            held = {row["field"]: float(row["strength"])} if row["field"] else {}
+            setting = {"lr": float(row["lr"])} | held
+            tried[row["method"]].append(setting)
+            if row["chosen"]:
+                chosen.append(row["method"])
+                entry = methods[row["method"]]  # YAML 1.1 reads 2e-4 as text
+                assert {key: float(entry[key]) for key in setting} == setting
+    assert tried == {label: [*GRID[label].settings()] for label in GRID}
+    assert chosen == [*GRID]
