@@ -41,12 +41,19 @@ def test_wise_ft_gains_on_the_shifts_of_imagenet_and_full_fine_tuning_loses(
     assert means[0] is not None and means[1] is not None and means[0].mean < means[1].mean
 
 
+def test_full_fine_tuning_loses_on_the_shifts_of_cifar10(rankings: dict[str, Ranking]) -> None:
+    """Intervals are apart; on ImageNet, that of zero-shot over 2,700 images is too wide."""
+    ranking = rankings["cifar10"]
+    assert ends(called(ranking, "full"))[1] < ends(called(ranking, "zero-shot"))[0]
+
+
 def order(rankings: dict[str, Ranking]) -> Order:
     (found,) = orders([*rankings.values()], read_published())
     return found
 
 
-def test_methods_come_rather_in_the_published_order(rankings: dict[str, Ranking]) -> None:
+def test_methods_come_in_the_published_order(rankings: dict[str, Ranking]) -> None:
+    assert order(rankings).rho >= 0.7
     assert order(rankings).low > 0
 
 
