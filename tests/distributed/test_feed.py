@@ -127,3 +127,18 @@ def test_workers_leave_when_all_that_they_were_given_is_done() -> None:
         assert [await soon(feed.get(rank, 1)) for rank in range(2)] == [None, None]
 
     asyncio.run(check())
+
+
+def test_a_recalled_group_gets_no_other_training() -> None:
+    async def check() -> None:
+        feed = await feed_of(1)
+        trained = asyncio.create_task(feed.put("a"))
+        assert await soon(feed.get(0, 0)) == FIT
+        assert not await feed.recalled()
+        await feed.recall()
+        assert await feed.recalled()
+        await feed.ended(0, None)  # it was over before it heard of it
+        assert await soon(trained) is None
+        assert await soon(feed.get(0, 1)) is None
+
+    asyncio.run(check())

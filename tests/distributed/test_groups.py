@@ -6,6 +6,8 @@ import errno
 import pickle
 import subprocess
 import sys
+import time
+from functools import partial
 from queue import SimpleQueue
 from threading import Event
 from types import SimpleNamespace
@@ -404,6 +406,56 @@ def test_a_lent_worker_that_hangs_is_stopped_alone(monkeypatch: pytest.MonkeyPat
     stopped.clear()
     group.stop(Job("fit", "b"))
     assert stopped == ["here", "there"]
+
+
+def test_a_training_that_was_recalled_waits_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[tuple[Job, Any]] = []
+    group = lending(monkeypatch, ended)
+    job = Job("fit", "b")
+    group.submit(job)
+    assert group.training == job
+    group.recall()
+    assert group.training is None and not group.idle
+    group._ended(None)
+    ((of, error),) = ended
+    dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
+    dispatcher._scheduler, dispatcher._watch, dispatcher._work = (MagicMock() for _ in range(3))
+    dispatcher._searching, dispatcher._hung = set(), {}
+    dispatcher._ended(of, error)
+    dispatcher._scheduler.add.assert_called_once_with(job)
+    dispatcher._work.settle.assert_not_called()
+
+
+def test_a_training_gets_the_workers_that_were_long_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    job, own = Job("fit", "a"), Resources(workers=8, min_workers=2)
+    run = MagicMock(create=lambda: MagicMock(spec=TrainedMethod, training=TrainingConfig()))
+    narrow = SimpleNamespace(
+        resources=own.model_copy(update={"workers": 2}), slots=2, training=job, jobs=[job]
+    )
+    groups_there = [SimpleNamespace(**vars(narrow)) for _ in range(2)]
+    recalled: list[int] = []
+    made = [MagicMock(**vars(group), recall=partial(recalled.append, i))
+            for i, group in enumerate(groups_there)]  # fmt: skip
+    dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
+    dispatcher._setup = SimpleNamespace(resources_of=lambda run: own, runs=MagicMock())
+    dispatcher._rooms, dispatcher._groups, dispatcher._could_grow = Rooms({"a": run}, own), made, {}
+    dispatcher._cluster, dispatcher._work = SimpleNamespace(fit=lambda own: 9), MagicMock()
+    scheduler = dispatcher._scheduler = SimpleNamespace(free=0, waiting=0)
+    monkeypatch.setattr(dispatch, "name_of", str)
+    monkeypatch.setattr(dispatch, "_LARGER_AFTER_S", 0.0)
+    dispatcher._let_grow()
+    scheduler.free, scheduler.waiting = 2, 1
+    dispatcher._let_grow()
+    assert dispatcher._could_grow == {}  # what waits comes first
+    scheduler.waiting = 0
+    dispatcher._let_grow()
+    assert [*dispatcher._could_grow] == made
+    time.sleep(0.01)
+    dispatcher._let_grow()
+    assert recalled == [0]  # what is free is for one
+    made[0].training = None
+    dispatcher._let_grow()
+    assert recalled == [0, 1]
 
 
 def test_a_launch_ends_after_the_threads_of_its_groups(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import torch
 from shiftbench.core import notices
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.execution import saving, training
-from shiftbench.execution.saving import LOOK_S, Saving
+from shiftbench.execution.saving import LOOK_S, RecalledError, Saving, Signals
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training import Trainer
 from shiftbench.methods.base import Architecture
@@ -216,7 +216,7 @@ def test_workers_save_at_the_same_step_and_seldom_ask(
             30.0 if asks == "time" else None,
             WorkerPlace(rank, 2),
             CPU,
-            leaving=lambda: asks == "leaving" and rank == 1 and now >= 25.0,
+            Signals(leaving=lambda: asks == "leaving" and rank == 1 and now >= 25.0),
             clock=lambda: now,
         )
         at.begin(0)
@@ -241,3 +241,45 @@ def test_workers_save_at_the_same_step_and_seldom_ask(
         seconds = [0.11 * (b - a) for a, b in zip([0, *saved[0]], saved[0], strict=False)]
         assert max(seconds) <= 30.0
     assert group.collectives < 60
+
+
+def test_workers_give_a_training_back_at_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only one of them has heard that it is recalled when they ask each other."""
+    group = Group(2)
+    monkeypatch.setattr(saving.dist, "all_reduce", group.all_reduce)
+    saved: dict[int, list[int]] = {0: [], 1: []}
+    recalled: list[int] = []
+
+    def work(rank: int) -> None:
+        now = 0.0
+        signals = Signals(recalled=lambda: rank == 1 and now >= 25.0)
+        at = Saving(None, WorkerPlace(rank, 2), CPU, signals, clock=lambda: now)
+        at.begin(0)
+        with pytest.raises(RecalledError):
+            for step in range(1, 601):
+                now += 0.1
+                if at.due(step):
+                    saved[rank].append(step)
+                    at.saved()
+        recalled.append(rank)
+
+    threads = [Thread(target=work, args=(rank,), daemon=True) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(recalled) == [0, 1]
+    assert saved[0] == saved[1] and len(saved[0]) == 1
+    assert 250 <= saved[0][0] <= 250 + 2 * LOOK_S / 0.1
+
+
+def test_one_worker_gives_a_training_back_whose_state_is_saved() -> None:
+    now = 0.0
+    signals = Signals(recalled=lambda: now >= 5)
+    at = Saving(None, WorkerPlace(), CPU, signals, clock=lambda: now)
+    at.begin(0)
+    assert not at.due(1)
+    now = 5.0
+    assert at.due(2)
+    with pytest.raises(RecalledError):
+        at.saved()

@@ -26,6 +26,7 @@ from shiftbench.execution.display import name_of
 from shiftbench.execution.group_rules import bundle
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.rooms import Rooms
+from shiftbench.execution.saving import RecalledError
 from shiftbench.execution.scheduler import Scheduler, priorities
 from shiftbench.execution.search.record import account
 from shiftbench.execution.search.search import search
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _TICK_S = 0.5
 _SAY_EVERY_S = 60.0
 _CLEAR_AFTER_S = 30.0
+_LARGER_AFTER_S = 60.0
 _LEAVE_S = 30.0
 
 
@@ -82,6 +84,7 @@ class Dispatcher:
         lost_a_node = self._cluster.lost_a_node
         self._pool = Pool(self._setup, self._progress, self._events, self._ended, lost_a_node)
         self._groups: list[Group] = []
+        self._could_grow: dict[Group, float] = {}  # since when
         self._losses: Counter[Job] = Counter()
         self._preemptions: Counter[Job] = Counter()
         self._watch = Watch(self._setup.resources.limits.stall_s)
@@ -121,6 +124,7 @@ class Dispatcher:
                 break
             self._cluster.ask_for(scheduler.wanted)
             self._make_room()
+            self._let_grow()
             self._tell_what_waits()
             waiting, since = scheduler.waiting, time.monotonic()
             self._await_events()
@@ -224,6 +228,9 @@ class Dispatcher:
         self._searching.discard(job)
         self._watch.forget(job)
         hung = self._hung.pop(job, None)
+        if isinstance(error, RecalledError):
+            self._scheduler.add(job)
+            return
         if isinstance(error, NotPlacedError):
             own = self._setup.resources_of(job.run_id)
             alike = bundle(own) == bundle(self._setup.resources)  # else nobody else waits for it
@@ -281,6 +288,32 @@ class Dispatcher:
         )
         self._pool.resize(scheduler.slots - elsewhere)
         self._pool.release_idle(limit)
+
+    def _let_grow(self) -> None:
+        """Recall trainings that have fewer workers than they asked for and could long have more.
+
+        They go on with those at once: nothing else waits for them.
+        """
+        now = time.monotonic()
+        self._could_grow = {
+            group: self._could_grow.get(group, now)
+            for group in self._groups
+            if group.training is not None and self._larger(group, group.training)
+        }
+        for group, since in self._could_grow.items():
+            if now - since > _LARGER_AFTER_S:
+                names = ", ".join(name_of(self._setup.runs[job.run_id]) for job in group.jobs)
+                self._work.display.note(f"{names}: goes on with more workers")
+                group.recall()
+                return  # what is free is for one
+
+    def _larger(self, group: Group, job: Job) -> bool:
+        """True if the training of a group could have more workers."""
+        own, there = self._setup.resources_of(job.run_id), group.resources.workers
+        if there >= own.workers or self._scheduler.waiting:
+            return False
+        slots = self._scheduler.free + group.slots
+        return self._rooms.workers(job, own, slots, self._cluster.fit(own)) > there
 
     def _await_events(self) -> None:
         """Wait until something happens, for half a second at most, and deal with all that has."""

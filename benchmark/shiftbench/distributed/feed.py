@@ -37,7 +37,7 @@ class Feed:
         self._outcomes: list[RunFailedError | None] = []
         self._own: dict[int, asyncio.Future[Outcome]] = {}
         self._not_begun: dict[int, JobFields] = {}  # of those jobs, by the worker's rank
-        self._closed = False
+        self._closed = self._recalled = False
         self._homes: dict[int, Home] = {}
         self._changed = asyncio.Condition()
 
@@ -109,6 +109,15 @@ class Feed:
         """There will be nothing more."""
         self._closed = True
         await self._tell()
+
+    async def recall(self) -> None:
+        """There will be nothing more, and the training that is under way is for others."""
+        self._recalled = True
+        await self.close()
+
+    async def recalled(self) -> bool:
+        """Whether the training that is under way is for others."""
+        return self._recalled
 
     async def _until(self, true: Callable[[], bool]) -> None:
         async with self._changed:

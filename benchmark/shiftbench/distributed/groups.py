@@ -38,6 +38,7 @@ from shiftbench.distributed.workers import Speaker, reporter, signs
 from shiftbench.execution.doing import do
 from shiftbench.execution.group_rules import bundle
 from shiftbench.execution.jobs import Job
+from shiftbench.execution.saving import RecalledError, Signals
 from shiftbench.execution.setup import Setup
 from shiftbench.execution.stages.fit import fit
 from shiftbench.execution.workspace import Workspace
@@ -93,7 +94,7 @@ class Group:
         self._job: Job | None = None
         self._last = ""
         self._lent: dict[int, Job] = {}
-        self._closing = False
+        self._closing = self._recalled = False
         self._since = time.monotonic()
         # A thread that is no daemon would keep an interrupted driver alive.
         Thread(target=self._train, args=(setup, progress), daemon=True).start()
@@ -102,6 +103,11 @@ class Group:
     def idle(self) -> bool:
         """True while the group has no run to train and could take one."""
         return self._job is None and not self._closing
+
+    @property
+    def training(self) -> Job | None:
+        """The training that the group is at, unless it is the last."""
+        return None if self._closing else self._job
 
     @property
     def jobs(self) -> list[Job]:
@@ -187,6 +193,11 @@ class Group:
         self._closing = True
         self._feed.close.remote()
 
+    def recall(self) -> None:
+        """Have the training saved that the group is at, and let the workers go."""
+        self._closing = self._recalled = True
+        self._feed.recall.remote()
+
     def _train(self, setup: Setup, progress: Any) -> None:
         """The life of the group, in a thread of its own."""
         error: Exception | None = None
@@ -239,6 +250,8 @@ class Group:
 
     def _why(self, error: Exception | None) -> Exception:
         """Why the run did not end that the group was at."""
+        if error is None and self._recalled:
+            return RecalledError()
         if error is None:
             return RunFailedError("the group of workers ended before its run did")
         if _found_no_place(error):
@@ -299,6 +312,7 @@ def _group_loop(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     workspace = Workspace(setup, get_device())
     ray.get(feed.join.remote(place.rank, home()))
+    signals = Signals(leaving, lambda: bool(ray.get(feed.recalled.remote())))
     index = ray.get(feed.first.remote())
     while (given := ray.get(feed.get.remote(place.rank, index))) is not None:
         error, job = None, Job(*given)
@@ -311,7 +325,9 @@ def _group_loop(config: dict[str, Any]) -> None:
         try:
             with first, speaker.at(job.run_id, place):
                 tell = reporter(config["progress"], job.run_id)
-                fit(workspace, job.run_id, place, tell, leaving)
+                fit(workspace, job.run_id, place, tell, signals)
+        except RecalledError:
+            return
         except RunFailedError as caught:  # gradients are averaged, so all workers get here at once
             error = sendable(caught)
         except Exception as caught:

@@ -158,7 +158,8 @@ class TrainingResources(_Closed):
         Field(
             ge=1,
             description="workers that a training starts with at least, once the cluster has not "
-            "grown for a minute: as many as are free and divide its batch; null: all of them",
+            "grown for a minute: as many as are free and divide its batch, and more when those "
+            "have been free for a minute; null: all of them",
         ),
     ] = None
     gpus_per_worker: Annotated[

@@ -30,7 +30,7 @@ from shiftbench.execution.feeding import (
 )
 from shiftbench.execution.outputs import fit_ensemble
 from shiftbench.execution.progress import TrainingWriter
-from shiftbench.execution.saving import Saving
+from shiftbench.execution.saving import Saving, Signals
 from shiftbench.execution.stages.looking import looked_at
 from shiftbench.execution.training import Trainer
 from shiftbench.execution.validation import id_val, id_val_value
@@ -58,7 +58,7 @@ def fit(
     run_id: str,
     place: WorkerPlace = WorkerPlace(),
     on_step: Callable[[int, int], None] = lambda step, steps: None,
-    leaving: Callable[[], bool] = lambda: False,
+    signals: Signals = Signals(),
 ) -> None:
     """Make what a run keeps: train it or go on with it, derive its weights, or fit an ensemble.
 
@@ -67,10 +67,10 @@ def fit(
         run_id: of a run whose method keeps something of its own.
         place: this worker among those that share the training.
         on_step: called with the steps done and the steps in all; with 0 before preparing.
-        leaving: whether the machine of a worker is to go, so that the state is saved at once; asked
-            by all workers now and then.
+        signals: from outside, which all workers ask for now and then.
 
     Raises:
+        RecalledError: the training was recalled, and its state is saved.
         RunFailedError: a loss is not finite.
     """
     run = workspace.runs[run_id]
@@ -87,7 +87,7 @@ def fit(
     details: dict[str, Any] = {}
     match method:
         case TrainedMethod():
-            training = _train(workspace, run, method, place, on_step, leaving)
+            training = _train(workspace, run, method, place, on_step, signals)
             weights, trained, step, details = training
         case DerivedMethod():
             details = _files(run)
@@ -163,7 +163,7 @@ def _train(
     method: TrainedMethod[MethodConfig],
     place: WorkerPlace,
     on_step: Callable[[int, int], None],
-    leaving: Callable[[], bool],
+    signals: Signals,
 ) -> tuple[Weights, Trained, int, dict[str, Any]]:
     """The weights, what the training did, the step that they are of, and the method's details."""
     begun = time.monotonic()
@@ -226,7 +226,7 @@ def _train(
         probe=probe(workspace, run, method),
         memory=memory,
         sharding=resources.sharding,
-        saving=Saving(resources.limits.save_every_s, place, workspace.device, leaving),
+        saving=Saving(resources.limits.save_every_s, place, workspace.device, signals),
     )
     # Not before: the probe is a batch of another size.
     images = schedule.steps * schedule.batch_size // place.size
