@@ -186,7 +186,7 @@ def test_a_job_that_hangs_is_stopped_and_done_by_another_worker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool, "WarmWorker", HangingOnce)
-    limits = ("resources.limits.job_retries=1", "resources.limits.stall_s=4")
+    limits = ("resources.limits.job_retries=1", "resources.limits.stall_s=10")
     work = work_in("hangs", 20, *limits)
     finish(work)
     assert work.failures == {}

@@ -302,8 +302,8 @@ class Dispatcher:
         }
         for group, since in self._could_grow.items():
             if now - since > _LARGER_AFTER_S:
-                names = ", ".join(name_of(self._setup.runs[job.run_id]) for job in group.jobs)
-                self._work.display.note(f"{names}: goes on with more workers")
+                run = self._setup.runs[group.jobs[0].run_id]
+                self._work.display.note(f"{name_of(run)}: goes on with more workers")
                 group.recall()
                 return  # what is free is for one
 
