@@ -1,13 +1,15 @@
 """Choose the learning rates and strengths of ``suites/miniature.yaml`` on ID validation data.
 
-Every method is tried at three settings: its rate times three factors or, if it has a strength, that
-times three factors at the rate that full fine-tuning was given. Of rates the best on ID validation
-is chosen, as papers do. Of strengths within one standard error of the best, the one whose weights
-moved least is: what holds weights most and costs nothing on ID validation. No shift is looked at.
+Every method of ``GRID`` is tried at three settings: its rate times three factors or, if it has a
+strength, that times three factors at the rate that full fine-tuning was given. Of rates the best on
+ID validation is chosen, as papers do. Of strengths, and of rates that say how far weights may go,
+within one standard error of the best, the one whose weights moved least is: what holds weights most
+and costs nothing on ID validation. No shift is looked at.
 
 Rates of all weights end at 2e-4: 5e-4 gains full fine-tuning one image of 378 on ID validation
 (``full-high`` of the suite, three seeds), and papers give one rate to all methods that they
-compare. A published strength is on the grid where the method still learns with it.
+compare. Strengths are about those that cost ID validation something: published ones hold nothing
+here (car-ft, ldifs) or too much (static-sd, tracer), or are on the grid or near it.
 
     python -m tests.choose_rates --results /tmp/rates --to results/example/rates.csv
 """

@@ -51,13 +51,16 @@ class Blow:
 
 
 def blows(seed: int) -> list[Blow]:
-    """All events in a random order, at random moments.
+    """All events in a random order, at random moments: two or three at each.
 
-    What is frozen comes after all else at its moment: meanwhile others do what is left to do.
+    More would not come before the moment is over. What is frozen comes after all else at its
+    moment: meanwhile others do what is left to do.
     """
     draw = random.Random(seed)  # noqa: S311
+    rest = [moment for moment in MOMENTS for _ in range(2)]  # beside those of one moment only
+    free = draw.sample(rest, sum(moment is None for moment in EVENTS.values()))
     found = [
-        Blow(event, moment or draw.choice([*MOMENTS]), draw.randint(1, 2))
+        Blow(event, moment or free.pop(), draw.randint(1, 2))
         for event, moment in draw.sample([*EVENTS.items()], len(EVENTS))
     ]
     return sorted(found, key=lambda blow: blow.event == "worker frozen")

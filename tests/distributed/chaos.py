@@ -336,6 +336,7 @@ def main() -> None:
                 found_blows, found = one_round(machine, place / f"round-{seed}", seed)
             except AssertionError as error:
                 faults.append(f"seed {seed}: {error}")
+                print(faults[-1], flush=True)
                 machine.stop()
                 machine.start()
                 continue

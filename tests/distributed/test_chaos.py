@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.blows import EVENTS, Blow, blows, summary
+from tests.distributed.blows import EVENTS, MOMENTS, Blow, blows, summary
 from tests.distributed.chaos import Machine, differences, one_round, undisturbed, written
 
 SEED = 38
-"""Of a round in which two blows come amid a search and in a group's training each, or more."""
 
 
 @pytest.mark.slow
@@ -35,8 +34,9 @@ def test_every_event_comes_in_each_round_at_moments_of_its_own() -> None:
     assert {blow.moment for each in rounds for blow in each if blow.event == "head killed"} == {
         *("searching", "training", "predicting")
     }
-    in_ci = [blow.moment for blow in blows(SEED)]
-    assert min(in_ci.count(moment) for moment in ("searching", "training", "predicting")) >= 2
+    for each in rounds:
+        at = [blow.moment for blow in each]
+        assert sorted(at.count(moment) for moment in MOMENTS) == [2, 3, 3]
 
 
 def test_what_differs_lacks_or_is_too_much_is_named() -> None:

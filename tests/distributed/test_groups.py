@@ -6,8 +6,8 @@ import errno
 import pickle
 import subprocess
 import sys
-import time
-from functools import partial
+from collections import Counter
+from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Event
 from types import SimpleNamespace
@@ -23,8 +23,9 @@ from ray.train.v2._internal.exceptions import (
 )
 from ray.train.v2.api.exceptions import WorkerGroupError
 from shiftbench.core.errors import RunFailedError, disk_full, sendable, whole_text
-from shiftbench.distributed import dispatch, feed, groups, place, progress
+from shiftbench.distributed import dispatch, feed, groups, notices, place, progress
 from shiftbench.distributed.feed import Feed, Outcome
+from shiftbench.distributed.notices import Recall
 from shiftbench.distributed.place import Home
 from shiftbench.distributed.pool import Events, WorkerLostError
 from shiftbench.distributed.progress import ProgressActor
@@ -426,36 +427,94 @@ def test_a_training_that_was_recalled_waits_to_go_on(monkeypatch: pytest.MonkeyP
     dispatcher._work.settle.assert_not_called()
 
 
-def test_a_training_gets_the_workers_that_were_long_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    job, own = Job("fit", "a"), Resources(workers=8, min_workers=2)
+def narrow_groups(recalled: list[str]) -> Any:
+    """A dispatcher with two groups of 2 workers that would have 8, and what says what is free."""
+    own = Resources(workers=8, min_workers=2)
     run = MagicMock(create=lambda: MagicMock(spec=TrainedMethod, training=TrainingConfig()))
-    narrow = SimpleNamespace(
-        resources=own.model_copy(update={"workers": 2}), slots=2, training=job, jobs=[job]
-    )
-    groups_there = [SimpleNamespace(**vars(narrow)) for _ in range(2)]
-    recalled: list[int] = []
-    made = [MagicMock(**vars(group), recall=partial(recalled.append, i))
-            for i, group in enumerate(groups_there)]  # fmt: skip
     dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
+
+    def group(name: str) -> Any:
+        made = MagicMock(
+            resources=own.model_copy(update={"workers": 2}), slots=2, recalled=False,
+            unplaced_s=0.0, training=Job("fit", name), jobs=[Job("fit", name)],
+        )  # fmt: skip
+        made.recall = lambda: (recalled.append(name), setattr(made, "recalled", True))
+        return made
+
     dispatcher._setup = SimpleNamespace(resources_of=lambda run: own, runs=MagicMock())
-    dispatcher._rooms, dispatcher._groups, dispatcher._could_grow = Rooms({"a": run}, own), made, {}
-    dispatcher._cluster, dispatcher._work = SimpleNamespace(fit=lambda own: 9), MagicMock()
-    scheduler = dispatcher._scheduler = SimpleNamespace(free=0, waiting=0)
+    dispatcher._rooms, dispatcher._work = Rooms({"a": run, "b": run}, own), MagicMock()
+    dispatcher._groups, dispatcher._could_grow = [group("a"), group("b")], {}
+    dispatcher._recalls = Counter()
+    dispatcher._cluster = SimpleNamespace(fit=lambda own: 9, room=lambda own: 2, grows=False)
+    dispatcher._scheduler = SimpleNamespace(free=2, waiting=0)
+    return dispatcher
+
+
+def test_a_training_gets_the_workers_that_were_long_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    recalled: list[str] = []
+    dispatcher = narrow_groups(recalled)
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(dispatch, "name_of", str)
-    monkeypatch.setattr(dispatch, "_LARGER_AFTER_S", 0.0)
+
+    def look(now: float) -> list[str]:
+        clock.now = now
+        dispatcher._let_grow()
+        return [*recalled]
+
+    assert look(0) == look(60) == []
+    assert look(61) == ["a"]
+    assert look(62) == ["a"]  # what is free is free for one
+    first = dispatcher._groups.pop(0)
+    assert look(100) == look(160) == ["a"]
+    assert look(161) == ["a", "b"]
+    first.recalled = False
+    dispatcher._groups = [first]
+    assert look(200) == look(320) == ["a", "b"]  # once more, after twice the time
+    assert look(321) == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        lambda d: setattr(d._scheduler, "free", 0),
+        lambda d: setattr(d._scheduler, "waiting", 1),
+        lambda d: setattr(d._cluster, "grows", True),  # it would wait for all eight
+        lambda d: setattr(d._cluster, "fit", lambda own: 1),  # a node has gone
+        lambda d: setattr(d._cluster, "room", lambda own: 1),  # another launch has the others
+        lambda d: setattr(d._groups[1], "unplaced_s", 1.0),  # that one may need them
+    ],
+)
+def test_a_training_keeps_its_workers_where_there_are_no_more(
+    taken: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher = narrow_groups([])
     dispatcher._let_grow()
-    scheduler.free, scheduler.waiting = 2, 1
+    assert dispatcher._could_grow
+    taken(dispatcher)
     dispatcher._let_grow()
-    assert dispatcher._could_grow == {}  # what waits comes first
-    scheduler.waiting = 0
-    dispatcher._let_grow()
-    assert [*dispatcher._could_grow] == made
-    time.sleep(0.01)
-    dispatcher._let_grow()
-    assert recalled == [0]  # what is free is for one
-    made[0].training = None
-    dispatcher._let_grow()
-    assert recalled == [0, 1]
+    assert dispatcher._could_grow == {}
+
+
+def test_who_asks_whether_it_is_recalled_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Any] = []
+
+    def get(answer: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(
+        notices, "ray", SimpleNamespace(wait=lambda asked, timeout: (answers[:1], asked), get=get)
+    )
+    feed = SimpleNamespace(recalled=MagicMock())
+    recall = Recall(feed)
+    assert not recall() and not recall()
+    assert feed.recalled.remote.call_count == 1  # it is still to be answered
+    answers[:] = [RayActorError()]
+    assert not recall()
+    answers[:] = [True]
+    assert recall()
 
 
 def test_a_launch_ends_after_the_threads_of_its_groups(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,23 @@ def test_a_training_that_was_saved_amid_an_epoch_goes_on_bit_for_bit(tmp_path: P
     assert epochs == [10]  # nothing is validated where an epoch is not over
 
 
+def test_time_is_counted_in_the_workers_that_end_a_training(tmp_path: Path) -> None:
+    """A row's cost is its seconds times its workers."""
+    state = tmp_path / "state"
+    with pytest.raises(StoppedError):
+        train(state, every_s=6, on_step=stop_at(9))
+    kept = load_state(state)
+    assert kept["workers"] == 1
+    kept["done"] |= {"seconds": 100.0, "waited": 10.0}
+    save_state(state, kept | {"workers": 2})
+    method, model = make_method("ema"), make_model()
+    method.prepare(model, make_context(method, model))
+    schedule = make_schedule(EXAMPLES, method.training)
+    batches = make_batches(method, model, schedule, WorkerPlace())
+    done = Trainer(model, method, schedule, batches, seed=0, state_file=state).done
+    assert (done.seconds, done.waited) == (200.0, 20.0)
+
+
 def test_without_a_limit_only_ends_of_epochs_are_saved(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         train(tmp_path / "state", on_step=stop_at(9))
@@ -281,5 +298,6 @@ def test_one_worker_gives_a_training_back_whose_state_is_saved() -> None:
     assert not at.due(1)
     now = 5.0
     assert at.due(2)
+    at.saved(last=True)  # nothing is left to go on with
     with pytest.raises(RecalledError):
         at.saved()

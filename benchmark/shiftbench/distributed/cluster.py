@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -86,6 +87,10 @@ class Cluster:
         """Number of workers with some resources that fit on the cluster, were it empty."""
         self.look()
         return slots(self._nodes.values(), resources)
+
+    def room(self, resources: Resources) -> int:
+        """Number of workers with some resources that have room now, beside all that is there."""
+        return slots(available_resources_per_node().values(), resources)
 
     def has(self, node: str) -> bool:
         """True if a node is there now."""

@@ -85,6 +85,7 @@ class Dispatcher:
         self._pool = Pool(self._setup, self._progress, self._events, self._ended, lost_a_node)
         self._groups: list[Group] = []
         self._could_grow: dict[Group, float] = {}  # since when
+        self._recalls: Counter[Job] = Counter()
         self._losses: Counter[Job] = Counter()
         self._preemptions: Counter[Job] = Counter()
         self._watch = Watch(self._setup.resources.limits.stall_s)
@@ -292,28 +293,37 @@ class Dispatcher:
     def _let_grow(self) -> None:
         """Recall trainings that have fewer workers than they asked for and could long have more.
 
-        They go on with those at once: nothing else waits for them.
+        Nothing else waits for those, so they go on with them at once. One at a time: what is free
+        is free for one. A training that is recalled again and again, as nodes come and go, is left
+        alone for longer each time.
         """
         now = time.monotonic()
+        if any(group.recalled or group.unplaced_s for group in self._groups):
+            self._could_grow = {}
+            return
         self._could_grow = {
             group: self._could_grow.get(group, now)
             for group in self._groups
             if group.training is not None and self._larger(group, group.training)
         }
         for group, since in self._could_grow.items():
-            if now - since > _LARGER_AFTER_S:
-                run = self._setup.runs[group.jobs[0].run_id]
-                self._work.display.note(f"{name_of(run)}: goes on with more workers")
+            job = group.jobs[0]
+            if now - since > _LARGER_AFTER_S * 2 ** self._recalls[job]:
+                name = name_of(self._setup.runs[job.run_id])
+                self._work.display.note(f"{name}: saved, to go on with more workers")
+                self._recalls[job] += 1
                 group.recall()
-                return  # what is free is for one
+                return
 
     def _larger(self, group: Group, job: Job) -> bool:
         """True if the training of a group could have more workers."""
         own, there = self._setup.resources_of(job.run_id), group.resources.workers
-        if there >= own.workers or self._scheduler.waiting:
+        if there >= own.workers or self._scheduler.waiting or self._cluster.grows:
             return False
+        fit = self._cluster.fit(own)
         slots = self._scheduler.free + group.slots
-        return self._rooms.workers(job, own, slots, self._cluster.fit(own)) > there
+        more = self._rooms.workers(job, own, slots, fit) - there if fit > there else 0
+        return more > 0 and self._cluster.room(own) >= more
 
     def _await_events(self) -> None:
         """Wait until something happens, for half a second at most, and deal with all that has."""

@@ -30,7 +30,7 @@ from shiftbench.core.errors import RunFailedError, disk_full, last_line, sendabl
 from shiftbench.data.batches import WorkerPlace
 from shiftbench.distributed.cluster import beside_the_driver
 from shiftbench.distributed.feed import Feed, Outcome
-from shiftbench.distributed.notices import HeedingConfig, leaving
+from shiftbench.distributed.notices import HeedingConfig, Recall, leaving
 from shiftbench.distributed.place import home, stop_at
 from shiftbench.distributed.pool import WorkerLostError
 from shiftbench.distributed.storage import shared_storage
@@ -70,6 +70,7 @@ class Group:
     Attributes:
         resources: as given.
         slots: as given.
+        recalled: whether the training that it is at is for others.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Group:
     ) -> None:
         self.resources = resources
         self.slots = slots
+        self.recalled = False
         self._events = events
         self._settle = ended
         self._over = over
@@ -94,7 +96,7 @@ class Group:
         self._job: Job | None = None
         self._last = ""
         self._lent: dict[int, Job] = {}
-        self._closing = self._recalled = False
+        self._closing = False
         self._since = time.monotonic()
         # A thread that is no daemon would keep an interrupted driver alive.
         Thread(target=self._train, args=(setup, progress), daemon=True).start()
@@ -195,7 +197,7 @@ class Group:
 
     def recall(self) -> None:
         """Have the training saved that the group is at, and let the workers go."""
-        self._closing = self._recalled = True
+        self._closing = self.recalled = True
         self._feed.recall.remote()
 
     def _train(self, setup: Setup, progress: Any) -> None:
@@ -250,7 +252,7 @@ class Group:
 
     def _why(self, error: Exception | None) -> Exception:
         """Why the run did not end that the group was at."""
-        if error is None and self._recalled:
+        if error is None and self.recalled:
             return RecalledError()
         if error is None:
             return RunFailedError("the group of workers ended before its run did")
@@ -312,7 +314,7 @@ def _group_loop(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     workspace = Workspace(setup, get_device())
     ray.get(feed.join.remote(place.rank, home()))
-    signals = Signals(leaving, lambda: bool(ray.get(feed.recalled.remote())))
+    signals = Signals(leaving, Recall(feed) if place.rank == 0 else lambda: False)
     index = ray.get(feed.first.remote())
     while (given := ray.get(feed.get.remote(place.rank, index))) is not None:
         error, job = None, Job(*given)

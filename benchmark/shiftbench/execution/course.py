@@ -29,7 +29,8 @@ class Trained:
         terms: the same of every other term that the method's ``loss`` returned, by name; ``None``
             at steps where it was absent or not finite.
         images: examples seen, repetitions included.
-        seconds: wall time in the loop, interrupted attempts included up to their last saved state.
+        seconds: wall time in the loop, interrupted attempts included up to their last saved state;
+            that of attempts with other numbers of workers as if it had been shared by these.
         waited: of those, seconds in which there was nothing to compute because no batch was there.
         measured: other values of every step, by name; ``None`` where there is none.
     """

@@ -106,21 +106,22 @@ class Saving:
         self._recalled = bool(recalled)
         return bool(any_wants)
 
-    def saved(self, seconds: float = 0.0) -> None:
+    def saved(self, seconds: float = 0.0, last: bool = False) -> None:
         """A state was saved, as all workers know: one that ends could take others with it before.
 
         Args:
             seconds: that it took.
+            last: whether nothing of the training is left.
 
         Raises:
-            RecalledError: others are to go on with the training; raised by all workers.
+            RecalledError: others are to go on with what is left; raised by all workers.
             SystemExit: this process has been told to end, and has nothing more to lose.
         """
         self._saved_at, self._left = self._clock(), self._going
         self._cost_s = seconds
         if notices.given():
             notices.end()
-        if self._recalled:
+        if self._recalled and not last:
             raise RecalledError
 
     def _listen(self) -> None:

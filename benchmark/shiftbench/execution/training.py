@@ -350,6 +350,7 @@ class Trainer:
             "method": self._method.state(),
             "done": asdict(self.done),
             "memory": self.memory.found(),
+            "workers": self._place.size,
         }
 
         def write(file: Path = self._state_file) -> None:
@@ -358,7 +359,8 @@ class Trainer:
 
         all_agree(write, self._place.size, self._device)
         if self._saving is not None:
-            self._saving.saved(time.monotonic() - started)
+            last = len(self.done.losses) == self._schedule.steps
+            self._saving.saved(time.monotonic() - started, last)
 
     def _restore(self) -> dict[str, Any] | None:
         """Go on from the saved state, if there is one; the optimizer's part of it."""
@@ -370,6 +372,9 @@ class Trainer:
         self._method.restore(state["method"])
         self.memory.restore(state.get("memory", {}))
         self.done = Trained(**state["done"])
+        share = state.get("workers", self._place.size) / self._place.size
+        self.done.seconds *= share
+        self.done.waited *= share
         moments: dict[str, Any] = state["optimizer"]
         return moments
 

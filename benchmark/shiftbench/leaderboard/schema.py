@@ -127,7 +127,11 @@ class RunInfo:
     ] = None
     train_seconds: Annotated[
         float | None,
-        Column("wall time of the training; 0 for a run that only derives weights", "seconds"),
+        Column(
+            "wall time of the training, with world_size workers throughout; 0 for a run that only "
+            "derives weights",
+            "seconds",
+        ),
     ] = None
     train_images: Annotated[
         int | None, Column("images trained on, repetitions included", "images")
