@@ -197,10 +197,11 @@ def run_through(machine: Machine, results: Path, blows_to_come: list[Blow]) -> N
         if driver.returncode == 0:
             assert went_on(struck), "what is frozen was never stopped"
             return
-        assert ended_by is not None, f"it ended with {driver.returncode}:\n{output}"
+        told = f"it ended with {driver.returncode}:\n{output}"
+        assert ended_by is not None, told
         if ended_by.event == "disk full":
-            assert "Traceback" not in output, output
-            assert "No space left on device" in output, output
+            assert "Traceback" not in output, told
+            assert "No space left on device" in output, told
 
 
 def _strike_while_it_runs(
