@@ -65,7 +65,7 @@ STALL_STARTS = 5
 all takes long on a machine that is busy with other things."""
 RAY = {
     "RAY_worker_niceness": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",  # 60: a driver's patience with a head
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",  # 60: a driver's patience with a head
     "RAY_health_check_period_ms": "1000",  # 3000: with nodes
 }
 """What Ray is told, so that it soon notices what is gone; and what it does otherwise."""
