@@ -377,6 +377,7 @@ class Dispatcher:
         slots = Slots(
             granted=lambda: self._scheduler.granted(job),
             taken=lambda n: self._events.put(partial(self._scheduler.takes, job, n)),
+            ended=lambda trial: self._progress.leave.remote(("search", job.run_id, trial, "")),
             lost_a_node=self._cluster.lost_a_node,
         )
         tell(display.note, f"searching on OOD validation data for {name_of(run)}")

@@ -5,7 +5,7 @@ JobFields = tuple[str, str, str, str]
 
 
 class ProgressActor:
-    """Steps done and in all by run, the jobs that go on, what runs print, and trials that train."""
+    """Steps done and in all by run, the jobs that go on, what runs print, and trials under way."""
 
     def __init__(self) -> None:
         self._changed: dict[str, tuple[int, int]] = {}
@@ -18,11 +18,11 @@ class ProgressActor:
         self._signs.add(job)
 
     def enter(self, trial: JobFields, home: object) -> None:
-        """Note that a trial trains, and where its process is."""
+        """Note that a trial has begun, and where its process is."""
         self._trials[trial] = home
 
     def leave(self, trial: JobFields) -> None:
-        """Note that a trial waits for what comes next, or is no more."""
+        """Note that a trial is no more."""
         self._trials.pop(trial, None)
 
     def put(self, run_id: str, step: int, steps: int) -> None:
@@ -45,7 +45,7 @@ class ProgressActor:
 
         Returns:
             steps done and in all of the runs that went on, the jobs that go on, run and line of
-            what was printed; and where the trials are that train now.
+            what was printed; and where the trials are that have not ended.
         """
         changed, self._changed = self._changed, {}
         signs, self._signs = self._signs, set()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from shiftbench.distributed.place import workspace_here
-from shiftbench.distributed.workers import Speaker, trains
+from shiftbench.distributed.place import home, workspace_here
+from shiftbench.distributed.workers import Speaker, signs
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.search.trial import Trials, TrialSettings
 
@@ -38,20 +38,22 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
             raise ValueError("a trial needs the setup and the run")
         self._points = points
         self._progress, self._run_id = progress, run.id
+        self._enter()
         self._speaker = progress and Speaker(progress)
-        self._trials = Trials(workspace_here(setup), run)
+        with self._signs():
+            self._trials = Trials(workspace_here(setup), run)
         self._begin(config)
 
     def _begin(self, proposed: dict[str, Any]) -> None:
         self._settings = TrialSettings.of(self._trials.search.config, proposed, self._points)
         self._rung = 0
-        with self._heard():
+        with self._heard(), self._signs():
             self._trials.start(self._settings.values, self._settings.seed)
 
     def step(self) -> dict[str, Any]:
         """Train to the next rung and score."""
         milestones = self._settings.milestones
-        with self._heard(), self._watched():
+        with self._heard(), self._signs():
             report = self._trials.advance(milestones[self._rung])
         resource = self._trials.search.config.reduction_factor**self._rung
         self._rung += 1
@@ -75,13 +77,23 @@ class SearchTrial(tune.Trainable):  # type: ignore[misc]
         """Tell what is printed in the block, if anybody wants to know."""
         return self._speaker.at(self._run_id) if self._speaker else nullcontext()
 
-    def _watched(self) -> AbstractContextManager[None]:
+    def _enter(self) -> None:
+        """Tell where the trial is, if anybody wants to know: it has work from now to its end."""
+        if self._progress:
+            self._progress.enter.remote(tuple(self._job), home())
+
+    def _signs(self) -> AbstractContextManager[None]:
         """Tell that the trial goes on in the block, if anybody wants to know."""
-        trial = Job("search", self._run_id, self.trial_id)
-        return trains(self._progress, trial) if self._progress else nullcontext()
+        return signs(self._progress, self._job) if self._progress else nullcontext()
+
+    @property
+    def _job(self) -> Job:
+        """The trial as a job that can hang."""
+        return Job("search", self._run_id, self.trial_id)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Start another trial in the same process."""
+        self._enter()
         self._begin(new_config)
         return True
 

@@ -46,11 +46,13 @@ class Slots:
     Attributes:
         granted: the trials that may run at once now.
         taken: told how many do, whenever that changes.
+        ended: told of each trial that has ended.
         lost_a_node: whether the cluster has lost one since a moment of the monotonic clock.
     """
 
     granted: Callable[[], int] = int
     taken: Callable[[int], object] = int
+    ended: Callable[[str], object] = str
     lost_a_node: Callable[[float], bool] = lambda since: False
 
     def __reduce__(self) -> tuple[type[Slots], tuple[()]]:
@@ -177,6 +179,7 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
 
     def _completed(self, trial_id: str) -> None:
         self._completed_trials.add(trial_id)
+        self._slots.ended(trial_id)
         self._slots.taken(self._running)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

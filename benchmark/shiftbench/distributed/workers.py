@@ -76,17 +76,6 @@ def signs(progress: Any, job: Job) -> AbstractContextManager[None]:
     return felt(lambda: progress.sign.remote(tuple(job)), SIGN_EVERY_S)
 
 
-@contextmanager
-def trains(progress: Any, trial: Job) -> Iterator[None]:
-    """Tells the ``ProgressActor`` that a trial trains here, and that it goes on."""
-    progress.enter.remote(tuple(trial), home())
-    try:
-        with signs(progress, trial):
-            yield
-    finally:
-        progress.leave.remote(tuple(trial))
-
-
 class Speaker:
     """Tells the ``ProgressActor`` what runs print in this process, whose output it takes over.
 

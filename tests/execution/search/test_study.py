@@ -68,13 +68,15 @@ def test_a_trial_whose_process_died_is_tried_again_and_the_sampler_learns_nothin
 
 
 def test_a_trial_is_tried_again_as_often_as_its_node_goes(study: Study) -> None:
-    slots = Slots(granted=lambda: 9, lost_a_node=lambda since: True)
+    ended: list[str] = []
+    slots = Slots(granted=lambda: 9, ended=ended.append, lost_a_node=lambda since: True)
     asked = Proposals(study, slots, retries=0, metric="score", mode="max")
     first = asked.suggest("a")
     for last, following in ("ab", "bc", "cd"):
         asked.without_result(last, None)
         assert asked.suggest(following) == first
     assert study.trials() == []
+    assert ended == ["a", "b", "c"]  # what waits for nothing any more cannot hang
 
 
 def test_deaths_count_over_interruptions(study: Study) -> None:
