@@ -16,20 +16,20 @@ def test_a_trial_says_where_it_is_before_it_loads_anything(monkeypatch: pytest.M
     """One that is stuck there is as stuck as one that trains."""
     happened: list[Any] = []
     told = SimpleNamespace(remote=lambda trial, home: happened.append((trial, home)))
-    progress, run = SimpleNamespace(enter=told), SimpleNamespace(id="r")
+    progress = SimpleNamespace(enter=told)
 
-    def load(workspace: object, run: object) -> Any:
+    def load(given: object) -> Any:
         happened.append("loads")
-        return MagicMock()
+        return MagicMock(), SimpleNamespace(id="r"), None
 
-    monkeypatch.setattr(trainable, "Trials", load)
+    monkeypatch.setattr(trainable, "ray", SimpleNamespace(get=load))
     monkeypatch.setattr(trainable, "home", lambda: "here")
     monkeypatch.setattr(trainable, "signs", lambda progress, job: nullcontext())
-    for name in ("workspace_here", "Speaker", "TrialSettings"):
+    for name in ("Trials", "workspace_here", "Speaker", "TrialSettings"):
         monkeypatch.setattr(trainable, name, MagicMock())
     trial = SearchTrial.__new__(SearchTrial)
     trial._trial_info = SimpleNamespace(trial_id="t1")
-    trial.setup({}, MagicMock(), run, None, progress)  # type: ignore[arg-type]
+    trial.setup({}, "r", ["given"], progress)
     assert happened == [(("search", "r", "t1", ""), "here"), "loads"]
     trial._trial_info = SimpleNamespace(trial_id="t2")
     assert trial.reset_config({})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import ray
 from ray import tune
 
 from shiftbench.distributed.place import home, workspace_here
@@ -22,25 +23,43 @@ RESOURCE = "resource"
 """The resource of ASHA: the reduction factor to the power of the rung."""
 
 
+class Given(NamedTuple):
+    """What trials are given beside their values.
+
+    Attributes:
+        setup: for their processes.
+        run: one of those that share the search.
+        points: the only values that there are; ``None``: all of the space.
+    """
+
+    setup: Setup
+    run: Run
+    points: Sequence[Mapping[str, Any]] | None
+
+
 class SearchTrial(tune.Trainable):  # type: ignore[misc]
     """Trains trials on warm data and models; each step of Tune is a rung."""
 
     def setup(
         self,
         config: dict[str, Any],
-        setup: Setup | None = None,
-        run: Run | None = None,
-        points: Sequence[Mapping[str, Any]] | None = None,
+        run_id: str = "",
+        given: Sequence[Any] = (),
         progress: Any = None,
     ) -> None:
-        """Load what all trials share, and start the first."""
-        if setup is None or run is None:
-            raise ValueError("a trial needs the setup and the run")
-        self._points = points
-        self._progress, self._run_id = progress, run.id
+        """Load what all trials share, and start the first.
+
+        Args:
+            config: the first trial's values.
+            run_id: of the run.
+            given: the reference of a ``Given``, whose classes take seconds to load.
+            progress: handle of the ``ProgressActor``.
+        """
+        self._progress, self._run_id = progress, run_id
         self._enter()
         self._speaker = progress and Speaker(progress)
         with self._signs():
+            setup, run, self._points = ray.get(given[0])
             self._trials = Trials(workspace_here(setup), run)
         self._begin(config)
 

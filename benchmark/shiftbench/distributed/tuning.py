@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import ray
 from optuna.trial import FrozenTrial, TrialState
 from ray import tune
 from ray.exceptions import RayTaskError
@@ -21,7 +22,7 @@ from ray.tune.search.optuna import OptunaSearch
 from shiftbench.core.errors import disk_full, last_line, sendable
 from shiftbench.core.files import remove
 from shiftbench.distributed.storage import shared_storage
-from shiftbench.distributed.trainable import RESOURCE, SCORE, SearchTrial
+from shiftbench.distributed.trainable import RESOURCE, SCORE, Given, SearchTrial
 from shiftbench.execution.group_rules import bundle
 from shiftbench.execution.search.record import FACTS
 from shiftbench.execution.search.space import sampler
@@ -90,9 +91,8 @@ def _run_round(
     scheduler: TrialScheduler = FIFOScheduler()
     if study.points is None and len(config.milestones()) > 1:
         scheduler = asha(config, ended, study.measured)
-    trainable = tune.with_parameters(
-        SearchTrial, setup=setup, run=run, points=study.points, progress=progress
-    )
+    given = [ray.put(Given(setup, run, study.points))]
+    trainable = tune.with_parameters(SearchTrial, run_id=run.id, given=given, progress=progress)
     mode = "max" if study.measured.higher_is_better else "min"
     proposals = Proposals(
         study,
