@@ -14,6 +14,7 @@ import ray
 
 from shiftbench.core.errors import InputError, RunFailedError, whole_text
 from shiftbench.data.shared import remove_unused
+from shiftbench.distributed.births import Births
 from shiftbench.distributed.cluster import Cluster, beside_the_driver
 from shiftbench.distributed.groups import Group, NotPlacedError
 from shiftbench.distributed.metrics import Metrics
@@ -89,6 +90,7 @@ class Dispatcher:
         self._losses: Counter[Job] = Counter()
         self._preemptions: Counter[Job] = Counter()
         self._watch = Watch(self._setup.resources.limits.stall_s)
+        self._births = Births(self._setup.resources.limits.stall_s)
         self._hung: dict[Job, RunFailedError] = {}
         self._rooms = Rooms(self._setup.runs, self._setup.resources, self._setup.own_resources)
         self._scheduler = Scheduler(
@@ -130,6 +132,8 @@ class Dispatcher:
             waiting, since = scheduler.waiting, time.monotonic()
             self._await_events()
             self._stop_what_hangs(self._tell_news())
+            for line in self._births.stop_stuck():
+                self._work.display.warn(line)
             self._metrics.waited(time.monotonic() - since, waiting)
             self._metrics.ended(self._work.ended)
 

@@ -1,0 +1,54 @@
+"""Processes of actors that never get as far as to say where they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import ray
+from ray import JobID
+from ray._private.state import actors
+
+from shiftbench.core.stacks import Place
+from shiftbench.distributed.place import Home, stop_at
+from shiftbench.execution.jobs import Job
+from shiftbench.execution.stalls import Watch
+
+_ASK_EVERY_S = 5.0
+
+
+def starting() -> dict[Job, Home]:
+    """The processes whose actor is still being made, of all actors of this driver."""
+    mine = JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
+    return {
+        Job("start", "", actor): Home(facts["Address"]["NodeID"], Place(facts["Pid"], -1, ""))
+        for actor, facts in actors(job_id=mine, actor_state_name="PENDING_CREATION").items()
+        if facts["Pid"]
+    }
+
+
+class Births:
+    """Watches the processes of actors until they can be asked what they are at.
+
+    Args:
+        stall_s: of ``limits.stall_s``; as long as a training may prepare where that is not set.
+        clock: gives seconds.
+    """
+
+    def __init__(self, stall_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._watch = Watch(stall_s, clock)
+        self._clock = clock
+        self._asked = float("-inf")
+
+    def stop_stuck(self) -> list[str]:
+        """Kill those that have been starting for too long; a line of each."""
+        if self._clock() - self._asked < _ASK_EVERY_S:
+            return []
+        self._asked = self._clock()
+        there = starting()
+        lines = []
+        for job, seconds in self._watch.among(there).items():
+            self._watch.forget(job)
+            stop_at([there[job]])
+            lines.append(f"a process had not started after {seconds:.0f} s and was stopped")
+        return lines
