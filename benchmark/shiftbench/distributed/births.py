@@ -18,10 +18,13 @@ _ASK_EVERY_S = 5.0
 
 
 def starting() -> dict[Job, Home]:
-    """The processes whose actor is still being made, of all actors of this driver."""
+    """The processes whose actor is still being made, of all actors of this driver.
+
+    Each is known by its actor's id, as a training that prepares: it may take as long.
+    """
     mine = JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
     return {
-        Job("start", "", actor): Home(facts["Address"]["NodeID"], Place(facts["Pid"], -1, ""))
+        Job("fit", actor): Home(facts["Address"]["NodeID"], Place(facts["Pid"], -1, ""))
         for actor, facts in actors(job_id=mine, actor_state_name="PENDING_CREATION").items()
         if facts["Pid"]
     }
