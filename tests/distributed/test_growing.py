@@ -54,5 +54,5 @@ def test_a_training_grows_with_its_cluster(
     assert not board.failures()
     rows = board.records()
     assert {(row.world_size, row.status) for row in rows} == {(2, "done")}
-    (curve,) = results.glob("runs/*/fit.json")
-    assert '"world_size": 2' in curve.read_text()
+    (fit,) = results.glob("runs/*/fit.json")
+    assert '"world_size": 2' in fit.read_text()
