@@ -40,8 +40,10 @@ def test_a_process_that_does_not_start_is_stopped(monkeypatch: pytest.MonkeyPatc
     clock.now = 29.0
     assert watch.stop_stuck() == []
     clock.now = 36.0
+    assert watch.stop_stuck() == []  # it may be loading torch from a slow disk
+    clock.now = 66.0
     (line,) = watch.stop_stuck()
-    assert line == "a process had not started after 36 s and was stopped"
+    assert line == "a process had not started after 66 s and was stopped"
     assert stopped == [Home("node-7", Place(7, -1, ""))]
-    clock.now = 42.0
+    clock.now = 72.0
     assert watch.stop_stuck() == []  # what comes in its place has as long

@@ -15,6 +15,8 @@ from shiftbench.execution.jobs import Job
 from shiftbench.execution.stalls import Watch
 
 _ASK_EVERY_S = 5.0
+_START_S = 60.0
+"""A process loads its libraries first, which no job does: it has so long at least."""
 
 
 def starting() -> dict[Job, Home]:
@@ -34,12 +36,13 @@ class Births:
     """Watches the processes of actors until they can be asked what they are at.
 
     Args:
-        stall_s: of ``limits.stall_s``; as long as a training may prepare where that is not set.
+        stall_s: of ``limits.stall_s``, or ``_START_S`` where that is less; as long as a training
+            may prepare where it is not set.
         clock: gives seconds.
     """
 
     def __init__(self, stall_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._watch = Watch(stall_s, clock)
+        self._watch = Watch(None if stall_s is None else max(stall_s, _START_S), clock)
         self._clock = clock
         self._asked = float("-inf")
 
