@@ -59,6 +59,8 @@ resources:
 DISK_BYTES = 256 * 2**20
 END_S = 1800.0
 LOOK_S = 0.02
+RUNS = 3
+"""So often is the suite run in a round, until all blows have come."""
 STALL_S = 30.0
 STALL_STARTS = 5
 """A job hangs that shows no progress for so long, or so many times as long as nodes took to start:
@@ -308,12 +310,25 @@ def undisturbed(suite: Path, results: Path) -> Iterator[Callable[[], dict[str, A
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def one_round(machine: Machine, results: Path, seed: int) -> tuple[list[Blow], dict[str, Any]]:
-    """Run the suite while all is done to it that this user may do; the blows, and the outcome."""
-    with small_disk(results) as mounted:
-        events = [blow for blow in blows(seed) if mounted or blow.event != "disk full"]
-        run_through(machine, results, events)
-        return events, outcome(results)
+def one_round(machine: Machine, folder: Path, seed: int) -> tuple[list[Blow], list[dict[str, Any]]]:
+    """Run the suite while all is done to it that this user may do; the blows, and each outcome.
+
+    Where a run is over before a blow finds its moment, another one, from its beginning, waits for
+    that.
+    """
+    pending, found, outcomes = blows(seed), list[Blow](), list[dict[str, Any]]()
+    for attempt in range(RUNS):
+        results = folder / f"run-{attempt}"
+        with small_disk(results) as mounted:
+            if not mounted:
+                pending = [blow for blow in pending if blow.event != "disk full"]
+            run_through(machine, results, pending)
+            outcomes.append(outcome(results))
+        found += [blow for blow in pending if blow.at is not None]
+        pending = [blow for blow in pending if blow.at is None]
+        if not pending:
+            break
+    return found + pending, outcomes
 
 
 def main() -> None:
@@ -334,7 +349,7 @@ def main() -> None:
         for seed in seeds:
             began = time.monotonic()
             try:
-                found_blows, found = one_round(machine, place / f"round-{seed}", seed)
+                found_blows, outcomes = one_round(machine, place / f"round-{seed}", seed)
             except AssertionError as error:
                 faults.append(f"seed {seed}: {error}")
                 print(faults[-1], flush=True)
@@ -342,13 +357,14 @@ def main() -> None:
                 machine.start()
                 continue
             every += found_blows
-            lines = differences(expected(), found)
+            lines = [line for found in outcomes for line in differences(expected(), found)]
             never = [f"{one.event} when {one.moment}" for one in found_blows if one.at is None]
             faults += [f"seed {seed}: {line}" for line in lines]
             faults += [f"seed {seed}: {event}: never came" for event in never]
             print(
-                f"seed {seed}: {time.monotonic() - began:.0f} s, {len(found)} rows, trials and "
-                f"tensors, {len(lines)} differences, {len(never)} blows never came",
+                f"seed {seed}: {time.monotonic() - began:.0f} s, {len(outcomes)} runs of "
+                f"{len(expected())} rows, trials and tensors, {len(lines)} differences, "
+                f"{len(never)} blows never came",
                 flush=True,
             )
     print(summary(every))
