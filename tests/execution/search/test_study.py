@@ -92,6 +92,39 @@ def test_deaths_count_over_interruptions(study: Study) -> None:
     assert again.suggest("d") != first
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("how", ["died", "interrupted", "interrupted as it was begun"])
+def test_wherever_the_driver_is_killed_each_value_is_tried_once(
+    study: Study, tmp_path: Path, how: str, retries: int
+) -> None:
+    """The journal may end behind any of its lines, and what it holds then is gone on with."""
+    study.propose({"lr": 0.25})
+    study.propose({"lr": 0.5})
+    file = tmp_path / "journal.log"
+    before = len(file.read_bytes().splitlines())
+    asked = proposals(study, retries)
+    assert asked.suggest("a") == {"lr": 0.25}
+    if how == "died":
+        asked.without_result("a", None)
+    elif how == "interrupted":
+        study.propose_interrupted()
+    lines = file.read_bytes().splitlines(keepends=True)
+    for left in range(before, len(lines) + 1):
+        cut = tmp_path / f"cut-{left}.log"
+        cut.write_bytes(b"".join(lines[:left]))
+        again = Study(open_journal(cut, 5), "search", SPACE, metric("accuracy"), 2, 0)
+        again.propose_interrupted()
+        again.propose({"lr": 0.25})
+        again.propose({"lr": 0.5})
+        asked, tried = proposals(again), []
+        for name in "xyz"[: 2 - len(again.trials())]:
+            tried.append(asked.suggest(name))
+            asked._ot_study.tell(asked._ot_trials[name], 1.0)
+        tried += [trial.params for trial in again.trials() if again.values_of(trial) not in tried]
+        assert sorted(one["lr"] for one in tried) == [0.25, 0.5], left
+        assert not any(trial.state == TrialState.WAITING for trial in again._study.trials)
+
+
 def test_a_trial_that_raised_an_error_has_the_worst_score_and_says_why(study: Study) -> None:
     asked = proposals(study)
     asked.suggest("a")

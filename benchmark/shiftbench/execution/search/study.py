@@ -22,6 +22,9 @@ from shiftbench.execution.begun import TRIAL_ENDED
 SEARCH, FINALISTS = "search", "finalists"
 """Names of the two studies of a search."""
 _DEATHS = "deaths"
+"""Those of earlier trials of the same values, too."""
+_REPEATS = "repeats"
+"""Number of the trial whose values are tried again."""
 _GIVEN_UP = "given_up"
 
 
@@ -157,10 +160,13 @@ class Study:
 
     def propose_interrupted(self) -> None:
         """Have those tried again that were under way when an earlier attempt was killed."""
-        for trial in self._study.get_trials(deepcopy=False):
+        trials = self._study.get_trials(deepcopy=False)
+        repeated = {trial.user_attrs.get(_REPEATS) for trial in trials}
+        for trial in trials:
             if trial.state == TrialState.RUNNING:
+                if trial.number not in repeated and not trial.user_attrs.get(_GIVEN_UP):
+                    self._repeat(trial)
                 self._study.tell(trial.number, state=TrialState.FAIL)
-                self._study.enqueue_trial(trial.params, _deaths_of(trial))
 
     def died(self, trial: Trial, retries: int, *, preempted: bool = False) -> None:
         """The process or node of a trial died, which says nothing of its values: try them again.
@@ -174,9 +180,19 @@ class Study:
         trial.set_user_attr(_DEATHS, deaths)
         trial.set_user_attr(_GIVEN_UP, deaths > retries)
         trial.set_user_attr("error", "its process or node died")
-        self._study.tell(trial, state=TrialState.FAIL)
         if deaths <= retries:
-            self._study.enqueue_trial(trial.params, {_DEATHS: deaths})
+            self._repeat(self._study.get_trials(deepcopy=False)[trial.number])
+        self._study.tell(trial, state=TrialState.FAIL)
+
+    def _repeat(self, trial: FrozenTrial) -> None:
+        """Have the values of a trial tried again, which has not been told to have ended yet.
+
+        Whoever is killed in between leaves both, of which ``propose_interrupted`` makes one.
+        """
+        # Of one that was proposed, not all values need have been noted as its own yet.
+        values = trial.system_attrs.get("fixed_params", trial.params)
+        deaths = {key: value for key, value in trial.user_attrs.items() if key == _DEATHS}
+        self._study.enqueue_trial(values, {_REPEATS: trial.number, **deaths})
 
     def ask(self, sampler: BaseSampler) -> Trial:
         """The next trial: one that is to be repeated, or what a sampler proposes."""
@@ -198,8 +214,3 @@ class Study:
 def has_died(trial: FrozenTrial) -> bool:
     """True if the process or node of a trial died."""
     return trial.state == TrialState.FAIL and _GIVEN_UP in trial.user_attrs
-
-
-def _deaths_of(trial: FrozenTrial) -> dict[str, Any]:
-    """The deaths of earlier trials of the same values, to be handed on."""
-    return {key: value for key, value in trial.user_attrs.items() if key == _DEATHS}
