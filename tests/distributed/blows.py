@@ -17,6 +17,7 @@ MOMENTS = {
 """For each, the processes that are at work, and the ends of the names of what they write."""
 EVENTS = {
     "trial killed": "searching",
+    "group's leader killed": "training",
     "group's worker killed": "training",
     "warm worker killed": "predicting",
     "worker frozen": None,
@@ -26,6 +27,8 @@ EVENTS = {
     "disk full": None,
 }
 """For each, its moment, if it has but one."""
+LEADER = b"ray::TrainController"
+"""The process of Train that starts the workers of a group, and starts them again."""
 END_DRIVERS = ("driver killed", "head killed", "disk full")
 
 
@@ -51,14 +54,15 @@ class Blow:
 
 
 def blows(seed: int) -> list[Blow]:
-    """All events in a random order, at random moments: two or three at each.
+    """All events in a random order, at random moments: three at each.
 
     More would not come before the moment is over. What is frozen comes after all else at its
     moment: meanwhile others do what is left to do.
     """
     draw = random.Random(seed)  # noqa: S311
-    rest = [moment for moment in MOMENTS for _ in range(2)]  # beside those of one moment only
-    free = draw.sample(rest, sum(moment is None for moment in EVENTS.values()))
+    fixed = [*EVENTS.values()]
+    free = [moment for moment in MOMENTS for _ in range(3 - fixed.count(moment))]
+    draw.shuffle(free)
     found = [
         Blow(event, moment or free.pop(), draw.randint(1, 2))
         for event, moment in draw.sample([*EVENTS.items()], len(EVENTS))

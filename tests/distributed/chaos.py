@@ -3,9 +3,9 @@
     python -m tests.distributed.chaos --rounds 20
 
 runs a small suite as often as asked on two nodes of this machine. In each round a warm worker, a
-worker of a group, a trial, a node, the driver and the head are killed, a worker is frozen and the
-disk is full, at other moments in each; whatever ends the driver, the same command goes on. Rows,
-trials and weights must be those of a run that nothing disturbs.
+worker of a group and what leads it, a trial, a node, the driver and the head are killed, a worker is
+frozen and the disk is full, at other moments in each; whatever ends the driver, the same command goes
+on. Rows, trials and weights must be those of a run that nothing disturbs.
 """
 
 from __future__ import annotations
@@ -32,13 +32,23 @@ from safetensors.torch import load_file
 from shiftbench.leaderboard.store import read
 from shiftbench.models.digest import weights_digest
 
-from tests.distributed.blows import END_DRIVERS, MOMENTS, Blow, blows, comes, summary, went_on
+from tests.distributed.blows import (
+    END_DRIVERS,
+    LEADER,
+    MOMENTS,
+    Blow,
+    blows,
+    comes,
+    summary,
+    went_on,
+)
 
 SUITE = """
 data: miniature
 backbones: [miniature]
 tasks: [cifar10]
 methods:
+  zero-shot: {}
   tuned:
     method: tuned
     of: full
@@ -140,7 +150,8 @@ class Machine:
             case "disk full":
                 fill(results, until=lambda: driver.poll() is not None)
             case _:
-                processes = processes_called(MOMENTS[blow.moment][0])
+                leads = blow.event == "group's leader killed"
+                processes = processes_called(LEADER if leads else MOMENTS[blow.moment][0])
                 if not processes:
                     return False
                 blow.frozen = processes[0] if blow.event == "worker frozen" else None

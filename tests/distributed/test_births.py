@@ -17,33 +17,32 @@ def actor(pid: int) -> dict[str, Any]:
 
 
 def test_a_process_that_does_not_start_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    there = {"a": actor(7), "b": actor(8), "c": actor(0)}  # c has no process yet
+    asked: list[tuple[str, ...]] = []
+    # c has no process yet; d and e are workers of a group, of which e has said where it is
+    there = {"a": actor(7), "b": actor(8), "c": actor(0)}
+    made = {"d": actor(10), "e": actor(11)}
 
-    def actors(**of: Any) -> dict[str, Any]:
+    def own_actors(*of: str) -> dict[str, Any]:
         asked.append(of)
-        return there
+        return made if of == ("ALIVE", "RayTrainWorker") else there
 
-    context = SimpleNamespace(get_job_id=lambda: "01000000")
-    monkeypatch.setattr(births, "ray", SimpleNamespace(get_runtime_context=lambda: context))
-    monkeypatch.setattr(births, "actors", actors)
+    monkeypatch.setattr(births, "own_actors", own_actors)
     stopped: list[Home] = []
     monkeypatch.setattr(births, "stop_at", stopped.extend)
     clock = SimpleNamespace(now=0.0)
     watch = Births(30.0, lambda: clock.now)
     assert watch.stop_stuck() == []
-    assert asked[0]["actor_state_name"] == "PENDING_CREATION"
+    assert asked == [("PENDING_CREATION",), ("ALIVE", "RayTrainWorker")]
     clock.now = 3.0
     assert watch.stop_stuck() == []
-    assert len(asked) == 1  # not at every turn of the loop
-    del there["b"]  # it works
-    clock.now = 29.0
+    assert len(asked) == 2  # not at every turn of the loop
+    watch.heard([Home("node-8", Place(8, 3, "")), Home("node-11", Place(11, 3, ""))])
+    clock.now = 59.0
     assert watch.stop_stuck() == []
-    clock.now = 36.0
-    assert watch.stop_stuck() == []  # it may be loading torch from a slow disk
-    clock.now = 66.0
-    (line,) = watch.stop_stuck()
-    assert line == "a process had not started after 66 s and was stopped"
-    assert stopped == [Home("node-7", Place(7, -1, ""))]
-    clock.now = 72.0
+    clock.now = 118.0
+    assert watch.stop_stuck() == []  # they may be loading torch from a slow disk
+    clock.now = 126.0
+    assert watch.stop_stuck() == ["a process had not started after 126 s and was stopped"] * 2
+    assert stopped == [Home("node-7", Place(7, -1, "")), Home("node-10", Place(10, -1, ""))]
+    clock.now = 132.0
     assert watch.stop_stuck() == []  # what comes in its place has as long

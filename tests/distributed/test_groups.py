@@ -6,8 +6,7 @@ import errno
 import pickle
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable
+from concurrent.futures import Future
 from queue import SimpleQueue
 from threading import Event
 from types import SimpleNamespace
@@ -127,7 +126,7 @@ def test_a_group_that_found_no_place_costs_its_run_no_try(monkeypatch: pytest.Mo
     events: Events = SimpleQueue()
     dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
     dispatcher._scheduler, dispatcher._watch, dispatcher._work = (MagicMock() for _ in range(3))
-    dispatcher._searching, dispatcher._hung = set(), {}
+    dispatcher._hung = {}
     own = Resources(workers=2, cpus_per_worker=3)
     dispatcher._setup = SimpleNamespace(
         resources=Resources(workers=2), resources_of=lambda run: own
@@ -210,27 +209,59 @@ def test_a_group_has_as_many_workers_as_divide_the_batch(
     assert [*group_sizes(Resources(workers=8, **changes), 48)] == sizes  # type: ignore[arg-type]
 
 
-def test_a_group_whose_nodes_keep_going_costs_its_run_no_try(
+ODD = WorkerGroupError("it failed", {0: ValueError("odd")})
+
+
+@pytest.mark.parametrize(
+    ("error", "lost_a_node", "without_feed", "node"),
+    [
+        (ControllerError(RuntimeError("its nodes have gone three times")), True, False, ""),
+        (ControllerError(RayActorError()), False, False, "here"),  # a worker, as it was started
+        (RayActorError(), False, False, "here"),  # what leads the group
+        (ODD, True, False, None),
+        (ODD, False, False, None),
+        (ODD, False, True, "here"),  # its workers could not be told what to do
+        (ControllerError(OSError(28, "No space left on device")), False, False, None),
+        (WorkerGroupError("it failed", {0: RayActorError()}), False, False, None),  # again, again
+    ],
+)
+def test_what_is_none_of_a_runs_doing_is_tried_again(
+    error: Exception,
+    lost_a_node: bool,
+    without_feed: bool,
+    node: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fit(*_: object) -> None:
-        raise ControllerError(RuntimeError("its nodes have gone three times"))
+    """Nodes that go cost it no try, what dies on one that stays does; its own errors end it."""
 
+    def fit(*_: object) -> None:
+        raise error
+
+    ray = MagicMock()
+    ray.get_runtime_context().get_node_id = lambda: "here"
     monkeypatch.setattr(groups, "_trainer_fit", fit)
-    monkeypatch.setattr(groups, "ray", MagicMock())
+    monkeypatch.setattr(groups, "ray", ray)
     monkeypatch.setattr(groups, "beside_the_driver", dict)
     ended: list[BaseException | None] = []
-    for lost in (lambda since: True, lambda since: False):
-        events: Events = SimpleQueue()
-        group = groups.Group(
-            MagicMock(), Resources(workers=2), 2, None, events,
-            lambda job, error: ended.append(error), lambda group: None, lost,
-        )  # fmt: skip
-        group.submit(Job("fit", "a"))
-        events.get(timeout=10)()
-    preempted, failed = ended
-    assert isinstance(preempted, WorkerLostError) and preempted.node == ""
-    assert isinstance(failed, RunFailedError)
+    events: Events = SimpleQueue()
+    group = groups.Group(
+        MagicMock(), Resources(workers=2), 2, None, events,
+        lambda job, error: ended.append(error), lambda group: None, lambda since: lost_a_node,
+    )  # fmt: skip
+    group.submit(Job("fit", "a"))
+    if without_feed:
+        gone: Future[Any] = Future()
+        gone.set_exception(RayActorError())
+        group._trained(gone)
+        assert ended == []  # its end says it
+    events.get(timeout=10)()
+    (why,) = ended
+    if node is None:
+        assert isinstance(why, RunFailedError)
+    else:
+        assert isinstance(why, WorkerLostError) and why.node == node
+    if node == "here":
+        assert type(error).__name__ in whole_text(why)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +283,7 @@ def test_a_run_whose_group_ends_after_it_hung_keeps_what_it_hung_at() -> None:
     job, error = Job("fit", "a"), RunFailedError("the workers are gone")
     dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
     dispatcher._scheduler, dispatcher._watch, dispatcher._work = (MagicMock() for _ in range(3))
-    dispatcher._searching, dispatcher._hung = set(), {job: error_of(601, "in stuck")}
+    dispatcher._hung = {job: error_of(601, "in stuck")}
     dispatcher._ended(job, error)
     dispatcher._work.settle.assert_called_once_with(job, error)
     assert "no progress for 601 s" in whole_text(error) and "in stuck" in whole_text(error)
@@ -287,7 +318,7 @@ def test_idle_groups_do_not_keep_others_from_the_cluster() -> None:
     dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
     resources = Resources(workers=2, limits=limits)
     dispatcher._setup, dispatcher._groups = SimpleNamespace(resources=resources), made
-    dispatcher._pool, dispatcher._searching = MagicMock(), set()
+    dispatcher._pool, dispatcher._searches = MagicMock(), SimpleNamespace(running=())
     dispatcher._scheduler = SimpleNamespace(free=6, slots=8, held=lambda job: 0)
     dispatcher._make_room()
     assert [group.close.called for group in made] == [False, False, False, True]  # after a minute
@@ -385,8 +416,8 @@ def test_a_training_that_waits_for_lent_workers_sends_no_other_group_away() -> N
     lends = SimpleNamespace(idle=True, idle_s=0.0, slots=2, spare=1, close=MagicMock())
     dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
     dispatcher._setup = SimpleNamespace(resources=Resources(workers=2))
-    dispatcher._groups, dispatcher._searching = [trains, lends], set()
-    dispatcher._pool = MagicMock()
+    dispatcher._groups = [trains, lends]
+    dispatcher._pool, dispatcher._searches = MagicMock(), SimpleNamespace(running=())
     dispatcher._scheduler = SimpleNamespace(free=0, slots=4, held=lambda job: 0)
     dispatcher._make_room()
     lends.close.assert_not_called()
@@ -421,79 +452,10 @@ def test_a_training_that_was_recalled_waits_to_go_on(monkeypatch: pytest.MonkeyP
     ((of, error),) = ended
     dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
     dispatcher._scheduler, dispatcher._watch, dispatcher._work = (MagicMock() for _ in range(3))
-    dispatcher._searching, dispatcher._hung = set(), {}
+    dispatcher._hung = {}
     dispatcher._ended(of, error)
     dispatcher._scheduler.add.assert_called_once_with(job)
     dispatcher._work.settle.assert_not_called()
-
-
-def narrow_groups(recalled: list[str]) -> Any:
-    """A dispatcher with two groups of 2 workers that would have 8, and what says what is free."""
-    own = Resources(workers=8, min_workers=2)
-    run = MagicMock(create=lambda: MagicMock(spec=TrainedMethod, training=TrainingConfig()))
-    dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
-
-    def group(name: str) -> Any:
-        made = MagicMock(
-            resources=own.model_copy(update={"workers": 2}), slots=2, recalled=False,
-            unplaced_s=0.0, training=Job("fit", name), jobs=[Job("fit", name)],
-        )  # fmt: skip
-        made.recall = lambda: (recalled.append(name), setattr(made, "recalled", True))
-        return made
-
-    dispatcher._setup = SimpleNamespace(resources_of=lambda run: own, runs=MagicMock())
-    dispatcher._rooms, dispatcher._work = Rooms({"a": run, "b": run}, own), MagicMock()
-    dispatcher._groups, dispatcher._could_grow = [group("a"), group("b")], {}
-    dispatcher._recalls = Counter()
-    dispatcher._cluster = SimpleNamespace(fit=lambda own: 9, room=lambda own: 2, grows=False)
-    dispatcher._scheduler = SimpleNamespace(free=2, waiting=0)
-    return dispatcher
-
-
-def test_a_training_gets_the_workers_that_were_long_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    recalled: list[str] = []
-    dispatcher = narrow_groups(recalled)
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(dispatch, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(dispatch, "name_of", str)
-
-    def look(now: float) -> list[str]:
-        clock.now = now
-        dispatcher._let_grow()
-        return [*recalled]
-
-    assert look(0) == look(60) == []
-    assert look(61) == ["a"]
-    assert look(62) == ["a"]  # what is free is free for one
-    first = dispatcher._groups.pop(0)
-    assert look(100) == look(160) == ["a"]
-    assert look(161) == ["a", "b"]
-    first.recalled = False
-    dispatcher._groups = [first]
-    assert look(200) == look(320) == ["a", "b"]  # once more, after twice the time
-    assert look(321) == ["a", "b", "a"]
-
-
-@pytest.mark.parametrize(
-    "taken",
-    [
-        lambda d: setattr(d._scheduler, "free", 0),
-        lambda d: setattr(d._scheduler, "waiting", 1),
-        lambda d: setattr(d._cluster, "grows", True),  # it would wait for all eight
-        lambda d: setattr(d._cluster, "fit", lambda own: 1),  # a node has gone
-        lambda d: setattr(d._cluster, "room", lambda own: 1),  # another launch has the others
-        lambda d: setattr(d._groups[1], "unplaced_s", 1.0),  # that one may need them
-    ],
-)
-def test_a_training_keeps_its_workers_where_there_are_no_more(
-    taken: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dispatcher = narrow_groups([])
-    dispatcher._let_grow()
-    assert dispatcher._could_grow
-    taken(dispatcher)
-    dispatcher._let_grow()
-    assert dispatcher._could_grow == {}
 
 
 def test_who_asks_whether_it_is_recalled_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,21 +477,3 @@ def test_who_asks_whether_it_is_recalled_never_waits(monkeypatch: pytest.MonkeyP
     assert not recall()
     answers[:] = [True]
     assert recall()
-
-
-def test_a_launch_ends_after_the_threads_of_its_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They use Ray, which is shut down next; one whose workers never come is not waited for."""
-    dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
-    dispatcher._events, dispatcher._groups = SimpleQueue(), []
-    dispatcher._cluster, dispatcher._pool, dispatcher._loop = (MagicMock() for _ in range(3))
-    leaves = SimpleNamespace(
-        close=lambda: dispatcher._events.put(lambda: dispatcher._groups.remove(leaves))
-    )
-    dispatcher._groups = [leaves]
-    dispatcher.run()
-    assert dispatcher._groups == []
-    monkeypatch.setattr(dispatch, "_LEAVE_S", 0.0)
-    stays = SimpleNamespace(close=MagicMock())
-    dispatcher._groups = [stays]
-    dispatcher.run()
-    stays.close.assert_called_once_with()

@@ -11,7 +11,7 @@ import ray
 import shiftbench
 from ray.cluster_utils import Cluster as Nodes
 from shiftbench import Leaderboard
-from shiftbench.distributed import cluster, dispatch
+from shiftbench.distributed import cluster, growth
 
 SUITE = """
 data: miniature
@@ -28,7 +28,8 @@ resources: {workers: 2, min_workers: 1, limits: {save_every_s: 1}}
 def test_a_training_grows_with_its_cluster(
     tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "_LARGER_AFTER_S", 1.0)
+    monkeypatch.setattr(growth, "_AFTER_S", 1.0)
+    monkeypatch.setattr(growth, "_SAVES_S", 0.1)
     monkeypatch.setattr(cluster, "_GROWS_S", 1.0)
     monkeypatch.setenv("RAY_worker_niceness", "0")
     suite, results = tmp_path / "suite.yaml", tmp_path / "results"

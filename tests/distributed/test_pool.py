@@ -13,7 +13,7 @@ import pytest
 from ray.exceptions import ActorUnavailableError
 from shiftbench.distributed import cluster, dispatch, pool
 from shiftbench.distributed.jobs import Shown
-from shiftbench.distributed.progress import ProgressActor
+from shiftbench.distributed.progress import News, ProgressActor
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.stalls import Watch
 from shiftbench.suite.file import Limits, Resources
@@ -155,9 +155,14 @@ def test_a_trial_that_hangs_is_stopped_so_that_the_search_goes_on(
     dispatcher._pool = SimpleNamespace(running=[])
     dispatcher._progress, dispatcher._work = MagicMock(), MagicMock()
     stopped: list[object] = []
-    monkeypatch.setattr(dispatch, "stop_at", lambda homes: stopped.extend(homes) or "in stuck")
+
+    def stop_at(homes: list[str]) -> str | None:
+        stopped.extend(homes)
+        return "in stuck" if homes else None
+
+    monkeypatch.setattr(dispatch, "stop_at", stop_at)
     hung, well = Job("search", "r", "trial-1"), Job("search", "r", "trial-2")
-    trials = {hung: "here", well: "there"}
+    trials: Any = {hung: ["here"], well: ["there"], Job("search", "r", "starts"): []}
     dispatcher._stop_what_hangs(trials)
     clock.now = 4
     dispatcher._watch.sign(well)
@@ -169,13 +174,27 @@ def test_a_trial_that_hangs_is_stopped_so_that_the_search_goes_on(
     assert of == hung and error.__notes__ == ["in stuck"]
 
 
-def test_the_driver_knows_the_trials_that_train() -> None:
-    actor = ProgressActor()
-    actor.enter(("search", "r", "trial-1", ""), "here")
-    actor.enter(("search", "r", "trial-2", ""), "there")
-    actor.leave(("search", "r", "trial-2", ""))
-    assert actor.news()[-1] == {("search", "r", "trial-1", ""): "here"}
-    assert actor.news()[-1] == {("search", "r", "trial-1", ""): "here"}
+def test_the_driver_knows_where_trials_are_and_where_those_may_be_that_are_to_begin() -> None:
+    """A process that is stuck between two trials has not said that it has the second."""
+    actor: Any = ProgressActor()
+    first, second, third = (("search", "r", f"trial-{i}", "") for i in range(3))
+    actor.expect(first)
+    assert actor.news().trials == {first: []}  # its process is being started
+    actor.enter(first, "here")
+    actor.enter(second, "there")
+    news = actor.news()
+    assert news.trials == {first: ["here"], second: ["there"]} and news.came == {"here", "there"}
+    actor.leave(second)
+    actor.expect(third)
+    news = actor.news()
+    assert news.trials == {first: ["here"], third: ["there"]} and news.came == set()
+    actor.enter(third, "there")
+    assert actor.news().trials == {first: ["here"], third: ["there"]}
+    actor.expect(second)
+    actor.forget("r")
+    assert actor.news().trials == {}
+    actor.expect(first)
+    assert actor.news().trials == {first: []}  # what is begun again has processes of its own
 
 
 def test_trials_of_a_search_that_has_ended_are_not_watched_and_steps_are_noted(
@@ -183,12 +202,18 @@ def test_trials_of_a_search_that_has_ended_are_not_watched_and_steps_are_noted(
 ) -> None:
     dispatcher: Any = dispatch.Dispatcher.__new__(dispatch.Dispatcher)
     dispatcher._progress, dispatcher._work, dispatcher._watch = (MagicMock() for _ in range(3))
-    dispatcher._metrics = MagicMock()
-    dispatcher._searching, dispatcher._groups = {Job("search", "r")}, []
-    trials = {("search", "r", "trial-1", ""): "here", ("search", "over", "trial-9", ""): "there"}
-    news = {"a": (1, 3)}, {("fit", "a", "", "")}, [], trials
+    dispatcher._metrics, dispatcher._growth, dispatcher._births = (MagicMock() for _ in range(3))
+    dispatcher._searches, dispatcher._groups = SimpleNamespace(running={Job("search", "r")}), []
+    trials: Any = {
+        ("search", "r", "trial-1", ""): ["here"],
+        ("search", "over", "trial-9", ""): ["there"],
+    }
+    came: Any = {"here"}
+    news = News({"a": (1, 3)}, {("fit", "a", "", "")}, [], came, trials)
     monkeypatch.setattr(dispatch, "ray", SimpleNamespace(get=lambda asked: news))
-    assert dispatcher._tell_news() == {Job("search", "r", "trial-1"): "here"}
+    assert dispatcher._tell_news() == {Job("search", "r", "trial-1"): ["here"]}
     dispatcher._watch.steps.assert_called_once_with("a", 1)
     dispatcher._metrics.steps.assert_called_once_with({"a": (1, 3)})
+    dispatcher._growth.steps.assert_called_once_with({"a": (1, 3)})
+    dispatcher._births.heard.assert_called_once_with(came)
     dispatcher._watch.sign.assert_called_once_with(Job("fit", "a"))

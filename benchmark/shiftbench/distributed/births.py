@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-
-import ray
-from ray import JobID
-from ray._private.state import actors
+from collections.abc import Callable, Iterable
 
 from shiftbench.core.stacks import Place
+from shiftbench.distributed.cluster import own_actors
 from shiftbench.distributed.place import Home, stop_at
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.stalls import Watch
 
 _ASK_EVERY_S = 5.0
-_START_S = 60.0
+_START_S = 120.0
 """A process loads its libraries first, which no job does: it has so long at least."""
 
 
 def starting() -> dict[Job, Home]:
-    """The processes whose actor is still being made, of all actors of this driver.
+    """The processes of this driver's actors that may not have said where they are.
 
-    Each is known by its actor's id, as a training that prepares: it may take as long.
+    Their actor is still being made; or it is a group's worker, which is made before it has loaded
+    anything. Each is known by its actor's id, as a training that prepares: it may take as long.
     """
-    mine = JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
+    there = own_actors("PENDING_CREATION") | own_actors("ALIVE", "RayTrainWorker")
     return {
         Job("fit", actor): Home(facts["Address"]["NodeID"], Place(facts["Pid"], -1, ""))
-        for actor, facts in actors(job_id=mine, actor_state_name="PENDING_CREATION").items()
+        for actor, facts in there.items()
         if facts["Pid"]
     }
 
@@ -45,13 +43,22 @@ class Births:
         self._watch = Watch(None if stall_s is None else max(stall_s, _START_S), clock)
         self._clock = clock
         self._asked = float("-inf")
+        self._came: set[tuple[str, int]] = set()
+
+    def heard(self, homes: Iterable[Home]) -> None:
+        """These processes have said where they are."""
+        self._came |= {(home.node, home.place.pid) for home in homes}
 
     def stop_stuck(self) -> list[str]:
         """Kill those that have been starting for too long; a line of each."""
         if self._clock() - self._asked < _ASK_EVERY_S:
             return []
         self._asked = self._clock()
-        there = starting()
+        there = {
+            job: home
+            for job, home in starting().items()
+            if (home.node, home.place.pid) not in self._came
+        }
         lines = []
         for job, seconds in self._watch.among(there).items():
             self._watch.forget(job)

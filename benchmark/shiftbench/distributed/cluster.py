@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray._private.state import available_resources_per_node
+from ray import JobID
+from ray._private.state import actors, available_resources_per_node
 from ray.autoscaler.sdk import request_resources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -110,3 +111,17 @@ def beside_the_driver() -> dict[str, Any]:
     """Options of an actor that must live as long as the driver does, and takes no CPU."""
     here = ray.get_runtime_context().get_node_id()
     return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
+
+
+def own_actors(state: str, kind: str | None = None) -> dict[str, Any]:
+    """What Ray knows of this driver's actors, by id.
+
+    Args:
+        state: that they are in, by Ray's name.
+        kind: their class's name; ``None``: any.
+    """
+    mine = JobID(bytes.fromhex(ray.get_runtime_context().get_job_id()))
+    found = actors(job_id=mine, actor_state_name=state)
+    return {
+        actor: facts for actor, facts in found.items() if kind in (None, facts["ActorClassName"])
+    }

@@ -5,46 +5,40 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import partial
+from contextlib import suppress
 from queue import Empty, SimpleQueue
-from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
+from ray.exceptions import RayError
 
 from shiftbench.core.errors import InputError, RunFailedError, whole_text
-from shiftbench.data.shared import remove_unused
 from shiftbench.distributed.births import Births
 from shiftbench.distributed.cluster import Cluster, beside_the_driver
-from shiftbench.distributed.groups import Group, NotPlacedError
+from shiftbench.distributed.groups import Group, NotPlacedError, end_all
+from shiftbench.distributed.growth import Growth
 from shiftbench.distributed.metrics import Metrics
 from shiftbench.distributed.nodes import ANSWER_S
 from shiftbench.distributed.place import Home, stop_at
 from shiftbench.distributed.pool import Events, Pool, WorkerLostError
-from shiftbench.distributed.progress import ProgressActor
-from shiftbench.distributed.tuning import Slots, run_trials
+from shiftbench.distributed.progress import News, ProgressActor
+from shiftbench.distributed.searches import Searches
 from shiftbench.execution.display import name_of
 from shiftbench.execution.group_rules import bundle
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.rooms import Rooms
 from shiftbench.execution.saving import RecalledError
 from shiftbench.execution.scheduler import Scheduler, priorities
-from shiftbench.execution.search.record import account
-from shiftbench.execution.search.search import search
-from shiftbench.execution.search.trial import shared_folder
 from shiftbench.execution.stalls import Watch, error_of
-from shiftbench.leaderboard.runfolder import SearchFolder
 
 if TYPE_CHECKING:
     from shiftbench.distributed.nodes import Nodes
-    from shiftbench.execution.search.study import Study
     from shiftbench.execution.work import Work
     from shiftbench.suite.file import Resources
 
 _TICK_S = 0.5
 _SAY_EVERY_S = 60.0
 _CLEAR_AFTER_S = 30.0
-_LARGER_AFTER_S = 60.0
 _LEAVE_S = 30.0
 
 
@@ -85,8 +79,6 @@ class Dispatcher:
         lost_a_node = self._cluster.lost_a_node
         self._pool = Pool(self._setup, self._progress, self._events, self._ended, lost_a_node)
         self._groups: list[Group] = []
-        self._could_grow: dict[Group, float] = {}  # since when
-        self._recalls: Counter[Job] = Counter()
         self._losses: Counter[Job] = Counter()
         self._preemptions: Counter[Job] = Counter()
         self._watch = Watch(self._setup.resources.limits.stall_s)
@@ -96,7 +88,16 @@ class Dispatcher:
         self._scheduler = Scheduler(
             priorities(self._setup.runs), self._rooms, work.needed, work.begin
         )
-        self._searching: set[Job] = set()
+        self._growth = Growth(self._setup, self._rooms, self._scheduler, self._cluster)
+        self._searches = Searches(
+            self._setup,
+            self._scheduler,
+            work.display,
+            self._progress,
+            self._events,
+            self._ended,
+            lost_a_node,
+        )
         self._waits_since: float | None = None
         self._said = float("-inf")
 
@@ -104,14 +105,37 @@ class Dispatcher:
         """Do all jobs."""
         try:
             self._loop()
+            self._end_groups()
+        except Exception:
+            with suppress(RayError):  # the first error says more
+                self._abandon()
+            raise
         finally:
-            self._cluster.ask_for(0)  # or an autoscaler would keep what was asked for
+            with suppress(RayError):
+                self._cluster.ask_for(0)  # or an autoscaler would keep what was asked for
+
+    def _end_groups(self) -> None:
+        """Let all workers go, none of which has anything to do."""
         for group in self._groups:
             group.close()
         self._pool.close()
         end = time.monotonic() + _LEAVE_S
-        while self._groups and time.monotonic() < end:  # their threads use Ray until they are over
+        while self._groups and time.monotonic() < end:
             self._await_events()
+        if self._groups:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Have the threads end that use Ray, whatever they are at.
+
+        Ray ends this process without a word where one does so while the connection is shut down.
+        """
+        self._searches.abandon()
+        threads = [*self._searches.threads, *(group.thread for group in self._groups)]
+        end = time.monotonic() + _LEAVE_S
+        while (left := [one for one in threads if one.is_alive()]) and time.monotonic() < end:
+            end_all()
+            left[0].join(_TICK_S)
 
     def _loop(self) -> None:
         scheduler = self._scheduler
@@ -125,7 +149,7 @@ class Dispatcher:
             busy = scheduler.running or scheduler.waiting
             if not busy and not self._work.awaits_others():
                 break
-            self._cluster.ask_for(scheduler.wanted)
+            self._cluster.ask_for(scheduler.wanted + self._growth.lacking(self._groups))
             self._make_room()
             self._let_grow()
             self._tell_what_waits()
@@ -137,26 +161,29 @@ class Dispatcher:
             self._metrics.waited(time.monotonic() - since, waiting)
             self._metrics.ended(self._work.ended)
 
-    def _tell_news(self) -> dict[Job, Home]:
+    def _tell_news(self) -> dict[Job, list[Home]]:
         """Show how far trainings are and what runs have printed; note which jobs go on.
 
         Returns:
-            the trials that train now.
+            the trials that have been proposed and not ended, and the processes that they may be in.
         """
-        steps, signs, said, trials = ray.get(self._progress.news.remote())
-        for run_id, line in said:
+        news: News = ray.get(self._progress.news.remote())
+        for run_id, line in news.said:
             self._work.display.said(run_id, line)
-        self._work.display.steps(steps)
-        self._metrics.steps(steps)
-        for run_id, (step, _) in steps.items():
+        self._work.display.steps(news.steps)
+        self._metrics.steps(news.steps)
+        self._growth.steps(news.steps)
+        self._births.heard(news.came)
+        for run_id, (step, _) in news.steps.items():
             self._watch.steps(run_id, step)
             for group in self._groups:
                 if Job("fit", run_id) in group.jobs:
                     group.placed()
-        for fields in signs:
+        for fields in news.signs:
             self._watch.sign(Job(*fields))
-        searching = {job.run_id for job in self._searching}  # others may have died without a word
-        there = {Job(*fields): where for fields, where in trials.items()}
+        # Of a search that has ended, a late word may arrive.
+        searching = {job.run_id for job in self._searches.running}
+        there = {Job(*fields): where for fields, where in news.trials.items()}
         return {trial: where for trial, where in there.items() if trial.run_id in searching}
 
     def _clears_a_place(self) -> bool:
@@ -173,9 +200,7 @@ class Dispatcher:
 
     def _start(self, job: Job) -> None:
         if self._rooms.by_trials(job):
-            self._searching.add(job)
-            # A thread that is no daemon would keep an interrupted driver alive.
-            Thread(target=self._search, args=(job,), daemon=True).start()
+            self._searches.submit(job)
         elif (own := self._rooms.shared(job)) is not None:
             self._group_for(job, own).submit(job)
         elif (lender := self._lender(job)) is not None:
@@ -230,7 +255,6 @@ class Dispatcher:
         hold the cluster: that is waited for.
         """
         self._scheduler.ended(job)
-        self._searching.discard(job)
         self._watch.forget(job)
         hung = self._hung.pop(job, None)
         if isinstance(error, RecalledError):
@@ -260,14 +284,15 @@ class Dispatcher:
             error.add_note(f"Before that: {whole_text(hung)}")
         self._work.settle(job, error)
 
-    def _stop_what_hangs(self, trials: Mapping[Job, Home]) -> None:
+    def _stop_what_hangs(self, trials: Mapping[Job, list[Home]]) -> None:
         """Kill the processes whose jobs or trials show no progress; these count as lost."""
         groups = {job: group for group in self._groups for job in group.jobs}
         for job, seconds in self._watch.among([*self._pool.running, *groups, *trials]).items():
             self._watch.forget(job)
             if job in trials:
+                if (stack := stop_at(trials[job])) is None:  # its process is being started
+                    continue
                 self._progress.leave.remote(tuple(job))
-                stack = stop_at([trials[job]])
             elif job not in groups:
                 stack = self._pool.stop(job)
             elif (stack := groups[job].stop(job)) is None:  # it is being started
@@ -289,45 +314,18 @@ class Dispatcher:
         ):
             idle.pop().close()
         elsewhere = sum(group.slots for group in self._groups) + sum(
-            map(scheduler.held, self._searching)
+            map(scheduler.held, self._searches.running)
         )
         self._pool.resize(scheduler.slots - elsewhere)
         self._pool.release_idle(limit)
 
     def _let_grow(self) -> None:
-        """Recall trainings that have fewer workers than they asked for and could long have more.
-
-        Nothing else waits for those, so they go on with them at once. One at a time: what is free
-        is free for one. A training that is recalled again and again, as nodes come and go, is left
-        alone for longer each time.
-        """
-        now = time.monotonic()
-        if any(group.recalled or group.unplaced_s for group in self._groups):
-            self._could_grow = {}
-            return
-        self._could_grow = {
-            group: self._could_grow.get(group, now)
-            for group in self._groups
-            if group.training is not None and self._larger(group, group.training)
-        }
-        for group, since in self._could_grow.items():
-            job = group.jobs[0]
-            if now - since > _LARGER_AFTER_S * 2 ** self._recalls[job]:
-                name = name_of(self._setup.runs[job.run_id])
-                self._work.display.note(f"{name}: saved, to go on with more workers")
-                self._recalls[job] += 1
-                group.recall()
-                return
-
-    def _larger(self, group: Group, job: Job) -> bool:
-        """True if the training of a group could have more workers."""
-        own, there = self._setup.resources_of(job.run_id), group.resources.workers
-        if there >= own.workers or self._scheduler.waiting or self._cluster.grows:
-            return False
-        fit = self._cluster.fit(own)
-        slots = self._scheduler.free + group.slots
-        more = self._rooms.workers(job, own, slots, fit) - there if fit > there else 0
-        return more > 0 and self._cluster.room(own) >= more
+        """Recall a training that has fewer workers than it asked for and could long have more."""
+        group = self._growth.due(self._groups)
+        if group is not None:
+            name = name_of(self._setup.runs[group.jobs[0].run_id])
+            self._work.display.note(f"{name}: saved, to go on with more workers")
+            group.recall()
 
     def _await_events(self) -> None:
         """Wait until something happens, for half a second at most, and deal with all that has."""
@@ -364,35 +362,3 @@ class Dispatcher:
                 f"resources: {room.least} workers of {worker} each do not fit on the cluster, "
                 f"which has had room for {self._scheduler.slots} for {limit:g} s"
             )
-
-    def _search(self, job: Job) -> None:
-        """Search for the settings of a run, in a thread of its own."""
-        run, display = self._setup.runs[job.run_id], self._work.display
-
-        def tell(what: Any, text: str) -> None:
-            self._events.put(partial(what, text))
-
-        def show(study: str, ended: int, wanted: int, best: float) -> None:
-            tell(display.busy, f"{name_of(run)}: {study} {ended}/{wanted}, best {best:.3f}")
-
-        def trials(study: Study) -> None:
-            run_trials(self._setup, run, study, slots, show, self._progress)
-
-        slots = Slots(
-            granted=lambda: self._scheduler.granted(job),
-            taken=lambda n: self._events.put(partial(self._scheduler.takes, job, n)),
-            ended=lambda trial: self._progress.leave.remote(("search", job.run_id, trial, "")),
-            lost_a_node=self._cluster.lost_a_node,
-        )
-        tell(display.note, f"searching on OOD validation data for {name_of(run)}")
-        error: Exception | None = None
-        try:
-            search(self._setup, run, trials, partial(tell, display.warn))
-        except Exception as caught:  # recorded with the run
-            error = caught
-        finally:
-            remove_unused(shared_folder())  # where no process of a trial did so
-        if error is None and run.search is not None and run.searched:
-            found = SearchFolder.of(self._setup.results, run.search.id).read_found()
-            tell(display.note, f"{name_of(run)}: {account(found)}")
-        self._events.put(partial(self._ended, job, error))

@@ -7,10 +7,12 @@ which no process has to be started for.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -26,9 +28,9 @@ from ray.train.v2._internal.exceptions import (
     WorkerHealthCheckFailedError,
 )
 
-from shiftbench.core.errors import RunFailedError, disk_full, last_line, sendable
+from shiftbench.core.errors import RunFailedError, disk_full, last_line, sendable, whole_text
 from shiftbench.data.batches import WorkerPlace
-from shiftbench.distributed.cluster import beside_the_driver
+from shiftbench.distributed.cluster import beside_the_driver, own_actors
 from shiftbench.distributed.feed import Feed, Outcome
 from shiftbench.distributed.notices import HeedingConfig, Recall, leaving
 from shiftbench.distributed.place import home, stop_at
@@ -71,6 +73,7 @@ class Group:
         resources: as given.
         slots: as given.
         recalled: whether the training that it is at is for others.
+        thread: uses Ray until the group has ended.
     """
 
     def __init__(
@@ -96,10 +99,11 @@ class Group:
         self._job: Job | None = None
         self._last = ""
         self._lent: dict[int, Job] = {}
-        self._closing = False
+        self._closing = self._feed_gone = False
         self._since = time.monotonic()
         # A thread that is no daemon would keep an interrupted driver alive.
-        Thread(target=self._train, args=(setup, progress), daemon=True).start()
+        self.thread = Thread(target=self._train, args=(setup, progress), daemon=True)
+        self.thread.start()
 
     @property
     def idle(self) -> bool:
@@ -211,7 +215,7 @@ class Group:
 
     def _trained(self, future: Future[RunFailedError | None]) -> None:
         """The workers are done with a run; or the feed is gone, and the group's end says why."""
-        if isinstance(future.exception(), RayError) or self._job is None:
+        if self._without_feed(future) or self._job is None:
             return
         job, self._job = self._job, None
         self._begun, self._since = None, time.monotonic()
@@ -219,7 +223,7 @@ class Group:
 
     def _returned(self, rank: int, future: Future[Outcome]) -> None:
         """A lent worker is back, or was lost; or the feed is gone: ``_ended`` says so."""
-        if isinstance(future.exception(), RayError) or rank not in self._lent:
+        if self._without_feed(future) or rank not in self._lent:
             return
         job, outcome = self._lent.pop(rank), future.result()
         self._since = time.monotonic()
@@ -228,6 +232,11 @@ class Group:
             return
         self.close()  # starting again has used up a part of its trainings' tries
         self._settle(job, WorkerLostError("its worker was started again", outcome.lost_at))
+
+    def _without_feed(self, future: Future[Any]) -> bool:
+        """True if there is no answer, since who gives it is gone: so the group will be."""
+        self._feed_gone |= isinstance(future.exception(), RayError)
+        return self._feed_gone
 
     def _ended(self, error: Exception | None) -> None:
         nodes = self._nodes()
@@ -261,6 +270,10 @@ class Group:
         # A node went more often than Train starts a group again.
         if self._lost_a_node(self._since) and not _of_the_run(error):
             return WorkerLostError(last_line(error), node="")
+        if _of_the_group(error) or self._feed_gone:
+            lost = WorkerLostError(last_line(error), ray.get_runtime_context().get_node_id())
+            lost.add_note(whole_text(error).rstrip())
+            return lost
         return sendable(error)
 
 
@@ -270,6 +283,24 @@ def _of_the_run(error: Exception) -> bool:
     return bool(failures) and not any(
         isinstance(failure, RayError | WorkerHealthCheckFailedError) for failure in failures
     )
+
+
+def _of_the_group(error: Exception) -> bool:
+    """True if a group ended by what is none of its workers' doing, of which Train tries no more.
+
+    What leads it has died, or one of its workers before Train watched it.
+    """
+    return isinstance(error, RayError | ControllerError) and not disk_full(error)
+
+
+def end_all() -> None:
+    """Kill what leads the groups of this driver: they end at once, with an error.
+
+    Train has it on the driver's node.
+    """
+    for facts in own_actors("ALIVE", "TrainController").values():
+        with suppress(ProcessLookupError):
+            os.kill(facts["Pid"], signal.SIGKILL)
 
 
 def _found_no_place(error: Exception) -> bool:
@@ -313,6 +344,7 @@ def _group_loop(config: dict[str, Any]) -> None:
     place = WorkerPlace(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(config["threads"])
     workspace = Workspace(setup, get_device())
+    config["progress"].here.remote(home())
     ray.get(feed.join.remote(place.rank, home()))
     signals = Signals(leaving, Recall(feed) if place.rank == 0 else lambda: False)
     index = ray.get(feed.first.remote())

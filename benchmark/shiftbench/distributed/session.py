@@ -22,6 +22,8 @@ from shiftbench.suite.file import Resources
 # Ray reads these when it is imported, and passes the RAY_TRAIN_ ones on to its workers.
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A thread that uses Ray when the connection has ended must not start a cluster.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     # The controller sees a report only when it polls; 2 s would dominate short runs.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 OnTrial = Callable[[str, int, int, float], None]
 
 
+class AbandonedError(RuntimeError):
+    """A search was ended from outside; its journal says where it goes on."""
+
+
 @dataclass(frozen=True)
 class Slots:
     """The part of the cluster that a search may use, which changes as it runs.
@@ -47,13 +51,17 @@ class Slots:
     Attributes:
         granted: the trials that may run at once now.
         taken: told how many do, whenever that changes.
+        begun: told of each trial that is to begin.
         ended: told of each trial that has ended.
+        over: whether the search is to end at once.
         lost_a_node: whether the cluster has lost one since a moment of the monotonic clock.
     """
 
     granted: Callable[[], int] = int
     taken: Callable[[int], object] = int
+    begun: Callable[[str], object] = str
     ended: Callable[[str], object] = str
+    over: Callable[[], bool] = bool
     lost_a_node: Callable[[float], bool] = lambda since: False
 
     def __reduce__(self) -> tuple[type[Slots], tuple[()]]:
@@ -122,7 +130,7 @@ def _run_round(
                 **storage,
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[_Watch(study, proposals, on_trial)],
+                callbacks=[_Watch(study, proposals, slots, on_trial)],
             ),
         ).fit()
 
@@ -169,6 +177,7 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
         if self._running >= self._slots.granted():
             return None
         suggested: dict[str, Any] | None = super().suggest(trial_id)
+        self._slots.begun(trial_id)
         self._began[trial_id] = time.monotonic()
         self._slots.taken(self._running)
         return suggested
@@ -224,17 +233,22 @@ class Proposals(OptunaSearch):  # type: ignore[misc]
 
 
 class _Watch(tune.Callback):  # type: ignore[misc]
-    """Reports every trial that ends, and tells ``Proposals`` why one had to.
+    """Reports every trial that ends, tells ``Proposals`` why one had to, and ends the search.
 
     Tune pickles all it is given, for a way to resume that is not ours: this becomes one that
     reports nothing.
     """
 
-    def __init__(self, study: Study, proposals: Proposals, on_trial: OnTrial) -> None:
-        self._study, self._proposals, self._on_trial = study, proposals, on_trial
+    def __init__(self, study: Study, proposals: Proposals, slots: Slots, on_trial: OnTrial) -> None:
+        self._study, self._proposals, self._slots = study, proposals, slots
+        self._on_trial = on_trial
 
     def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
         return tune.Callback, ()
+
+    def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
+        if self._slots.over():
+            raise AbandonedError("the launch ends before the search does")
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self._proposals.without_result(trial.trial_id, trial.get_pickled_error())

@@ -48,6 +48,17 @@ class _Course:
     at: float
     total: int
 
+    @property
+    def speed(self) -> float | None:
+        """Steps in a second; ``None`` before the second time that it is heard of."""
+        seconds, steps = self.at - self.since, self.step - self.first
+        return steps / seconds if steps and seconds > 0 else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until it ends, at that speed."""
+        return None if self.speed is None else (self.total - self.step) / self.speed
+
 
 class Courses:
     """How fast trainings are, from what is heard of their steps."""
@@ -70,6 +81,11 @@ class Courses:
         """A training has ended."""
         self._of.pop(run_id, None)
 
+    def left(self, run_id: str) -> float | None:
+        """Seconds until a training ends; ``None`` if nobody knows yet."""
+        course = self._of.get(run_id)
+        return None if course is None else course.left
+
     def shown(self, name: Callable[[str], str], batch: Callable[[str], int]) -> list[UnderWay]:
         """The trainings under way.
 
@@ -79,8 +95,7 @@ class Courses:
         """
         found = []
         for run_id, course in [*self._of.items()]:  # a terminal is drawn by another thread
-            seconds, steps = course.at - course.since, course.step - course.first
-            speed = steps / seconds if steps and seconds > 0 else None
+            speed = course.speed
             found.append(
                 UnderWay(
                     name(run_id),
@@ -88,7 +103,7 @@ class Courses:
                     course.step,
                     course.total,
                     None if speed is None else speed * batch(run_id),
-                    None if speed is None else (course.total - course.step) / speed,
+                    course.left,
                 )
             )
         return found
