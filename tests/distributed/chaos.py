@@ -3,9 +3,9 @@
     python -m tests.distributed.chaos --rounds 20
 
 runs a small suite as often as asked on two nodes of this machine. In each round a warm worker, a
-worker of a group and what leads it, a trial, a node, the driver and the head are killed, a worker is
-frozen and the disk is full, at other moments in each; whatever ends the driver, the same command goes
-on. Rows, trials and weights must be those of a run that nothing disturbs.
+worker of a group and what leads it, a trial, a node, the driver and the head are killed, a worker
+is frozen and the disk is full, at other moments in each; whatever ends the driver, the same command
+goes on. Rows, trials and weights must be those of a run that nothing disturbs.
 """
 
 from __future__ import annotations
