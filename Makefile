@@ -14,7 +14,7 @@ test-cluster: $(VENV)/.tested  ## what groups, nodes, jobs and searches do when 
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'cluster and not chaos'
 
 test-chaos: $(VENV)/.tested  ## everything is killed once while a suite runs; nothing that comes out may differ
-	$(BIN)/python -m pytest -m chaos
+	$(BIN)/python -m pytest -m chaos tests/distributed/test_chaos.py
 
 example: $(VENV)/.tested  ## the miniature suite's leaderboard and report, in results/example
 	$(BIN)/shiftbench run suites/miniature.yaml --results results/example
