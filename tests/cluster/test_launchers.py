@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -128,3 +129,43 @@ def test_the_commands_on_the_token_find_it(name: str, tmp_path: Path) -> None:
         shown = text.replace("sudo", "echo").replace(MOUNTED, str(tmp_path))
         assert subprocess.check_output(["bash", "-c", shown], text=True).split()[-1] == str(token)
     assert len(commands) == 2
+
+
+def test_a_machine_of_amazon_is_named_its_image() -> None:
+    for node in launcher("aws.yaml")["available_node_types"].values():
+        assert node["node_config"]["ImageId"] == "AMI"
+
+
+def test_a_disk_of_google_is_of_the_zone_and_of_a_type_that_gpus_take() -> None:
+    config = launcher("gcp.yaml")
+    zone = config["provider"]["availability_zone"]
+    for node in config["available_node_types"].values():
+        (disk,) = node["node_config"]["disks"]
+        assert disk["initializeParams"]["diskType"] == f"zones/{zone}/diskTypes/pd-balanced"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_machine_of_google_waits_for_its_driver_before_ray_looks_for_it() -> None:
+    machine = started("gcp.yaml", "gpu")
+    assert machine.place("until nvidia-smi") < machine.place("docker info")
+
+
+@pytest.mark.parametrize(("vendor", "looks"), [("0x10de", 3), ("0x1ae0", 0)])
+def test_the_wait_for_a_driver_ends(vendor: str, looks: int, tmp_path: Path) -> None:
+    """When the third look finds it; at once where there is no GPU."""
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0/vendor").write_text(f"{vendor}\n")
+    programs = {
+        "sleep": "exit",
+        "nvidia-smi": 'echo look >> "$LOOKS"; [ "$(wc -l < "$LOOKS")" -ge 3 ]',
+    }
+    for program, text in programs.items():
+        (tmp_path / program).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / program).chmod(0o755)
+    (tmp_path / "looks").touch()
+    commands = launcher("gcp.yaml")["initialization_commands"]
+    (command,) = (text for text in commands if "nvidia-smi" in text)
+    command = command.replace("/sys/bus/pci/devices", str(tmp_path))
+    own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOOKS": str(tmp_path / "looks")}
+    subprocess.run(["bash", "-c", command], env=os.environ | own, check=True, timeout=60)
+    assert len((tmp_path / "looks").read_text().splitlines()) == looks
