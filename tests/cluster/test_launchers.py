@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ray.autoscaler._private.command_runner import SSHCommandRunner
 from ray.autoscaler._private.updater import NodeUpdater
 from ray.autoscaler.node_provider import NodeProvider
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
+from ray.scripts.scripts import start
 
 from tests.cluster.test_files import CLUSTER, LAUNCHERS, launcher
 
@@ -169,3 +171,15 @@ def test_the_wait_for_a_driver_ends(vendor: str, looks: int, tmp_path: Path) -> 
     own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOOKS": str(tmp_path / "looks")}
     subprocess.run(["bash", "-c", command], env=os.environ | own, check=True, timeout=60)
     assert len((tmp_path / "looks").read_text().splitlines()) == looks
+
+
+@pytest.mark.parametrize("part", ["head", "worker"])
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_ray_starts_with_objects_that_fit_the_shared_memory(name: str, part: str) -> None:
+    config = launcher(name)
+    words = shlex.split(config[f"{part}_start_ray_commands"][-1])
+    given = start.make_context("start", words[words.index("start") + 1 :]).params
+    assert given["head"] == (part == "head")
+    (memory,) = (text for text in config["docker"]["run_options"] if "--shm-size" in text)
+    gigabytes = int(memory.removeprefix("--shm-size=").removesuffix("g"))
+    assert 0 < given["object_store_memory"] < gigabytes * 2**30
