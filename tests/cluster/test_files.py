@@ -153,6 +153,18 @@ def test_the_image_passes_hadolint_and_is_pinned_and_not_root() -> None:
     assert 'ENTRYPOINT ["shiftbench"]' in lines
 
 
+def test_the_image_has_what_object_stores_and_a_head_on_aws_need() -> None:
+    """All of it pinned: what is installed on top later could not go with it."""
+    text = (CLUSTER / "Dockerfile").read_text()
+    (program,) = re.findall(r"python -c '(.*)' > /tmp/requirements.txt", text)
+    program = program.replace("/tmp/source", str(ROOT))  # noqa: S108
+    wanted = subprocess.check_output([sys.executable, "-c", program], text=True).splitlines()
+    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert {"boto3", "gcsfs", "ray[default,train,tune]>=2.60", "s3fs", "simplejpeg"} <= {*wanted}
+    assert {"boto3", "gcsfs", "s3fs"} <= pinned
+    assert not launcher("aws.yaml")["head_setup_commands"]
+
+
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_the_image_builds_and_is_the_command(tmp_path: Path) -> None:
