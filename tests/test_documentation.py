@@ -221,6 +221,9 @@ def within(words: list[str]) -> Iterator[list[str]]:
     if words[0] == "sbatch":
         (script,) = (i for i, word in enumerate(words) if word.endswith(".sbatch"))
         yield ["run", *words[script + 1 :]]
+    for word in words:
+        if word.startswith("shiftbench "):  # as ray exec is given it
+            yield from within(shlex.split(word))
     for i, word in enumerate(words[:-1]):
         if word == "shiftbench" and words[i + 1] in VERBS:
             yield words[i + 1 :]

@@ -108,10 +108,26 @@ def test_manifests_share_the_volume_the_token_and_the_version_of_ray() -> None:
             volumes = {volume["name"] for volume in pod["volumes"]}
             (container,) = pod["containers"]
             assert {mount["name"] for mount in container["volumeMounts"]} == volumes
-    assert found["RayCluster"]["spec"]["headGroupSpec"]["rayStartParams"] == {
-        "num-cpus": "0",
-        "dashboard-host": "127.0.0.1",
-    }
+            assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+    head = found["RayCluster"]["spec"]["headGroupSpec"]["rayStartParams"]
+    assert (head["num-cpus"], head["dashboard-host"]) == ("0", "127.0.0.1")
+
+
+def test_what_ray_starts_with_fits_the_memory_that_a_pod_shares() -> None:
+    from ray.scripts.scripts import start
+
+    specs = (manifest["spec"].get("rayClusterSpec", manifest["spec"]) for manifest in manifests())
+    clusters = [spec for spec in specs if "headGroupSpec" in spec]
+    groups = [
+        each for spec in clusters for each in (spec["headGroupSpec"], *spec["workerGroupSpecs"])
+    ]
+    for group in groups:
+        words = [f"--{name}={value}" for name, value in group["rayStartParams"].items()]
+        given = start.make_context("start", words).params
+        volumes = {volume["name"]: volume for volume in group["template"]["spec"]["volumes"]}
+        assert volumes["memory"]["emptyDir"]["sizeLimit"] == "8Gi"
+        assert 0 < given["object_store_memory"] < 8 * 2**30
+    assert len(groups) == 4
 
 
 def test_the_slurm_script_passes_bash_and_shellcheck() -> None:
@@ -135,6 +151,18 @@ def test_the_image_passes_hadolint_and_is_pinned_and_not_root() -> None:
     }
     assert users == {int(user)} != {0}
     assert 'ENTRYPOINT ["shiftbench"]' in lines
+
+
+def test_the_image_has_what_object_stores_and_a_head_on_aws_need() -> None:
+    """All of it pinned: what is installed on top later could not go with it."""
+    text = (CLUSTER / "Dockerfile").read_text()
+    (program,) = re.findall(r"python -c '(.*)' > /tmp/requirements.txt", text)
+    program = program.replace("/tmp/source", str(ROOT))  # noqa: S108
+    wanted = subprocess.check_output([sys.executable, "-c", program], text=True).splitlines()
+    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert {"boto3", "gcsfs", "ray[default,train,tune]>=2.60", "s3fs", "simplejpeg"} <= {*wanted}
+    assert {"boto3", "gcsfs", "s3fs"} <= pinned
+    assert not launcher("aws.yaml")["head_setup_commands"]
 
 
 @pytest.mark.slow
