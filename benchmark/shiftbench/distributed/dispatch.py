@@ -17,6 +17,7 @@ from shiftbench.distributed.births import Births
 from shiftbench.distributed.cluster import Cluster, beside_the_driver
 from shiftbench.distributed.groups import Group, NotPlacedError, end_all
 from shiftbench.distributed.growth import Growth
+from shiftbench.distributed.leftovers import Leftovers
 from shiftbench.distributed.metrics import Metrics
 from shiftbench.distributed.nodes import ANSWER_S
 from shiftbench.distributed.place import Home, stop_at
@@ -83,6 +84,7 @@ class Dispatcher:
         self._preemptions: Counter[Job] = Counter()
         self._watch = Watch(self._setup.resources.limits.stall_s)
         self._births = Births(self._setup.resources.limits.stall_s)
+        self._leftovers = Leftovers()
         self._hung: dict[Job, RunFailedError] = {}
         self._rooms = Rooms(self._setup.runs, self._setup.resources, self._setup.own_resources)
         self._scheduler = Scheduler(
@@ -158,6 +160,7 @@ class Dispatcher:
             self._stop_what_hangs(self._tell_news())
             for line in self._births.stop_stuck():
                 self._work.display.warn(line)
+            self._leftovers.remove()
             self._metrics.waited(time.monotonic() - since, waiting)
             self._metrics.ended(self._work.ended)
 
