@@ -12,8 +12,8 @@ from shiftbench.distributed.births import Births
 from shiftbench.distributed.place import Home
 
 
-def actor(pid: int) -> dict[str, Any]:
-    return {"Address": {"NodeID": f"node-{pid}"}, "Pid": pid}
+def actor(pid: int, kind: str = "WarmWorker") -> dict[str, Any]:
+    return {"Address": {"NodeID": f"node-{pid}"}, "Pid": pid, "ActorClassName": kind}
 
 
 def test_a_process_that_does_not_start_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +42,13 @@ def test_a_process_that_does_not_start_is_stopped(monkeypatch: pytest.MonkeyPatc
     clock.now = 118.0
     assert watch.stop_stuck() == []  # they may be loading torch from a slow disk
     clock.now = 126.0
-    assert watch.stop_stuck() == ["a process had not started after 126 s and was stopped"] * 2
+    assert watch.stop_stuck() == ["a process had no work after 126 s and was stopped"] * 2
     assert stopped == [Home("node-7", Place(7, -1, "")), Home("node-10", Place(10, -1, ""))]
     clock.now = 132.0
     assert watch.stop_stuck() == []  # what comes in its place has as long
+    there["f"] = actor(0, "RayTrainWorker")  # d waits for it, which waits for its packages
+    for clock.now in (180.0, 240.0):
+        assert watch.stop_stuck() == []
+    clock.now = 260.0
+    assert watch.stop_stuck() == ["a process had no work after 128 s and was stopped"]
+    assert stopped[2:] == [Home("node-7", Place(7, -1, ""))]

@@ -10,7 +10,7 @@ from unittest.mock import MagicMock
 
 import pytest
 from ray.exceptions import OutOfMemoryError, RayError, RpcError
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, whole_text
 from shiftbench.distributed import dispatch, searches
 from shiftbench.distributed.pool import Events, WorkerLostError
 from shiftbench.distributed.searches import Searches
@@ -110,3 +110,4 @@ def test_however_a_search_ends_the_launch_hears_of_it(
     assert job == SEARCH and isinstance(error, WorkerLostError if lost else ValueError)
     if lost:
         assert error.node == "here" and "a node is low on it" in str(error)
+        assert "in no_memory" in whole_text(error)

@@ -67,13 +67,25 @@ def test_what_nobody_uses_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_is_looked_for_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = MagicMock(return_value=[])
-    monkeypatch.setattr(leftovers, "leftovers", found)
-    clock = SimpleNamespace(now=0.0)
+    clock = SimpleNamespace(now=0.0, takes=0.0)
+    looked: list[float] = []
+
+    def look() -> list[bytes]:
+        looked.append(clock.now)
+        clock.now += clock.takes
+        return []
+
+    monkeypatch.setattr(leftovers, "leftovers", look)
     here = Leftovers(lambda: clock.now)
-    for clock.now in (0.0, 1.0, 4.0, 5.0, 6.0):
+    for now in (0, 1, 4, 5, 6):
+        clock.now = now
         here.remove()
-    assert found.call_count == 2
+    assert looked == [0, 5]
+    clock.takes = 0.25  # there are many: a hundredth of the time at most goes to it
+    for now in (10, 16, 35, 36, 60):
+        clock.now = now
+        here.remove()
+    assert looked[2:] == [10, 36]
 
 
 SUITE = """

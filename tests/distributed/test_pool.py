@@ -183,11 +183,13 @@ def test_the_driver_knows_where_trials_are_and_where_those_may_be_that_are_to_be
     actor.enter(first, "here")
     actor.enter(second, "there")
     news = actor.news()
-    assert news.trials == {first: ["here"], second: ["there"]} and news.came == {"here", "there"}
+    assert news.trials == {first: ["here"], second: ["there"]}
+    assert news.came == {"here", "there"} and news.begun == {first, second}
     actor.leave(second)
     actor.expect(third)
     news = actor.news()
-    assert news.trials == {first: ["here"], third: ["there"]} and news.came == set()
+    assert news.trials == {first: ["here"], third: ["there"]}
+    assert news.came == news.begun == set()
     actor.enter(third, "there")
     assert actor.news().trials == {first: ["here"], third: ["there"]}
     actor.expect(second)
@@ -209,11 +211,13 @@ def test_trials_of_a_search_that_has_ended_are_not_watched_and_steps_are_noted(
         ("search", "over", "trial-9", ""): ["there"],
     }
     came: Any = {"here"}
-    news = News({"a": (1, 3)}, {("fit", "a", "", "")}, [], came, trials)
+    begun: Any = {("search", "r", "trial-1", "")}
+    news = News({"a": (1, 3)}, {("fit", "a", "", "")}, [], came, begun, trials)
     monkeypatch.setattr(dispatch, "ray", SimpleNamespace(get=lambda asked: news))
     assert dispatcher._tell_news() == {Job("search", "r", "trial-1"): ["here"]}
     dispatcher._watch.steps.assert_called_once_with("a", 1)
     dispatcher._metrics.steps.assert_called_once_with({"a": (1, 3)})
     dispatcher._growth.steps.assert_called_once_with({"a": (1, 3)})
     dispatcher._births.heard.assert_called_once_with(came)
+    dispatcher._watch.forget.assert_called_once_with(Job("search", "r", "trial-1"))
     dispatcher._watch.sign.assert_called_once_with(Job("fit", "a"))

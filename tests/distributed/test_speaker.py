@@ -38,6 +38,6 @@ def test_what_a_worker_prints_has_reached_the_actor_when_its_job_ends(
     actor.put("a", 1, 3)
     actor.sign(("fit", "a", "", ""))
     said = [("a", "one"), ("a", "two"), ("b", "worker 1: three")]
-    assert actor.news() == ({"a": (1, 3)}, {("fit", "a", "", "")}, said, set(), {})
-    assert actor.news() == ({}, set(), [], set(), {})
+    assert actor.news() == ({"a": (1, 3)}, {("fit", "a", "", "")}, said, set(), set(), {})
+    assert actor.news() == ({}, set(), [], set(), set(), {})
     assert awaited == ["two", "worker 1: three"]  # the last of each job: the actor keeps the order

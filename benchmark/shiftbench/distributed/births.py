@@ -12,6 +12,7 @@ from shiftbench.execution.jobs import Job
 from shiftbench.execution.stalls import Watch
 
 _ASK_EVERY_S = 5.0
+_OF_A_GROUP = "RayTrainWorker"
 _START_S = 120.0
 """A process loads its libraries first, which no job does: it has so long at least."""
 
@@ -22,7 +23,10 @@ def starting() -> dict[Job, Home]:
     Their actor is still being made; or it is a group's worker, which is made before it has loaded
     anything. Each is known by its actor's id, as a training that prepares: it may take as long.
     """
-    there = own_actors("PENDING_CREATION") | own_actors("ALIVE", "RayTrainWorker")
+    there = own_actors("PENDING_CREATION")
+    kinds = [facts["ActorClassName"] for facts in there.values() if not facts["Pid"]]
+    if _OF_A_GROUP not in kinds:  # its others would wait for that one
+        there = there | own_actors("ALIVE", _OF_A_GROUP)
     return {
         Job("fit", actor): Home(facts["Address"]["NodeID"], Place(facts["Pid"], -1, ""))
         for actor, facts in there.items()
@@ -59,9 +63,11 @@ class Births:
             for job, home in starting().items()
             if (home.node, home.place.pid) not in self._came
         }
-        lines = []
-        for job, seconds in self._watch.among(there).items():
+        stuck = self._watch.among(there)
+        stop_at(there[job] for job in stuck)
+        for job in stuck:
             self._watch.forget(job)
-            stop_at([there[job]])
-            lines.append(f"a process had not started after {seconds:.0f} s and was stopped")
-        return lines
+        return [
+            f"a process had no work after {seconds:.0f} s and was stopped"
+            for seconds in stuck.values()
+        ]

@@ -182,6 +182,8 @@ class Dispatcher:
             for group in self._groups:
                 if Job("fit", run_id) in group.jobs:
                     group.placed()
+        for fields in news.begun:  # it was not its own time that it waited for a process
+            self._watch.forget(Job(*fields))
         for fields in news.signs:
             self._watch.sign(Job(*fields))
         # Of a search that has ended, a late word may arrive.
@@ -282,6 +284,8 @@ class Dispatcher:
             if most is None or lost[job] <= most:
                 self._scheduler.add(job)
                 return
+            if hung is not None:
+                hung.add_note(f"Then: {whole_text(error)}")
             error = hung or error
         elif error is not None and hung is not None:  # its group was started again, in vain
             error.add_note(f"Before that: {whole_text(hung)}")
@@ -293,7 +297,7 @@ class Dispatcher:
         for job, seconds in self._watch.among([*self._pool.running, *groups, *trials]).items():
             self._watch.forget(job)
             if job in trials:
-                if (stack := stop_at(trials[job])) is None:  # its process is being started
+                if (stack := stop_at(trials[job])) is None:  # no process is there yet
                     continue
                 self._progress.leave.remote(tuple(job))
             elif job not in groups:

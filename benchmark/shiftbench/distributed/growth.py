@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _AFTER_S = 60.0
 _SAVES_S = 60.0
 """Starting a group again costs half of it."""
+_NODE_S = 300.0
+"""A node that is asked for takes so long to come."""
 
 
 class Growth:
@@ -63,7 +65,7 @@ class Growth:
         }
         for group, since in self._since.items():
             job = group.jobs[0]
-            if now - since > _AFTER_S * 2 ** self._recalls[job]:
+            if now - since > self._patience(job):
                 self._recalls[job] += 1
                 self._courses.forget(job.run_id)
                 return group
@@ -76,7 +78,8 @@ class Growth:
             if (job := group.training) is None:
                 continue
             asked, there = self._setup.resources_of(job.run_id).workers, group.resources.workers
-            if asked > there and self._saves(job, there, asked):
+            waits = _NODE_S + self._patience(job)
+            if asked > there and self._saved_s(job, there, asked) > _SAVES_S + waits:
                 lacking += self._rooms(job).wanted - group.slots
         return lacking
 
@@ -91,11 +94,15 @@ class Growth:
         could = self._rooms.workers(job, own, self._scheduler.free + group.slots, fit)
         return (
             could > there
-            and self._saves(job, there, could)
+            and self._saved_s(job, there, could) > _SAVES_S
             and self._cluster.room(own) >= could - there
         )
 
-    def _saves(self, job: Job, there: int, more: int) -> bool:
-        """True if a training ends sooner by more than is lost by starting it again."""
+    def _patience(self, job: Job) -> float:
+        """Seconds for which there must be room for more workers before a training is recalled."""
+        return _AFTER_S * 2.0 ** self._recalls[job]
+
+    def _saved_s(self, job: Job, there: int, more: int) -> float:
+        """Seconds by which a training ends sooner with more workers; 0 while nobody knows."""
         left = self._courses.left(job.run_id)
-        return left is not None and left * (1 - there / more) > _SAVES_S
+        return 0.0 if left is None else left * (1 - there / more)

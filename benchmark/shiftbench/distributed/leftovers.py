@@ -21,6 +21,9 @@ from ray.util.placement_group import PlacementGroup
 from shiftbench.distributed.cluster import own_actors
 
 _LOOK_EVERY_S = 5.0
+_LOOKS = 100.0
+"""So many times as long as a look took is the time until the next: Ray keeps a record of all that
+the cluster ever had."""
 
 
 def own_places() -> list[Any]:
@@ -37,8 +40,8 @@ def own_places() -> list[Any]:
 def leftovers() -> list[bytes]:
     """Ids of the placement groups that nobody uses.
 
-    They are those that a dead actor made, and all but the last of each that leads a group. Searches
-    and single workers have none: what the driver makes is made by no actor.
+    They are those that a dead actor made, and all but the last of each that leads a group. Those of
+    trials are made by the driver, which is no actor.
     """
     leaders = own_actors("ALIVE", "TrainController")
     made_by_actors = [
@@ -66,12 +69,14 @@ class Leftovers:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._looked = float("-inf")
+        self._next = float("-inf")
 
     def remove(self) -> None:
-        """Remove it, at most every five seconds."""
-        if self._clock() - self._looked < _LOOK_EVERY_S:
+        """Remove it, now and then."""
+        began = self._clock()
+        if began < self._next:
             return
-        self._looked = self._clock()
         for place in leftovers():
             remove_placement_group(PlacementGroup(PlacementGroupID(place)))
+        ended = self._clock()
+        self._next = ended + max(_LOOK_EVERY_S, _LOOKS * (ended - began))

@@ -20,6 +20,7 @@ class News(NamedTuple):
         signs: the jobs that go on.
         said: run and line of what was printed.
         came: where processes are that have said so since.
+        begun: trials that have begun since.
         trials: where the trials are that have not ended: their process, or those that have nothing
             to do, of which one is to begin with it.
     """
@@ -28,6 +29,7 @@ class News(NamedTuple):
     signs: set[JobFields]
     said: list[tuple[str, str]]
     came: set[Home]
+    begun: set[JobFields]
     trials: dict[JobFields, list[Home]]
 
 
@@ -35,7 +37,7 @@ class ProgressActor:
     """Steps done and in all by run, the jobs that go on, what runs print, and trials under way."""
 
     def __init__(self) -> None:
-        self._news = News({}, set(), [], set(), {})
+        self._news = News({}, set(), [], set(), set(), {})
         self._trials: dict[JobFields, Home] = {}
         self._expected: set[JobFields] = set()
         self._homes: dict[str, set[Home]] = {}  # of all trials, by run
@@ -55,6 +57,7 @@ class ProgressActor:
     def enter(self, trial: JobFields, home: Home) -> None:
         """Note that a trial has begun, and where its process is."""
         self.here(home)
+        self._news.begun.add(trial)
         self._expected.discard(trial)
         self._trials[trial] = home
         self._homes.setdefault(trial[1], set()).add(home)
@@ -80,9 +83,8 @@ class ProgressActor:
 
     def news(self) -> News:
         """What came since the last call."""
-        news, self._news = self._news, News({}, set(), [], set(), {})
-        trials = {trial: [home] for trial, home in self._trials.items()}
-        for trial in self._expected:
-            homes = self._homes.get(trial[1], set())
-            trials[trial] = [*homes.difference(self._trials.values())]
-        return news._replace(trials=trials)
+        news, self._news = self._news, News({}, set(), [], set(), set(), {})
+        busy = {*self._trials.values()}
+        idle = {run_id: [*homes - busy] for run_id, homes in self._homes.items()}
+        expected = {trial: idle.get(trial[1], []) for trial in self._expected}
+        return news._replace(trials={t: [home] for t, home in self._trials.items()} | expected)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayError
 
-from shiftbench.core.errors import last_line
+from shiftbench.core.errors import last_line, whole_text
 from shiftbench.data.shared import remove_unused
 from shiftbench.distributed.pool import WorkerLostError
 from shiftbench.distributed.tuning import Slots, run_trials
@@ -94,6 +94,7 @@ class Searches:
             if isinstance(caught.__cause__, RayError):  # Tune knows but one way for trials to die
                 here = ray.get_runtime_context().get_node_id()
                 error = WorkerLostError(last_line(caught.__cause__), here)
+                error.add_note(whole_text(caught).rstrip())
         self._events.put(partial(self._ended, job, error))
 
     def _search(self, job: Job) -> None:

@@ -125,6 +125,18 @@ def test_wherever_the_driver_is_killed_each_value_is_tried_once(
         assert not any(trial.state == TrialState.WAITING for trial in again._study.trials)
 
 
+def test_all_values_of_a_trial_that_died_are_tried_again(tmp_path: Path) -> None:
+    """Those that were asked for, and those that were drawn beside them."""
+    journal, space = open_journal(tmp_path / "journal.log", 5), SPACE | {"wd": SPACE["lr"]}
+    study = Study(journal, "search", space, metric("accuracy"), 3, 0)
+    study.propose({"lr": 0.25})
+    asked = proposals(study)
+    first = asked.suggest("a")
+    assert first is not None and first.keys() == {"lr", "wd"}
+    asked.without_result("a", None)
+    assert asked.suggest("b") == first
+
+
 def test_a_trial_that_raised_an_error_has_the_worst_score_and_says_why(study: Study) -> None:
     asked = proposals(study)
     asked.suggest("a")

@@ -190,7 +190,7 @@ class Study:
         Whoever is killed in between leaves both, of which ``propose_interrupted`` makes one.
         """
         # Of one that was proposed, not all values need have been noted as its own yet.
-        values = trial.system_attrs.get("fixed_params", trial.params)
+        values = trial.system_attrs.get("fixed_params", {}) | trial.params
         deaths = {key: value for key, value in trial.user_attrs.items() if key == _DEATHS}
         self._study.enqueue_trial(values, {_REPEATS: trial.number, **deaths})
 
