@@ -58,6 +58,8 @@ def test_a_job_gets_the_options_of_run(told: Told) -> None:
         (["--logger", "tensorbord", "--results", "/r"], 'unknown logger "tensorbord"'),
         (["--results", "results"], "--results results: name a folder that all nodes see"),
         (["--results", "s3://key:secret@b/r"], "must hold no credentials"),
+        (["--results", "/r", "--data", "s3://key:secret@b/d"], "must hold no credentials"),
+        (["--results", "/r", "--set", "data=s3://key:secret@b/d"], "must hold no credentials"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_uploaded(

@@ -117,6 +117,7 @@ def test_merge_keys_and_anchors_work(parse):
         ("- a\n", "x.yaml:1: a suite is a mapping"),
         ("", "x.yaml:1: a suite is a mapping"),
         ("a: \x07\n", "x.yaml:1: not valid YAML"),
+        ("a: {b: [s3://k:s@b/c]}\n", "x.yaml:1: a.b[0]: s3://…@b/c: a URL is shown and recorded"),
     ],
 )
 def test_bad_yaml_is_one_line_that_names_the_place(parse, text, message):

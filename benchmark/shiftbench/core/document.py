@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel
 
 from shiftbench.core.errors import InputError
+from shiftbench.core.locations import refuse_credentials
 
 Key = str | int
 PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -188,8 +189,9 @@ def assignment(text: str) -> Node:
     Keys that hold a dot are written in quotes; the value is YAML.
 
     Raises:
-        InputError: it is not of that form.
+        InputError: it is not of that form, or holds credentials.
     """
+    refuse_credentials(f"--set {text}")
     place = Place(f"--set {text}", None, Path())
     keys, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r'(?:"[^"]+"|[^."]+)(?:\.(?:"[^"]+"|[^."]+))*', keys):
@@ -255,7 +257,8 @@ def parse(text: str, place: Place) -> Node:
         place: of its first line; an option's has no line.
 
     Raises:
-        InputError: it is not YAML of plain values, or a key stands twice in a mapping.
+        InputError: it is not YAML of plain values, a key stands twice in a mapping, or a value is
+            a URL that holds credentials.
     """
     try:
         loader = _Loader(text)
@@ -303,6 +306,11 @@ def _convert(
     value = loader.construct_object(node)
     if not isinstance(value, str | int | float | bool | None):
         raise InputError(f"{place}: {dotted(path)}: {node.tag} is not a plain value")
+    if isinstance(value, str):
+        try:
+            refuse_credentials(value)
+        except InputError as error:
+            raise InputError(f"{place}: {dotted(path)}: {error}") from None
     return Node(value, place, path)
 
 
