@@ -12,6 +12,12 @@ from typing import Self
 _LONGEST = 500  # characters of an error on one line
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Ray puts them into tracebacks
 _TRACEBACK = "Traceback (most recent call last):"
+_OF_PLACE = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS),
+        *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+    }
+)
 _FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
 
 
@@ -83,6 +89,11 @@ class StorageError(OSError):
 def disk_full(error: BaseException) -> bool:
     """True if there was no space, whoever says so: libraries have errors of their own."""
     return any(text in str(error) for text in _FULL)
+
+
+def place_refused(error: OSError) -> bool:
+    """True if a file or folder may not be used, or is not what it must be: no fault of the code."""
+    return error.filename is not None and error.errno in _OF_PLACE
 
 
 def first_line(error: BaseException) -> str:
