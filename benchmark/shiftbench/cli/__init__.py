@@ -102,6 +102,9 @@ def shiftbench(
     ),
 ) -> None:
     """Benchmark robust fine-tuning of vision-language models under distribution shift."""
+    from shiftbench.core.plugins import development_modules
+
+    development_modules()  # a fault of theirs is of every verb that looks at what is registered
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

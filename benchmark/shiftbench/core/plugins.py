@@ -227,11 +227,16 @@ def _development_entries(kind: Kind) -> Iterator[Entry]:
     for item in filter(None, (part.strip() for part in os.environ.get(VARIABLE, "").split(","))):
         key, equals, target = item.partition("=")
         module, colon, attribute = target.partition(":")
-        if not (key and equals and module and colon and attribute):
-            raise InputError(f'{VARIABLE}: "{item}" is not of the form name=package.module:Object')
         group, slash, name = key.partition("/")
-        if not slash or group not in KINDS:
+        if not slash:
             group, name = "methods", key
+        if not (name and equals and module and colon and attribute):
+            raise InputError(
+                f'{VARIABLE}: "{item}" is not of the form name=package.module:Object, '
+                "or sources/name=… for another kind"
+            )
+        if group not in KINDS:
+            raise InputError(f'{VARIABLE}: "{item}": unknown kind "{group}"{nearest(group, KINDS)}')
         if group == kind:
             yield Entry(name, target, VARIABLE, "")
 
