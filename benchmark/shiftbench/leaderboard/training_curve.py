@@ -70,6 +70,9 @@ class TrainingCurve:
             raise InputError(f"{file}: the curve cannot be read ({reason})") from error
         if not {STEP, LOSS} <= set(table.column_names):
             raise InputError(f"{file}: is no curve of a training: it has no step or no loss")
+        for item in table.schema:
+            if not (pa.types.is_integer(item.type) or pa.types.is_floating(item.type)):
+                raise InputError(f"{file}: is no curve of a training: {item.name} has no numbers")
         return cls({name: table[name].to_pylist() for name in table.column_names})
 
 
