@@ -20,6 +20,8 @@ from shiftbench.core.errors import InputError
 from shiftbench.core.locations import refuse_credentials
 
 Key = str | int
+_BITS = 63
+"""Of an integer without its sign: what columns and generators of random numbers take."""
 PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 M = TypeVar("M", bound=BaseModel)
 
@@ -258,7 +260,7 @@ def parse(text: str, place: Place) -> Node:
 
     Raises:
         InputError: it is not YAML of plain values, a key stands twice in a mapping, or a value is
-            a URL that holds credentials.
+            an integer of more than 64 bits or a URL that holds credentials.
     """
     try:
         loader = _Loader(text)
@@ -305,13 +307,16 @@ def _convert(
         return Node(tuple(items), place, path)
     value = loader.construct_object(node)
     if not isinstance(value, str | int | float | bool | None):
-        raise InputError(f"{place}: {dotted(path)}: {node.tag} is not a plain value")
+        raise Node(None, place, path).error(f"{node.tag} is not a plain value")
+    found = Node(value, place, path)
+    if isinstance(value, int) and value.bit_length() > _BITS:
+        raise found.error(f"must fit into 64 bits, got {value}")
     if isinstance(value, str):
         try:
             refuse_credentials(value)
         except InputError as error:
-            raise InputError(f"{place}: {dotted(path)}: {error}") from None
-    return Node(value, place, path)
+            raise found.error(str(error)) from None
+    return found
 
 
 def _refuse_duplicates(node: yaml.MappingNode, place: Place, path: tuple[Key, ...]) -> None:
