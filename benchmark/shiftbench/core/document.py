@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 from shiftbench.core.locations import refuse_credentials
 
 Key = str | int
@@ -343,11 +343,6 @@ def _rebase(node: Node, path: tuple[Key, ...]) -> Node:
     elif isinstance(value, tuple):
         value = tuple(_rebase(n, path) for n in value)
     return Node(value, node.place, (*path, *node.path))
-
-
-def one_line(text: object) -> str:
-    """A text without line breaks."""
-    return " ".join(str(text).split())
 
 
 def relative(place: Place, path: str) -> str:

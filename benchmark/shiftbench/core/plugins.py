@@ -27,7 +27,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, first_line
 from shiftbench.core.source_digest import source_digest
 from shiftbench.core.version import __version__
 from shiftbench.core.words import nearest
@@ -153,7 +153,7 @@ class Registry(Generic[T]):
         try:
             return self._accept(name, _import(found.target, name))
         except Exception as error:  # a plugin may fail in any way at all
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = first_line(error)
             raise InputError(
                 f'{self.singular} "{name}" of {found.provider} ({found.target}) '
                 f"cannot be loaded: {reason}"

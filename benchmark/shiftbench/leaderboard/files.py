@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shiftbench.core.errors import InputError, first_line
+from shiftbench.core.errors import InputError, first_line, one_line
 from shiftbench.core.files import sweep_temporaries, written_atomically
 from shiftbench.core.mirror import placed, shown
 from shiftbench.leaderboard.schema import SCHEMA, damage
@@ -237,7 +237,7 @@ class Files:
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowException) as error:
-            text = " ".join(str(error).split())
+            text = one_line(error)
             raise InputError(f"{self.where(name)}: cannot be read ({text}); {remedy}") from error
 
     def write(self, name: str, table: pa.Table, *, write_statistics: bool) -> None:
