@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import pyarrow as pa
 
 from shiftbench.core.errors import one_line
+from shiftbench.core.locations import without_credentials
 from shiftbench.data.sources.registry import plugin_origins as source_origins
 from shiftbench.data.tasks.definition import IN_NO_IDENTITY
 from shiftbench.evaluation.metrics.registry import plugin_origins as metric_origins
@@ -380,11 +381,11 @@ def failed(info: RunInfo, error: str, error_file: str | None = None) -> pa.Table
 
     Args:
         info: of the run.
-        error: the reason; it is put on one line.
+        error: the reason; it is put on one line, without credentials in its URLs.
         error_file: path of the whole message, relative to the results folder.
     """
-    known = _values_of(info)
-    return to_table([FailedRun(**known, error=one_line(error), error_file=error_file)])
+    line = one_line(without_credentials(error))  # a library's error may quote a proxy's URL
+    return to_table([FailedRun(**_values_of(info), error=line, error_file=error_file)])
 
 
 def task_digest(task: Task) -> str:
