@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -38,6 +40,53 @@ def run(code: str) -> None:
     """Run Python code in a new process, which must succeed."""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# Files and folders that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ("new method abc --to file/x", "file/x: Not a directory"),
+        ("site bundles --to file/x", "file: File exists"),
+        (f"new method abc --to {'x' * 300}", "File name too long"),
+    ],
+)
+def test_a_file_in_place_of_a_folder_is_one_line(folder, capsys, words, fault):
+    (folder / "file").write_text("")
+    (folder / "bundles").mkdir()
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and fault in error and error.count("\n") == 1
+
+
+UNREADABLE = ["gc", "status x.yaml", "verify --all", "compact", "show a1", "report"]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
+@pytest.mark.parametrize("words", UNREADABLE)
+def test_what_may_not_be_read_or_written_is_one_line(folder, capsys, monkeypatch, words, code):
+    write_run(folder / "results", "a1", failed(info("a1"), "no luck"))
+    (folder / "results" / "runs" / "a1").mkdir(parents=True)
+
+    def refused(path: object, *_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    for owner, name in ((os, "scandir"), (os, "listdir"), (Path, "iterdir"), (Path, "glob")):
+        monkeypatch.setattr(owner, name, refused)
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert f": {os.strerror(code)}" in error and error.count("\n") == 1
+
+
+def test_a_fault_of_the_code_keeps_its_traceback(monkeypatch):
+    def absent(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "own.json")
+
+    monkeypatch.setattr(Suite, "load", absent)
+    with pytest.raises(FileNotFoundError):
+        main(["plan", "x.yaml"])
 
 
 # What is imported

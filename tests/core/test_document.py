@@ -117,6 +117,8 @@ def test_merge_keys_and_anchors_work(parse):
         ("- a\n", "x.yaml:1: a suite is a mapping"),
         ("", "x.yaml:1: a suite is a mapping"),
         ("a: \x07\n", "x.yaml:1: not valid YAML"),
+        (f"a: {{b: [{2**63}]}}\n", f"x.yaml:1: a.b[0]: must fit into 64 bits, got {2**63}"),
+        ("a: {b: [s3://k:s@b/c]}\n", "x.yaml:1: a.b[0]: s3://…@b/c: a URL is shown and recorded"),
     ],
 )
 def test_bad_yaml_is_one_line_that_names_the_place(parse, text, message):
@@ -124,6 +126,14 @@ def test_bad_yaml_is_one_line_that_names_the_place(parse, text, message):
         parse(text)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "where"), [(f"a={2**63}", ""), (f"a.b=[{2**63}]", "[0]: ")])
+def test_an_integer_that_no_column_holds_is_refused(text, where):
+    with pytest.raises(InputError) as raised:
+        assignment(text)
+    assert str(raised.value) == f"--set {text}: {where}must fit into 64 bits, got {2**63}"
+    assert assignment(f"a={2**63 - 1}").plain == {"a": 2**63 - 1}
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path):

@@ -1,5 +1,12 @@
 import pytest
-from shiftbench.core.errors import InputError, RunFailedError, first_line, last_line, whole_text
+from shiftbench.core.errors import (
+    InputError,
+    RunFailedError,
+    first_line,
+    last_line,
+    one_line,
+    whole_text,
+)
 
 REMOTE = """ray::WarmWorker.fit() (pid=7)
 Traceback (most recent call last):
@@ -20,11 +27,25 @@ ValueError: the loss is too far from here
         (RunFailedError("the loss is NaN"), "the loss is NaN"),
         (InputError("x.yaml: no"), "x.yaml: no"),
         (KeyError("x"), "KeyError: 'x'"),
-        (RuntimeError(""), "RuntimeError: "),
+        (RuntimeError(""), "RuntimeError"),
     ],
 )
 def test_the_last_line_of_a_traceback_is_what_happened(error, line):
     assert last_line(error) == line
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (ValueError(" one\n two\r\n"), "one two"),
+        (ValueError(" \n"), "ValueError"),
+        (OSError(), "OSError"),
+        ("a\n b", "a b"),
+        ("", ""),
+    ],
+)
+def test_a_message_is_on_one_line_and_never_empty(said, line):
+    assert one_line(said) == line
 
 
 def test_a_line_has_an_end():

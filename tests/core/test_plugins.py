@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shiftbench.cli import main
 from shiftbench.core.errors import InputError
 from shiftbench.core.plugins import VARIABLE
 from shiftbench.core.source_digest import source_digest
@@ -175,6 +176,29 @@ def test_plugins_under_development_need_no_installation(site, monkeypatch):
     assert TASKS.load("birds").name == "birds"
     assert BACKBONES.load("lab/clip")() == "/models/clip"
     assert "smooth" not in TASKS.entries()
+
+
+@pytest.mark.parametrize(
+    ("named", "fault"),
+    [
+        ("=nosuch", "is not of the form name=package.module:Object"),
+        ("smooth=mylab", "is not of the form"),
+        ("smooth=:Smooth", "is not of the form"),
+        ("sources/=mylab:Scans", "is not of the form"),
+        ("source/scans=mylab:Scans", 'unknown kind "source" (did you mean "sources"?)'),
+        ("smooth=mylab:Smooth,x/y=mylab:Y", 'unknown kind "x" (known: '),
+    ],
+)
+def test_a_malformed_variable_is_one_line_for_every_verb(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], named: str, fault: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, named)
+    for words in ("plan quickstart", "status quickstart", "list tasks", "check-plugin full"):
+        assert main(words.split()) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {VARIABLE}: ") and error.count("\n") == 1
+        assert fault in error
+    assert main(["--version"]) == 0
 
 
 def write_lab(site: Path) -> None:

@@ -70,6 +70,40 @@ def test_an_unknown_kind_of_uri() -> None:
         locations.filesystem("nope://x/y")
 
 
+SECRETS = [
+    ("s3://key:secret@bucket/data", "s3://…@bucket/data"),
+    ("S3://key:sec/ret@bucket/data", "S3://…@bucket/data"),  # as those of AWS often are
+    ("s3://key:secret/data", "s3://…/data"),
+    ("gs://secret@bucket/data", "gs://…@bucket/data"),
+    ("https://secret@host/data", "https://…@host/data"),
+    ("sftp://ann:secret@host:22/data", "sftp://…@host:22/data"),
+    ("s3://bucket/data?region=eu&secret_key=secret", "s3://bucket/data?region=eu&secret_key=…"),
+    ("https://host/a?X-Amz-Signature=secret&b=2", "https://host/a?X-Amz-Signature=…&b=2"),
+]
+
+
+@pytest.mark.parametrize(("url", "shown"), SECRETS)
+def test_a_uri_with_credentials_is_refused_without_showing_them(url: str, shown: str) -> None:
+    assert locations.without_credentials(f"at {url} or") == f"at {shown} or"
+    for use in (roots.resolve, locations.filesystem, locations.read, locations.entries):
+        with pytest.raises(InputError, match="must hold no credentials") as raised:
+            use(url)
+        assert str(raised.value).startswith(f"{shown}: a URL is shown")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("s3://bucket/a@b:c?region=eu&endpoint_override=h:9000", "gs://anonymous@bucket/data"),
+        *("http://127.0.0.1:8265", "http://[::1]:8265/a", "hf://datasets/ann/x@main/y"),
+        *("sftp://ann@host:22/a", "abfs://container@account.net/a", "file:///a/b", "s3://"),
+        *("/data/a@b:c", "a photo of a {}.", ""),
+    ],
+)
+def test_other_texts_hold_no_credentials(text: str) -> None:
+    locations.refuse_credentials(text)
+
+
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 3_000_000])
 def test_digests_of_small_files_depend_on_every_byte(tmp_path: Path, size: int) -> None:
     file = tmp_path / "a"

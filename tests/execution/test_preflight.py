@@ -230,6 +230,9 @@ def test_the_plan_names_what_run_refuses_and_decodes_no_image(
     monkeypatch.setattr(ParquetImages, "__getitem__", lambda *_: pytest.fail("decoded an image"))
     plan = make_plan(root)
     assert problems(plan, str(root)) == []
+    logged = replace(plan, suite=replace(plan.suite, loggers=("nope",)))
+    (line,) = problems(logged, str(root))
+    assert 'unknown logger "nope"' in line
     unknown = replace(plan, suite=replace(plan.suite, backbones=("openai/ViT-B-99",)))
     write_images(root / "drawn.parquet", 2)
     table = pq.read_table(root / "drawn.parquet")

@@ -10,6 +10,8 @@ from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.suite.plan import Plan
 from shiftbench.suite.suite import Suite
 
+RUNLESS = '{"run": {}, "suite": "x", "data": "miniature"}'
+
 
 def recorded(results: Path, suite: str, *overrides: str, data: str = "miniature") -> Plan:
     """A suite's plan, every run of which has its record in ``results``."""
@@ -49,6 +51,16 @@ def test_the_data_are_found_from_another_working_directory(
     plan = recorded(tmp_path, "quickstart", "tasks=[cifar10]", data=given)
     found = read_records(tmp_path, next(iter(plan.runs)))
     assert found.data == recorded_as.format(here=tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"run": {}}', RUNLESS])
+def test_a_record_that_is_not_whole_is_told_in_one_line(tmp_path, content):
+    file = RunFolder.of(tmp_path, "a1").record
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    with pytest.raises(InputError, match=r"run\.json: is no record of a run: ") as raised:
+        read_records(tmp_path, "a1")
+    assert "\n" not in str(raised.value)
 
 
 def test_a_record_that_is_gone_is_told_in_one_line(tmp_path):

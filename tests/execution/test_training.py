@@ -184,6 +184,14 @@ def test_a_term_that_is_not_finite_is_recorded_as_none() -> None:
     assert trained.terms["odd"] == [None] * len(trained.losses)
 
 
+@pytest.mark.parametrize("seed", [7, 20_300_101, 2**63 - 1])
+def test_a_suite_may_have_any_seed(seed: int) -> None:
+    method, model = make_method("full"), make_model()
+    schedule = make_schedule(EXAMPLES, method.config)
+    batches = make_batches(method, model, schedule, WorkerPlace())
+    assert Trainer(model, method, schedule, batches, seed=seed).run().losses
+
+
 def test_a_step_is_seeded_as_by_pytorch_which_keeps_notes_of_it() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)

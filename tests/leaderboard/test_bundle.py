@@ -236,6 +236,7 @@ def test_columns_that_are_not_known_go_out_and_come_in(results, tmp_path):
         ("read '/data/a/b.json', not (/data/c)", "read '…/b.json', not (…/c)"),
         ("path=/data/a", "path=…/a"),
         ("s3://ann:key@bucket/a/b", "s3://…@bucket/a/b"),
+        ("s3://ann:ke/y@bucket/a/b", "s3://…@bucket/a/b"),
         ("https://x.org/a?token=1&b=2", "https://x.org/a?…"),
         *((text, text) for text in ("openai/ViT-B-16", "macro-F1 / accuracy", "a/b", "./m", "1/2")),
         *((text, text) for text in ("Clopper-Pearson", "s3://bucket/a", "CPU @ 2.60GHz", "")),

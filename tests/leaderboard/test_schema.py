@@ -166,6 +166,11 @@ def test_a_failed_run_is_one_row_without_results():
     assert row["run_id"] == "f00d"
 
 
+def test_a_failure_that_quotes_credentials_is_recorded_without_them():
+    (row,) = failures(failed(info("a1"), "no answer\nfrom https://ann:secret@proxy:8080/x"))
+    assert row.error == "no answer from https://…@proxy:8080/x"
+
+
 def test_results_that_contradict_each_other_are_refused():
     (result,) = results({"id-test": 0.5})
     with pytest.raises(ValueError, match="has results"):

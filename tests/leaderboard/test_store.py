@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import os
 import shutil
@@ -11,8 +12,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shiftbench.cli import main
 from shiftbench.core.errors import InputError
 from shiftbench.leaderboard import store
+from shiftbench.leaderboard.files import COPY, STAMPS_KEY, Files
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import SCHEMA, VERSION_KEY, failed
 from shiftbench.leaderboard.store import check_writable, folder, read, relabel, statuses, write_run
@@ -112,6 +115,47 @@ def test_a_foreign_table_is_named(tmp_path):
     folder(tmp_path).mkdir()
     pq.write_table(pa.table({"x": [1]}), folder(tmp_path) / "x.parquet")
     with pytest.raises(InputError, match=r"x\.parquet: not a file of the leaderboard"):
+        read(tmp_path)
+
+
+DAMAGE = {
+    "value": (None, 'a run that is done has no "value"'),
+    "role": (None, 'a run that is done has no "role"'),
+    "status": ("gone", "the status of a run is 'gone'"),
+    "details": ("{", 'its column "details" holds something else than JSON objects'),
+    "config": ("[1]", 'its column "config" holds something else'),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+@pytest.mark.parametrize("compacted", [False, True])
+def test_damaged_rows_are_named_in_one_line(tmp_path, capsys, name, compacted):
+    write_run(tmp_path, "a1", run("a1", SETS))
+    table = run("b2", SETS)
+    value, fault = DAMAGE[name]
+    position = table.schema.get_field_index(name)
+    column = pa.array([value, *table[name].to_pylist()[1:]], table[name].type)
+    damaged = table.set_column(position, table.schema.field(position), column)
+    pq.write_table(damaged, folder(tmp_path) / "b2.parquet")
+    if compacted:  # as before damage was looked for
+        both = pa.concat_tables([run("a1", SETS), damaged])
+        listed = Files.of(tmp_path).runs()
+        both = both.replace_schema_metadata({**SCHEMA.metadata, STAMPS_KEY: json.dumps(listed)})
+        pq.write_table(both, tmp_path / COPY)
+    write_run(tmp_path / "other", "a1", run("a1", SETS))
+    of = ["--results", str(tmp_path)]
+    for words in (["report", *of], ["gc", *of], ["diff", str(tmp_path), str(tmp_path / "other")]):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        file = COPY if compacted else "b2.parquet"
+        assert f"{file}: is damaged: {fault}" in error and error.count("\n") == 1
+
+
+def test_a_done_row_without_a_value_is_named_whatever_columns_it_has(tmp_path):
+    write_run(tmp_path, "a1", run("a1", SETS))
+    pq.write_table(run("a1", SETS).drop_columns(["value"]), folder(tmp_path) / "a1.parquet")
+    assert statuses(tmp_path) == {"a1": "done"}
+    with pytest.raises(InputError, match=r'a1\.parquet: is damaged: a run that is done has no "va'):
         read(tmp_path)
 
 

@@ -17,6 +17,7 @@ from shiftbench.models import hub, names
 from shiftbench.models.backbones import backbone_identity, check_backbone, load_backbone
 from shiftbench.models.published import Pretrained, sources_in_table
 from shiftbench.models.published import find_pretrained as find
+from shiftbench.models.reading import read_weights
 
 from tests.models.tiny import RESNET, config, save_backbone
 
@@ -308,6 +309,23 @@ def test_damaged_files_are_named(directory):
     (directory / "open_clip_config.json").write_text("{")
     with pytest.raises(InputError, match=r"open_clip_config\.json: not readable as JSON"):
         load_backbone(str(directory))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"{}", b"\x93NUMPY"])
+def test_a_file_of_something_else_is_no_weights(tmp_path, content):
+    (tmp_path / "file.txt").write_bytes(content)
+    for use in (check_backbone, load_backbone):
+        with pytest.raises(InputError, match=r"file\.txt: holds no weights: neither \.safe"):
+            use(f"{tmp_path}/file.txt/ViT-B-32")
+    with pytest.raises(InputError, match=r"file\.txt: holds no weights"):
+        read_weights([tmp_path / "file.txt"])
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 and no more", b"\x80\x02e.", b"\x80\x02h\x65."])
+def test_a_damaged_file_of_pytorch_says_what_went_wrong(tmp_path, content):
+    (tmp_path / "file.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"file\.pt: (cannot be read: \w+Error: |holds more)"):
+        read_weights([tmp_path / "file.pt"])
 
 
 def test_weights_that_are_not_finite_are_refused(directory):

@@ -36,6 +36,27 @@ def test_over_tasks_only_what_ranks_in_all_of_them():
     assert first.cost_seconds == 120.0
 
 
+def test_where_no_seed_changes_anything_the_mean_is_as_sure_as_its_examples():
+    """A task whose seeds are equal is no reason for an interval without width, nor for a t."""
+    by_task = {"imagenet": [0.5, 0.5], "cifar10": [0.7, 0.7], "fmow": [0.2, 0.4]}
+    runs = [
+        run(f"{task}{seed}", {"id-test": 0.8, "new": value}, task=task, seed=seed)
+        for task, of_task in by_task.items()
+        for seed, value in enumerate(of_task)
+    ]
+    (equal,) = overall(rankings(pa.concat_tables(runs[:4])))
+    (line,) = equal.methods
+    assert line.mean_ood.interval == "from the intervals of the sets"
+    half = np.sqrt(2) * 0.01 / 2  # each set's is 0.01
+    ends = (line.mean_ood.low, line.mean_ood.high)
+    assert ends == pytest.approx((0.6 - half, 0.6 + half))
+    (mixed,) = overall(rankings(pa.concat_tables(runs[2:])))
+    (line,) = mixed.methods
+    assert line.mean_ood.interval == "from the intervals of the sets"
+    alone = stats.t.ppf(0.975, 1) * np.std([0.2, 0.4], ddof=1) / np.sqrt(2)
+    assert line.mean_ood.high - line.mean_ood.mean == pytest.approx(np.hypot(0.01, alone) / 2)
+
+
 def test_one_task_has_no_ranking_over_tasks():
     assert overall(rankings(run("a", values(80, 50, 60)))) == []
 

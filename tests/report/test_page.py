@@ -148,6 +148,8 @@ def test_intervals_can_be_hidden(changing):
 def test_numbers_say_what_they_are_when_pointed_at(page):
     row = page.locator(f"{BOARD} table.ranking tbody tr", has_text="full").first
     told = row.locator("td").nth(4).get_attribute("title")
+    assert "standard deviation over seeds 0.0" in told and "(by hand)" in told
+    told = row.locator("td").nth(6).get_attribute("title")
     for part in ("95 % interval", "Student's t over seeds", "100 images", "seeds 0, 1", "git"):
         assert part in told
 

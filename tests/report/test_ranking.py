@@ -95,7 +95,20 @@ def test_a_line_is_the_mean_over_seeds_with_a_t_interval():
     assert line.scores.mean_ood.mean - line.scores.mean_ood.low == pytest.approx(
         line.scores.mean_ood.high - line.scores.mean_ood.mean
     )
-    assert line.scores.by_set["id-test"].sd == pytest.approx(0, abs=1e-12)
+    equal = line.scores.by_set["id-test"]  # of which the examples' interval tells
+    assert (equal.sd, equal.low, equal.high) == (0, pytest.approx(0.79), pytest.approx(0.81))
+    assert equal.interval == "by hand"
+
+
+def test_a_mean_that_no_seed_changes_has_the_interval_of_its_examples():
+    several = rank(*(run(f"s{seed}", values(80, 50, 60), seed=seed) for seed in range(3)))
+    alone = rank(run("a", values(80, 50, 60)))
+    (line,), (one,) = several.methods, alone.methods
+    for name, of in line.scores.with_mean().items():
+        same = one.scores.with_mean()[name]
+        assert of.low < of.mean < of.high
+        assert (of.low, of.high, of.interval) == (same.low, same.high, same.interval)
+        assert (of.sd, of.seeds) == (0, (0, 1, 2))
 
 
 def test_one_seed_has_the_interval_of_each_set_and_one_of_the_mean_that_follows():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 
 import altair as alt
@@ -10,6 +12,7 @@ import pytest
 from shiftbench.evaluation.results import Score
 from shiftbench.leaderboard.schema import done
 from shiftbench.report.html.charts import drawn
+from shiftbench.report.html.charts.records import point_records
 from shiftbench.report.html.page import render
 from shiftbench.report.model import build
 from shiftbench.report.over_tasks import overall
@@ -51,6 +54,31 @@ def test_units_and_directions_are_the_metrics_own():
     assert metric_title("ece:10") == "ECE (10 bins)"
     assert common_scale(["accuracy", "worst-region"]) == ACCURACY
     assert common_scale(["accuracy", "nll"]) is None
+
+
+def test_an_interval_shows_values_that_there_can_be():
+    assert ACCURACY.interval(-0.474, 1.564) == "0.0 to 100.0"
+    assert ACCURACY.interval(0.25, 0.75) == "25.0 to 75.0"
+    assert ACCURACY.interval(None, None) == ""
+    assert scale_of("nll").interval(-0.5, 9.0) == "0.000 to 9.000"
+    assert scale_of("gone").interval(-0.5, 9.0) == "-0.500 to 9.000"
+    mean = common_scale(["brier", "nll"])
+    assert mean is not None and mean.range == (0.0, math.inf)
+    assert ACCURACY.difference(-1.5) == "-150.0"
+
+
+def test_seeds_that_lie_far_apart_reach_no_further_than_the_metric():
+    runs = [
+        measured(f"r{seed}", {"id-test": value, "x": value}, "accuracy", label="a", seed=seed)
+        for seed, value in enumerate((0.2, 0.9))
+    ]
+    table = pa.concat_tables(runs)
+    text = markdown(table)
+    assert "0.0 to 100.0" in text and "-" not in re.findall(r"\S+ to \S+ \|", text)[0]
+    (ranking,) = rankings(table)
+    assert ranking.methods[0].scores.by_set["x"].low < 0  # what is computed with stays whole
+    for point in point_records(ranking.methods, build(table).rankings[0]):
+        assert point["low"] >= 0 and point["high"] <= 1
 
 
 def test_the_lowest_loss_ranks_first(losses):

@@ -137,6 +137,39 @@ def test_show_says_why_a_run_failed_and_how_far_one_is(
     assert "means 2 runs" in capsys.readouterr().err
 
 
+WHOLE = {
+    "label": "soup",
+    "task": {"name": "imagenet"},
+    "seed": 0,
+    "backbone": "b",
+    "shots": None,
+    "method": "soup",
+    "budget": {},
+    "config": {},
+}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        *({"run": {}}, {}, [], {"run": []}, {"run": WHOLE | {"task": "imagenet"}}),
+        *({"run": WHOLE | {"label": 3}}, {"run": WHOLE | {"config": 3}}),
+    ],
+)
+def test_a_record_that_is_not_whole_stands_in_nobodys_way(
+    results: Path, capsys: pytest.CaptureFixture[str], record: object
+) -> None:
+    for name, content in (("foreign", record), ("whole", {"run": WHOLE})):
+        folder = RunFolder.of(results, name)
+        folder.path.mkdir()
+        folder.record.write_text(json.dumps(content))
+    assert main(["show", "full0", "--results", str(results)]) == 0
+    assert main(["show", "soup", "--results", str(results)]) == 0
+    assert "soup/imagenet/0  whole  begun" in capsys.readouterr().out
+    assert main(["show", "foreign", "--results", str(results)]) == 2
+    assert main(["gc", "--results", str(results)]) == 0
+
+
 def test_show_has_all_of_it_for_programs(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "dead0", "--json", "--results", str(results)]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -102,6 +102,9 @@ def shiftbench(
     ),
 ) -> None:
     """Benchmark robust fine-tuning of vision-language models under distribution shift."""
+    from shiftbench.core.plugins import development_modules
+
+    development_modules()  # a fault of theirs is of every verb that looks at what is registered
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 some runs failed, 2 bad input, 130 interrupted, 143 stopped by
         SIGTERM.
     """
-    from shiftbench.core.errors import InputError, StorageError, disk_full
+    from shiftbench.core.errors import InputError, StorageError, disk_full, place_refused
     from shiftbench.core.stopping import INTERRUPTED, stoppable
 
     try:
@@ -127,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             typer.echo(f"error: {line}", err=True)
         return 2
     except OSError as error:
-        if not (isinstance(error, StorageError) or disk_full(error)):
+        if not (isinstance(error, StorageError) or disk_full(error) or place_refused(error)):
             raise
         where = "" if error.filename is None else f"{error.filename}: "
         typer.echo(f"error: {where}{error.strerror or error}", err=True)

@@ -99,8 +99,8 @@ def plan(
 ) -> None:
     """Show what a suite asks for, what of it is done, and what the rest will cost.
 
-    Exit code 2 where shiftbench run would refuse the data or a backbone. No image is decoded but
-    the few that tell how much disk a method's store takes.
+    Exit code 2 where shiftbench run would refuse the data, a backbone or a logger. No image is
+    decoded but the few that tell how much disk a method's store takes.
     """
     from dataclasses import replace
 

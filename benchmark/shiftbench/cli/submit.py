@@ -96,7 +96,7 @@ def submit(
         plain_url(results)  # a job's command is shown
     overrides = limited(overrides, max_concurrent)
     loaded = load_suite(suite, overrides, data)
-    for name in loggers or ():
+    for name in (*loaded.loggers, *(loggers or ())):
         LOGGERS.load(name)
     _check_paths(loaded)
     jobs = Jobs.at(address)

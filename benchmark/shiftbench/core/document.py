@@ -16,9 +16,12 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
+from shiftbench.core.locations import refuse_credentials
 
 Key = str | int
+_BITS = 63
+"""Of an integer without its sign: what columns and generators of random numbers take."""
 PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 M = TypeVar("M", bound=BaseModel)
 
@@ -188,8 +191,9 @@ def assignment(text: str) -> Node:
     Keys that hold a dot are written in quotes; the value is YAML.
 
     Raises:
-        InputError: it is not of that form.
+        InputError: it is not of that form, or holds credentials.
     """
+    refuse_credentials(f"--set {text}")
     place = Place(f"--set {text}", None, Path())
     keys, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r'(?:"[^"]+"|[^."]+)(?:\.(?:"[^"]+"|[^."]+))*', keys):
@@ -255,7 +259,8 @@ def parse(text: str, place: Place) -> Node:
         place: of its first line; an option's has no line.
 
     Raises:
-        InputError: it is not YAML of plain values, or a key stands twice in a mapping.
+        InputError: it is not YAML of plain values, a key stands twice in a mapping, or a value is
+            an integer of more than 64 bits or a URL that holds credentials.
     """
     try:
         loader = _Loader(text)
@@ -302,8 +307,16 @@ def _convert(
         return Node(tuple(items), place, path)
     value = loader.construct_object(node)
     if not isinstance(value, str | int | float | bool | None):
-        raise InputError(f"{place}: {dotted(path)}: {node.tag} is not a plain value")
-    return Node(value, place, path)
+        raise Node(None, place, path).error(f"{node.tag} is not a plain value")
+    found = Node(value, place, path)
+    if isinstance(value, int) and value.bit_length() > _BITS:
+        raise found.error(f"must fit into 64 bits, got {value}")
+    if isinstance(value, str):
+        try:
+            refuse_credentials(value)
+        except InputError as error:
+            raise found.error(str(error)) from None
+    return found
 
 
 def _refuse_duplicates(node: yaml.MappingNode, place: Place, path: tuple[Key, ...]) -> None:
@@ -330,11 +343,6 @@ def _rebase(node: Node, path: tuple[Key, ...]) -> Node:
     elif isinstance(value, tuple):
         value = tuple(_rebase(n, path) for n in value)
     return Node(value, node.place, (*path, *node.path))
-
-
-def one_line(text: object) -> str:
-    """A text without line breaks."""
-    return " ".join(str(text).split())
 
 
 def relative(place: Place, path: str) -> str:

@@ -12,6 +12,12 @@ from typing import Self
 _LONGEST = 500  # characters of an error on one line
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Ray puts them into tracebacks
 _TRACEBACK = "Traceback (most recent call last):"
+_OF_PLACE = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS),
+        *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+    }
+)
 _FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
 
 
@@ -35,7 +41,7 @@ class InputError(ValueError):
     @property
     def lines(self) -> tuple[str, ...]:
         """All problems, each on one line."""
-        return tuple(" ".join(str(problem).split()) for problem in self.args)
+        return tuple(map(one_line, self.args))
 
 
 class Problems:
@@ -85,11 +91,24 @@ def disk_full(error: BaseException) -> bool:
     return any(text in str(error) for text in _FULL)
 
 
+def place_refused(error: OSError) -> bool:
+    """True if a file or folder may not be used, or is not what it must be: no fault of the code."""
+    return error.filename is not None and error.errno in _OF_PLACE
+
+
+def one_line(said: object) -> str:
+    """A text, or the message of an error, without line breaks; of an error without one its kind."""
+    line = " ".join(str(said).split())
+    return line or (type(said).__name__ if isinstance(said, BaseException) else "")
+
+
 def first_line(error: BaseException) -> str:
-    """The kind and the message of an error, on one line of at most 500 characters."""
-    message = " ".join(str(error).split())
-    named = isinstance(error, RunFailedError | InputError | StorageError)
-    return (message if named else f"{type(error).__name__}: {message}")[:_LONGEST]
+    """The kind and the message of an error, on one line of at most 500 characters.
+
+    Errors of this package need no kind: their message says all.
+    """
+    named = isinstance(error, RunFailedError | InputError | StorageError) or not str(error).strip()
+    return (one_line(error) if named else f"{type(error).__name__}: {one_line(error)}")[:_LONGEST]
 
 
 def last_line(error: BaseException) -> str:
@@ -102,7 +121,7 @@ def last_line(error: BaseException) -> str:
         return first_line(error)
     calls = takewhile(lambda line: not line.strip() or line[0] == " ", after.splitlines()[1:])
     raised = after.splitlines()[1 + len([*calls]) :]
-    return " ".join(" ".join(raised).split())[:_LONGEST]
+    return one_line(" ".join(raised))[:_LONGEST]
 
 
 def whole_text(error: BaseException) -> str:

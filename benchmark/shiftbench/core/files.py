@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shiftbench.core import mirror
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 from shiftbench.core.liveness import alive
 
 _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
@@ -107,7 +107,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path}: not readable as JSON: {one_line(error)}") from error
     if not isinstance(document, dict):
         raise InputError(f"{path}: not readable as JSON: it holds no object")
     return document

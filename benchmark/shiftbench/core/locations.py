@@ -1,13 +1,15 @@
 """Files and folders that may be local or remote, and the cache directory.
 
 A location is a local path or a URI such as ``s3://bucket/folder``. Local files are read with the
-standard library; remote ones through the file systems of pyarrow.
+standard library; remote ones through the file systems of pyarrow. Locations are shown and recorded,
+so a URI that holds credentials is refused before anything else is done with it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
@@ -19,6 +21,18 @@ if TYPE_CHECKING:
 
 CACHE_VARIABLE = "SHIFTBENCH_CACHE"
 _BLOCK = 64 * 1024
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_OF_WEB = re.compile(r"(\[[^\]@]*\]|[^:@]*)(:\d*)?")
+_OF_OTHERS = re.compile(r"([^:@]*@)?(\[[^\]@]*\]|[^:@]*)(:\d*)?")
+_OF_BUCKETS = re.compile(r"[^:@]*")
+_OF_GOOGLE = re.compile(r"(anonymous@)?[^:@]*")  # how pyarrow is told to use no credentials
+_HOSTS = {
+    **dict.fromkeys(("http", "https"), _OF_WEB),
+    **dict.fromkeys(("s3", "s3a"), _OF_BUCKETS),
+    **dict.fromkeys(("gs", "gcs"), _OF_GOOGLE),
+}
+"""What stands in a URL before its path, by scheme, where it holds no credentials."""
+_SECRET_OPTION = re.compile(r"(?i)([?&][^=&]*(?:key|secret|passw|token|sig)[^=&]*=)[^&]+")
 
 
 class DirectoryEntry(NamedTuple):
@@ -48,6 +62,36 @@ def is_remote(location: str) -> bool:
     return "://" in location
 
 
+def without_credentials(text: str) -> str:
+    """A text for people: credentials in its URLs are left out."""
+    return _URL.sub(lambda found: _bare(found[0]), text) if "://" in text else text
+
+
+def refuse_credentials(text: str) -> None:
+    """See that no URL in a text holds credentials.
+
+    Raises:
+        InputError: one does; the message does not show them.
+    """
+    shown = without_credentials(text)
+    if shown != text:
+        raise InputError(
+            f"{shown}: a URL is shown and recorded, so it must hold no credentials; give them in "
+            "the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+
+
+def _bare(url: str) -> str:
+    """A URL less its credentials."""
+    scheme, _, rest = url.partition("://")
+    location, mark, options = rest.partition("?")
+    host, slash, path = location.partition("/")
+    if not _HOSTS.get(scheme.lower(), _OF_OTHERS).fullmatch(host):
+        _, at, after = location.rpartition("@")  # a secret may hold a slash, so not of the host
+        location = f"…@{after}" if at else f"…{slash}{path}"
+    return f"{scheme}://{location}" + _SECRET_OPTION.sub(r"\1…", mark + options)
+
+
 def join(root: str, path: str) -> str:
     """The location of ``path`` under ``root``; absolute paths and URIs stay as they are."""
     if is_remote(path) or Path(path).is_absolute():
@@ -59,12 +103,14 @@ def filesystem(location: str) -> tuple[FileSystem, str]:
     """The pyarrow file system of a location, and the path on it.
 
     Raises:
-        InputError: the URI is of no kind that pyarrow knows, or cannot be reached.
+        InputError: the URI holds credentials, is of no kind that pyarrow knows, or cannot be
+            reached.
     """
     from pyarrow import ArrowInvalid, fs
 
     if not is_remote(location):
         return fs.LocalFileSystem(), location
+    refuse_credentials(location)
     note_remote()
     try:
         found: tuple[FileSystem, str] = fs.FileSystem.from_uri(location)

@@ -27,7 +27,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, first_line
 from shiftbench.core.source_digest import source_digest
 from shiftbench.core.version import __version__
 from shiftbench.core.words import nearest
@@ -153,7 +153,7 @@ class Registry(Generic[T]):
         try:
             return self._accept(name, _import(found.target, name))
         except Exception as error:  # a plugin may fail in any way at all
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = first_line(error)
             raise InputError(
                 f'{self.singular} "{name}" of {found.provider} ({found.target}) '
                 f"cannot be loaded: {reason}"
@@ -227,11 +227,16 @@ def _development_entries(kind: Kind) -> Iterator[Entry]:
     for item in filter(None, (part.strip() for part in os.environ.get(VARIABLE, "").split(","))):
         key, equals, target = item.partition("=")
         module, colon, attribute = target.partition(":")
-        if not (key and equals and module and colon and attribute):
-            raise InputError(f'{VARIABLE}: "{item}" is not of the form name=package.module:Object')
         group, slash, name = key.partition("/")
-        if not slash or group not in KINDS:
+        if not slash:
             group, name = "methods", key
+        if not (name and equals and module and colon and attribute):
+            raise InputError(
+                f'{VARIABLE}: "{item}" is not of the form name=package.module:Object, '
+                "or sources/name=… for another kind"
+            )
+        if group not in KINDS:
+            raise InputError(f'{VARIABLE}: "{item}": unknown kind "{group}"{nearest(group, KINDS)}')
         if group == kind:
             yield Entry(name, target, VARIABLE, "")
 

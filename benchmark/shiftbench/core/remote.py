@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from shiftbench.core.errors import InputError, StorageError, disk_full, first_line
+from shiftbench.core.locations import refuse_credentials
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Between the tries of what fails; after the last, it has failed."""
@@ -321,14 +322,12 @@ def plain_url(text: str) -> str:
     Raises:
         InputError: it names no bucket, or holds credentials or options that are not known.
     """
-    parts = urlsplit(text)
-    shown = f"{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}{parts.path}"
-    if parts.password or ("@" in parts.netloc and parts.scheme in ("s3", "gs", "gcs")):
-        raise InputError(
-            f"{shown}: a URL is shown and recorded, so it must hold no credentials; give them in "
-            "the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
-    if not parts.netloc and parts.scheme in _PACKAGES:
+    refuse_credentials(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise InputError(f"{text}: {first_line(error)}") from error
+    if parts.scheme in _PACKAGES and (not parts.netloc or "@" in parts.netloc):
         raise InputError(f"{text}: names no bucket; such as {parts.scheme}://bucket/folder")
     if odd := sorted(parse_qs(parts.query, keep_blank_values=True).keys() - {*_OPTIONS}):
         raise InputError(

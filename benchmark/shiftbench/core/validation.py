@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from shiftbench.core.document import Key, Node, dotted, one_line, relative
-from shiftbench.core.errors import InputError
+from shiftbench.core.document import Key, Node, dotted, relative
+from shiftbench.core.errors import InputError, one_line
 from shiftbench.core.words import nearest
 
 if TYPE_CHECKING:

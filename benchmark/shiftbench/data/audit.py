@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 from shiftbench.core.files import written_atomically
 from shiftbench.data.rgb import as_rgb
 from shiftbench.data.sources.files import DECODE_ERRORS
@@ -132,7 +132,7 @@ def unreadable(images: ImageSet, cache: Path | None) -> dict[str, str]:
         try:
             content_hash(images.images[index])
         except DECODE_ERRORS as error:
-            found[str(images.ids[index])] = " ".join(str(error).split()) or type(error).__name__
+            found[str(images.ids[index])] = one_line(error)
     return found
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 from shiftbench.core.pulse import beat
 from shiftbench.data.decoding import image_at, simplejpeg_version
 from shiftbench.data.preprocessing import Pixels
@@ -65,7 +65,7 @@ def decoded(images: ImageSet, index: int, convert: Callable[[Image], T]) -> T:
     except InputError:
         raise
     except (*DECODE_ERRORS, Pillow.DecompressionBombError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise InputError(f"image {str(images.ids[index])!r} cannot be decoded: {reason}") from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shiftbench.core.errors import InputError
-from shiftbench.core.locations import CACHE_VARIABLE, cache_dir, is_remote
+from shiftbench.core.locations import CACHE_VARIABLE, cache_dir, is_remote, refuse_credentials
 
 
 def resolve(data: str, progress: Callable[[str], None] | None = None) -> str:
@@ -17,7 +17,7 @@ def resolve(data: str, progress: Callable[[str], None] | None = None) -> str:
         progress: called with the name of each data set while the miniature world is drawn.
 
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or a URI holds credentials.
     """
     if data == "miniature":
         from shiftbench.data.miniature.definition import VERSION
@@ -33,6 +33,7 @@ def resolve(data: str, progress: Callable[[str], None] | None = None) -> str:
             ) from error
         return str(root)
     if is_remote(data):
+        refuse_credentials(data)
         return data.rstrip("/")
     root = Path(data).expanduser()
     if not root.is_dir():

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, first_line
 from shiftbench.data.images import Images, ImageSet
 from shiftbench.data.sources.base import AbsentError, Documented, Source
 from shiftbench.data.sources.registry import SOURCES
@@ -96,7 +96,7 @@ def check(source: Source, root: str, decoded: Decoded = "sample") -> Finding:
         entry = SOURCES.entry(source.kind)
         if entry.builtin:
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = first_line(error)
         detail = f'source "{entry.name}" of {entry.provider}: {reason}'
         return Finding(source.title, "refused", detail)
 

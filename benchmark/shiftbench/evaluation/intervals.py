@@ -48,7 +48,8 @@ def student_t(values: npt.ArrayLike) -> tuple[Floats, Floats]:
         values: (…, n ≥ 2), along the last axis.
 
     Returns:
-        low and high, (…) float64. They are not cut to [0, 1].
+        low and high, (…) float64. They are not cut to the values that there can be: what shows
+        them is.
     """
     from scipy.special import stdtrit
 

@@ -21,6 +21,7 @@ from shiftbench.data.tasks.opening import open_task
 from shiftbench.data.verify import check
 from shiftbench.execution.checked import Checked, SetKey, SetState, ood_val_of, remembered
 from shiftbench.execution.group_rules import group_sizes, needs_whole_weights
+from shiftbench.execution.loggers.registry import check_loggers
 from shiftbench.execution.model_checks import check_backbones
 from shiftbench.execution.schedule import make_schedule
 from shiftbench.execution.training_stores import check_training_stores
@@ -75,14 +76,14 @@ def preflight(
 
 
 def problems(plan: Plan, root: str | None, *, allow_incomplete: bool = False) -> list[str]:
-    """A line for each thing that ``preflight`` refuses without decoding more than a few images.
+    """A line for each thing that a run refuses without decoding more than a few images.
 
     Args:
         plan: the runs.
         root: the data root; without one the data are not checked.
         allow_incomplete: as for ``preflight``.
     """
-    found = _refused(check_backbones, plan)
+    found = _refused(check_loggers, plan.suite.loggers) + _refused(check_backbones, plan)
     if root is None:
         return found
     of_data = [

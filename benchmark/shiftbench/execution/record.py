@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, first_line
 from shiftbench.core.files import written_atomically
 from shiftbench.core.locations import is_remote
 from shiftbench.data.tasks.definition import EvaluationSet, Task
@@ -41,7 +41,8 @@ def read_records(results: Path, run_id: str) -> Setup:
         run_id: of the run.
 
     Raises:
-        InputError: a record is not there, or its method or a source is no longer installed.
+        InputError: a record is not there or not whole, or its method or a source is no longer
+            installed.
     """
     content = _read(results, run_id)
     runs: dict[str, Run] = {}
@@ -53,7 +54,14 @@ def _collect(results: Path, run_id: str, runs: dict[str, Run]) -> None:
     """Put a run into ``runs``, after its ancestors."""
     if run_id in runs:
         return
-    run = _from_json(_read(results, run_id)["run"])
+    content = _read(results, run_id)
+    try:
+        run = _from_json(content["run"])
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        file = RunFolder.of(results, run_id).record
+        raise InputError(f"{file}: is no record of a run: {first_line(error)}") from None
     for _, parent in run.parents:
         _collect(results, parent, runs)
     runs[run_id] = run
@@ -63,10 +71,15 @@ def _read(results: Path, run_id: str) -> dict[str, Any]:
     file = RunFolder.of(results, run_id).record
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        texts = content["suite"], content["data"]
     except OSError as error:
         raise InputError(
             f"{file}: the record of the run cannot be read: {error.strerror}"
         ) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: is no record of a run: {first_line(error)}") from None
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{file}: is no record of a run: its suite or data is no text")
     return content
 
 

@@ -390,4 +390,5 @@ def _seed(seed: int, device: torch.device) -> None:
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
-    return (seed * 1_000_000_007 + step) * 65_537 + rank
+    """The seed of a step on a worker: of 64 bits, as many as a generator takes."""
+    return ((seed * 1_000_000_007 + step) * 65_537 + rank) % 2**64

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from shiftbench.core.errors import InputError, first_line
+from shiftbench.core.errors import InputError, first_line, one_line
 from shiftbench.core.files import sweep_temporaries, written_atomically
 from shiftbench.core.mirror import placed, shown
-from shiftbench.leaderboard.schema import SCHEMA
+from shiftbench.leaderboard.schema import SCHEMA, damage
 from shiftbench.leaderboard.versions import (
     MAJOR,
     check_readable,
@@ -159,7 +159,19 @@ class Files:
             raise InputError(
                 f"{self.where(name)}: holds rows of another run than its name says; {_REMEDY}"
             )
-        return choice.of(table)
+        chosen = choice.of(table)
+        self._check(chosen, name, _REMEDY)
+        return chosen
+
+    def _check(self, table: pa.Table, name: str, remedy: str) -> None:
+        """Refuse rows that no report could be made of.
+
+        Raises:
+            InputError: they are damaged.
+        """
+        found = damage(table)
+        if found is not None:
+            raise InputError(f"{self.where(name)}: is damaged: {found}; {remedy}")
 
     def _read_copy(self, stamps: Mapping[str, Stamp], choice: Choice) -> tuple[set[str], pa.Table]:
         """The runs whose files are as they were when they were copied, and their chosen rows."""
@@ -187,7 +199,9 @@ class Files:
             return nothing
         if len(copied) < len(then):
             table = table.filter(pc.is_in(table["run_id"], pa.array(copied, pa.string())))
-        return copied, choice.of(table)
+        chosen = choice.of(table)
+        self._check(chosen, COPY, _COPY_REMEDY)
+        return copied, chosen
 
     def copied(self) -> dict[str, Stamp]:
         """The files that are in the copy, as they were then; none if it cannot be read."""
@@ -223,7 +237,7 @@ class Files:
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowException) as error:
-            text = " ".join(str(error).split())
+            text = one_line(error)
             raise InputError(f"{self.where(name)}: cannot be read ({text}); {remedy}") from error
 
     def write(self, name: str, table: pa.Table, *, write_statistics: bool) -> None:

@@ -6,7 +6,6 @@ Finding comes first and is all that happens unless somebody asks for more: ``rem
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shiftbench.core.errors import InputError
+from shiftbench.core.files import read_json
 from shiftbench.core.mirror import forget, placed, shown, sizes, there
 from shiftbench.leaderboard import leases, store
 from shiftbench.leaderboard.files import reason
@@ -93,16 +93,12 @@ def leftovers(results: Path, *, weights: bool = False) -> list[Item]:
     done = {run_id for run_id, run in known.items() if isinstance(run, Row)}
     folders = sorted((results / "runs").glob("*")) if (results / "runs").is_dir() else []
     records = {path.name: _record(path) for path in folders}
-    awaited = {
-        parent
-        for run_id, record in records.items()
-        if run_id not in done
-        for _, _, parent in record.get("parents", ())
-    }
+    parents = {run_id: _parents(record) for run_id, record in records.items()}
+    awaited = {parent for run_id, of in parents.items() if run_id not in done for parent in of}
     found: list[Item] = []
     reached = list(awaited)
     for run_id in reached:  # what is derived keeps no weights, so its parents' are awaited too
-        above = {parent for _, _, parent in records.get(run_id, {}).get("parents", ())} - awaited
+        above = {*parents.get(run_id, ())} - awaited
         awaited |= above
         reached += above
     for path in folders:
@@ -137,7 +133,7 @@ def _searches(
     for record in records:
         search = record.get("search")
         if isinstance(search, dict):
-            used.add(search.get("id"))
+            used.add(str(search.get("id")))
     for path in sorted((results / "searches").glob("*")):
         if path.name not in used and _age(path) > UNTOUCHED_S:
             yield _item(path, "a search that no run has, untouched for a week")
@@ -186,12 +182,18 @@ def entries(folder: Path, why: str) -> list[Item]:
 
 def _record(folder: Path) -> dict[str, Any]:
     """What a run's folder says of the run; nothing where the file is not there or not whole."""
+    with suppress(InputError):
+        found = read_json(RunFolder(folder).record).get("run")
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _parents(record: Mapping[str, Any]) -> list[str]:
+    """The ids of the runs that a run builds on, as far as its record says."""
     try:
-        content = json.loads(RunFolder(folder).record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    found: dict[str, Any] = content.get("run", {})
-    return found
+        return [str(run_id) for _, _, run_id in record.get("parents", ())]
+    except (TypeError, ValueError):
+        return []
 
 
 def _item(path: Path, why: str) -> Item:

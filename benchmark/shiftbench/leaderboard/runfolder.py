@@ -10,15 +10,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from shiftbench.core.files import file_name, remove, sweep_temporaries, written_atomically
+from shiftbench.core.errors import InputError, first_line
+from shiftbench.core.files import (
+    file_name,
+    read_json,
+    remove,
+    sweep_temporaries,
+    written_atomically,
+)
 from shiftbench.core.mirror import fetched, listed, refresh, there
 
 WEIGHTS, STATE, BEST = "weights.safetensors", "state.safetensors", "best.safetensors"
 JOURNAL = "journal.log"
 _DATA = "data.json"
 """The data files that a folder's content was made of."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ class SearchFolder:
 
     def read_found(self) -> Found:
         """The record of the search."""
-        return Found(**json.loads(self._found.read_text()))
+        return _read(Found, self._found)
 
     def look(self) -> None:
         """See what other machines have written there by now."""
@@ -270,7 +279,20 @@ class RunFolder:
 
     def read_fit(self) -> Fit:
         """The record of the training."""
-        return Fit(**json.loads(self.fit.read_text()))
+        return _read(Fit, self.fit)
+
+
+def _read(kind: type[T], file: Path) -> T:
+    """The record in a file.
+
+    Raises:
+        InputError: it cannot be read, or is none.
+    """
+    content = read_json(file)
+    try:
+        return kind(**content)
+    except TypeError as error:
+        raise InputError(f"{file}: is damaged: {first_line(error)}") from error
 
 
 def _claim(folder: Path, fingerprints: Mapping[str, str]) -> None:

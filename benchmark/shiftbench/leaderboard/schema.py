@@ -7,6 +7,7 @@ the run itself (``RunInfo``). A new column is a new field here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import pyarrow as pa
 
+from shiftbench.core.errors import one_line
+from shiftbench.core.locations import without_credentials
 from shiftbench.data.sources.registry import plugin_origins as source_origins
 from shiftbench.data.tasks.definition import IN_NO_IDENTITY
 from shiftbench.evaluation.metrics.registry import plugin_origins as metric_origins
@@ -290,7 +293,32 @@ COLUMNS = Columns(Row, FailedRun, metadata={VERSION_KEY: VERSION})
 SCHEMA = COLUMNS.schema
 
 
+_REQUIRED = {"done": COLUMNS.required(Row), "failed": COLUMNS.required(FailedRun)}
+
+
 # From tables to rows and back
+
+
+def damage(table: pa.Table) -> str | None:
+    """Why a table cannot be rows, whoever wrote it; ``None`` if nothing is in the way.
+
+    Args:
+        table: with all columns of ``SCHEMA``, or some.
+    """
+    names = {*table.column_names}
+    if "status" in names:
+        for status in table["status"].unique().to_pylist():
+            if status not in _REQUIRED:
+                return f"the status of a run is {status!r}"
+            of_status = where(table, "status", status)
+            for name in _REQUIRED[status]:
+                if name in names and of_status[name].null_count:
+                    return f'a run that is {status} has no "{name}"'
+    for name in COLUMNS.json:
+        texts = table[name].unique().to_pylist() if name in names else ()
+        if not all(text is None or _is_object(text) for text in texts):
+            return f'its column "{name}" holds something else than JSON objects'
+    return None
 
 
 def rows(table: pa.Table) -> list[Row]:
@@ -353,10 +381,10 @@ def failed(info: RunInfo, error: str, error_file: str | None = None) -> pa.Table
 
     Args:
         info: of the run.
-        error: the reason; it is put on one line.
+        error: the reason; it is put on one line, without credentials in its URLs.
         error_file: path of the whole message, relative to the results folder.
     """
-    line = " ".join(error.split())
+    line = one_line(without_credentials(error))  # a library's error may quote a proxy's URL
     return to_table([FailedRun(**_values_of(info), error=line, error_file=error_file)])
 
 
@@ -374,6 +402,13 @@ def task_digest(task: Task) -> str:
 def shifts_of(task: Task) -> tuple[str, ...]:
     """The shifts of a task that rows carry: those that a mean is over."""
     return tuple(name for name in task.evaluation_sets() if role_of(name) == "shift")
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _values_of(info: RunInfo) -> dict[str, Any]:

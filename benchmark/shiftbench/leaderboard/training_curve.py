@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 from shiftbench.core.files import written_atomically
 
 STEP, LOSS = "step", "loss"
@@ -66,10 +66,13 @@ class TrainingCurve:
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise InputError(f"{file}: the curve cannot be read ({reason})") from error
         if not {STEP, LOSS} <= set(table.column_names):
             raise InputError(f"{file}: is no curve of a training: it has no step or no loss")
+        for item in table.schema:
+            if not (pa.types.is_integer(item.type) or pa.types.is_floating(item.type)):
+                raise InputError(f"{file}: is no curve of a training: {item.name} has no numbers")
         return cls({name: table[name].to_pylist() for name in table.column_names})
 
 

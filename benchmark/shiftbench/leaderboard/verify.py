@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 from shiftbench.core.provenance import cpu_name, package_versions
 from shiftbench.core.words import nearest
 from shiftbench.evaluation import predictions
@@ -66,7 +66,7 @@ def verify_run(results: Path, run_id: str) -> Verdict:
         try:
             problems = disagreements(of_run, predictions.read(file))
         except InputError as error:
-            problems = [" ".join(str(error).split())]
+            problems = [one_line(error)]
     return Verdict(run_id, name_of(of_run[0]), len(of_run), tuple(problems))
 
 

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 from shiftbench.data.preprocessing import Preprocessing
 from shiftbench.models import hub
-from shiftbench.models.hub import one_line
 from shiftbench.models.local import Described, build, describe, identity_of
 from shiftbench.models.names import CONFIG, HUB, TRANSFORMERS_CONFIG, Published, meaning
 from shiftbench.models.published import (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, first_line
 from shiftbench.models.backbones import load_backbone
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def examine(name: str) -> Examined:
         }
     # Every tower refuses in its own way.
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = first_line(error)
         raise InputError(f"backbone {name!r}: its forward pass fails: {reason}") from error
     for tower, embeddings in found.items():
         if embeddings.shape != (2, width) or not bool(embeddings.isfinite().all()):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from open_clip import CLIP
@@ -72,7 +72,7 @@ def load_exported(folder: Path) -> Exported:
         head = load_file(folder / CLASSIFIER)
         classes = tuple(json.loads((folder / CLASSES).read_text(encoding="utf-8")))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise InputError(f"{folder}: cannot be loaded: {' '.join(str(error).split())}") from error
+        raise InputError(f"{folder}: cannot be loaded: {first_line(error)}") from error
     if len(head["weight"]) != len(classes):
         raise InputError(
             f"{folder}: {CLASSES} names {len(classes)} classes, the classifier has "

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 
 PATIENCE = 5.0
 """Seconds that the Hub, or another server, has to say whether it has a file."""
@@ -202,8 +202,3 @@ def _weights_among(files: Sequence[str]) -> list[str]:
     if found := next((name for name in WEIGHTS if name in files), None):
         return [found]
     return ["model-*.safetensors"] if INDEX in files else []
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error, or its kind, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, first_line
 from shiftbench.core.files import read_json
 from shiftbench.core.words import nearest
-from shiftbench.models.hub import INDEX, WEIGHTS, one_line
+from shiftbench.models.hub import INDEX, WEIGHTS
 from shiftbench.models.names import CONFIG, TRANSFORMERS_CONFIG, File, Folder
 from shiftbench.models.published import QUICK_GELU, model_config
 
@@ -255,7 +255,7 @@ def build(described: Described) -> CLIP:
     # A configuration that is wrong in its values fails wherever open_clip first uses them.
     except Exception as error:
         raise InputError(
-            f"{where}: does not load into the model of {described.origin}: {one_line(error)}"
+            f"{where}: does not load into the model of {described.origin}: {first_line(error)}"
         ) from error
     given = merge_preprocess_dict(vars(PreprocessCfg()).copy(), dict(described.preprocessing))
     set_model_preprocess_cfg(model, {**given, "size": model.visual.image_size})

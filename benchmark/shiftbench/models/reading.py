@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from shiftbench.core.errors import InputError
-from shiftbench.models.hub import one_line
+from shiftbench.core.errors import InputError, first_line
 from shiftbench.models.safetensors import SAFE, check_weights
 
 HOLDERS = ("state_dict", "model_state_dict", "model")
@@ -55,7 +54,7 @@ def _read(file: Path) -> Mapping[str, Any]:
         raise InputError(f"{file}: {REFUSED}") from error
     # A damaged archive fails wherever PyTorch first uses it.
     except Exception as error:
-        raise InputError(f"{file}: cannot be read: {one_line(error)}") from error
+        raise InputError(f"{file}: cannot be read: {first_line(error)}") from error
     if not isinstance(content, Mapping):
         raise InputError(f"{file}: holds a {type(content).__name__}, not weights by name")
     return content

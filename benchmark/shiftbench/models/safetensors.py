@@ -13,10 +13,12 @@ from shiftbench.core.errors import InputError
 from shiftbench.core.mirror import shown
 
 SAFE = ".safetensors"
+_PICKLES = b"PK\x03\x04", b"\x80"
+"""How files of PyTorch begin: an archive, and a bare pickle as it wrote before."""
 
 
 def check_weights(file: Path) -> None:
-    """See that a file is there and, of safetensors, whole.
+    """See that a file is there and, of safetensors, whole; another begins as PyTorch's files do.
 
     Raises:
         InputError: it is not.
@@ -25,6 +27,8 @@ def check_weights(file: Path) -> None:
         check_file(file)
     elif not file.is_file():
         raise InputError(f"{file}: no such file")
+    elif not _start(file).startswith(_PICKLES):
+        raise InputError(f"{shown(file)}: holds no weights: neither {SAFE} nor a file of PyTorch")
 
 
 def check_file(path: Path) -> None:
@@ -40,13 +44,9 @@ def opened(path: Path, framework: Literal["pt", "numpy"]) -> Iterator[Any]:
     Raises:
         InputError: no such file, a pickle, truncated or damaged.
     """
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(10)
-    except OSError as error:
-        raise InputError(f"{shown(path)}: cannot be read: {error.strerror}") from error
+    start = _start(path)
     # The first eight bytes of safetensors are a length, which may look like anything.
-    if start[8:9] != b"{" and start.startswith((b"PK\x03\x04", b"\x80")):
+    if start[8:9] != b"{" and start.startswith(_PICKLES):
         raise InputError(
             f"{shown(path)}: a pickle (PyTorch's own format), not safetensors; not loaded"
         )
@@ -57,3 +57,16 @@ def opened(path: Path, framework: Literal["pt", "numpy"]) -> Iterator[Any]:
         raise InputError(
             f"{shown(path)}: truncated, damaged or not safetensors ({error})"
         ) from error
+
+
+def _start(path: Path) -> bytes:
+    """The first ten bytes of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return stream.read(10)
+    except OSError as error:
+        raise InputError(f"{shown(path)}: cannot be read: {error.strerror}") from error

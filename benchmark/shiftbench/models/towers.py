@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, first_line
 
 
 def build_tower(width: int, vision: Mapping[str, Any], quick_gelu: bool) -> nn.Module:
@@ -36,7 +36,7 @@ def build_tower(width: int, vision: Mapping[str, Any], quick_gelu: bool) -> nn.M
             tower: nn.Module = _build_vision_tower(width, config, quick_gelu)
     # A configuration that is wrong in its values fails wherever open_clip first uses them.
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = first_line(error)
         raise InputError(f"its image tower cannot be built: {reason}") from error
     return tower.eval()
 
@@ -51,7 +51,7 @@ def check_image_size(tower: nn.Module) -> None:
         _forward(tower)
     # Every tower refuses in its own way.
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = first_line(error)
         height, width = _size(tower)
         raise InputError(
             f"its image tower does not take images of {height}×{width}, the image_size of its "

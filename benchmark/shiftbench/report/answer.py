@@ -253,8 +253,8 @@ def _too_low(score: Estimate, best: Estimate) -> bool:
 
 
 def _standard_error(estimate: Estimate) -> float:
-    """Over seeds; with one that of the examples, a quarter of their interval; 0 if not known."""
-    if estimate.sd is not None:
+    """Over seeds that differ; else of the examples, a quarter of their interval; 0 if not known."""
+    if estimate.sd:
         return estimate.sd / math.sqrt(len(estimate.seeds))
     if estimate.low is None or estimate.high is None:
         return 0.0

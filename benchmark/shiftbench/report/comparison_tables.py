@@ -101,4 +101,5 @@ def _source(value: PublishedValue) -> str:
 def _ours(estimate: Estimate, scale: Scale) -> str:
     if estimate.low is None or estimate.high is None:
         return scale.text(estimate.mean)
-    return f"{scale.text(estimate.mean)} [{scale.text(estimate.low)}, {scale.text(estimate.high)}]"
+    low, high = (scale.text(scale.inside(end)) for end in (estimate.low, estimate.high))
+    return f"{scale.text(estimate.mean)} [{low}, {high}]"

@@ -201,14 +201,14 @@ def _overall(
 def mean_of(estimates: Sequence[Estimate]) -> Estimate:
     """The mean of independent estimates with its 95 % interval.
 
-    Where each is over several seeds, that is Student's t over seeds, with the degrees of freedom of
-    Welch and Satterthwaite; else it follows from the intervals of each.
+    Where each is over seeds that differ, that is Student's t over seeds, with the degrees of
+    freedom of Welch and Satterthwaite; else it follows from the intervals of each.
     """
     from shiftbench.evaluation.intervals import of_mean
 
     mean = float(np.mean([estimate.mean for estimate in estimates]))
     seeds = tuple(sorted(set.intersection(*(set(e.seeds) for e in estimates))))
-    spreads = [(e.sd**2 / len(e.seeds), len(e.seeds) - 1) for e in estimates if e.sd is not None]
+    spreads = [(e.sd**2 / len(e.seeds), len(e.seeds) - 1) for e in estimates if e.sd]
     ends = [(e.mean, e.low, e.high) for e in estimates if e.low is not None and e.high is not None]
     if len(spreads) == len(estimates):
         half = _half_width(spreads) / len(estimates)
@@ -221,10 +221,8 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
 
 def _half_width(spreads: Sequence[tuple[float, int]]) -> float:
     """Half of the 95 % interval of a sum of means, of each its variance and degrees of freedom."""
-    total = sum(variance for variance, _ in spreads)
-    if total == 0:
-        return 0.0
     from scipy.special import stdtrit
 
+    total = sum(variance for variance, _ in spreads)
     freedom = total**2 / sum(variance**2 / n for variance, n in spreads)
     return float(stdtrit(freedom, 0.975)) * math.sqrt(total)

@@ -66,7 +66,7 @@ class _Found:
     """What predictions tell of a ranking.
 
     Attributes:
-        intervals: low and high ends of the means of one seed, by the name of the method.
+        intervals: low and high ends of the means that no seed changes, by the name of the method.
         ties: which methods tie.
         measured: numbers of the methods' runs.
     """
@@ -135,7 +135,7 @@ def _with_intervals(ranking: Ranking, intervals: Mapping[str, Sequence[float]]) 
 
 
 def _intervals(ranking: Ranking, reader: Reader) -> dict[str, tuple[float, float]]:
-    """Bootstrap intervals of the means of one seed, where predictions are there.
+    """Bootstrap intervals of the means that no seed changes, where predictions are there.
 
     Those of what has no predictions follow from the intervals of the sets.
     """
@@ -146,7 +146,7 @@ def _intervals(ranking: Ranking, reader: Reader) -> dict[str, tuple[float, float
     for method in ranked_methods(ranking):
         mean = method.scores.mean_ood
         if mean is not None and mean.interval == OF_SETS:
-            (member,) = method.members
+            member = method.members[0]
             try:
                 tables = reader.read(member.run_id, member.variant, ranking, [*metrics])
                 found[method.name] = interval_of_mean(tables, metrics)

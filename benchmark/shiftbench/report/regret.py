@@ -10,7 +10,7 @@ import numpy as np
 from shiftbench.report.differences import Difference, difference
 from shiftbench.report.ranking import ORACLE, RankedMethod, Ranking, Variant
 from shiftbench.report.scale import ACCURACY
-from shiftbench.report.scores import Estimate
+from shiftbench.report.scores import Estimate, vary
 
 ID_VAL, OOD_VAL, FIXED = "id-val", "ood-val", "fixed"
 NOTE = (
@@ -119,7 +119,7 @@ def against_oracle(chosen: Estimate, pool: Sequence[Estimate]) -> Difference:
     for k in range(len(seeds)):
         on_others = np.delete(each, k, axis=1).mean(axis=1)
         losses.append(float(each[int(on_others.argmax()), k] - own[k]))
-    if np.ptp(losses) < 1e-12:  # of what no seed changes: then the examples' intervals tell
+    if not vary(losses):  # then the examples' intervals tell
         return difference(max(pool, key=lambda e: e.mean), chosen)
     low, high = student_t(losses)
     return Difference(float(np.mean(losses)), float(low), float(high))

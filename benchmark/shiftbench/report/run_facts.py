@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from shiftbench.core.files import read_json
 from shiftbench.leaderboard import store
 from shiftbench.leaderboard.runfolder import RunFolder
 from shiftbench.leaderboard.schema import FailedRun, Row, RunInfo, failures, rows
@@ -99,21 +100,18 @@ def facts_of(results: Path, text: str) -> RunFacts:
         for label in (row["label"], *(row["also_called"] or ()))
     ]
     known = {called.run_id: called for called in reversed(of_rows)}
-    records = _records(results, known)
-    begun = {run_id: _called(run_id, record) for run_id, record in records.items()}
+    begun = _begun(results, known)
     recorded = [*dict.fromkeys(of_rows)]
     # What was stopped, as by a debugger before an edit, stands in the way of no name.
     named = any(text in called.names for called in recorded)
-    others = [] if named else chain.from_iterable(begun.values())
+    others = [] if named else chain.from_iterable(run.called for run in begun.values())
     run_id = meant(text, [*recorded, *others])
     folder = RunFolder.of(results, run_id)
     curve = TrainingCurve.read(folder.metrics)
-    if run_id in records:
-        run = records[run_id]
-        asked = {name: run[name] for name in ("backbone", "method", "seed", "shots", "budget")}
-        about = {"task": run["task"]["name"], **asked}
-        name = begun[run_id][0].names[-1]
-        return RunFacts(run_id, name, "begun", about, run["config"], (), curve, None, None)
+    if run_id in begun:
+        run = begun[run_id]
+        name = run.called[0].names[-1]
+        return RunFacts(run_id, name, "begun", run.about, run.settings, (), curve, None, None)
     table = store.read(results, [run_id])
     of_run, failed = tuple(rows(table)), failures(table)
     info: Row | FailedRun = failed[0] if failed else of_run[0]
@@ -138,23 +136,44 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(BARS[round((value - least) / span * (len(BARS) - 1))] for value in values)
 
 
-def _records(results: Path, known: Collection[str]) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class _Begun:
+    """What the record of a run without rows says of it.
+
+    Attributes:
+        called: what it can be called by, under each of its labels.
+        about: what was asked for.
+        settings: of its method.
+    """
+
+    called: list[Called]
+    about: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, run_id: str, record: Mapping[str, Any]) -> _Begun:
+        """From the record.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not whole.
+        """
+        task, seed = record["task"]["name"], record["seed"]
+        labels = (record["label"], *record.get("also_called", ()))
+        if not all(isinstance(name, str) for name in (task, *labels)):
+            raise ValueError("a name is no text")
+        asked = {name: record[name] for name in ("backbone", "method", "seed", "shots", "budget")}
+        called = [Called(run_id, label, task, seed) for label in labels]
+        return cls(called, {"task": task, **asked}, dict(record["config"]))
+
+
+def _begun(results: Path, known: Collection[str]) -> dict[str, _Begun]:
     """What the folders of runs without rows say of them; one that is not whole says nothing."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, _Begun] = {}
     for file in sorted((results / "runs").glob("*/run.json")):
-        if file.parent.name in known:
-            continue
-        try:
-            found[file.parent.name] = json.loads(file.read_text(encoding="utf-8"))["run"]
-        except (OSError, ValueError, KeyError):
-            continue
+        if file.parent.name not in known:
+            with suppress(KeyError, TypeError, ValueError, AttributeError):
+                found[file.parent.name] = _Begun.of(file.parent.name, read_json(file)["run"])
     return found
-
-
-def _called(run_id: str, record: Mapping[str, Any]) -> list[Called]:
-    """What a run can be called by, under each of its labels."""
-    labels = (record["label"], *record.get("also_called", ()))
-    return [Called(run_id, label, record["task"]["name"], record["seed"]) for label in labels]
 
 
 def _about(run: RunInfo) -> dict[str, Any]:

@@ -32,8 +32,8 @@ class Estimate:
     Attributes:
         mean: in the unit of the metric; accuracies are in [0, 1].
         sd: standard deviation over seeds (n - 1); ``None`` for one seed.
-        low: lower end of the 95 % interval: Student's t over seeds, or with one seed that of the
-            examples; ``None`` where neither exists.
+        low: lower end of the 95 % interval: Student's t over seeds, or with one seed, and where no
+            seed changes the value, that of the examples; ``None`` where neither exists.
         high: upper end.
         seeds: those averaged.
         interval: which kind of interval it is; ``None`` where there is none.
@@ -114,7 +114,7 @@ def average(
         mean_ood = over_seeds(means, [member.seed for member in of_members])
         if len(shifts) == 1:
             mean_ood = by_set[shifts[0]]
-        elif len(means) == 1:
+        elif mean_ood.interval is None:
             mean_ood = _with_interval(mean_ood, [by_set[name] for name in shifts])
     return Scores(by_set, mean_ood, missing, shifts[0] if len(shifts) == 1 else None)
 
@@ -134,9 +134,9 @@ def _with_interval(mean: Estimate, parts: Sequence[Estimate]) -> Estimate:
 def _of_set(rows: Sequence[Row], runs: int) -> Estimate:
     """Mean over the runs of one evaluation set, which not all of them need have."""
     estimate = over_seeds([row.value for row in rows], [row.seed for row in rows])
-    if len(rows) == 1:
-        (row,) = rows
-        estimate = replace(estimate, low=row.low, high=row.high, interval=row.interval)
+    if estimate.interval is None:
+        low, high = min(row.low for row in rows), max(row.high for row in rows)
+        estimate = replace(estimate, low=low, high=high, interval=rows[0].interval)
     complete = all(row.complete for row in rows)
     same = len({(row.n, row.data_fingerprint) for row in rows}) == 1
     reasons = sorted({row.incomplete_reason for row in rows if row.incomplete_reason})
@@ -155,15 +155,26 @@ def _of_set(rows: Sequence[Row], runs: int) -> Estimate:
 
 
 def over_seeds(values: Sequence[float], seeds: Sequence[int]) -> Estimate:
-    """The mean of a value for each seed, with Student's interval where there are several."""
+    """The mean of a value for each seed, with Student's interval where the seeds differ."""
     mean = float(np.mean(values))
     order = sorted(range(len(seeds)), key=lambda k: seeds[k])
     of, each = tuple(seeds[k] for k in order), tuple(values[k] for k in order)
     if len(values) < 2:
         return Estimate(mean, None, None, None, of, values=each)
+    if not vary(values):
+        return Estimate(mean, 0.0, None, None, of, values=each)
     from shiftbench.evaluation.intervals import student_t
 
     low, high = student_t(values)
     return Estimate(
         mean, float(np.std(values, ddof=1)), float(low), float(high), of, STUDENT, values=each
     )
+
+
+def vary(values: Sequence[float]) -> bool:
+    """True if the values of several seeds differ by more than rounding.
+
+    Of equal ones Student's t would be an interval without width, as if nothing were unknown: what
+    no seed changes is as sure as its examples make it.
+    """
+    return float(np.ptp(values)) >= 1e-12

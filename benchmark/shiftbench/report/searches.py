@@ -135,7 +135,7 @@ def _search(run: Row, folders: Folders) -> SearchReport:
                 state=row["state"],
                 score=row["score"],
                 steps=row["steps"],
-                values=json.loads(row["values"]),
+                values=row["values"],
                 error=row["error"],
             )
             for row in rows
@@ -154,7 +154,7 @@ def _trials(search_id: str, folders: Folders) -> tuple[list[dict[str, Any]], str
         return [], "There is no results folder."
     file = folder.trials
     try:
-        table = pq.read_table(file, columns=_TRIAL_COLUMNS, partitioning=None)
-    except (OSError, pa.ArrowException):
+        rows = pq.read_table(file, columns=_TRIAL_COLUMNS, partitioning=None).to_pylist()
+        return [row | {"values": json.loads(row["values"])} for row in rows], None
+    except (OSError, pa.ArrowException, TypeError, ValueError):
         return [], f"Its trials (searches/{search_id}/{file.name}) are not there."
-    return table.to_pylist(), None

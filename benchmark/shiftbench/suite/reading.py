@@ -9,6 +9,7 @@ from pathlib import Path
 from shiftbench.core import document
 from shiftbench.core.document import Node, Place
 from shiftbench.core.errors import Problems
+from shiftbench.core.locations import refuse_credentials
 from shiftbench.core.shipped import shipped
 from shiftbench.core.words import nearest
 from shiftbench.suite.file import NAMED
@@ -36,6 +37,7 @@ def read(file: str | Path, overrides: Sequence[str] = (), data: str | None = Non
             node = _assign(node, text)
     problems.check()
     if data is not None:
+        refuse_credentials(f"--data {data}")
         option = Place(f"--data {data}", None, Path())
         node = document.merge(node, document.tree({"data": data}, option))
     for key in NAMED & node.children.keys():

@@ -14,7 +14,7 @@ from typing import Any
 
 from shiftbench.core import document
 from shiftbench.core.document import Node, Place
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 from shiftbench.data.sources.custom import CustomSource
 from shiftbench.data.sources.registry import SOURCES
 from shiftbench.data.tasks.definition import EvaluationSet
@@ -171,7 +171,7 @@ def _content(node: Node) -> Any:
     except InputError as error:
         raise node.error(str(error)) from error
     except (OSError, ValueError, RecursionError) as error:
-        reason = document.one_line(error)
+        reason = one_line(error)
         raise node.error(f'the file "{file}" cannot be read: {reason}') from error
 
 

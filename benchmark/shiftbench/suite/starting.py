@@ -11,7 +11,7 @@ from typing import Any
 
 from shiftbench.core import document
 from shiftbench.core.document import Place
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 from shiftbench.core.words import nearest
 from shiftbench.data.prompts import FROM_DATA
 from shiftbench.data.sources.base import Source
@@ -198,9 +198,7 @@ def _columns(file: Path) -> dict[str, Any]:
     try:
         schema = pq.read_schema(file)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{file}: cannot be read as Parquet: {document.one_line(error)}"
-        ) from error
+        raise InputError(f"{file}: cannot be read as Parquet: {one_line(error)}") from error
     labels = [name for name in schema.names if name.endswith("label")]
     images = [
         item.name

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shiftbench.core import locations
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 from shiftbench.data.images import Names
 from shiftbench.data.rgb import as_rgb
 
@@ -44,7 +44,7 @@ def decode(data: bytes | str, name: str) -> Image:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
             return as_rgb(image.copy() if image.mode == "RGB" else image)
     except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise InputError(f"{name}: cannot be decoded as an image: {reason}") from error
 
 

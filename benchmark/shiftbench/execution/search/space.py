@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from shiftbench.methods.search import Domain, Search, SearchConfig, Values
 
 
+_SEEDS = 2**32
+"""Seeds that Optuna's samplers tell apart; of a large one they get the remainder."""
+
+
 def space_of(asked: Search[Method[MethodConfig]]) -> dict[str, BaseDistribution]:
     """The distribution of each setting, by its name."""
     return {name: _distribution(domain) for name, domain in asked.space.items()}
@@ -28,6 +32,7 @@ def space_of(asked: Search[Method[MethodConfig]]) -> dict[str, BaseDistribution]
 
 def sampler(config: SearchConfig, seed: int) -> BaseSampler:
     """The sampler that proposes trials: TPE, jointly or with its defaults, or random points."""
+    seed %= _SEEDS
     if config.sampler == "random":
         return RandomSampler(seed=seed)
     jointly = config.sampler == "tpe"
@@ -41,7 +46,7 @@ def sampler(config: SearchConfig, seed: int) -> BaseSampler:
 
 def draw(asked: Search[Method[MethodConfig]], seed: int) -> Values:
     """A random point of a search's space."""
-    study = optuna.create_study(sampler=RandomSampler(seed=seed))
+    study = optuna.create_study(sampler=RandomSampler(seed=seed % _SEEDS))
     return study.ask(fixed_distributions=space_of(asked)).params
 
 

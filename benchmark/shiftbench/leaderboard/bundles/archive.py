@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 
 CHUNK = 2**20
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that zip can write
@@ -78,15 +78,10 @@ def opened(file: Path) -> Iterator[Archive]:
     try:
         zipped = zipfile.ZipFile(file)
     except BROKEN as error:
-        raise InputError(f"{file}: is no zip archive ({reason(error)})") from error
+        raise InputError(f"{file}: is no zip archive ({one_line(error)})") from error
     with zipped:
         try:
             archive = Archive(zipped)
         except InputError as error:
             raise InputError(f"{file}: {error}") from error
         yield archive
-
-
-def reason(error: BaseException) -> str:
-    """An error's message in one line."""
-    return " ".join(str(error).split()) or type(error).__name__

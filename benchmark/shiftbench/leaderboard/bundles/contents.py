@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 from shiftbench.evaluation import predictions
 from shiftbench.leaderboard.bundles import layout
-from shiftbench.leaderboard.bundles.archive import BROKEN, Archive, reason
+from shiftbench.leaderboard.bundles.archive import BROKEN, Archive
 from shiftbench.leaderboard.bundles.layout import (
     FORMAT,
     FORMAT_VERSION,
@@ -119,7 +119,7 @@ class Contents:
         except InputError:
             raise
         except BROKEN as error:
-            raise InputError(f"{self.file}: {name} cannot be read ({reason(error)})") from error
+            raise InputError(f"{self.file}: {name} cannot be read ({one_line(error)})") from error
         digest = hashlib.sha256(content).hexdigest()
         if len(content) != size or member.get("sha256", digest) != digest:
             raise InputError(f"{self.file}: {name} is not what the manifest says")
@@ -165,7 +165,7 @@ class Contents:
         except InputError as error:
             raise InputError(f"{self.file}: {name} {error}") from error
         except (pa.ArrowException, *BROKEN) as error:
-            raise InputError(f"{self.file}: {name} cannot be read ({reason(error)})") from error
+            raise InputError(f"{self.file}: {name} cannot be read ({one_line(error)})") from error
         for column, field in zip(table.columns, table.schema, strict=True):
             if not field.nullable and column.null_count:
                 raise InputError(f'{self.file}: {name} has empty cells in "{field.name}"')

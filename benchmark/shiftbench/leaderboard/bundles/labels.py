@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 from shiftbench.leaderboard.importing.target import Target, open_set
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class DataLabels:
                 self._opened[key] = open_set(target, row.evaluation_set).images
             images = self._opened[key]
         except InputError as error:
-            self.problems[row.task, row.evaluation_set] = " ".join(str(error).split())
+            self.problems[row.task, row.evaluation_set] = one_line(error)
             return None
         order = np.argsort(images.ids, kind="stable")
         return images.ids[order], images.labels[order]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from shiftbench.core.locations import without_credentials
 from shiftbench.leaderboard.columns import Column, json_text
 from shiftbench.leaderboard.schema import COLUMNS
 
@@ -55,7 +56,7 @@ def clean(text: str) -> str:
     home = Path.home()
     if len(home.parts) > 1:
         text = re.sub(rf"(?<![\w.…/]){re.escape(str(home))}(?=[\\/]|$)", "~", text)
-    text = _QUERY.sub(r"\1?…", _USER.sub("://…@", text))
+    text = _QUERY.sub(r"\1?…", _USER.sub("://…@", without_credentials(text)))
     whole = _WHOLE_PATH.fullmatch(text)
     if whole is not None and ": " not in text:
         return f"…/{whole[1]}"

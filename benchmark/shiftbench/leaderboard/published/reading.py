@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shiftbench.core.errors import InputError
+from shiftbench.core.errors import InputError, one_line
 from shiftbench.core.shipped import shipped
 from shiftbench.leaderboard.columns import json_text
 from shiftbench.leaderboard.published.cells import without
@@ -58,7 +58,7 @@ def _read_file(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from error
     version = (table.schema.metadata or {}).get(VERSION_KEY)
     if not table.schema.equals(PUBLISHED_SCHEMA) or version != VERSION.encode():
         raise InputError(

@@ -291,7 +291,7 @@ def score_title(ranking: Ranking, method: RankedMethod, set_name: str) -> str:
             parts.append(f"standard deviation over seeds {scale.text(estimate.sd)}")
         ends = interval(ranking, set_name, estimate)
         known = f"95 % interval {ends} ({estimate.interval})"
-        parts.append(known if ends else "no interval: one seed")
+        parts.append(known if ends else "no interval")
         if estimate.n:
             parts.append(f"{' or '.join(f'{n:,}' for n in estimate.n)} images")
     seeds = method.seeds if estimate is None else estimate.seeds

@@ -139,8 +139,8 @@ def _numbers(estimate: Estimate, scale: Scale) -> dict[str, Any]:
     mean = estimate.mean
     known = estimate.low is not None and estimate.high is not None
     # Without an interval the bar has no length: Vega warns of axes without any number.
-    low = mean if estimate.low is None else estimate.low
-    high = mean if estimate.high is None else estimate.high
+    low = mean if estimate.low is None else scale.inside(estimate.low)
+    high = mean if estimate.high is None else scale.inside(estimate.high)
     unit = " %" if scale.percent else ""
     return {
         "value": rounded(mean),
