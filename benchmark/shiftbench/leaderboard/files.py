@@ -131,12 +131,14 @@ class Files:
         copied, table = self._read_copy(stamps, choice)
         others = [run_id for run_id in stamps if run_id not in copied]
         try:
-            tables = [table, *(self.read_run(run_id, choice) for run_id in others)]
-            table = pa.concat_tables(tables, promote_options="default")
+            tables = {COPY: table} | {_name(id_): self.read_run(id_, choice) for id_ in others}
+            table = pa.concat_tables(tables.values(), promote_options="default")
         except pa.ArrowException as error:
             raise InputError(f"{self.where('leaderboard')}: {first_line(error)}") from error
         # Not a chunk for each file: filters and sorting would take many times as long.
         table = table.combine_chunks()
+        if damage(table) is not None:  # looked for in all at once: there may be thousands
+            self._refuse_damaged(tables)
         return _documented(table.take(pc.sort_indices(table["run_id"])))  # stable
 
     def read_run(self, run_id: str, choice: Choice) -> pa.Table:
@@ -145,7 +147,7 @@ class Files:
         Raises:
             InputError: it is broken, of a version that is not read, or another run's.
         """
-        name = f"leaderboard/{run_id}.parquet"
+        name = _name(run_id)
         try:
             with self._opened(name, _REMEDY) as (_, file, schema, major):
                 check_readable(major, self.where(name), _REMEDY)
@@ -159,19 +161,19 @@ class Files:
             raise InputError(
                 f"{self.where(name)}: holds rows of another run than its name says; {_REMEDY}"
             )
-        chosen = choice.of(table)
-        self._check(chosen, name, _REMEDY)
-        return chosen
+        return choice.of(table)
 
-    def _check(self, table: pa.Table, name: str, remedy: str) -> None:
-        """Refuse rows that no report could be made of.
+    def _refuse_damaged(self, tables: Mapping[str, pa.Table]) -> None:
+        """Name the first file whose rows no report could be made of.
 
         Raises:
-            InputError: they are damaged.
+            InputError: there is one.
         """
-        found = damage(table)
-        if found is not None:
-            raise InputError(f"{self.where(name)}: is damaged: {found}; {remedy}")
+        for name, table in tables.items():
+            found = damage(table)
+            if found is not None:
+                remedy = _COPY_REMEDY if name == COPY else _REMEDY
+                raise InputError(f"{self.where(name)}: is damaged: {found}; {remedy}")
 
     def _read_copy(self, stamps: Mapping[str, Stamp], choice: Choice) -> tuple[set[str], pa.Table]:
         """The runs whose files are as they were when they were copied, and their chosen rows."""
@@ -199,9 +201,7 @@ class Files:
             return nothing
         if len(copied) < len(then):
             table = table.filter(pc.is_in(table["run_id"], pa.array(copied, pa.string())))
-        chosen = choice.of(table)
-        self._check(chosen, COPY, _COPY_REMEDY)
-        return copied, chosen
+        return copied, choice.of(table)
 
     def copied(self) -> dict[str, Stamp]:
         """The files that are in the copy, as they were then; none if it cannot be read."""
@@ -264,6 +264,11 @@ class Files:
         with written_atomically(probe):
             pass
         probe.unlink(missing_ok=True)
+
+
+def _name(run_id: str) -> str:
+    """The path of a run's file in a results folder."""
+    return f"leaderboard/{run_id}.parquet"
 
 
 def _documented(table: pa.Table) -> pa.Table:
