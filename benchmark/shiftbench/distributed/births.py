@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Iterable
 
 from shiftbench.core.stacks import Place
-from shiftbench.distributed.cluster import own_actors
+from shiftbench.distributed.cluster import MEMBER, own_actors
 from shiftbench.distributed.place import Home, stop_at
 from shiftbench.execution.jobs import Job
 from shiftbench.execution.stalls import Watch
 
 _ASK_EVERY_S = 5.0
-_OF_A_GROUP = "RayTrainWorker"
 _START_S = 120.0
 """A process loads its libraries first, which no job does: it has so long at least."""
 
@@ -25,8 +24,8 @@ def starting() -> dict[Job, Home]:
     """
     there = own_actors("PENDING_CREATION")
     kinds = [facts["ActorClassName"] for facts in there.values() if not facts["Pid"]]
-    if _OF_A_GROUP not in kinds:  # its others would wait for that one
-        there = there | own_actors("ALIVE", _OF_A_GROUP)
+    if MEMBER not in kinds:  # its others would wait for that one
+        there = there | own_actors("ALIVE", MEMBER)
     return {
         Job("fit", actor): Home(facts["Address"]["NodeID"], Place(facts["Pid"], -1, ""))
         for actor, facts in there.items()

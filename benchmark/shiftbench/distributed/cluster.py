@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _ASK_EVERY_S = 1.0
 _TELL_EVERY_S = 10.0
 _GROWS_S = 60.0
+LEADER, MEMBER = "TrainController", "RayTrainWorker"
+"""What Ray Train calls the actors of a group: the one that leads it, and its workers."""
 _MOST_ASKED = 1000  # an autoscaler has a limit of its own
 
 

@@ -30,7 +30,7 @@ from ray.train.v2._internal.exceptions import (
 
 from shiftbench.core.errors import RunFailedError, disk_full, last_line, sendable, whole_text
 from shiftbench.data.batches import WorkerPlace
-from shiftbench.distributed.cluster import beside_the_driver, own_actors
+from shiftbench.distributed.cluster import LEADER, beside_the_driver, own_actors
 from shiftbench.distributed.feed import Feed, Outcome
 from shiftbench.distributed.notices import HeedingConfig, Recall, leaving
 from shiftbench.distributed.place import home, stop_at
@@ -298,7 +298,7 @@ def end_all() -> None:
 
     Train has it on the driver's node.
     """
-    for facts in own_actors("ALIVE", "TrainController").values():
+    for facts in own_actors("ALIVE", LEADER).values():
         with suppress(ProcessLookupError):
             os.kill(facts["Pid"], signal.SIGKILL)
 

@@ -18,7 +18,7 @@ from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util import remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
-from shiftbench.distributed.cluster import own_actors
+from shiftbench.distributed.cluster import LEADER, own_actors
 
 _LOOK_EVERY_S = 5.0
 _LOOKS = 100.0
@@ -43,7 +43,7 @@ def leftovers() -> list[bytes]:
     They are those that a dead actor made, and all but the last of each that leads a group. Those of
     trials are made by the driver, which is no actor.
     """
-    leaders = own_actors("ALIVE", "TrainController")
+    leaders = own_actors("ALIVE", LEADER)
     made_by_actors = [
         place for place in own_places() if not ray.ActorID(place.creator_actor_id).is_nil()
     ]
