@@ -78,6 +78,7 @@ SECRETS = [
     ("https://secret@host/data", "https://…@host/data"),
     ("sftp://ann:secret@host:22/data", "sftp://…@host:22/data"),
     ("s3://bucket/data?region=eu&secret_key=secret", "s3://bucket/data?region=eu&secret_key=…"),
+    ("https://host/a?AWSAccessKeyId=secret", "https://host/a?AWSAccessKeyId=…"),
     ("https://host/a?X-Amz-Signature=secret&b=2", "https://host/a?X-Amz-Signature=…&b=2"),
 ]
 
@@ -102,6 +103,7 @@ def test_a_uri_with_credentials_is_refused_without_showing_them(url: str, shown:
 )
 def test_other_texts_hold_no_credentials(text: str) -> None:
     locations.refuse_credentials(text)
+    assert locations.without_credentials(text) == text
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 3_000_000])

@@ -156,5 +156,7 @@ def _trials(search_id: str, folders: Folders) -> tuple[list[dict[str, Any]], str
     try:
         rows = pq.read_table(file, columns=_TRIAL_COLUMNS, partitioning=None).to_pylist()
         return [row | {"values": json.loads(row["values"])} for row in rows], None
-    except (OSError, pa.ArrowException, TypeError, ValueError):
+    except FileNotFoundError:
         return [], f"Its trials (searches/{search_id}/{file.name}) are not there."
+    except (OSError, pa.ArrowException, TypeError, ValueError):
+        return [], f"Its trials (searches/{search_id}/{file.name}) cannot be read."
